@@ -1,0 +1,203 @@
+"""Images: a map on disk, written while writers go on, read back whole or not at all.
+
+    header   "MAPSTORE", version u32, length of metadata u32, entries when it began u64, metadata, checksum u64
+    block    "BLK1", entries u32, length u64, payload, checksum u64; as many as it takes
+    trailer  "END1", blocks u32, entries u64, checksum u64
+
+Numbers are little-endian; a checksum is XXH64 of all bytes of its part before it. A payload is records one after the
+other: varint(len(key)) varint(len(value)) key value. Hashes are never written: every map has its own key.
+
+An image is fuzzy: a key that was there throughout is in it once, with a value it had at some time while it was written;
+one that came or went meanwhile may be in it or not. Replaying the log of changes from a position taken *before* save()
+makes it exact. This module decides how an image lies on disk, not which entries are in it (that is the iteration).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar
+
+from mapstore._map import checksum
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mapstore._map import MapStore
+
+    Progress = Callable[[int, int], object]
+
+_M = TypeVar("_M", bound="MapStore")
+
+MAGIC = b"MAPSTORE"
+VERSION = 1
+BLOCK_BYTES = 1 << 22
+_HEADER = struct.Struct("<8sIIQ")
+_BLOCK = struct.Struct("<4sIQ")
+_TRAILER = struct.Struct("<4sIQ")
+_SUM = struct.Struct("<Q")
+_MAX_METADATA = 1 << 30
+
+
+class ImageError(Exception):
+    """An image can't be read: damaged, cut short, of a newer format, or none at all."""
+
+
+def save(store: MapStore, path: str | os.PathLike[str], metadata: bytes, progress: Progress | None) -> None:
+    """Write an image beside `path` and rename it there; afterwards it is on disk, its name included."""
+    target = Path(path)
+    beside = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+    metadata = bytes(metadata)
+    if len(metadata) > _MAX_METADATA:
+        raise ValueError(f"metadata of {len(metadata)} bytes is too long: at most {_MAX_METADATA}")
+    try:
+        with beside.open("wb", buffering=0) as file:
+            _write(store, file, metadata, progress)
+            os.fsync(file.fileno())
+        beside.replace(target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        raise
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _write(store: MapStore, file: BinaryIO, metadata: bytes, progress: Progress | None) -> None:
+    """Fill one block while another is written: neither needs the GIL."""
+    head = _HEADER.pack(MAGIC, VERSION, len(metadata), len(store)) + metadata
+    _write_all(file, head + _SUM.pack(checksum(head)))
+    blocks = entries = 0
+    with _Pipeline(1) as pipeline:
+        for payload, n in store._blocks(BLOCK_BYTES):
+            pipeline.submit(_write_block, file, payload, n)
+            blocks += 1
+            entries += n
+            if progress is not None:
+                progress(entries, len(store))
+    head = _TRAILER.pack(b"END1", blocks, entries)
+    _write_all(file, head + _SUM.pack(checksum(head)))
+
+
+def _write_block(file: BinaryIO, payload: bytes, n: int) -> None:
+    head = _BLOCK.pack(b"BLK1", n, len(payload))
+    _write_all(file, head)
+    _write_all(file, payload)
+    _write_all(file, _SUM.pack(checksum(payload) ^ checksum(head)))
+
+
+class _Pipeline:
+    """A few threads with a short queue, so that memory stays bounded; the first error comes out of submit() or the end."""
+
+    def __init__(self, threads: int) -> None:
+        self._pool = ThreadPoolExecutor(threads)
+        self._most = 2 * threads
+        self._pending: deque[Future[None]] = deque()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            while kind is None and self._pending:
+                self._pending.popleft().result()
+        finally:
+            self._pool.shutdown(cancel_futures=True)
+
+    def submit(self, function: Callable[..., None], *args: Any) -> None:
+        """Let a thread call the function, once there is room in the queue."""
+        if len(self._pending) >= self._most:
+            self._pending.popleft().result()
+        self._pending.append(self._pool.submit(function, *args))
+
+
+def _write_all(file: BinaryIO, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+
+
+def load(cls: type[_M], path: str | os.PathLike[str], progress: Progress | None, options: dict[str, Any]) -> _M:
+    """Read an image into a new map; ImageError if any byte of it is not as it was written."""
+    with Path(path).open("rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        _, expected = _read_header(file, size, path)
+        # A record takes two bytes at least, so a damaged count can't ask for more memory than the file is worth.
+        store = cls(reserve=options.pop("reserve", min(expected, size // 2)), **options)
+        blocks = entries = 0
+        with _Pipeline(2) as pipeline:
+            while True:
+                head = _read(file, _BLOCK.size, path)
+                kind, n, length = _BLOCK.unpack(head)
+                if kind == b"END1":
+                    break
+                if kind != b"BLK1" or length > size:
+                    raise ImageError(f"{path}: damaged: block {blocks} has no valid header")
+                body = _read(file, length + _SUM.size, path)
+                pipeline.submit(_load_block, store, head, body, f"{path}: damaged: ", blocks)
+                blocks += 1
+                entries += n
+                if progress is not None:
+                    progress(entries, expected)
+        if _SUM.unpack(_read(file, _SUM.size, path)) != (checksum(head),):
+            raise ImageError(f"{path}: damaged: the checksum of the trailer does not match")
+        _, *counts = _TRAILER.unpack(head)
+        if counts != [blocks, entries] or len(store) != entries:
+            raise ImageError(
+                f"{path}: damaged: the trailer counts {counts[0]} blocks and {counts[1]} entries, the file holds {blocks} and {len(store)}"
+            )
+        if file.read(1):
+            raise ImageError(f"{path}: damaged: bytes after the trailer")
+        return store
+
+
+def _load_block(store: MapStore, head: bytes, body: bytes, damaged: str, block: int) -> None:
+    payload = memoryview(body)[: -_SUM.size]
+    if _SUM.unpack(body[-_SUM.size :]) != (checksum(payload) ^ checksum(head),):
+        raise ImageError(f"{damaged}the checksum of block {block} does not match")
+    if not store._load_block(payload, _BLOCK.unpack(head)[1]):
+        raise ImageError(f"{damaged}the records of block {block} are malformed")
+
+
+def read_metadata(path: str | os.PathLike[str]) -> bytes:
+    """Return the metadata given to save(); reads only the header."""
+    with Path(path).open("rb", buffering=0) as file:
+        return _read_header(file, os.fstat(file.fileno()).st_size, path)[0]
+
+
+def _read_header(file: BinaryIO, size: int, path: str | os.PathLike[str]) -> tuple[bytes, int]:
+    head = _read(file, _HEADER.size, path)
+    magic, version, length, entries = _HEADER.unpack(head)
+    if magic != MAGIC:
+        raise ImageError(f"{path}: not an image of a map: it doesn't begin with {MAGIC.decode()}")
+    if version > VERSION:
+        raise ImageError(f"{path}: written by a newer version: format {version}, this one reads up to {VERSION}")
+    if version < 1 or length > size:
+        raise ImageError(f"{path}: damaged: no valid header")
+    metadata = _read(file, length, path)
+    if _SUM.unpack(_read(file, _SUM.size, path)) != (checksum(head + metadata),):
+        raise ImageError(f"{path}: damaged: the checksum of the header does not match")
+    return metadata, entries
+
+
+def _read(file: BinaryIO, n: int, path: str | os.PathLike[str]) -> bytes:
+    """Read exactly n bytes."""
+    data = file.read(n)
+    if len(data) == n:
+        return data
+    parts = [data]
+    missing = n - len(data)
+    while missing:
+        part = file.read(missing)
+        if not part:
+            raise ImageError(f"{path}: cut short: {missing} bytes are missing at the end")
+        parts.append(part)
+        missing -= len(part)
+    return b"".join(parts)
