@@ -1,0 +1,59 @@
+"""Types of the compiled binlog decoder; what it does is said in _events.pyx."""
+
+from array import array
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from typing_extensions import Buffer
+
+from cdc.model import TableId
+
+MORE: int
+FULL: int
+ENDED: int
+REFUSED: int
+WITHIN: int
+BEGIN: int
+END: int
+TWO_PHASE: int
+TWO_PHASE_END: int
+HANDLED: dict[int, str]
+SKIPPED: dict[int, str]
+KINDS: dict[str, int]
+
+_Strings = tuple[bytes, array[int]]
+_Run = tuple[TableId, bytes, _Strings, _Strings]
+_Gtids = tuple[bytes, bytes, int, int]
+
+class _Unpacker(Protocol):
+    def readinto(self, buffer: memoryview, /) -> int: ...
+
+class Plan:
+    table: TableId
+
+    def __init__(self, table: TableId, columns: Sequence[Any], key: Sequence[int]) -> None: ...
+
+class EventStream:
+    pending: int
+    ready: bool
+    changed: bool
+    begun: bool
+    place: tuple[str, int]
+    packet: bytes
+
+    def __init__(
+        self,
+        resolve: Callable[[bytes], Plan | None],
+        on_statement: Callable[[bytes, bytes, bytes], int],
+        unpack: Callable[[bytes, int], _Unpacker],
+        *,
+        budget: int,
+    ) -> None: ...
+    def fill(self, readinto: Callable[[memoryview], int]) -> int: ...
+    def decode(self) -> int: ...
+    def decode_one(self, event: Buffer) -> None: ...
+    def take(self) -> tuple[list[_Run], list[_Gtids] | None, str, int, int, int]: ...
+    def counts_by_kind(self) -> dict[str, int]: ...
+
+def double_text(value: float) -> bytes: ...
+def json_text(data: Buffer, changes: bytes | None = None) -> bytes: ...

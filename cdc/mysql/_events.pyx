@@ -1,0 +1,605 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: embedsignature=False
+"""The binlog's bytes as columns of canonical keys and rows: packets, events, transactions. Sans-IO: whoever reads the socket
+puts its bytes in (`fill`), works them off (`decode`) and takes out what is complete (`take`).
+
+Whole buffers of transactions are worked off without Python; it is asked once per version of a table (`resolve`), for each
+statement that is not BEGIN, and for the bytes of a compressed transaction. It does not decide what a statement means, which
+tables are followed, nor when to deliver.
+
+What it holds is bounded by the budget and by the largest single event: an event is decoded when all of it is here.
+"""
+
+from array import array as _array
+
+from cpython cimport array
+from cpython.buffer cimport PyBUF_WRITE
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.memoryview cimport PyMemoryView_FromMemory
+from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdio cimport snprintf
+from libc.stdlib cimport atoi, calloc, free, malloc, realloc, strtod
+from libc.string cimport memcmp, memcpy, memmove, memset
+
+from cdc.errors import UnsupportedEvent
+
+cdef enum Error:
+    OK = 0
+    E_MEMORY, E_SHORT, E_VALUE, E_JSON, E_IMAGE, E_COLUMNS, E_TABLE, E_CHECKSUM, E_LENGTH, E_SEQUENCE, E_FORMAT, E_UNKNOWN, E_REFUSED,
+    E_XA, E_ORDER, E_PAYLOAD
+
+cpdef enum:               # what `decode` stopped at; the first four are for its caller
+    MORE = 0, FULL, ENDED, REFUSED, AT_TABLE, AT_STATEMENT, AT_PAYLOAD, AT_INNER, FAILED
+
+cpdef enum:             # of a statement for the open transaction, as `on_statement` returns it
+    WITHIN = 0, BEGIN, END, TWO_PHASE, TWO_PHASE_END
+
+include "_text.pxi"
+include "_jsonb.pxi"
+include "_values.pxi"
+include "_frames.pxi"
+include "_transaction.pxi"
+
+cdef enum:                      # event types. Source: MySQL, binlog_event.h
+    QUERY = 2, STOP = 3, ROTATE = 4, INTVAR = 5, RAND = 13, USER_VAR = 14, FORMAT = 15, XID = 16, TABLE_MAP = 19, WRITE_V1 = 23,
+    UPDATE_V1 = 24, DELETE_V1 = 25, HEARTBEAT = 27, IGNORABLE = 28, ROWS_QUERY = 29, WRITE = 30, UPDATE = 31, DELETE = 32, GTID = 33,
+    PREVIOUS_GTIDS = 35, TRANSACTION_CONTEXT = 36, VIEW_CHANGE = 37, XA_PREPARE = 38, PARTIAL_UPDATE = 39, PAYLOAD = 40,
+    HEARTBEAT_V2 = 41, GTID_TAGGED = 42
+    FLAG_IN_USE = 0x01, FLAG_ARTIFICIAL = 0x20, FLAG_IGNORABLE = 0x80
+    HEADER = 19
+    DUMMY_TABLE = 0xffffff      # the table of a rows event that only ends a statement
+    TABLES = 1024               # table maps remembered before the memory is cleared
+
+HANDLED = {
+    QUERY: "QUERY", ROTATE: "ROTATE", XID: "XID", TABLE_MAP: "TABLE_MAP", WRITE_V1: "WRITE_ROWS_V1", UPDATE_V1: "UPDATE_ROWS_V1",
+    DELETE_V1: "DELETE_ROWS_V1", HEARTBEAT: "HEARTBEAT", WRITE: "WRITE_ROWS", UPDATE: "UPDATE_ROWS", DELETE: "DELETE_ROWS", GTID: "GTID",
+    XA_PREPARE: "XA_PREPARE", PARTIAL_UPDATE: "PARTIAL_UPDATE_ROWS", PAYLOAD: "TRANSACTION_PAYLOAD", HEARTBEAT_V2: "HEARTBEAT_V2",
+    GTID_TAGGED: "GTID_TAGGED", FORMAT: "FORMAT_DESCRIPTION",
+}
+SKIPPED = {
+    STOP: "STOP: the source was shut down", INTVAR: "INTVAR: belongs to a statement, which is refused if it changes rows",
+    RAND: "RAND: belongs to a statement", USER_VAR: "USER_VAR: belongs to a statement",
+    IGNORABLE: "IGNORABLE: marked so by the source", ROWS_QUERY: "ROWS_QUERY: the statement's text, a comment",
+    PREVIOUS_GTIDS: "PREVIOUS_GTIDS: known from the position", TRANSACTION_CONTEXT: "TRANSACTION_CONTEXT: group replication's own",
+    VIEW_CHANGE: "VIEW_CHANGE: group replication's own",
+}
+_STATEMENT = "Set binlog_format = ROW in every session of the source."
+_REFUSED = {
+    17: ("BEGIN_LOAD_QUERY: rows loaded by a statement", _STATEMENT), 18: ("EXECUTE_LOAD_QUERY: rows loaded by a statement", _STATEMENT),
+    26: ("INCIDENT: the source may have lost events", "Copy the tables again: --strategy full."),
+    34: ("ANONYMOUS_GTID: a transaction without a GTID", "Set gtid_mode = ON on the source."),
+}
+_DAMAGED = {
+    E_SHORT: "ends before its contents do", E_VALUE: "holds a value that its type does not have",
+    E_JSON: "holds JSON, or a change to it, that does not fit together", E_COLUMNS: "has another number of columns than its table map",
+    E_TABLE: "names a table that no table map described", E_CHECKSUM: "does not have the checksum that came with it",
+    E_LENGTH: "does not have the length that its header says", E_SEQUENCE: "came in a packet out of order",
+    E_FORMAT: "describes a format that this version does not read", E_ORDER: "begins a transaction before the last one ended",
+    E_PAYLOAD: "holds a compressed transaction that cannot be unpacked",
+}
+cdef enum:
+    INPUT_BYTES = 1 << 20       # of the socket that are read at once, and of a compressed transaction unpacked at once
+    LARGE = 16 << 20            # buffers that a large event made larger than this are given back
+
+_OFFSETS = _array("Q")
+_COPY = "The position stays before it. Copy the tables again with --strategy full to go past it."
+
+crc_init()
+
+
+cdef struct Mapped:             # a table map, as it came
+    uint64_t id
+    uint8_t *body
+    size_t n
+    const Layout *layout        # NULL: not followed
+    uint32_t plan               # its place in the decoder's list
+    Mapped *next
+
+
+cdef class EventStream:
+    """One connection's binlog. `resolve(table_map)` gives the Plan of a followed table, None for others, or raises;
+    `on_statement(status, schema, statement)` says what a statement means, or raises; `unpack(payload, kind)` gives an object
+    whose `readinto` unpacks a compressed transaction. `budget` is in bytes of keys and rows."""
+
+    cdef Input packets
+    cdef Input inner
+    cdef Transactions t
+    cdef Mapped *tables[256]
+    cdef unsigned n_tables
+    cdef uint64_t counts[256]
+    cdef uint64_t ignorable[256]
+    cdef bint checksums, started, unpacking
+    cdef uint64_t unpacked, unpacked_size
+    cdef int error
+    cdef unsigned kind
+    cdef const uint8_t *at          # the event, or what of it Python is asked about
+    cdef size_t at_n
+    cdef const uint8_t *schema
+    cdef size_t schema_n
+    cdef const uint8_t *status
+    cdef size_t status_n
+    cdef unsigned payload_kind
+    cdef size_t budget
+    cdef object resolve, on_statement, unpack, source, plans
+
+    def __cinit__(self, resolve, on_statement, unpack, *, size_t budget):
+        self.resolve, self.on_statement, self.unpack, self.budget = resolve, on_statement, unpack, budget
+        self.plans = []
+
+    def __dealloc__(self):
+        input_free(&self.packets)
+        input_free(&self.inner)
+        self.forget_tables()
+        transactions_free(&self.t)
+
+    # in
+
+    def fill(self, readinto):
+        """Have `readinto(memoryview)` put bytes behind those that are here; how many it put."""
+        return input_fill(&self.packets, readinto)
+
+    def decode(self):
+        """Work off what is here: MORE bytes are needed, the budget is FULL, the source ENDED the stream, or REFUSED it (`packet`).
+
+        Raises UnsupportedEvent for an event that cannot be decoded, and what the callbacks raise. What was complete before
+        can be taken all the same; the stream cannot go on.
+        """
+        cdef int state
+        while True:
+            with nogil:
+                state = self.run()
+            if state <= REFUSED:
+                return state
+            self.answer(state)
+
+    def decode_one(self, const uint8_t[::1] event not None):
+        """For tests: one event without a checksum, in memory of exactly its size, so that a sanitizer sees any step outside."""
+        cdef size_t n = <size_t>event.shape[0]
+        cdef uint8_t *p
+        cdef int state
+        if n < HEADER:
+            raise ValueError("an event has a header")
+        p = <uint8_t *>malloc(n)
+        if p == NULL:
+            raise MemoryError
+        memcpy(p, &event[0], n)
+        try:
+            state = self.event(p, n)
+            if state:
+                self.answer(state)
+            while self.unpacking:
+                state = self.run()
+                if state == FULL:
+                    self.take()
+                elif state:
+                    self.answer(state)
+                else:
+                    break
+        finally:
+            free(p)
+
+    cdef answer(self, int state):
+        """What Python has to do before the work goes on."""
+        if state == AT_TABLE:
+            self.remember_table()
+        elif state == AT_STATEMENT:
+            self.ask_statement()
+        elif state == AT_PAYLOAD:
+            self.source = self.unpack(self.at[:self.at_n], self.payload_kind)
+            self.unpacking, self.unpacked = True, 0
+        elif state == AT_INNER:
+            self.unpack_more()
+        else:
+            self.fail()
+
+    @property
+    def packet(self):
+        """The packet with which the source refused."""
+        return self.at[:self.at_n]
+
+    # what is there
+
+    @property
+    def pending(self):
+        """Bytes of keys and rows that can be taken; 0 while a transaction is open whose beginning fits the budget."""
+        return transactions_size(&self.t)
+
+    @property
+    def ready(self):
+        """Whether `take` would give anything: a complete transaction, or a position that moved."""
+        return bool(self.t.moved) or self.t.n_rows > self.t.marked_rows and transactions_size(&self.t) >= self.budget
+
+    @property
+    def changed(self):
+        """Whether the open transaction has changed followed tables."""
+        return bool(self.t.changed)
+
+    @property
+    def begun(self):
+        """Whether a transaction is open whose end will be said."""
+        return bool(self.t.begun)
+
+    @property
+    def place(self):
+        """File and offset of the end of the last event."""
+        return self.t.file[:self.t.file_n].decode("utf-8", "replace"), self.t.offset
+
+    def counts_by_kind(self):
+        """How many events came, by name; skipped ones with the reason."""
+        counts = {}
+        for kind in range(256):
+            if self.counts[kind]:
+                counts[HANDLED.get(kind) or f"skipped {SKIPPED.get(kind, kind)}"] = self.counts[kind]
+            if self.ignorable[kind]:
+                counts[f"skipped {kind}: marked ignorable by the source"] = self.ignorable[kind]
+        return counts
+
+    def take(self):
+        """Everything complete: (runs, gtids, file, offset, transactions, commit time in microseconds), and forget it.
+
+        A run is (table, ops, (key bytes, offsets), (row bytes, offsets)); gtids are (uuid bytes, tag, first, last).
+        Inside a transaction over the budget it is what has come of it, and gtids is None: no position follows it.
+        """
+        taken = transactions_take(&self.t, self.plans)
+        if self.n_tables > TABLES and not self.t.n_rows and not self.t.gtid.first and not self.unpacking:
+            self.forget_tables()                # between transactions nothing refers to them
+            self.plans.clear()
+        return taken
+
+    # Python's turns
+
+    cdef remember_table(self):
+        cdef Mapped *m
+        cdef Plan plan
+        cdef unsigned slot = <unsigned>(le(self.at, 6) & 255)
+        found = self.resolve(self.at[:self.at_n])
+        m = <Mapped *>calloc(1, sizeof(Mapped))
+        if m == NULL:
+            raise MemoryError
+        m.body = <uint8_t *>malloc(self.at_n)
+        if m.body == NULL:
+            free(m)
+            raise MemoryError
+        memcpy(m.body, self.at, self.at_n)
+        m.n, m.id = self.at_n, le(self.at, 6)
+        if found is not None:
+            plan = found
+            m.layout, m.plan = &plan.c, <uint32_t>len(self.plans)
+            self.plans.append(plan)
+        m.next = self.tables[slot]
+        self.tables[slot] = m
+        self.n_tables += 1
+
+    cdef void forget_tables(self):
+        cdef Mapped *m
+        cdef unsigned slot
+        for slot in range(256):
+            while self.tables[slot] != NULL:
+                m = self.tables[slot]
+                self.tables[slot] = m.next
+                free(m.body)
+                free(m)
+        self.n_tables = 0
+
+    cdef ask_statement(self):
+        meaning = self.on_statement(self.status[:self.status_n], self.schema[:self.schema_n], self.at[:self.at_n])
+        if meaning == BEGIN:
+            self.t.begun = True
+        elif meaning != WITHIN:
+            self.t.two_phase = self.t.two_phase or meaning != END
+            if meaning != TWO_PHASE and not commit(&self.t):
+                raise MemoryError
+
+    cdef unpack_more(self):
+        got = input_fill(&self.inner, self.source.readinto)
+        self.unpacked += <uint64_t>got
+        if got:
+            return
+        if self.inner.start != self.inner.end or self.unpacked != self.unpacked_size:
+            self.error = E_PAYLOAD
+            self.fail()
+        self.source, self.unpacking = None, False
+        input_shrink(&self.inner)
+
+    cdef fail(self):
+        if self.error == E_MEMORY:
+            raise MemoryError("no memory for the binlog's rows")
+        file, offset = self.place
+        where = f"The binlog event before {file}:{offset}"
+        if self.error == E_REFUSED or self.error == E_UNKNOWN:
+            what, hint = _REFUSED.get(self.kind, (f"of unknown type {self.kind}", "This version cannot follow such a source."))
+            raise UnsupportedEvent(f"{where} is {what}, which cannot be decoded.", hint=hint)
+        if self.error == E_IMAGE:
+            raise UnsupportedEvent(
+                f"{where} has rows without all of their columns.",
+                hint="Set binlog_row_image = FULL in every session of the source, then copy again with --strategy full.",
+            )
+        if self.error == E_XA:
+            raise UnsupportedEvent(
+                f"The XA transaction before {file}:{offset} changes a followed table; its rows come before it is decided.",
+                hint="This version cannot follow that. Copy again with --strategy full once it is decided.",
+            )
+        if self.error == E_CHECKSUM or self.error == E_LENGTH or self.error == E_SEQUENCE:     # its own offset is not to be trusted
+            raise UnsupportedEvent(f"The binlog event after {file}:{offset} {_DAMAGED[self.error]}.", hint=_COPY)
+        raise UnsupportedEvent(f"{where} (type {self.kind}) {_DAMAGED[self.error]}.", hint=_COPY)
+
+    # without Python
+
+    cdef inline int failed(self, int error) noexcept nogil:
+        self.error = error
+        return FAILED
+
+    cdef int run(self) noexcept nogil:
+        cdef const uint8_t *p
+        cdef size_t n
+        cdef int state
+        while True:
+            if transactions_size(&self.t) >= self.budget:
+                return FULL
+            if self.unpacking:
+                if not next_event(&self.inner, &p, &n):
+                    if n:
+                        return self.failed(E_LENGTH)
+                    return AT_INNER
+                state = self.event(p, n)
+            else:
+                state = next_packet(&self.packets, &p, &n)
+                if state == NOT_HERE:
+                    return MORE
+                if state:
+                    return self.failed(state)
+                state = self.packet_in(p, n)
+            if state:
+                return state
+
+    cdef int packet_in(self, const uint8_t *p, size_t n) noexcept nogil:
+        """A whole packet: an event behind a zero byte, or the end."""
+        cdef uint32_t crc
+        cdef uint8_t flags
+        self.at, self.at_n = p, n
+        if n and p[0] == 0xff:
+            return REFUSED
+        if n and p[0] == 0xfe and n < 9:
+            return ENDED
+        if n < 1 + HEADER or p[0] or le4(p + 10) != n - 1:
+            return self.failed(E_LENGTH)
+        p += 1
+        n -= 1
+        if p[4] == FORMAT:
+            if n < HEADER + 57 + 5:
+                return self.failed(E_FORMAT)
+            if p[n - 5] > 1:
+                return self.failed(E_FORMAT)
+            self.checksums, self.started = p[n - 5] == 1, True
+        elif not self.started:                      # the event that names the file comes before its format
+            self.checksums = n >= HEADER + 4 and crc32(p, n - 4) == le4(p + n - 4)
+        if self.checksums:
+            if n < HEADER + 4:
+                return self.failed(E_LENGTH)
+            if p[4] == FORMAT:                      # counted without the flag that says the file is being written
+                flags = <uint8_t>(p[17] & ~FLAG_IN_USE)
+                crc = crc_add(~<uint32_t>0, p, 17)
+                crc = crc_add(crc, &flags, 1)
+                crc = ~crc_add(crc, p + 18, n - 4 - 18)
+            else:
+                crc = crc32(p, n - 4)
+            if crc != le4(p + n - 4):
+                return self.failed(E_CHECKSUM)
+        if self.checksums or p[4] == FORMAT:
+            n -= 4
+        return self.event(p, n)
+
+    cdef int event(self, const uint8_t *p, size_t n) noexcept nogil:
+        """An event without its checksum; n >= HEADER."""
+        cdef unsigned kind = p[4]
+        cdef unsigned flags = <unsigned>le(p + 17, 2)
+        cdef uint32_t log_pos = le4(p + 13)
+        cdef Cursor c
+        cdef int error
+        self.kind = kind
+        if log_pos and not self.unpacking and not flags & FLAG_ARTIFICIAL:
+            advance(&self.t, log_pos)
+        c.p, c.end = p + HEADER, p + n
+        if kind == GTID:
+            error = on_gtid(&self.t, &c)
+        elif kind == TABLE_MAP:
+            self.counts[kind] += 1
+            return self.table_map(&c)
+        elif kind == WRITE or kind == UPDATE or kind == DELETE or kind == PARTIAL_UPDATE or WRITE_V1 <= kind <= DELETE_V1:
+            error = self.rows(&c, kind)
+        elif kind == XID:
+            error = OK if commit(&self.t) else E_MEMORY
+        elif kind == QUERY:
+            self.counts[kind] += 1
+            return self.query(&c)
+        elif kind == GTID_TAGGED:
+            error = on_tagged_gtid(&self.t, &c)
+        elif kind == HEARTBEAT:
+            error = on_heartbeat(&self.t, c.p, left(&c))
+        elif kind == HEARTBEAT_V2:
+            error = on_heartbeat_v2(&self.t, &c)
+        elif kind == ROTATE:
+            error = on_rotate(&self.t, &c, le4(p) != 0)
+        elif kind == FORMAT:
+            error = on_format(&c)
+        elif kind == XA_PREPARE:
+            error = on_xa_prepare(&self.t, &c)
+        elif kind == PAYLOAD:
+            self.counts[kind] += 1
+            return self.payload(&c)
+        elif (kind == STOP or kind == INTVAR or kind == RAND or kind == USER_VAR or kind == IGNORABLE or kind == ROWS_QUERY
+                or PREVIOUS_GTIDS <= kind <= VIEW_CHANGE):
+            error = OK
+        elif flags & FLAG_IGNORABLE:
+            self.ignorable[kind] += 1
+            return 0
+        else:
+            return self.failed(E_UNKNOWN)
+        if error:
+            return self.failed(error)
+        self.counts[kind] += 1
+        return 0
+
+    cdef Mapped *mapped(self, uint64_t table) noexcept nogil:
+        cdef Mapped *m = self.tables[table & 255]
+        while m != NULL and m.id != table:
+            m = m.next
+        return m
+
+    cdef int table_map(self, Cursor *c) noexcept nogil:
+        cdef Mapped *m
+        if left(c) < 8:
+            return self.failed(E_SHORT)
+        m = self.mapped(le(c.p, 6))
+        if m != NULL and m.n == left(c) and memcmp(m.body, c.p, m.n) == 0:
+            return 0
+        self.at, self.at_n = c.p, left(c)
+        return AT_TABLE
+
+    cdef int query(self, Cursor *c) noexcept nogil:
+        cdef const uint8_t *head
+        cdef const uint8_t *zero
+        if not take(c, 13, &head):
+            return self.failed(E_SHORT)
+        self.schema_n, self.status_n = head[8], le(head + 11, 2)
+        if not take(c, self.status_n, &self.status) or not take(c, self.schema_n, &self.schema) or not take(c, 1, &zero):
+            return self.failed(E_SHORT)
+        self.at, self.at_n = c.p, left(c)
+        if self.at_n == 5 and memcmp(self.at, b"BEGIN", 5) == 0:
+            self.t.begun = True
+            return 0
+        return AT_STATEMENT
+
+    cdef int payload(self, Cursor *c) noexcept nogil:
+        """Fields of type, length and value, up to a zero; then the bytes."""
+        cdef uint64_t field, size, value, payload_size = 0
+        cdef Cursor v
+        cdef const uint8_t *at
+        if self.unpacking:
+            return self.failed(E_ORDER)
+        self.payload_kind, self.unpacked_size = 255, 0
+        while True:
+            if not take_length(c, &field):
+                return self.failed(E_SHORT)
+            if field == 0:
+                break
+            if not take_length(c, &size) or not take(c, size, &at):
+                return self.failed(E_SHORT)
+            v.p, v.end = at, at + size
+            if field > 3:
+                continue
+            if not take_length(&v, &value):
+                return self.failed(E_SHORT)
+            if field == 1:
+                payload_size = value
+            elif field == 2:
+                self.payload_kind = <unsigned>value
+            else:
+                self.unpacked_size = value
+        if left(c) < payload_size:
+            return self.failed(E_SHORT)
+        self.at, self.at_n = c.p, payload_size
+        return AT_PAYLOAD
+
+    cdef int rows(self, Cursor *c, unsigned kind) noexcept nogil:
+        """A row event: the table, extra data, the columns that are there, then the rows."""
+        cdef const uint8_t *at
+        cdef uint64_t columns
+        cdef uint64_t extra
+        cdef Mapped *m
+        cdef bint updates = kind == UPDATE or kind == UPDATE_V1 or kind == PARTIAL_UPDATE
+        cdef bint deletes = kind == DELETE or kind == DELETE_V1
+        cdef int error = OK
+        if not take(c, 8, &at):
+            return E_SHORT
+        m = self.mapped(le(at, 6))
+        if m == NULL:
+            return OK if le(at, 6) == DUMMY_TABLE else E_TABLE
+        if m.layout == NULL:
+            return OK
+        if kind >= WRITE:
+            if not take(c, 2, &at):
+                return E_SHORT
+            extra = le(at, 2)
+            if extra < 2 or not take(c, extra - 2, &at):
+                return E_SHORT
+        if not take_length(c, &columns):
+            return E_SHORT
+        if columns != m.layout.n:
+            return E_COLUMNS
+        if not take_image(c, m.layout, &error) or updates and not take_image(c, m.layout, &error):
+            return error
+        if not begin_run(&self.t, m.plan):
+            return E_MEMORY
+        while left(c) and error == OK:
+            if deletes:
+                error = add_delete(&self.t, m.layout, c)
+            elif updates:
+                error = add_update(&self.t, m.layout, c, kind == PARTIAL_UPDATE)
+            else:
+                error = add_write(&self.t, m.layout, c)
+        return error
+
+
+cdef bint take_image(Cursor *c, const Layout *layout, int *error) noexcept nogil:
+    """A bit per column that is there: all must be."""
+    cdef const uint8_t *bits
+    cdef unsigned i
+    error[0] = E_SHORT
+    if not take(c, layout.bitmap, &bits):
+        return False
+    error[0] = E_IMAGE
+    for i in range(layout.n):
+        if not bits[i >> 3] >> (i & 7) & 1:
+            return False
+    error[0] = OK
+    return True
+
+
+cdef int on_format(Cursor *c) noexcept nogil:
+    """Header lengths must be those that this file reads. Version 2, server's name 50, time 4, header 1, then one byte a type."""
+    if left(c) < 57 or le(c.p, 2) != 4 or c.p[56] != HEADER:
+        return E_FORMAT
+    c.p += 57
+    if left(c) < WRITE + 1:
+        return E_FORMAT
+    if c.p[WRITE_V1 - 1] and c.p[WRITE_V1 - 1] != 8:    # servers that never write version 1 say 0
+        return E_FORMAT
+    if c.p[TABLE_MAP - 1] != 8 or c.p[WRITE - 1] != 10 or c.p[QUERY - 1] != 13 or c.p[ROTATE - 1] != 8:
+        return E_FORMAT
+    return OK
+
+
+# --- single values, for tests
+
+def double_text(double value):
+    """A DOUBLE as the server prints it."""
+    cdef uint8_t text[DOUBLE_TEXT]
+    cdef unsigned n = write_double(text, value)
+    if not n:
+        raise ValueError("not a number")
+    return text[:n]
+
+
+def json_text(const uint8_t[::1] data not None, changes=None):
+    """A JSON column's binary value as the server prints it, after the changes of a partial update if there are any."""
+    cdef Out o
+    cdef Cursor c
+    cdef const uint8_t *p = &data[0] if data.shape[0] else NULL
+    cdef int error
+    memset(&o, 0, sizeof(Out))
+    diffs = bytes(changes or b"")
+    c.p = <const uint8_t *><const char *>diffs
+    c.end = c.p + len(diffs)
+    try:
+        if changes is None:
+            error = json_text_of(&o, p, <size_t>data.shape[0])
+        else:
+            error = json_patched(&o, p, <size_t>data.shape[0], &c)
+        if error == E_MEMORY:
+            raise MemoryError
+        if error:
+            raise ValueError("damaged JSON")
+        return o.p[:o.n]
+    finally:
+        free(o.p)

@@ -1,0 +1,103 @@
+# Bytes into packets and events. A packet of 16 MB less one is continued by the next; such are joined in place.
+
+cdef struct Input:
+    uint8_t *p
+    size_t start
+    size_t end
+    size_t cap
+    size_t wanted               # bytes that the next whole packet or event takes, as far as known
+    uint8_t sequence            # of the packet before
+
+cdef enum:
+    LONGEST_PACKET = 0xffffff
+    NOT_HERE = -1
+    LEAST_ROOM = 1 << 16        # bytes; a read never gets less room
+
+
+cdef void input_free(Input *b) noexcept nogil:
+    free(b.p)
+    memset(b, 0, sizeof(Input))
+
+
+cdef void input_shrink(Input *b) noexcept nogil:
+    """Give back what a large event took, once it is gone."""
+    if b.start == b.end:
+        b.start = b.end = 0
+        if b.cap > 2 * INPUT_BYTES:
+            free(b.p)
+            b.p, b.cap = NULL, 0
+
+
+cdef object input_fill(Input *b, readinto):
+    """Read behind what is there; makes room first. Grows as bytes arrive, not as a header promises."""
+    cdef size_t held = b.end - b.start, cap
+    cdef uint8_t *p
+    input_shrink(b)
+    if b.start and (b.cap - b.end < LEAST_ROOM or held < LEAST_ROOM):
+        memmove(b.p, b.p + b.start, held)
+        b.start, b.end = 0, held
+    if b.cap - b.end < LEAST_ROOM:
+        cap = b.cap + b.cap // 2 if b.cap else INPUT_BYTES
+        p = <uint8_t *>realloc(b.p, cap)
+        if p == NULL:
+            raise MemoryError("no memory for a binlog event")
+        b.p, b.cap = p, cap
+    view = PyMemoryView_FromMemory(<char *>b.p + b.end, <Py_ssize_t>(b.cap - b.end), PyBUF_WRITE)
+    try:
+        got = readinto(view)
+    finally:
+        view.release()
+    if not 0 <= got <= b.cap - b.end:
+        raise ValueError("readinto put more than there was room for")
+    b.end += <size_t>got
+    return got
+
+
+cdef int next_packet(Input *b, const uint8_t **payload, size_t *n) noexcept nogil:
+    """The next whole packet: OK, NOT_HERE yet, or an error."""
+    cdef size_t at = b.start, size, packets = 0, total = 0, i
+    cdef uint8_t *to
+    cdef uint8_t sequence = b.sequence
+    while True:
+        if b.end - at < 4:
+            return NOT_HERE
+        size = le(b.p + at, 3)
+        if b.end - at - 4 < size:
+            return NOT_HERE
+        at += 4 + size
+        total += size
+        packets += 1
+        if size < LONGEST_PACKET:
+            break
+    at = b.start
+    to = b.p + b.start + 4
+    for i in range(packets):
+        size = le(b.p + at, 3)
+        sequence += 1
+        if b.p[at + 3] != sequence:
+            return E_SEQUENCE
+        if i:
+            memmove(to, b.p + at + 4, size)
+        to += size
+        at += 4 + size
+    payload[0], n[0] = b.p + b.start + 4, total
+    b.sequence = sequence
+    b.start = at
+    return OK
+
+
+cdef bint next_event(Input *b, const uint8_t **event, size_t *n) noexcept nogil:
+    """The next whole event of an unpacked transaction. False with n = 0 when it is not here yet, with n = 1 when damaged."""
+    cdef size_t size
+    n[0] = 0
+    if b.end - b.start < HEADER:
+        return False
+    size = le4(b.p + b.start + 9)
+    if size < HEADER:
+        n[0] = 1
+        return False
+    if b.end - b.start < size:
+        return False
+    event[0], n[0] = b.p + b.start, size
+    b.start += size
+    return True

@@ -1,0 +1,440 @@
+# The transactions that were decoded and not yet taken: their changes in columns, their GTIDs, where they end.
+#
+# Everything up to the mark is complete. What lies behind it belongs to the open transaction and waits, unless it fills the
+# budget by itself: then it goes out in parts, and the mark moves only with its end.
+
+cdef enum:
+    FILE_NAME = 512
+    TAG = 32
+    RECENT = 8                  # GTID ranges that a number may still extend
+
+cdef struct Range:
+    uint8_t uuid[16]
+    uint8_t tag[TAG]
+    unsigned tag_n
+    uint64_t first
+    uint64_t last
+
+cdef struct Run:                # consecutive changes of one table
+    uint32_t plan
+    size_t start
+
+cdef struct Transactions:
+    Out ops
+    Out keys
+    Out rows
+    Out scratch
+    size_t *key_ends
+    size_t *row_ends
+    size_t n_rows
+    size_t cap_rows
+    Run *runs
+    size_t n_runs
+    size_t cap_runs
+    Range *ranges
+    size_t n_ranges
+    size_t cap_ranges
+    Before *before
+    size_t cap_before
+    # the open transaction
+    Range gtid                  # its number in `first`, 0: none
+    bint begun
+    bint two_phase
+    bint changed
+    uint64_t committed_at       # microseconds since 1970
+    # where the stream is
+    char file[FILE_NAME]
+    size_t file_n
+    uint64_t offset
+    # the mark
+    bint moved                  # since something was taken
+    size_t marked_rows
+    uint64_t transactions
+    uint64_t marked_at
+    char marked_file[FILE_NAME]
+    size_t marked_file_n
+    uint64_t marked_offset
+
+
+cdef void transactions_free(Transactions *t) noexcept nogil:
+    free(t.ops.p)
+    free(t.keys.p)
+    free(t.rows.p)
+    free(t.scratch.p)
+    free(t.key_ends)
+    free(t.row_ends)
+    free(t.runs)
+    free(t.ranges)
+    free(t.before)
+    memset(t, 0, sizeof(Transactions))
+
+
+cdef inline size_t transactions_size(const Transactions *t) noexcept nogil:
+    return t.keys.n + t.rows.n + 17 * t.n_rows
+
+
+# --- what events do
+
+cdef inline void advance(Transactions *t, uint32_t log_pos) noexcept nogil:
+    """Move to the end of an event; its header holds 32 bits of an offset that may need more."""
+    cdef uint64_t base = t.offset >> 32 << 32
+    t.offset = base + log_pos + (<uint64_t>1 << 32 if base + log_pos < t.offset else 0)
+
+
+cdef void mark(Transactions *t) noexcept nogil:
+    """Everything so far is complete."""
+    t.moved = True
+    t.marked_rows = t.n_rows
+    t.marked_offset = t.offset
+    if t.marked_file_n != t.file_n or memcmp(t.marked_file, t.file, t.file_n):
+        memcpy(t.marked_file, t.file, t.file_n)
+        t.marked_file_n = t.file_n
+
+
+cdef bint commit(Transactions *t) noexcept nogil:
+    """The open transaction ends and counts."""
+    cdef size_t i
+    cdef Range *r
+    cdef void *grown
+    if t.gtid.first:
+        for i in range(t.n_ranges, t.n_ranges - RECENT if t.n_ranges > RECENT else 0, -1):
+            r = &t.ranges[i - 1]
+            if (r.last + 1 == t.gtid.first and r.tag_n == t.gtid.tag_n and memcmp(r.uuid, t.gtid.uuid, 16) == 0
+                    and memcmp(r.tag, t.gtid.tag, r.tag_n) == 0):
+                r.last += 1
+                break
+        else:
+            if t.n_ranges == t.cap_ranges:
+                grown = realloc(t.ranges, (2 * t.cap_ranges + 16) * sizeof(Range))
+                if grown == NULL:
+                    return False
+                t.ranges, t.cap_ranges = <Range *>grown, 2 * t.cap_ranges + 16
+            t.gtid.last = t.gtid.first
+            t.ranges[t.n_ranges] = t.gtid
+            t.n_ranges += 1
+    t.transactions += t.changed
+    if t.committed_at:
+        t.marked_at = t.committed_at
+    mark(t)
+    close_transaction(t)
+    return True
+
+
+cdef inline void close_transaction(Transactions *t) noexcept nogil:
+    t.gtid.first = 0
+    t.begun = t.two_phase = t.changed = False
+    t.committed_at = 0
+
+
+cdef int on_gtid(Transactions *t, Cursor *c) noexcept nogil:
+    """Flags 1, uuid 16, number 8, clock type 1, clocks 16, commit time 7 (and 7 more if its highest bit is set)."""
+    cdef const uint8_t *at
+    if t.changed:
+        return E_ORDER
+    if not take(c, 25, &at):
+        return E_SHORT
+    close_transaction(t)
+    memcpy(t.gtid.uuid, at + 1, 16)
+    t.gtid.first, t.gtid.tag_n = le(at + 17, 8), 0
+    if left(c) >= 24 and c.p[0] == 2:           # logical timestamps, since MySQL 8.0.1
+        t.committed_at = le(c.p + 17, 7) & ~(<uint64_t>1 << 55)
+    return OK
+
+
+cdef int on_tagged_gtid(Transactions *t, Cursor *c) noexcept nogil:
+    """A message of MySQL's serialization library: version, size, last field that must be known, then numbered fields.
+
+    Field 0: flags; 1: the uuid, an integer a byte; 2: number; 3: tag; 4, 5: clocks; 6: commit time; the others don't matter here.
+    Source: MySQL, control_events.h and libs/mysql/serialization.
+    """
+    cdef uint64_t version, size, needed, field, value
+    cdef const uint8_t *at
+    cdef unsigned i
+    if t.changed:
+        return E_ORDER
+    close_transaction(t)
+    if not take_varlen(c, &version) or not take_varlen(c, &size) or not take_varlen(c, &needed):
+        return E_SHORT
+    t.gtid.tag_n = 0
+    while left(c):
+        if not take_varlen(c, &field):
+            return E_SHORT
+        if field == 1:
+            for i in range(16):
+                if not take_varlen(c, &value):
+                    return E_SHORT
+                t.gtid.uuid[i] = <uint8_t>value
+        elif field == 3:
+            if not take_varlen(c, &value):
+                return E_SHORT
+            if value > TAG:
+                return E_VALUE
+            if not take(c, value, &at):
+                return E_SHORT
+            memcpy(t.gtid.tag, at, value)
+            t.gtid.tag_n = <unsigned>value
+        else:
+            if not take_varlen(c, &value):
+                return E_SHORT
+            if field == 2:
+                t.gtid.first = value >> 1           # signed: the lowest bit is the sign
+            elif field == 6:
+                t.committed_at = value
+                break                               # all that matters has come
+    return OK if t.gtid.first else E_VALUE
+
+
+cdef bint set_file(Transactions *t, const uint8_t *name, size_t n) noexcept nogil:
+    if n == 0 or n > FILE_NAME:
+        return False
+    memcpy(t.file, name, n)
+    t.file_n = n
+    return True
+
+
+cdef int on_rotate(Transactions *t, Cursor *c, bint real) noexcept nogil:
+    """Where the next file begins, and its name. One without a time only opens a dump and names its file."""
+    cdef const uint8_t *at
+    if not take(c, 8, &at) or not set_file(t, c.p, left(c)):
+        return E_SHORT
+    t.offset = le(at, 8)
+    if real and not t.gtid.first:
+        mark(t)
+    return OK
+
+
+cdef int on_heartbeat(Transactions *t, const uint8_t *name, size_t n) noexcept nogil:
+    if not set_file(t, name, n):
+        return E_SHORT
+    if not t.gtid.first:
+        mark(t)
+    return OK
+
+
+cdef int on_heartbeat_v2(Transactions *t, Cursor *c) noexcept nogil:
+    """Fields of type, length and value, up to a zero; 1: the file's name, 2: the offset."""
+    cdef uint64_t field, size, offset = t.offset
+    cdef const uint8_t *at
+    cdef const uint8_t *name = NULL
+    cdef size_t name_n = 0
+    cdef Cursor v
+    while left(c):
+        if not take_length(c, &field):
+            return E_SHORT
+        if field == 0:
+            break
+        if not take_length(c, &size) or not take(c, size, &at):
+            return E_SHORT
+        if field == 1:
+            name, name_n = at, size
+        elif field == 2:
+            v.p, v.end = at, at + size
+            if not take_length(&v, &offset):
+                return E_SHORT
+    t.offset = offset
+    return on_heartbeat(t, name, name_n)
+
+
+cdef int on_xa_prepare(Transactions *t, Cursor *c) noexcept nogil:
+    """One byte tells whether it commits at once. If not, its rows may never count: no followed table may have any."""
+    cdef const uint8_t *one_phase
+    if not take(c, 1, &one_phase):
+        return E_SHORT
+    if t.changed and not one_phase[0]:
+        return E_XA
+    return OK if commit(t) else E_MEMORY
+
+
+# --- changes
+
+cdef bint begin_run(Transactions *t, uint32_t plan) noexcept nogil:
+    """The changes that follow are of this table."""
+    cdef void *grown
+    if t.n_runs and t.runs[t.n_runs - 1].plan == plan:
+        return True
+    if t.n_runs and t.runs[t.n_runs - 1].start == t.n_rows:
+        t.n_runs -= 1                               # an empty one
+        return begin_run(t, plan)
+    if t.n_runs == t.cap_runs:
+        grown = realloc(t.runs, (2 * t.cap_runs + 16) * sizeof(Run))
+        if grown == NULL:
+            return False
+        t.runs, t.cap_runs = <Run *>grown, 2 * t.cap_runs + 16
+    t.runs[t.n_runs].plan, t.runs[t.n_runs].start = plan, t.n_rows
+    t.n_runs += 1
+    return True
+
+
+cdef bint rows_grow(Transactions *t) noexcept nogil:
+    cdef size_t cap = 2 * t.cap_rows + 1024
+    cdef void *grown = realloc(t.key_ends, cap * sizeof(size_t))
+    if grown == NULL:
+        return False
+    t.key_ends = <size_t *>grown
+    grown = realloc(t.row_ends, cap * sizeof(size_t))
+    if grown == NULL:
+        return False
+    t.row_ends, t.cap_rows = <size_t *>grown, cap
+    return True
+
+
+cdef inline bint push(Transactions *t, uint8_t op, size_t key_end, size_t row_end) noexcept nogil:
+    if t.n_rows == t.cap_rows and not rows_grow(t):
+        return False
+    if not put_byte(&t.ops, op):
+        return False
+    t.key_ends[t.n_rows], t.row_ends[t.n_rows] = key_end, row_end
+    t.n_rows += 1
+    t.changed = True
+    return True
+
+
+cdef enum:
+    UPSERT = 1, DROP = 2        # cdc.model.Op
+
+
+cdef int add_write(Transactions *t, const Layout *layout, Cursor *c) noexcept nogil:
+    cdef Part parts[MAX_KEY]
+    cdef int error = read_row(layout, c, &t.rows, True, parts, NULL, NULL)
+    if error:
+        return error
+    if not put_key(&t.keys, &t.rows, parts, layout.n_key) or not push(t, UPSERT, t.keys.n, t.rows.n):
+        return E_MEMORY
+    return OK
+
+
+cdef int add_delete(Transactions *t, const Layout *layout, Cursor *c) noexcept nogil:
+    cdef Part parts[MAX_KEY]
+    cdef int error
+    t.scratch.n = 0
+    error = read_row(layout, c, &t.scratch, False, parts, NULL, NULL)
+    if error:
+        return error
+    if not put_key(&t.keys, &t.scratch, parts, layout.n_key) or not push(t, DROP, t.keys.n, t.rows.n):
+        return E_MEMORY
+    return OK
+
+
+cdef int add_update(Transactions *t, const Layout *layout, Cursor *c, bint partial) noexcept nogil:
+    """An update that changes the key removes the row under its old one."""
+    cdef Part parts[MAX_KEY]
+    cdef size_t first = t.keys.n, second, row = t.rows.n
+    cdef const uint8_t *bits = NULL
+    cdef uint64_t options
+    cdef Before *before = NULL
+    cdef int error
+    if partial:
+        if layout.n_json > t.cap_before:
+            free(t.before)
+            t.cap_before = 0
+            t.before = <Before *>calloc(layout.n_json, sizeof(Before))
+            if t.before == NULL:
+                return E_MEMORY
+            t.cap_before = layout.n_json
+        before = t.before
+    t.scratch.n = 0
+    error = read_row(layout, c, &t.scratch, False, parts, before, NULL)
+    if error:
+        return error
+    if not put_key(&t.keys, &t.scratch, parts, layout.n_key):
+        return E_MEMORY
+    second = t.keys.n
+    if partial:
+        if not take_length(c, &options):
+            return E_SHORT
+        if options & 1 and not take(c, (layout.n_json + 7) // 8, &bits):
+            return E_SHORT
+    error = read_row(layout, c, &t.rows, True, parts, before if bits != NULL else NULL, bits)
+    if error:
+        return error
+    if not put_key(&t.keys, &t.rows, parts, layout.n_key):
+        return E_MEMORY
+    if t.keys.n - second == second - first and memcmp(t.keys.p + first, t.keys.p + second, second - first) == 0:
+        t.keys.n = second
+    elif not push(t, DROP, second, row):
+        return E_MEMORY
+    return OK if push(t, UPSERT, t.keys.n, t.rows.n) else E_MEMORY
+
+
+# --- out
+
+cdef object offsets_of(const size_t *ends, size_t start, size_t stop, size_t base):
+    """Offsets from 0 of the strings start..stop, the first of which begins at `base`."""
+    cdef array.array offsets = array.clone(_OFFSETS, <Py_ssize_t>(stop - start + 1), False)
+    cdef unsigned long long *to = offsets.data.as_ulonglongs
+    cdef size_t i
+    to[0] = 0
+    for i in range(start, stop):
+        to[i - start + 1] = ends[i] - base
+    return offsets
+
+
+cdef void shift(Out *o, size_t from_) noexcept nogil:
+    """Forget the first bytes; give back what a large row took."""
+    cdef size_t rest = o.n - from_
+    cdef uint8_t *p
+    if from_ and rest:
+        memmove(o.p, o.p + from_, rest)
+    o.n = rest
+    if o.cap > LARGE and rest < LARGE // 4:
+        p = <uint8_t *>realloc(o.p, LARGE // 2)
+        if p != NULL:
+            o.p, o.cap = p, LARGE // 2
+
+
+cdef void forget(Transactions *t, size_t upto) noexcept nogil:
+    """The first `upto` changes are out."""
+    cdef size_t key_base, row_base, i, kept = 0
+    if upto == 0:
+        return
+    key_base, row_base = t.key_ends[upto - 1], t.row_ends[upto - 1]
+    shift(&t.ops, upto)
+    shift(&t.keys, key_base)
+    shift(&t.rows, row_base)
+    if t.scratch.cap > LARGE:
+        t.scratch.n = 0
+        shift(&t.scratch, 0)
+    for i in range(upto, t.n_rows):
+        t.key_ends[i - upto] = t.key_ends[i] - key_base
+        t.row_ends[i - upto] = t.row_ends[i] - row_base
+    for i in range(t.n_runs):
+        if i + 1 < t.n_runs and t.runs[i + 1].start <= upto or i + 1 == t.n_runs and upto == t.n_rows:
+            continue
+        t.runs[kept].plan = t.runs[i].plan
+        t.runs[kept].start = t.runs[i].start - upto if t.runs[i].start > upto else 0
+        kept += 1
+    t.n_runs, t.n_rows = kept, t.n_rows - upto
+
+
+cdef object run_of(Transactions *t, Plan plan, size_t start, size_t stop):
+    cdef size_t key = t.key_ends[start - 1] if start else 0, row = t.row_ends[start - 1] if start else 0
+    return (
+        plan.table,
+        PyBytes_FromStringAndSize(<char *>t.ops.p + start, <Py_ssize_t>(stop - start)),
+        (PyBytes_FromStringAndSize(<char *>t.keys.p + key, <Py_ssize_t>(t.key_ends[stop - 1] - key)),
+         offsets_of(t.key_ends, start, stop, key)),
+        (PyBytes_FromStringAndSize(<char *>t.rows.p + row, <Py_ssize_t>(t.row_ends[stop - 1] - row)),
+         offsets_of(t.row_ends, start, stop, row)),
+    )
+
+
+cdef object transactions_take(Transactions *t, plans):
+    cdef size_t upto = t.marked_rows if t.moved else t.n_rows, i, stop
+    cdef Range *r
+    runs = []
+    for i in range(t.n_runs):
+        stop = t.runs[i + 1].start if i + 1 < t.n_runs else t.n_rows
+        stop = stop if stop < upto else upto
+        if t.runs[i].start < stop:
+            runs.append(run_of(t, plans[t.runs[i].plan], t.runs[i].start, stop))
+    forget(t, upto)
+    if not t.moved:
+        return runs, None, "", 0, 0, 0
+    gtids = []
+    for i in range(t.n_ranges):
+        r = &t.ranges[i]
+        gtids.append((r.uuid[:16], r.tag[:r.tag_n], r.first, r.last))
+    taken = (runs, gtids, t.marked_file[:t.marked_file_n].decode("utf-8", "replace"), t.marked_offset, t.transactions, t.marked_at)
+    t.n_ranges = t.transactions = t.marked_rows = t.marked_at = 0
+    t.moved = False
+    return taken

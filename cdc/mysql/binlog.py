@@ -1,0 +1,293 @@
+"""The binlog as deliveries: transactions of the followed tables, in order, with the position after them.
+
+mysql-replication connects, authenticates and prepares the session; from the dump command on the socket is ours and `EventStream` decodes.
+This module decides what a statement means for the stream, when to deliver, and what is said when the connection ends. It does not
+reconnect: the caller opens a new reader from its own position.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import random
+import select
+import struct
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import pymysql
+import zstandard
+from pymysql.charset import charset_by_id
+from pymysql.err import raise_mysql_exception
+from pymysqlreplication import BinLogStreamReader
+
+from cdc.config import SourceUrl
+from cdc.errors import CdcError, PositionLost, SchemaChanged, Temporary, UnsupportedEvent
+from cdc.gtid import GtidSet
+from cdc.model import Batch, Delivery, Position, Table
+from cdc.mysql import dump
+from cdc.mysql._events import BEGIN, END, ENDED, FULL, REFUSED, TWO_PHASE, TWO_PHASE_END, WITHIN, EventStream
+from cdc.mysql.connection import Connection, explain, explained, settings
+from cdc.mysql.schema import codec_name
+from cdc.mysql.statements import Meaning, meaning
+from cdc.mysql.tablemap import resolve
+from cdc.packed import Packed
+
+BATCH_BYTES = 4 << 20
+"""What is decoded is handed over when it has about this size; a larger transaction goes in parts, so that its own size bounds nothing."""
+
+SILENCE = 4
+"""The stream counts as dead after this many heartbeat periods without a byte."""
+
+_ER_SOURCE_FATAL_ERROR_READING_BINLOG = 1236
+_ZSTD, _UNCOMPRESSED = 0, 255
+_LARGEST_WINDOW = 1 << 27
+"""Bytes that zstd may ask for to unpack a transaction; the server's own levels stay below."""
+
+
+class _Dumping(Exception):
+    """The dump command is sent: what comes on the first connection is ours."""
+
+
+class StreamConnection(Connection):
+    """Sends our dump command in place of the library's, which cannot name tagged GTIDs."""
+
+    def __init__(self, *, gtids: GtidSet, server_id: int, **arguments: Any) -> None:
+        self._command = dump.command(gtids, server_id)
+        super().__init__(**arguments)
+
+    def _write_bytes(self, data: bytes) -> None:
+        super()._write_bytes(self._command if data[4] == dump.COMMAND else data)
+
+    def fileno(self) -> int:
+        """The socket, for polling."""
+        return int(self._sock.fileno())
+
+    def read_into(self, buffer: memoryview) -> int:
+        """What the socket has, after waiting for something; the number of bytes. Raises OSError when there is none any more."""
+        rfile = self._rfile
+        if rfile is None:
+            raise ConnectionError("it was closed")
+        got = int(rfile.readinto1(buffer))
+        if not got:
+            raise ConnectionError("the server closed it")
+        self.bytes_received += got
+        return got
+
+
+def _explain_dump(error: pymysql.MySQLError, source: SourceUrl) -> CdcError:
+    if not error.args or error.args[0] != _ER_SOURCE_FATAL_ERROR_READING_BINLOG:
+        return explain(error, source)
+    text = str(error.args[1])
+    if "server_uuid" in text or "server_id" in text or "server id" in text:
+        return Temporary(
+            f"{source.redacted} ended the stream: {text}.", hint="Another replica uses the same identity; run the command again."
+        )
+    return PositionLost(
+        f"{source.redacted} cannot send what follows the checkpoint: {text}.", hint="Copy the tables again: --strategy full."
+    )
+
+
+class BinlogReader:
+    """Follows the binlog of a source from a position on, for some tables. One iteration, then it is used up."""
+
+    def __init__(self, source: SourceUrl, position: Position, tables: Sequence[Table], *, heartbeat_seconds: float) -> None:
+        self._source = source
+        self._position = position
+        self._tables = {table.id: table for table in tables}
+        self._server_id = random.randrange(1 << 30, 1 << 31)
+        self._heartbeat_seconds = heartbeat_seconds
+        self._stream = EventStream(partial(resolve, tables=self._tables), self._on_statement, unpack, budget=BATCH_BYTES)
+        self._connection: StreamConnection | None = None
+        self._abandoned = False
+
+    @property
+    def events(self) -> Counter[str]:
+        """How many events came, by type; skipped ones with the reason."""
+        return Counter(self._stream.counts_by_kind())
+
+    @property
+    def bytes_received(self) -> int:
+        """Bytes of its connection so far."""
+        return self._connection.bytes_received if self._connection else 0
+
+    def abandon(self) -> None:
+        """End the iteration from another thread: it raises Temporary, or stops where it was."""
+        self._abandoned = True
+        if self._connection:
+            self._connection.abandon()
+
+    def __iter__(self) -> Iterator[Delivery]:
+        with explained(self._source):
+            connection = self._connect()
+            poll = select.poll()
+            poll.register(connection.fileno(), select.POLLIN)
+            stream = self._stream
+            while True:
+                failure, state = None, REFUSED
+                try:
+                    state = stream.decode()
+                except CdcError as error:
+                    failure = error
+                while stream.ready and (failure or state in (FULL, ENDED, REFUSED) or not poll.poll(0)):
+                    yield self._delivery()
+                if failure:
+                    raise failure
+                if state in (ENDED, REFUSED):
+                    raise self._over(state)
+                if state != FULL:
+                    stream.fill(connection.read_into)
+
+    # the connection
+
+    def _connect(self) -> StreamConnection:
+        """Have the library open the stream and send the dump command; it stops where it would open a second connection."""
+        logging.getLogger("pymysqlreplication").setLevel(logging.ERROR)
+        library = BinLogStreamReader(
+            connection_settings=settings(self._source, read_timeout=SILENCE * self._heartbeat_seconds),
+            server_id=self._server_id,
+            slave_uuid=str(uuid.uuid4()),
+            auto_position=_ANYTHING,
+            blocking=True,
+            slave_heartbeat=self._heartbeat_seconds,
+            pymysql_wrapper=self._open,
+            enable_logging=False,
+        )
+        with suppress(_Dumping):
+            library.fetchone()
+        if self._connection is None:
+            raise Temporary(f"{self._source.redacted} ended the stream.", hint="Run the same command again to resume.")
+        return self._connection
+
+    def _open(self, **arguments: Any) -> StreamConnection:
+        if self._connection is not None:
+            raise _Dumping
+        arguments["database"] = arguments.pop("db", None)  # the library uses PyMySQL's deprecated name
+        self._connection = StreamConnection(gtids=self._position.gtids, server_id=self._server_id, **arguments)
+        if self._abandoned:
+            self._connection.abandon()
+        return self._connection
+
+    def _over(self, state: int) -> CdcError:
+        if state == ENDED:
+            return Temporary(f"{self._source.redacted} ended the stream.", hint="Run the same command again to resume.")
+        try:
+            raise_mysql_exception(self._stream.packet)
+        except pymysql.MySQLError as error:
+            return _explain_dump(error, self._source)
+        return UnsupportedEvent(f"{self._source.redacted} ended the stream with a packet that is no error.")
+
+    # what comes
+
+    def _delivery(self) -> Delivery:
+        runs, gtids, file, offset, transactions, committed_at = self._stream.take()
+        batches = tuple(Batch(table, ops, Packed(*keys), Packed(*rows)) for table, ops, keys, rows in runs)
+        if gtids is None:
+            return Delivery(batches)
+        executed = self._position.gtids
+        for source, tag, first, last in gtids:
+            executed = executed.add_range(str(uuid.UUID(bytes=source)), first, last, tag.decode())
+        self._position = Position(executed, file, offset)
+        return Delivery(batches, self._position, transactions, committed_at / 1e6 if committed_at else None)
+
+    @property
+    def _place(self) -> str:
+        return "{}:{}".format(*self._stream.place)
+
+    def _on_statement(self, status: bytes, schema: bytes, query: bytes) -> int:
+        """What a statement does to the open transaction."""
+        statement = query.decode(_charset(status), errors="replace")
+        words = statement[:200].upper().split()
+        changed = self._stream.changed
+        match meaning(statement, schema.decode(errors="replace"), self._tables):
+            case Meaning.BEGIN:
+                return BEGIN
+            case Meaning.COMMIT:
+                return END
+            case Meaning.WITHIN:
+                return WITHIN
+            case Meaning.ROLLBACK if changed:
+                raise UnsupportedEvent(
+                    f"The transaction before {self._place} takes rows back after sending them.",
+                    hint="This happens when a transaction mixes transactional and other tables. Copy again with --strategy full.",
+                )
+            case Meaning.ROLLBACK:
+                return WITHIN if "TO" in words else END
+            case Meaning.XA:
+                return TWO_PHASE_END if words[1:2] in (["COMMIT"], ["ROLLBACK"]) else TWO_PHASE
+            case Meaning.STATEMENT_ROWS:
+                raise UnsupportedEvent(
+                    f"The statement before {self._place} changed rows without row events.",
+                    hint="Set binlog_format = ROW in every session of the source, then copy again with --strategy full.",
+                )
+            case Meaning.SCHEMA_CHANGE:
+                raise SchemaChanged(
+                    f"At {self._place} the source changed a followed table: {_shorten(statement)}",
+                    hint="This version cannot follow that. The checkpoint stays before it; copy again with --strategy full to go past it.",
+                )
+            case Meaning.ELSEWHERE:
+                return WITHIN if self._stream.begun else END
+
+
+_ANYTHING = "00000000-0000-0000-0000-000000000000:1"
+"""Makes the library ask by GTID; our own command says for which."""
+
+
+def unpack(payload: bytes, compression: int) -> Any:
+    """An object that unpacks a compressed transaction piece by piece through `readinto`."""
+    if compression == _UNCOMPRESSED:
+        return io.BytesIO(payload)
+    if compression != _ZSTD:
+        raise UnsupportedEvent(f"The source compressed a transaction in a way that is not known ({compression}).")
+    unpacker = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW)
+    return _Unpacked(unpacker.stream_reader(payload, read_across_frames=True))
+
+
+class _Unpacked:
+    """Turns the unpacker's complaint into ours."""
+
+    def __init__(self, reader: Any) -> None:
+        self._reader = reader
+
+    def readinto(self, buffer: memoryview) -> int:
+        try:
+            return int(self._reader.readinto(buffer))
+        except zstandard.ZstdError as error:
+            raise UnsupportedEvent(f"The binlog holds a compressed transaction that cannot be unpacked: {error}.") from error
+
+
+_STATUS_BYTES = {0: 4, 1: 8, 3: 4}
+_CATALOG, _CHARSET = 6, 4
+
+
+def _charset(status: bytes) -> str:
+    """Python's codec for the character set a statement was written in, from its event's status variables.
+
+    Those are in the order of MySQL's Query_event::write: flags, SQL mode, catalog, auto increment, character set.
+    """
+    at = 0
+    while at < len(status):
+        kind = status[at]
+        at += 1
+        if kind == _CHARSET and at + 2 <= len(status):
+            try:
+                codec = codec_name(charset_by_id(struct.unpack_from("<H", status, at)[0]).name)
+                return codec if codec != "latin-1" else "utf-8"
+            except KeyError:
+                break
+        if kind == _CATALOG:
+            at += 1 + (status[at] if at < len(status) else 0)
+        elif kind in _STATUS_BYTES:
+            at += _STATUS_BYTES[kind]
+        else:
+            break
+    return "utf-8"
+
+
+def _shorten(statement: str, limit: int = 120) -> str:
+    text = " ".join(statement.split())
+    return text if len(text) <= limit else text[: limit - 1] + "…"

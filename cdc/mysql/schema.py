@@ -1,0 +1,89 @@
+"""Tables as the source's information_schema describes them. Knows names and types; decides nothing about values."""
+
+from __future__ import annotations
+
+import re
+
+from cdc.errors import PreflightFailed
+from cdc.model import Column, Table, TableId
+from cdc.mysql.connection import Connection, Row, text
+
+_COLUMNS = """
+    SELECT table_schema, table_name, column_name, data_type, column_type, character_set_name, collation_name, character_octet_length,
+           COALESCE(datetime_precision, numeric_scale)
+    FROM information_schema.columns WHERE table_schema = %s AND table_name = %s ORDER BY ordinal_position
+"""
+_KEY = """
+    SELECT column_name FROM information_schema.statistics
+    WHERE table_schema = %s AND table_name = %s AND index_name = 'PRIMARY' ORDER BY seq_in_index
+"""
+
+
+def _column(row: Row) -> Column:
+    name, data_type, column_type, charset, collation, length, decimals = row
+    return Column(text(name), text(data_type), text(column_type), charset, collation, length, decimals)
+
+
+def read_table(connection: Connection, table: TableId) -> Table:
+    """The definition of a table, all columns included: invisible and generated ones are in the binlog's rows too.
+
+    Its id is the name as the source stores it, which is the one the binlog uses. Raises PreflightFailed when it is missing or has no key.
+    """
+    rows = connection.rows(_COLUMNS, table)
+    if not rows:
+        raise PreflightFailed(f"The table {table} does not exist, or this user may not see it.", hint="Check the name given with --tables.")
+    table = TableId(*map(text, rows[0][:2]))
+    columns = tuple(_column(row[2:]) for row in rows)
+    names = [column.name for column in columns]
+    key = tuple(names.index(name) for (name,) in connection.rows(_KEY, table))
+    if not key:
+        raise PreflightFailed(
+            f"The table {table} has no primary key, and rows are copied and found again by it.",
+            hint=f"ALTER TABLE {table.table} ADD PRIMARY KEY (...).",
+        )
+    for i in key:
+        if columns[i].data_type in ("enum", "set"):
+            members = encoded_labels(columns[i])
+            if columns[i].data_type == "enum" and b"" in members:
+                raise PreflightFailed(
+                    f"The key column {columns[i].name} of {table} is an ENUM with '' among its members, "
+                    "which cannot be told from its error value.",
+                    hint=f"Take '' out of it: ALTER TABLE {table.table} MODIFY {columns[i].name} ENUM(...).",
+                )
+    return Table(table, columns, key)
+
+
+def labels(column: Column) -> list[str]:
+    """The members of an ENUM or SET column, in order, from its type: `enum('a','it''s')`."""
+    return [_ESCAPED.sub(lambda escape: _ESCAPES.get(escape[0], "'"), member) for member in _MEMBER.findall(column.column_type)]
+
+
+_MEMBER = re.compile(r"'((?:[^'\\]|''|\\.)*)'")
+_ESCAPED = re.compile(r"''|\\.")
+_ESCAPES = {r"\\": "\\", r"\n": "\n", r"\r": "\r", r"\0": "\0"}
+"""What the server escapes in a column's type, besides the doubled quote. Source: MySQL, append_unescaped."""
+
+
+def encoded_labels(column: Column) -> list[bytes]:
+    """The members of an ENUM or SET in the column's own character set, as SELECT gives them.
+
+    Raises PreflightFailed for a character set that Python has no codec for.
+    """
+    try:
+        return [label.encode(codec_name(column.charset)) for label in labels(column)]
+    except (LookupError, UnicodeEncodeError) as error:
+        raise PreflightFailed(
+            f"The key column {column.name} is an {column.data_type.upper()} in the character set {column.charset}, whose members cannot be "
+            "told apart here.",
+            hint=f"Convert the column to utf8mb4, or use another key: ALTER TABLE ... MODIFY {column.name} ... CHARACTER SET utf8mb4.",
+        ) from error
+
+
+_CODECS = {"latin1": "cp1252", "utf8mb3": "utf-8", "utf8mb4": "utf-8", "binary": "latin-1", "ucs2": "utf-16-be", "utf16": "utf-16-be",
+           "utf32": "utf-32-be", "utf16le": "utf-16-le", "sjis": "shift_jis", "eucjpms": "euc_jp", "ujis": "euc_jp", "koi8r": "koi8_r",
+           "koi8u": "koi8_u"}  # fmt: skip
+
+
+def codec_name(charset: str | None) -> str:
+    """Python's codec for a MySQL character set; the same name where both agree."""
+    return _CODECS.get(charset or "utf8mb4", charset or "utf-8")

@@ -1,0 +1,210 @@
+"""A MySQL source as the migration sees it: who it is, what it holds, and one inbox fed by the stream and by the chunks.
+
+Two threads read, the migration's own thread does everything else, so nothing above needs a lock.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+
+from cdc.config import SourceUrl
+from cdc.crash import crash_point
+from cdc.errors import Temporary
+from cdc.gtid import GtidSet
+from cdc.model import Chunk, ChunkRequest, Delivery, LogEnd, Position, SourceAway, Table, TableId
+from cdc.mysql.binlog import BinlogReader
+from cdc.mysql.connection import connect, explained, text
+from cdc.mysql.patience import Patience
+from cdc.mysql.schema import read_table
+from cdc.mysql.snapshot import SnapshotReader, log_end
+from cdc.resume import require_continuable
+
+_INBOX = 32
+"""Deliveries that may wait: with parts of 4 MiB this bounds what a slow target makes the reader hold."""
+
+_Item = Delivery | Chunk | SourceAway
+
+
+class MySqlSource:
+    """One source server. A context manager; leaving it ends both threads and all connections. Not used again afterwards.
+
+    A lost connection is opened again by itself; `give_up_seconds` bounds how long that may take, None waits for ever.
+    """
+
+    def __init__(self, url: SourceUrl, *, heartbeat_seconds: float, give_up_seconds: float | None = None) -> None:
+        self._url, self._heartbeat_seconds, self._give_up_seconds = url, heartbeat_seconds, give_up_seconds
+        self._inbox: queue.Queue[_Item | BaseException] = queue.Queue(_INBOX)
+        self._requests: queue.SimpleQueue[ChunkRequest | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._closing = threading.Event()
+        self._snapshot = SnapshotReader(url)
+        self._binlog: BinlogReader | None = None
+        self.control = connect(url)
+        """For short questions, from the migration's thread."""
+        self._bytes_before = 0
+        """Received over connections that are gone."""
+
+    def __enter__(self) -> MySqlSource:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.set()
+        self._requests.put(None)
+        self._snapshot.abandon()
+        if self._binlog:
+            self._binlog.abandon()
+        for thread in self._threads:
+            thread.join()
+        self.control.abandon()
+
+    # questions
+
+    @property
+    def server_uuid(self) -> str:
+        """The source's own name for itself."""
+        return text(self._one("SELECT @@server_uuid"))
+
+    def gtids(self) -> tuple[GtidSet, GtidSet]:
+        """What the source has executed, and which part of it is no longer in its binlogs."""
+        executed = self._one("SELECT @@global.gtid_executed")
+        return GtidSet.parse(text(executed)), GtidSet.parse(text(self._one("SELECT @@global.gtid_purged")))
+
+    def tables(self, names: Iterable[TableId]) -> list[Table]:
+        """The tables' definitions."""
+        with explained(self._url):
+            return [read_table(self.control, name) for name in names]
+
+    def estimated_rows(self, tables: Iterable[TableId]) -> int:
+        """About how many rows the tables have, from the statistics."""
+        sql = "SELECT COALESCE(SUM(table_rows), 0) FROM information_schema.tables WHERE table_schema = %s AND table_name = %s"
+        return sum(int(self._one(sql, table)) for table in tables)
+
+    def clock_offset(self) -> float:
+        """Seconds to add to this machine's clock to get the source's, as exact as half a round trip."""
+        before = time.time()
+        there = float(self._one("SELECT UNIX_TIMESTAMP(NOW(6))"))
+        return there - (before + time.time()) / 2
+
+    def log_end(self) -> LogEnd:
+        """Where the binlog ends now."""
+        patience = Patience(self._closing, self._give_up_seconds)
+        while True:
+            try:
+                with explained(self._url):
+                    return log_end(self.control)
+            except Temporary as error:
+                patience.wait(error)
+                self._bytes_before += self.control.bytes_received
+                with suppress(Temporary):
+                    self.control = connect(self._url)
+
+    def _one(self, sql: str, args: Sequence[object] | None = None) -> str:
+        with explained(self._url):
+            return str(self.control.one(sql, args)[0])
+
+    # the inbox
+
+    def start(self, position: Position, tables: Sequence[Table]) -> None:
+        """Begin to stream what follows `position` for these tables, and to serve chunk requests."""
+        self._server_uuid = self.server_uuid
+        self._run("stream", lambda: self._stream(position, tables))
+        self._run("chunks", self._chunks)
+
+    def request(self, chunk: ChunkRequest) -> None:
+        """Begin to read a chunk; it comes through `next`."""
+        self._requests.put(chunk)
+
+    def next(self, timeout: float) -> _Item | None:
+        """What came next, None after `timeout` seconds without anything. Raises what a reading thread raised."""
+        try:
+            item = self._inbox.get(timeout=timeout)
+        except queue.Empty:
+            return None
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+    @property
+    def bytes_received(self) -> int:
+        """Bytes of all connections so far."""
+        now = self._binlog.bytes_received if self._binlog else 0
+        return self._bytes_before + self.control.bytes_received + self._snapshot.bytes_received + now
+
+    def _stream(self, position: Position, tables: Sequence[Table]) -> Iterator[_Item]:
+        """Deliveries from `position` on, over as many connections as it takes. Each begins where the last complete delivery ended."""
+        patience = Patience(self._closing, self._give_up_seconds)
+        while True:
+            reader = self._binlog = BinlogReader(self._url, position, tables, heartbeat_seconds=self._heartbeat_seconds)
+            try:
+                for delivery in reader:
+                    patience.reset()
+                    position = delivery.position or position
+                    yield delivery
+            except Temporary as error:
+                yield SourceAway(error.message)
+                patience.wait(error)
+                self._require_same_source(position, patience)
+            self._bytes_before += reader.bytes_received
+            reader.abandon()
+
+    def _require_same_source(self, position: Position, patience: Patience) -> None:
+        """Ask whoever answers now whether it is the same server and can continue from `position`."""
+        while True:
+            try:
+                connection = connect(self._url)
+                with explained(self._url):
+                    uuid, executed, purged = connection.one("SELECT @@server_uuid, @@global.gtid_executed, @@global.gtid_purged")
+                self._bytes_before += connection.bytes_received
+                connection.abandon()
+                break
+            except Temporary as error:
+                patience.wait(error)
+        if text(uuid) != self._server_uuid:
+            raise Temporary(
+                f"Another server answers at {self._url.redacted} since the connection was lost.",
+                hint="Run the same command again: it checks whether that one can continue from the checkpoint.",
+            )
+        require_continuable(position.gtids, GtidSet.parse(text(executed)), GtidSet.parse(text(purged)))
+
+    def _chunks(self) -> Iterator[_Item]:
+        """The chunks asked for. One whose connection breaks is read again: the lower bound of its view stays good."""
+        patience = Patience(self._closing, self._give_up_seconds)
+        while (request := self._requests.get()) is not None:
+            while True:
+                try:
+                    chunk = self._snapshot.read(request)
+                    break
+                except Temporary as error:
+                    yield SourceAway(error.message)
+                    patience.wait(error)
+                    self._bytes_before += self._snapshot.bytes_received
+                    self._snapshot = SnapshotReader(self._url)
+            patience.reset()
+            crash_point("after-chunk-read")
+            yield chunk
+
+    def _run(self, name: str, produce: Callable[[], Iterable[_Item]]) -> None:
+        def work() -> None:
+            try:
+                for item in produce():
+                    if not self._offer(item):
+                        return
+            except BaseException as error:  # raised again in the migration's thread
+                self._offer(error)
+
+        thread = threading.Thread(target=work, name=f"cdc-{name}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _offer(self, item: _Item | BaseException) -> bool:
+        while not self._closing.is_set():
+            try:
+                self._inbox.put(item, timeout=0.2)
+            except queue.Full:
+                continue
+            return True
+        return False
