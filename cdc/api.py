@@ -1,0 +1,141 @@
+"""The engine put together: what the command line and Python programs call."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from cdc import preflight
+from cdc.config import Config, SourceUrl, Strategy
+from cdc.errors import ConfigError, SchemaChanged
+from cdc.handover import Handover
+from cdc.migration import Migration, Report, Start
+from cdc.model import Checkpoint, Position, TableId, TableProgress, TableState
+from cdc.mysql.connection import connect, explained
+from cdc.mysql.snapshot import read_all
+from cdc.mysql.source import MySqlSource
+from cdc.strategy import choose
+from cdc.targets.mapstore import MapStoreTarget, read_state
+from cdc.targets.verifying import VerifyingTarget
+from cdc.verify import Differences, compare
+
+Watch = Callable[[Report, Handover], None]
+
+
+def parse_source(url: str) -> SourceUrl:
+    """The source in a URL, its password from CDC_SOURCE_PASSWORD when the URL has none."""
+    return SourceUrl.parse(url, os.environ)
+
+
+def check(source: SourceUrl, tables: Sequence[TableId] = ()) -> list[preflight.Check]:
+    """Whether a source, and these tables on it, can be migrated. Raises only when the source cannot be asked."""
+    connection = connect(source)
+    try:
+        with explained(source):
+            return preflight.run(connection, tables)
+    finally:
+        connection.abandon()
+
+
+def migrate(config: Config, *, on_start: Callable[[Start, int], Watch | None] = lambda *_: None) -> Report:
+    """Run a migration to its end: caught up, or SIGINT or SIGTERM, whichever the config waits for.
+
+    `on_start` gets the start and the estimated number of rows to copy, and may return a function that watches the run.
+    Raises CdcError; its class says what can be done. Whatever it raises, the last checkpoint stays good.
+    """
+    with MySqlSource(config.source, heartbeat_seconds=config.heartbeat_seconds, give_up_seconds=config.give_up_seconds) as source:
+        with explained(config.source):
+            preflight.require(preflight.run(source.control, config.tables))
+        with MapStoreTarget(config.target, fresh=config.strategy is Strategy.FULL) as target:
+            start = _begin(config, source, target.load_checkpoint())
+            with explained(config.source):  # again: one prepared since the first look may be in the position
+                preflight.require([preflight.prepared_xa(source.control)])
+            copying = [progress.table.id for progress in start.tables]
+            watch = on_start(start, source.estimated_rows(copying))
+            migration = Migration(config, source, target, start, *([watch] if watch else []))
+            with _stopped_by_signals(migration.stop):
+                report = migration.run()
+            report.bytes_received = source.bytes_received
+            return report
+
+
+def _begin(config: Config, source: MySqlSource, checkpoint: Checkpoint | None) -> Start:
+    """Where to start. The position is read before the tables, so that a change of theirs in between is seen in the stream."""
+    executed, purged = source.gtids()
+    plan = choose(config.strategy, checkpoint, executed, purged)
+    known = {each.table.id: each for each in checkpoint.tables} if checkpoint else {}
+    progress = []
+    for table in source.tables(config.tables):
+        each = known.get(table.id, TableProgress(table))
+        if each.table.fingerprint != table.fingerprint:
+            raise SchemaChanged(
+                f"{table.id} has other columns or another key now than at the checkpoint.", hint="Copy it again: --strategy full."
+            )
+        progress.append(each)
+    uuid = source.server_uuid
+    position = checkpoint.position if checkpoint else Position(executed)
+    if checkpoint and checkpoint.source != uuid:
+        position = Position(position.gtids)  # another server's files say nothing about this one's
+    return Start(plan, uuid, position, progress, source.clock_offset())
+
+
+def verify(source_url: SourceUrl, target: Path, tables: Sequence[TableId] = ()) -> list[Differences]:
+    """Compare a target's last checkpoint with its source, byte for byte, while the source is written to. Nothing is changed.
+
+    `tables` are all of the target's when empty. Raises ConfigError when a table's copy is not complete, PositionLost when the source
+    cannot continue from the checkpoint.
+    """
+    known = {each.table.id: each for each in read_state(target)[0].tables}
+    checkpoint, maps = read_state(target, rows_of=tables or tuple(known))
+    chosen = [known[table] for table in maps]
+    for each in chosen:
+        if each.state is not TableState.STREAMING:
+            raise ConfigError(
+                f"The copy of {each.table.id} is not complete, there is nothing to verify yet.", hint="Run `cdc migrate` first."
+            )
+    config = Config(source_url, target, tuple(maps), until_caught_up=True)
+    with MySqlSource(source_url, heartbeat_seconds=config.heartbeat_seconds, give_up_seconds=config.give_up_seconds) as source:
+        executed, purged = source.gtids()
+        plan = choose(Strategy.INCREMENTAL, checkpoint, executed, purged)
+        walk = [TableProgress(each.table) for each in chosen]
+        verifying = VerifyingTarget(maps)
+        Migration(config, source, verifying, Start(plan, source.server_uuid, checkpoint.position, walk)).run()
+        return verifying.differences()
+
+
+def compare_quiet(source_url: SourceUrl, target: MapStoreTarget, tables: Sequence[TableId]) -> list[Differences]:
+    """Compare tables row by row while nobody writes to the source."""
+    with MySqlSource(source_url, heartbeat_seconds=1.0) as source:
+        return [
+            compare(table.id, read_all(source_url, table), partial(target.get, table.id), target.rows(table.id))
+            for table in source.tables(tables)
+        ]
+
+
+@contextmanager
+def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """SIGINT and SIGTERM ask for a clean stop, once; a second one does what it always does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def on_signal(*_: object) -> None:
+        restore()
+        stop()
+
+    for number in before:
+        signal.signal(number, on_signal)
+    try:
+        yield
+    finally:
+        restore()

@@ -1,0 +1,206 @@
+"""The `cdc` command: arguments to Config, results to stdout, progress to stderr, errors to one sentence and an exit code."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from enum import StrEnum
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from cdc import api, preflight
+from cdc.config import CHECKPOINT_SECONDS, CHUNK_ROWS, DEFAULT_TARGET, Config, Strategy, parse_mapstore_url, parse_table
+from cdc.errors import CdcError, ConfigError, DifferencesFound
+from cdc.migration import Report, Start
+from cdc.model import decode_row
+from cdc.progress import ProgressLine
+from cdc.targets.mapstore import read_state
+from cdc.values import json_lines, tsv_lines
+from cdc.verify import Differences
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+_stderr = Console(stderr=True)
+
+SourceArgument = Annotated[str, typer.Argument(help="mysql://user:password@host:port/ (or the password in CDC_SOURCE_PASSWORD)")]
+TablesOption = Annotated[list[str], typer.Option("--tables", help="DB.TABLE; repeat for several")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object, last, on stdout")]
+StateArgument = Annotated[str, typer.Argument(help="mapstore:PATH")]
+
+
+class DumpFormat(StrEnum):
+    """How `cdc dump` prints rows."""
+
+    JSONL = "jsonl"
+    TSV = "tsv"
+
+
+class FlavorName(StrEnum):
+    """Which server `cdc sandbox` starts."""
+
+    MYSQL = "mysql"
+    MARIADB = "mariadb"
+
+
+@app.command()
+def migrate(
+    source: SourceArgument,
+    target: Annotated[str, typer.Argument(help="mapstore:PATH")] = DEFAULT_TARGET,
+    *,
+    tables: TablesOption,
+    strategy: Annotated[Strategy, typer.Option(help="auto resumes from a checkpoint if there is one")] = Strategy.AUTO,
+    until_caught_up: Annotated[bool, typer.Option("--until-caught-up", help="stop when the source's present end is reached")] = False,
+    checkpoint_seconds: Annotated[float, typer.Option(min=0.0, help="time between checkpoints; 0: after every step")] = CHECKPOINT_SECONDS,
+    chunk_rows: Annotated[int, typer.Option(min=1, help="rows a chunk")] = CHUNK_ROWS,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy tables by primary key, then follow the binlog from the copy's own position."""
+    config = Config(
+        api.parse_source(source), parse_mapstore_url(target), tuple(dict.fromkeys(map(parse_table, tables))), strategy, until_caught_up,
+        chunk_rows, checkpoint_seconds,
+    )  # fmt: skip
+    lines: list[ProgressLine] = []
+
+    def on_start(start: Start, expected_rows: int) -> ProgressLine:
+        _stderr.print(f"{start.plan.strategy}: {start.plan.reason}.", highlight=False)
+        lines.append(ProgressLine(_stderr, expected_rows))
+        return lines[0]
+
+    try:
+        report = api.migrate(config, on_start=on_start)
+    finally:
+        for line in lines:
+            line.close()
+    print(json.dumps(report.as_dict()) if as_json else _summary(report))
+
+
+def _summary(report: Report) -> str:
+    lag = report.lag_ms or {}
+    end = "caught up" if report.caught_up else "stopped, checkpoint saved"
+    return (
+        f"{end}: {report.rows_copied:,} rows copied in {report.snapshot_seconds:.1f} s, {report.rows_streamed:,} streamed in "
+        f"{report.transactions:,} transactions, {report.seconds:.1f} s in all, {report.bytes_received:,} bytes received, "
+        f"lag p50 {lag['p50']:.0f} / p99 {lag['p99']:.0f} / max {lag['max']:.0f} ms\nposition {report.position}"
+    )
+
+
+@app.command()
+def check(source: SourceArgument, tables: Annotated[list[str] | None, typer.Option("--tables", help="DB.TABLE")] = None) -> None:
+    """Say what the source lacks for a migration, and how to get there."""
+    checks = api.check(api.parse_source(source), [parse_table(name) for name in tables or []])
+    for each in checks:
+        print(each)
+    preflight.require(checks)
+
+
+@app.command()
+def verify(
+    source: SourceArgument,
+    target: StateArgument,
+    *,
+    tables: Annotated[list[str] | None, typer.Option("--tables", help="DB.TABLE; all of the target's when not given")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare a target with its source, byte for byte, while the source is written to."""
+    found = api.verify(api.parse_source(source), parse_mapstore_url(target), [parse_table(name) for name in tables or []])
+    identical = all(each.identical for each in found)
+    if as_json:
+        print(json.dumps({"identical": identical, "tables": [_differences(each) for each in found]}))
+    else:
+        for each in found:
+            print(each)
+            for key in each.examples:
+                print(f"  differs: {_key(key)}")
+    if not identical:
+        raise DifferencesFound("Source and target differ.", hint="Copy the tables again: cdc migrate --strategy full.")
+
+
+def _key(key: bytes) -> str:
+    """A canonical key as a person reads it."""
+    return ", ".join("NULL" if value is None else value.decode(errors="backslashreplace") for value in decode_row(key))
+
+
+def _differences(found: Differences) -> dict[str, object]:
+    """One table's result for JSON."""
+    figures = {"rows": found.rows, "missing": found.missing, "extra": found.extra, "changed": found.changed}
+    return {"table": str(found.table), "identical": found.identical, **figures, "keys": [_key(key) for key in found.examples]}
+
+
+@app.command()
+def status(target: StateArgument = DEFAULT_TARGET, *, as_json: JsonOption = False) -> None:
+    """Show the last checkpoint of a target; also while a migration writes to it."""
+    checkpoint, _ = read_state(parse_mapstore_url(target))
+    position = checkpoint.position
+    found = {
+        "source": checkpoint.source, "position": str(position.gtids), "file": position.file, "offset": position.offset,
+        "age_seconds": round(time.time() - checkpoint.created_at, 1), "last_run": checkpoint.report,
+        "tables": {str(p.table.id): {"state": p.state, "rows_copied": p.rows_copied} for p in checkpoint.tables},
+    }  # fmt: skip
+    if as_json:
+        print(json.dumps(found))
+        return
+    print(
+        f"checkpoint of {found['age_seconds']} s ago, source {checkpoint.source}\n"
+        f"position {position.gtids} ({position.file}:{position.offset})"
+    )
+    for progress in checkpoint.tables:
+        print(f"{progress.table.id}: {progress.state}, {progress.rows_copied:,} rows copied")
+    lag = checkpoint.report.get("lag_ms")
+    if isinstance(lag, dict):
+        print("lag of that run: " + ", ".join(f"{name} {value} ms" for name, value in lag.items()))
+
+
+@app.command()
+def dump(
+    target: StateArgument,
+    table: Annotated[str, typer.Argument(help="DB.TABLE")],
+    *,
+    form: Annotated[DumpFormat, typer.Option("--format")] = DumpFormat.JSONL,
+) -> None:
+    """Print a table's rows as of the last checkpoint."""
+    name = parse_table(table)
+    checkpoint, maps = read_state(parse_mapstore_url(target), rows_of=[name])
+    definition = next(progress.table for progress in checkpoint.tables if progress.table.id == name)
+    for line in (json_lines if form is DumpFormat.JSONL else tsv_lines)(definition, maps[name].values()):
+        print(line)
+
+
+@app.command()
+def sandbox(
+    flavor: Annotated[FlavorName, typer.Option()] = FlavorName.MYSQL,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one")] = 0,
+) -> None:
+    """Start a throwaway server on loopback, print its URL, remove it when interrupted."""
+    from cdc.sandbox import serve  # noqa: PLC0415 (testcontainers is an extra)
+
+    serve(flavor.value, port)
+
+
+@app.command()
+def demo(rows: Annotated[int, typer.Option(min=1000, help="rows to load")] = 200_000) -> None:
+    """Everything on a sandbox: load, migrate under writes, kill -9, resume, compare."""
+    from cdc.demo import run  # noqa: PLC0415 (needs a sandbox)
+
+    run(rows)
+
+
+def main() -> NoReturn:
+    """Entry point: runs the command and turns an error into its sentence and exit code."""
+    try:
+        app(standalone_mode=False)
+    except CdcError as error:
+        print(f"cdc: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except typer.Exit as end:
+        sys.exit(end.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except typer.TyperException as error:
+        print(f"cdc: {error.format_message()} `cdc --help` shows the commands, `cdc COMMAND --help` their options.", file=sys.stderr)
+        sys.exit(ConfigError.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+    sys.exit(0)

@@ -1,0 +1,116 @@
+"""What the user asked for, parsed once and checked for form. No I/O: whether it can be done is for preflight.py."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from cdc.errors import ConfigError
+from cdc.model import TableId
+
+CHUNK_ROWS = 5_000
+"""A chunk costs three round trips; at 5,000 rows those are little beside the time the library's cursor takes to read it."""
+CHECKPOINT_SECONDS = 5.0
+_AWAY_SECONDS = 120.0
+"""Longer than a server takes to restart; shorter than a script's patience."""
+DEFAULT_TARGET = "mapstore:./cdc-state"
+SOURCE_FORM = "A source looks like mysql://user:password@host:3306/ (or leave the password to CDC_SOURCE_PASSWORD)."
+QUOTING = "In a password write /, ?, #, [ and ] as %2F, %3F, %23, %5B and %5D."
+
+
+@dataclass(frozen=True, slots=True)
+class SourceUrl:
+    """Where the source is. The password is left out of repr() and of `redacted`."""
+
+    host: str
+    port: int
+    user: str
+    password: str = field(repr=False, default="")
+
+    @classmethod
+    def parse(cls, url: str, environ: Mapping[str, str]) -> SourceUrl:
+        """Read `mysql://user:password@host:port/`; raises ConfigError without ever showing the password."""
+        try:
+            parts = urlsplit(url)
+        except ValueError:  # its text may quote the URL, so it is not passed on; neither is that of .port
+            raise ConfigError("The source URL cannot be read.", hint=f"{QUOTING} {SOURCE_FORM}") from None
+        try:
+            port = 3306 if parts.port is None else parts.port
+        except ValueError:
+            port = 0
+        if port == 0:
+            raise ConfigError("The source URL's port is not a number from 1 to 65535.", hint=f"{QUOTING} {SOURCE_FORM}")
+        if parts.scheme != "mysql":
+            raise ConfigError(
+                f"The source URL starts with {parts.scheme + ':' if parts.scheme else 'no scheme'}, it needs mysql:.",
+                hint=SOURCE_FORM,
+            )
+        if not parts.hostname or not parts.username:
+            missing = "host" if not parts.hostname else "user"
+            raise ConfigError(f"The source URL names no {missing}.", hint=SOURCE_FORM)
+        if parts.path.strip("/") or parts.query or parts.fragment:
+            raise ConfigError("The source URL goes on after the port.", hint="Name tables with --tables DB.TABLE. " + SOURCE_FORM)
+        password = unquote(parts.password) if parts.password is not None else environ.get("CDC_SOURCE_PASSWORD", "")
+        return cls(parts.hostname, port, unquote(parts.username), password)
+
+    @property
+    def redacted(self) -> str:
+        """The URL without the password, for people to read."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"mysql://{self.user}@{host}:{self.port}/"
+
+
+def parse_mapstore_url(url: str) -> Path:
+    """The state folder in `mapstore:PATH`; raises ConfigError for anything else."""
+    scheme, _, path = url.partition(":")
+    if scheme == "mapstore" and not path:
+        raise ConfigError("The target mapstore: names no folder.", hint="A target looks like mapstore:./cdc-state")
+    if scheme != "mapstore":
+        raise ConfigError(
+            f"The target starts with {scheme + ':' if _ else 'no scheme'}, only mapstore: is built in this version.",
+            hint="A target looks like mapstore:./cdc-state",
+        )
+    return Path(path).expanduser()
+
+
+_NAME = r"(?:`([^`]+)`|([^.`]+))"
+_TABLE = re.compile(rf"{_NAME}\.{_NAME}")
+
+
+def parse_table(name: str) -> TableId:
+    """`DB.TABLE`; a name that holds a dot is put in backquotes."""
+    match = _TABLE.fullmatch(name)
+    if not match:
+        raise ConfigError(f"{name!r} is not a table's full name.", hint="Name tables as DB.TABLE, for example --tables shop.orders")
+    return TableId(match[1] or match[2], match[3] or match[4])
+
+
+class Strategy(StrEnum):
+    """How to bring the target up to date."""
+
+    AUTO = "auto"
+    FULL = "full"
+    INCREMENTAL = "incremental"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One migration. Times in seconds, sizes in rows."""
+
+    source: SourceUrl
+    target: Path
+    tables: tuple[TableId, ...]
+    strategy: Strategy = Strategy.AUTO
+    until_caught_up: bool = False
+    chunk_rows: int = CHUNK_ROWS
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
+    heartbeat_seconds: float = 1.0
+
+    @property
+    def give_up_seconds(self) -> float | None:
+        """How long the source may be away before the run ends as temporary; one that follows waits for ever."""
+        return _AWAY_SECONDS if self.until_caught_up else None

@@ -1,0 +1,69 @@
+"""What can go wrong, sorted by what the caller can do about it.
+
+Each class is one documented exit code of the `cdc` command. An error carries two texts: the message says what is and what
+is needed, the hint says how to get there. Neither ever holds a password: URLs are shown through `SourceUrl.redacted`.
+"""
+
+from __future__ import annotations
+
+
+class CdcError(Exception):
+    """Base of every error this package raises on purpose. `hint` tells how to go on; `exit_code` is the command's."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".strip()
+
+
+class ConfigError(CdcError):
+    """The request itself is wrong: a URL, an option, credentials. Change the request."""
+
+    exit_code = 2
+
+
+class PreflightFailed(CdcError):
+    """The source's settings, grants or tables do not allow a migration. Change the source."""
+
+    exit_code = 3
+
+
+class PositionLost(CdcError):
+    """The source no longer has, or never had, what follows the checkpoint. Start again with a full copy."""
+
+    exit_code = 4
+
+
+class DifferencesFound(CdcError):
+    """Source and target were compared and differ."""
+
+    exit_code = 5
+
+
+class SchemaChanged(CdcError):
+    """A table's definition changed in a way that cannot be applied at this position."""
+
+    exit_code = 6
+
+
+class UnsupportedEvent(CdcError):
+    """The binlog holds something this reader cannot decode. It stops before it: nothing is skipped."""
+
+
+class DamagedState(CdcError):
+    """The target's own files cannot be read as this version wrote them."""
+
+
+class Temporary(CdcError):
+    """The source, the target or the network is away. Try again later from the same checkpoint."""
+
+    exit_code = 75
+
+
+class SandboxUnavailable(Temporary):
+    """No throwaway server could be had; the message lists every way that was tried."""

@@ -1,0 +1,178 @@
+"""Sets of MySQL's global transaction identifiers: what a position in the binlog is made of.
+
+The library's own set rejects tags, overlaps and upper case, which servers print or accept, and it changes in place,
+while a position has to stay what it was when the stream goes on. Decides nothing about what a set is used for.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
+from typing import TypeAlias
+
+Source: TypeAlias = tuple[str, str]
+"""The server's UUID and the tag, both lower case; the tag is empty for GTIDs without one."""
+
+Numbers: TypeAlias = tuple[range, ...]
+"""Ascending ranges that neither overlap nor touch, none of them empty."""
+
+LAST_NUMBER = (1 << 63) - 2
+"""The highest transaction number a server accepts. Source: MySQL manual, "GTID Format and Storage"."""
+
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_TAG = re.compile(r"[a-z_][a-z0-9_]{0,31}")
+_INTERVAL = re.compile(r"([0-9]+)(?:\s*-\s*([0-9]+))?")
+
+
+@dataclass(frozen=True, slots=True)
+class GtidSet:
+    """An immutable set of GTIDs, with tags (MySQL 8.3 and newer). `GtidSet()` is the empty set.
+
+    Made by `parse` and by the operators; sets are equal when they hold the same GTIDs, however they were written.
+    """
+
+    _sources: Mapping[Source, Numbers] = field(default_factory=dict)
+    """No source without numbers. Never changed in place: sets share it."""
+
+    @classmethod
+    def parse(cls, text: str) -> GtidSet:
+        """Read `uuid:1-5:7:tag:1-3,...` as a server prints or accepts it; an empty text is the empty set.
+
+        Case, white space, order and overlaps don't matter. Raises ValueError for anything that is not a set of GTIDs.
+        """
+        found: dict[Source, list[range]] = {}
+        for part in filter(None, map(str.strip, text.lower().split(","))):
+            uuid, *items = map(str.strip, part.split(":"))
+            if not _UUID.fullmatch(uuid):
+                raise ValueError(f"{part!r} is not a set of GTIDs: it does not start with a server's UUID.")
+            for source, numbers in _parse_items(uuid, items, part):
+                found.setdefault(source, []).append(numbers)
+        return cls({source: _merged(numbers) for source, numbers in found.items()})
+
+    def add(self, source_uuid: str, number: int, tag: str = "") -> GtidSet:
+        """The set with one more GTID; cheap for one that follows on its source's last number, as in a stream."""
+        return self.add_range(source_uuid, number, number, tag)
+
+    def add_range(self, source_uuid: str, first: int, last: int, tag: str = "") -> GtidSet:
+        """The set with the GTIDs from `first` to `last`, both included; as cheap as `add`."""
+        if not 1 <= first <= last <= LAST_NUMBER:
+            number = first if first < 1 or first > LAST_NUMBER else last
+            raise ValueError(f"{number} is not a GTID's transaction number: those go from 1 to {LAST_NUMBER}.")
+        source = (source_uuid.lower(), tag.lower())
+        numbers = self._sources.get(source, ())
+        if numbers and numbers[-1].stop == first:
+            numbers = (*numbers[:-1], range(numbers[-1].start, last + 1))
+        else:
+            numbers = _merged((*numbers, range(first, last + 1)))
+        return GtidSet({**self._sources, source: numbers})
+
+    def contains(self, source_uuid: str, number: int, tag: str = "") -> bool:
+        """Whether one GTID is in the set."""
+        numbers = self._sources.get((source_uuid.lower(), tag.lower()), ())
+        at = bisect_right(numbers, number, key=attrgetter("start"))
+        return at > 0 and number in numbers[at - 1]
+
+    def issubset(self, other: GtidSet) -> bool:
+        """Whether every GTID of this set is in the other; also written `self <= other`."""
+        return not self - other
+
+    @property
+    def sources(self) -> Mapping[Source, Numbers]:
+        """The numbers by source and tag. Not to be changed."""
+        return self._sources
+
+    @property
+    def has_tags(self) -> bool:
+        """Whether any GTID carries a tag (MySQL 8.3 and newer)."""
+        return any(tag for _, tag in self._sources)
+
+    def __or__(self, other: GtidSet) -> GtidSet:
+        union = {**self._sources, **other._sources}
+        for source in self._sources.keys() & other._sources.keys():
+            union[source] = _merged(self._sources[source] + other._sources[source])
+        return GtidSet(union)
+
+    def __sub__(self, other: GtidSet) -> GtidSet:
+        rest = {}
+        for source, numbers in self._sources.items():
+            if left := tuple(_without(numbers, other._sources.get(source, ()))):
+                rest[source] = left
+        return GtidSet(rest)
+
+    def __le__(self, other: GtidSet) -> bool:
+        return self.issubset(other)
+
+    def count(self) -> int:
+        """How many GTIDs the set holds."""
+        return sum(len(numbers) for ranges in self._sources.values() for numbers in ranges)
+
+    def __bool__(self) -> bool:
+        return bool(self._sources)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._sources.items()))
+
+    def __str__(self) -> str:
+        """The canonical form of MySQL on one line: lower case, sorted, merged, untagged numbers before tagged ones."""
+        return ",".join(
+            uuid + "".join(_text(tag, self._sources[uuid, tag]) for _, tag in sources)
+            for uuid, sources in groupby(sorted(self._sources), key=lambda source: source[0])
+        )
+
+    def __repr__(self) -> str:
+        return f"GtidSet.parse({str(self)!r})"
+
+
+def _parse_items(uuid: str, items: list[str], part: str) -> Iterator[tuple[Source, range]]:
+    """The intervals after a UUID, each with the source it belongs to: a tag holds until the next one."""
+    tag, expects_numbers = "", True
+    for item in items:
+        if match := _INTERVAL.fullmatch(item):
+            first, last = int(match[1]), int(match[2] or match[1])
+            if not 1 <= first <= last <= LAST_NUMBER:
+                raise ValueError(f"{part!r} is not a set of GTIDs: {item!r} is not an ascending interval from 1 to {LAST_NUMBER}.")
+            yield (uuid, tag), range(first, last + 1)
+            expects_numbers = False
+        elif _TAG.fullmatch(item) and not (tag and expects_numbers):
+            tag, expects_numbers = item, True
+        else:
+            raise ValueError(f"{part!r} is not a set of GTIDs: {item!r} is neither an interval nor a tag.")
+    if expects_numbers:
+        raise ValueError(f"{part!r} is not a set of GTIDs: no transaction numbers follow {tag or uuid!r}.")
+
+
+def _merged(numbers: Iterable[range]) -> Numbers:
+    """Ranges in any order, overlapping or touching, as `Numbers`."""
+    merged: list[range] = []
+    for piece in sorted(numbers, key=attrgetter("start")):
+        if merged and piece.start <= merged[-1].stop:
+            merged[-1] = range(merged[-1].start, max(merged[-1].stop, piece.stop))
+        else:
+            merged.append(piece)
+    return tuple(merged)
+
+
+def _without(numbers: Numbers, holes: Numbers) -> Iterator[range]:
+    """The parts of `numbers` outside of `holes`, in one walk over both."""
+    at = 0
+    for piece in numbers:
+        start = piece.start
+        while at < len(holes) and holes[at].start < piece.stop:
+            hole = holes[at]
+            if start < hole.start:
+                yield range(start, hole.start)
+            start = max(start, hole.stop)
+            if hole.stop > piece.stop:  # it may reach into the next piece
+                break
+            at += 1
+        if start < piece.stop:
+            yield range(start, piece.stop)
+
+
+def _text(tag: str, numbers: Numbers) -> str:
+    intervals = (f":{piece.start}" if len(piece) == 1 else f":{piece.start}-{piece.stop - 1}" for piece in numbers)
+    return (f":{tag}" if tag else "") + "".join(intervals)

@@ -1,0 +1,164 @@
+"""The story: copy what is missing, follow the binlog from the first moment, commit checkpoints, stop where asked.
+
+`Migration.run` is the whole of it. Reading, merging and storing are elsewhere; here is only what happens in which order.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+from cdc.config import Config
+from cdc.crash import crash_point
+from cdc.handover import Handover
+from cdc.interfaces import Source, Target
+from cdc.metrics import LagHistogram
+from cdc.model import Batch, Checkpoint, Chunk, Delivery, LogEnd, Position, SourceAway, TableProgress
+from cdc.strategy import Plan
+
+_CHECKPOINT_SHARE = 10
+"""A checkpoint is not begun before this many times the last one's duration has passed: it costs a tenth of the time at most."""
+
+_TICK = 0.25
+"""Seconds until a quiet migration looks again whether it should stop, commit or report."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a run begins: the plan, the source's identity, the position, the tables' progress, and the clocks' difference in seconds."""
+
+    plan: Plan
+    source_uuid: str
+    position: Position
+    tables: Sequence[TableProgress]
+    clock_offset: float = 0.0
+
+
+@dataclass(slots=True)
+class Report:
+    """What a run did. Times in seconds, except where the name says milliseconds; counts are of this run."""
+
+    strategy: str
+    reason: str
+    rows_copied: int = 0
+    rows_streamed: int = 0
+    transactions: int = 0
+    seconds: float = 0.0
+    snapshot_seconds: float = 0.0
+    bytes_received: int = 0
+    lag_ms: dict[str, float] | None = None
+    lag_now_ms: float = 0.0
+    """Of the transaction applied last."""
+    position: str = ""
+    checkpoints: int = 0
+    caught_up: bool = False
+    waiting: str = ""
+    """Why nothing comes at the moment."""
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+class Migration:
+    """One run, from a start to a stop. `watch` is called about four times a second with the report so far and the handover."""
+
+    def __init__(
+        self,
+        config: Config,
+        source: Source,
+        target: Target,
+        start: Start,
+        watch: Callable[[Report, Handover], None] = lambda *_: None,
+    ) -> None:
+        self._config, self._source, self._target, self._start, self._watch = config, source, target, start, watch
+        self._handover = Handover(start.tables, start.position, chunk_rows=config.chunk_rows)
+        self._lag = LagHistogram()
+        self.report = Report(start.plan.strategy.value, start.plan.reason)
+        self._began = time.monotonic()
+        self._checkpoint_due = self._watch_due = self._began
+        self._goal: LogEnd | None = None
+        self._stop = False
+
+    def stop(self) -> None:
+        """Ask the run to commit a last checkpoint and return. Safe to call from a signal handler."""
+        self._stop = True
+
+    def run(self) -> Report:
+        """Migrate until caught up if the config says so, else until `stop`. Raises what reading or storing raises."""
+        self._commit()
+        self._source.start(self._start.position, [progress.table for progress in self._start.tables])
+        while not self._finished():
+            if request := self._handover.request():
+                self._source.request(request)
+            self._take(self._source.next(_TICK))
+            self._keep_up_appearances()
+        if not self._handover.in_transaction:
+            self._commit()
+        return self.report
+
+    def _finished(self) -> bool:
+        if self._handover.in_transaction and not self.report.waiting:
+            return False  # a target that stops should not show half a transaction
+        if self._stop or not self._config.until_caught_up or self._handover.copying:
+            return self._stop
+        self._goal = self._goal or self._source.log_end()
+        self.report.caught_up = self._handover.position.reached(self._goal)
+        return self.report.caught_up
+
+    def _take(self, item: Delivery | Chunk | SourceAway | None) -> None:
+        match item:
+            case SourceAway():
+                self.report.waiting = item.reason
+            case Delivery():
+                self.report.waiting = ""
+                for batch in self._handover.on_delivery(item):
+                    self._apply(batch)
+                self._count(item)
+                if item.position is None:
+                    crash_point("mid-transaction")
+            case Chunk():
+                for batch in self._handover.on_chunk(item):
+                    self._apply(batch)
+
+    def _apply(self, batch: Batch) -> None:
+        self._target.apply(batch)
+        crash_point("after-apply")
+
+    def _count(self, delivery: Delivery) -> None:
+        self.report.rows_streamed += sum(map(len, delivery.batches))
+        self.report.transactions += delivery.transactions
+        if delivery.transactions and delivery.committed_at is not None:
+            lag = max(0.0, time.time() + self._start.clock_offset - delivery.committed_at)
+            self._lag.add(lag)
+            self.report.lag_now_ms = round(1000 * lag, 1)
+
+    def _keep_up_appearances(self) -> None:
+        now = time.monotonic()
+        if self._handover.copying:
+            self.report.snapshot_seconds = now - self._began
+        if now >= self._watch_due:
+            self._watch_due = now + _TICK
+            self._figures()
+            self._watch(self.report, self._handover)
+        if now >= self._checkpoint_due and not self._handover.in_transaction:
+            self._commit()
+
+    def _figures(self) -> None:
+        report = self.report
+        report.rows_copied = self._handover.rows_copied
+        report.seconds = time.monotonic() - self._began
+        report.lag_ms = self._lag.as_milliseconds()
+        report.position = str(self._handover.position.gtids)
+
+    def _commit(self) -> None:
+        began = time.monotonic()
+        self._figures()
+        self.report.checkpoints += 1
+        progress = tuple(self._handover.progress.values())
+        checkpoint = Checkpoint(self._start.source_uuid, self._handover.position, progress, time.time(), self.report.as_dict())
+        self._target.commit(checkpoint)
+        now = time.monotonic()
+        pause = self._config.checkpoint_seconds
+        self._checkpoint_due = now + (max(pause, _CHECKPOINT_SHARE * (now - began)) if pause else 0.0)

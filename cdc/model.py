@@ -1,0 +1,252 @@
+"""The values that flow between the layers. All frozen; rows are bytes until the edge.
+
+The canonical row is the payload of a row packet in MySQL's text protocol: each column a length-encoded string, NULL the
+single byte 0xFB, the bytes in the column's own character set. The canonical key is the primary key's columns in the
+same form, in the key's order. Snapshot and binlog produce the same bytes, so comparing a row is comparing bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+from typing import NamedTuple
+
+from cdc.gtid import GtidSet
+from cdc.packed import Packed
+
+NULL = 0xFB
+"""First byte of a NULL column. Source: MySQL client/server protocol, text resultset row."""
+
+
+class TableId(NamedTuple):
+    """A table's full name."""
+
+    schema: str
+    table: str
+
+    def __str__(self) -> str:
+        return f"{self.schema}.{self.table}"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column as information_schema.columns describes it.
+
+    `data_type` is the bare type ("varchar"), `column_type` the full one ("varchar(40)"); `charset` is None where text has
+    none; `length` is the size in bytes for strings, `decimals` the scale or fractional-second digits, None where neither applies.
+    """
+
+    name: str
+    data_type: str
+    column_type: str
+    charset: str | None = None
+    collation: str | None = None
+    length: int | None = None
+    decimals: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table's columns in the order of the binlog's row images, and which of them make the primary key, in its order."""
+
+    id: TableId
+    columns: tuple[Column, ...]
+    key: tuple[int, ...]
+
+    @property
+    def key_columns(self) -> tuple[Column, ...]:
+        """The primary key's columns, in the key's order."""
+        return tuple(self.columns[i] for i in self.key)
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever rows of the table would be read or rendered differently."""
+        return hashlib.sha256(repr((self.columns, self.key)).encode()).hexdigest()[:16]
+
+
+class Op(IntEnum):
+    """What a row of a batch does to its key."""
+
+    UPSERT = 1
+    DELETE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place between two transactions of the source: everything in `gtids` lies before it.
+
+    `file` and `offset` (bytes) place it in the source's binlog, which bounds what a read view can contain; they are None until
+    the source has told where a stream that was opened by GTID stands.
+    """
+
+    gtids: GtidSet
+    file: str | None = None
+    offset: int = 0
+
+    def reached(self, end: LogEnd) -> bool:
+        """Whether everything the source had written to its binlog at `end` lies before this position."""
+        return self.file is not None and (log_number(self.file), self.offset) >= (log_number(end.file), end.offset)
+
+
+class LogEnd(NamedTuple):
+    """The end of the source's binlog when it was asked for."""
+
+    file: str
+    offset: int
+
+
+def log_number(file: str) -> int:
+    """`binlog.000042` -> 42. The numbers outgrow six digits, so names do not sort."""
+    return int(file.rpartition(".")[2])
+
+
+def encode_value(value: bytes | None) -> bytes:
+    """One column as a length-encoded string."""
+    if value is None:
+        return b"\xfb"
+    n = len(value)
+    if n < NULL:
+        return bytes((n,)) + value
+    if n < 1 << 16:
+        return b"\xfc" + n.to_bytes(2, "little") + value
+    if n < 1 << 24:
+        return b"\xfd" + n.to_bytes(3, "little") + value
+    return b"\xfe" + n.to_bytes(8, "little") + value
+
+
+def encode_row(values: Iterable[bytes | None]) -> bytes:
+    """The canonical row of these column values."""
+    return b"".join(map(encode_value, values))
+
+
+def decode_row(row: bytes) -> tuple[bytes | None, ...]:
+    """The column values of a canonical row; the inverse of `encode_row`.
+
+    Raises ValueError when the bytes are not whole length-encoded strings.
+    """
+    values: list[bytes | None] = []
+    at, end = 0, len(row)
+    while at < end:
+        first = row[at]
+        at += 1
+        if first == NULL:
+            values.append(None)
+            continue
+        width = {0xFC: 2, 0xFD: 3, 0xFE: 8}.get(first, 0)
+        if first == 0xFF or at + width > end:  # noqa: PLR2004 (the protocol's error mark)
+            raise ValueError(f"not a canonical row: bad length at byte {at - 1}")
+        size = int.from_bytes(row[at : at + width], "little") if width else first
+        at += width
+        if at + size > end:
+            raise ValueError(f"not a canonical row: column of {size} bytes at byte {at} passes the end")
+        values.append(row[at : at + size])
+        at += size
+    return tuple(values)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Changes of one table's rows, in order: `ops` has one byte a change (`Op`); `rows[i]` is empty where `ops[i]` deletes."""
+
+    table: TableId
+    ops: bytes
+    keys: Packed
+    rows: Packed
+    backfill: bool = False
+    """Whether these are rows of a chunk, as they were all along, instead of changes."""
+
+    def no_rows(self) -> tuple[bytes, array[int]]:
+        """As many empty strings as there are keys, as buffers: what makes a map of them a set of keys."""
+        return b"", array("Q", bytes(8 * (len(self) + 1)))
+
+    def __iter__(self) -> Iterator[tuple[int, bytes, bytes]]:
+        return zip(self.ops, self.keys, self.rows, strict=True)
+
+    def __len__(self) -> int:
+        return len(self.ops)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What the stream hands over at once: changes, and the position after them.
+
+    `position` is None inside a transaction that is larger than the reader's budget: its parts are applied as they come, and the
+    position moves only with the last. A heartbeat is a delivery without batches. `committed_at` is in Unix seconds.
+    """
+
+    batches: tuple[Batch, ...] = ()
+    position: Position | None = None
+    transactions: int = 0
+    committed_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceAway:
+    """The connection to the source is lost and is being tried again; what was delivered stays valid."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkRequest:
+    """Read up to `limit` rows of `table` after the canonical key `after` (None: from the start), in a view that contains `seen`."""
+
+    table: Table
+    after: bytes | None
+    limit: int
+    seen: GtidSet
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """The rows read for a request, in the source's key order, and a bound above of the view they were read in.
+
+    `partial`: the reader stopped before the limit because the rows are large; it says nothing about what follows.
+    """
+
+    request: ChunkRequest
+    keys: Packed
+    rows: Packed
+    high: LogEnd
+    partial: bool = False
+
+    @property
+    def last(self) -> bool:
+        """Whether the table has no rows after this chunk in the view it was read in."""
+        return not self.partial and len(self.keys) < self.request.limit
+
+
+class TableState(StrEnum):
+    """Where a table stands: being copied, or complete and following the binlog."""
+
+    COPYING = "copying"
+    STREAMING = "streaming"
+
+
+@dataclass(frozen=True, slots=True)
+class TableProgress:
+    """How far a table has been copied: every key up to `cursor` (canonical, in the source's order) equals the source."""
+
+    table: Table
+    state: TableState = TableState.COPYING
+    cursor: bytes | None = None
+    rows_copied: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Everything needed to go on after a crash. Valid together with the target's rows as of the same commit.
+
+    `report` holds the figures shown by `cdc status`; nothing is decided by them.
+    """
+
+    source: str
+    """The source's server_uuid."""
+    position: Position
+    tables: tuple[TableProgress, ...]
+    created_at: float
+    """Unix seconds."""
+    report: dict[str, object] = field(default_factory=dict)

@@ -1,0 +1,71 @@
+"""Many byte strings as one buffer and offsets, Arrow's layout: what batches and chunks are made of.
+
+Compiled code fills and reads them without touching a Python object per string; MapStore's `*_many` take them as they are.
+"""
+
+from __future__ import annotations
+
+import re
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, compress, islice
+from operator import sub
+from typing import overload
+
+
+class Packed(Sequence[bytes]):
+    """`data[offsets[i]:offsets[i + 1]]` is string i; `offsets` are n + 1 unsigned 64-bit numbers, from 0 to len(data)."""
+
+    __slots__ = ("data", "offsets")
+
+    def __init__(self, data: bytes | bytearray = b"", offsets: array[int] | None = None) -> None:
+        self.data = data
+        self.offsets = array("Q", (0,)) if offsets is None else offsets
+
+    @classmethod
+    def of(cls, strings: Iterable[bytes]) -> Packed:
+        """Pack these."""
+        strings = list(strings)
+        return cls(b"".join(strings), array("Q", accumulate(map(len, strings), initial=0)))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @overload
+    def __getitem__(self, i: int) -> bytes: ...
+    @overload
+    def __getitem__(self, i: slice) -> Packed: ...
+    def __getitem__(self, i: int | slice) -> bytes | Packed:
+        if isinstance(i, slice):
+            return Packed.of([self[n] for n in range(*i.indices(len(self)))])
+        i = range(len(self))[i]
+        return bytes(self.data[self.offsets[i] : self.offsets[i + 1]])
+
+    def __iter__(self) -> Iterator[bytes]:
+        data = bytes(self.data)  # slices of it are made without a step of Python
+        return map(data.__getitem__, map(slice, self.offsets, islice(self.offsets, 1, None)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Packed) and self.data == other.data and self.offsets == other.offsets
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def select(self, wanted: bytes) -> Packed:
+        """The strings whose byte in `wanted` is 1; the others' is 0."""
+        if len(wanted) != len(self):
+            raise ValueError("one byte a string")
+        if wanted.count(b"\0\1") > len(self) // _LONG_RUNS:
+            return Packed.of(compress(self, wanted))
+        data, offsets = memoryview(self.data), self.offsets
+        runs = (data[offsets[run.start()] : offsets[run.end()]] for run in re.finditer(b"\1+", wanted))
+        lengths = compress(map(sub, islice(offsets, 1, None), offsets), wanted)
+        return Packed(b"".join(runs), array("Q", accumulate(lengths, initial=0)))
+
+    @property
+    def buffers(self) -> tuple[bytes | bytearray, array[int]]:
+        """The two buffers, in the form MapStore's `*_many` take."""
+        return self.data, self.offsets
+
+
+_LONG_RUNS = 8
+"""Strings a run from which it is faster to copy whole runs than each string (measured: a run costs 0.4 us, a string 0.1)."""

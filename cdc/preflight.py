@@ -1,0 +1,254 @@
+"""Whether a source allows a migration: a list of named checks that say what is, what is needed and how to get there.
+
+A check that found a problem is not one that could not be made: the first stands in the way, the second says so.
+Rights are checked by doing what needs them, so roles count as the server counts them. Decides nothing about what
+follows: `cdc check` shows the list, a migration calls `require`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from cdc.checks import Check, Source, Status, count, made
+from cdc.errors import PreflightFailed
+from cdc.model import TableId
+from cdc.mysql.connection import Connection, quote_identifier
+from cdc.preflight_tables import check_tables
+
+__all__ = ["Check", "Status", "require", "run"]
+
+OLDEST_VERSION = (8, 0, 14)
+LEAST_RETENTION = 3600
+"""Seconds: time for a fault to be noticed and the migration resumed. Beyond it a fault costs a full copy."""
+
+
+def run(connection: Connection, tables: Sequence[TableId]) -> list[Check]:
+    """Every check of the server, then those of the tables; only the first when the server is of the wrong kind.
+
+    A question that the server refuses makes a check `unknown`; a connection that breaks raises PyMySQL's error.
+    """
+    version, account = connection.one("SELECT VERSION(), CURRENT_USER()")
+    checks = [_check_version(version)]
+    if checks[0].status is not Status.OK:
+        return checks
+    variables = {str(name): str(value) for name, value in connection.rows("SHOW GLOBAL VARIABLES")}
+    source = Source(connection, _version_numbers(version), variables, _quote_account(account))
+    checks += (setting.check(variables) for setting in _SETTINGS)
+    checks += (made(name, source, check) for name, check in _CHECKS.items())
+    if tables:
+        checks += check_tables(source, tables)
+    return checks
+
+
+def prepared_xa(connection: Connection) -> Check:
+    """The check for prepared XA transactions alone: asked again once a copy's position is known, which may hold one prepared since."""
+    (account,) = connection.one("SELECT CURRENT_USER()")
+    return made("prepared_xa", Source(connection, (), {}, _quote_account(account)), _check_xa)
+
+
+def require(checks: Iterable[Check]) -> None:
+    """Raise PreflightFailed if any check found a problem, telling all of them. Warnings and unknowns pass."""
+    problems = [check for check in checks if check.status is Status.PROBLEM]
+    if len(problems) == 1:
+        raise PreflightFailed(problems[0].message, hint=problems[0].hint)
+    if problems:
+        lines = [f"\n  {check.name}: {check.message} {check.hint}".rstrip() for check in problems]
+        raise PreflightFailed(f"The source is not ready, {len(problems)} checks found a problem." + "".join(lines))
+
+
+def _check_version(version: str) -> Check:
+    if "mariadb" in version.lower():
+        return Check(
+            "version",
+            Status.PROBLEM,
+            f"The source is MariaDB ({version}); this version of cdc reads from MySQL only.",
+            "Migrate from a MySQL 8.0.14 or newer.",
+        )
+    if _version_numbers(version) < OLDEST_VERSION:
+        return Check(
+            "version",
+            Status.PROBLEM,
+            f"The source is MySQL {version}; full row metadata in the binlog needs MySQL 8.0.14 or newer.",
+            "Upgrade the source, or migrate from a replica of it that runs a newer version.",
+        )
+    return Check("version", Status.OK, f"The source is MySQL {version}.")
+
+
+def _version_numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", version)[:3]))
+
+
+def _quote_account(account: str) -> str:
+    user, _, host = account.rpartition("@")
+    return f"{quote_identifier(user)}@{quote_identifier(host)}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """A global variable that must have one value. Where a server lacks a feature that must be off, nothing is amiss."""
+
+    name: str
+    needed: str
+    why: str
+    hint: str
+
+    def check(self, variables: Mapping[str, str]) -> Check:
+        value = variables.get(self.name)
+        if value is None:
+            return Check(self.name, Status.UNKNOWN, f"This server has no {self.name}; it should be {self.needed}.")
+        if value == self.needed:
+            return Check(self.name, Status.OK, f"{self.name} is {value}.")
+        return Check(self.name, Status.PROBLEM, f"{self.name} is {value}; it must be {self.needed}, because {self.why}.", self.hint)
+
+
+_RECONNECT = "Then let the application reconnect: sessions keep the value they began with."
+
+_SETTINGS = (
+    _Setting(
+        "log_bin",
+        "ON",
+        "changes are read from the binary log",
+        "Under [mysqld] in my.cnf write log_bin=binlog, without skip-log-bin, and restart the server.",
+    ),
+    _Setting(
+        "binlog_format",
+        "ROW",
+        "other formats hold statements instead of the rows that changed",
+        f"SET PERSIST binlog_format = ROW; {_RECONNECT}",
+    ),
+    _Setting(
+        "binlog_row_image",
+        "FULL",
+        "other images leave out columns of the rows that changed",
+        f"SET PERSIST binlog_row_image = FULL; {_RECONNECT}",
+    ),
+    _Setting(
+        "binlog_row_metadata",
+        "FULL",
+        "otherwise the binlog does not name the columns of the rows that changed",
+        "SET PERSIST binlog_row_metadata = FULL;",
+    ),
+    _Setting(
+        "binlog_order_commits",
+        "ON",
+        "otherwise gtid_executed can for a moment hold a transaction without one it depends on, and a copy begun then misses that one",
+        "SET PERSIST binlog_order_commits = ON;",
+    ),
+    _Setting(
+        "enforce_gtid_consistency",
+        "ON",
+        "GTIDs need it",
+        "SET PERSIST enforce_gtid_consistency = WARN; and when the error log stays silent for a while: "
+        "SET PERSIST enforce_gtid_consistency = ON;",
+    ),
+)
+
+
+def _check_gtid_mode(source: Source) -> Check:
+    """GTID mode is raised one step at a time, so the hint depends on where it stands."""
+    steps = ["OFF", "OFF_PERMISSIVE", "ON_PERMISSIVE", "ON"]
+    mode = source.variables.get("gtid_mode", "OFF")
+    if mode == "ON":
+        return Check("gtid_mode", Status.OK, "gtid_mode is ON.")
+    hint = " ".join(f"SET PERSIST gtid_mode = {step};" for step in steps[steps.index(mode) + 1 :])
+    return Check(
+        "gtid_mode",
+        Status.PROBLEM,
+        f"gtid_mode is {mode}; it must be ON, because a migration's place in the binlog is a set of GTIDs.",
+        f"{hint} Before the last one wait until SHOW STATUS LIKE 'Ongoing_anonymous_transaction_count' shows 0.",
+    )
+
+
+def _check_server_id(source: Source) -> Check:
+    value = source.variables.get("server_id", "0")
+    if value != "0":
+        return Check("server_id", Status.OK, f"server_id is {value}.")
+    return Check(
+        "server_id",
+        Status.PROBLEM,
+        "server_id is 0; it must be another number, because a server without one sends its binlog to nobody.",
+        "SET PERSIST server_id = 1; (any number that no other server in this replication has)",
+    )
+
+
+def _check_replica_updates(source: Source) -> Check:
+    name = "log_replica_updates"
+    if source.variables.get(name, source.variables.get("log_slave_updates", "ON")) == "ON":
+        return Check(name, Status.OK, f"{name} is ON.")
+    return Check(
+        name,
+        Status.PROBLEM,
+        f"{name} is OFF; it must be ON, because what this server replicates from another one is missing in its binlog.",
+        "Under [mysqld] in my.cnf write log_replica_updates=ON (log_slave_updates=ON before MySQL 8.0.26), and restart the server.",
+    )
+
+
+def _check_replication_slave(source: Source) -> Check:
+    """Tried by the one other statement that needs the same right as reading the binlog."""
+    name = "grant_replication_slave"
+    if source.ask("SHOW REPLICAS" if source.version >= (8, 0, 22) else "SHOW SLAVE HOSTS") is not None:
+        return Check(name, Status.OK, f"The user {source.account} may read the binlog.")
+    message = f"The user {source.account} has no REPLICATION SLAVE, which reading the binlog needs."
+    return Check(name, Status.PROBLEM, message, source.grant("REPLICATION SLAVE"))
+
+
+def _check_replication_client(source: Source) -> Check:
+    name = "grant_replication_client"
+    if source.ask_log_status() is not None:
+        return Check(name, Status.OK, f"The user {source.account} may ask for the end of the binlog.")
+    message = f"The user {source.account} has no REPLICATION CLIENT, which asking for the end of the binlog needs."
+    return Check(name, Status.PROBLEM, message, source.grant("REPLICATION CLIENT"))
+
+
+def _check_xa(source: Source) -> Check:
+    """A prepared transaction counts in gtid_executed while its rows can't be read yet: a copy would miss them."""
+    name = "prepared_xa"
+    prepared = source.ask("XA RECOVER CONVERT XID")
+    if prepared is None:
+        return Check(
+            name,
+            Status.UNKNOWN,
+            f"The user {source.account} may not list prepared XA transactions; there must be none, because a copy would miss their rows.",
+            source.grant("XA_RECOVER_ADMIN"),
+        )
+    if not prepared:
+        return Check(name, Status.OK, "No XA transaction is prepared.")
+    format_id, gtrid_length, _, data = prepared[0]
+    digits, cut = str(data).removeprefix("0x"), 2 * int(gtrid_length)
+    xid = f"X'{digits[:cut]}',X'{digits[cut:]}',{format_id}"
+    return Check(
+        name,
+        Status.PROBLEM,
+        f"{count(len(prepared), 'XA transaction is', 'XA transactions are')} prepared and not finished; "
+        "there must be none, because a copy would miss their rows.",
+        f"Let the application finish what XA RECOVER lists, or end it yourself: XA COMMIT {xid}; or XA ROLLBACK {xid};",
+    )
+
+
+def _check_retention(source: Source) -> Check:
+    name = "retention"
+    seconds = int(source.variables.get("binlog_expire_logs_seconds", "0"))
+    if seconds == 0 or source.variables.get("binlog_expire_logs_auto_purge") == "OFF":
+        return Check(name, Status.OK, "The source keeps its binlogs until they are purged by hand.")
+    if seconds >= LEAST_RETENTION:
+        return Check(name, Status.OK, f"The source keeps its binlogs for {seconds} seconds.")
+    return Check(
+        name,
+        Status.WARNING,
+        f"The source keeps its binlogs for {seconds} seconds; a migration that stops for longer cannot resume, "
+        f"keep them for {LEAST_RETENTION} at least.",
+        "SET PERSIST binlog_expire_logs_seconds = 86400;",
+    )
+
+
+_CHECKS: Mapping[str, Callable[[Source], Check]] = {
+    "gtid_mode": _check_gtid_mode,
+    "server_id": _check_server_id,
+    "log_replica_updates": _check_replica_updates,
+    "grant_replication_slave": _check_replication_slave,
+    "grant_replication_client": _check_replication_client,
+    "prepared_xa": _check_xa,
+    "retention": _check_retention,
+}

@@ -1,0 +1,187 @@
+"""The checks of preflight that look at tables. Needs only the right to read them; decides nothing about the server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import pymysql
+from pymysql.constants import ER
+
+from cdc.checks import Check, Source, Status, count, denied, made, refused
+from cdc.model import TableId
+from cdc.mysql.connection import Connection, quote_identifier
+
+CASCADES_LOGGED_SINCE = (9, 6)
+"""From then on the server runs foreign keys' actions above the storage engine, so that their rows are in the binlog."""
+
+_TYPES = """
+tinyint smallint mediumint int bigint decimal float double bit date time datetime timestamp year
+char varchar tinytext text mediumtext longtext binary varbinary tinyblob blob mediumblob longblob enum set json
+vector geometry point linestring polygon multipoint multilinestring multipolygon geomcollection geometrycollection
+"""
+TYPES = frozenset(_TYPES.split())
+"""The values of information_schema.columns.data_type that can be copied and followed."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What information_schema says about one table that can be read."""
+
+    id: TableId
+    kind: str
+    engine: str | None
+    columns: tuple[tuple[str, str], ...]
+    """Each column's name and data type."""
+    has_key: bool
+    cascades: tuple[str, ...]
+    """The names of foreign keys whose actions change rows of this table."""
+
+    @property
+    def sql(self) -> str:
+        return f"{quote_identifier(self.id.schema)}.{quote_identifier(self.id.table)}"
+
+
+def check_tables(source: Source, tables: Sequence[TableId]) -> Iterator[Check]:
+    """One check per problem of a table; for each kind of problem that no table has, one check that all is well."""
+    yield made("binlog_filter", source, lambda source: _check_filter(source, {table.schema for table in tables}))
+    inspected = [_inspect(source, table) for table in tables]
+    yield from (found for found in inspected if isinstance(found, Check))
+    readable = [facts for facts in inspected if isinstance(facts, _Facts)]
+    if not readable:
+        return
+    yield Check("table_readable", Status.OK, f"{count(len(readable), 'table')} can be read.")
+    for name, message, check in _TABLE_CHECKS:
+        problems = [problem for facts in readable if (problem := check(source, facts))]
+        yield from problems or [Check(name, Status.OK, message)]
+
+
+def _inspect(source: Source, table: TableId) -> _Facts | Check:
+    """What there is to know about a table; a check when it cannot be read."""
+    sql = f"{quote_identifier(table.schema)}.{quote_identifier(table.table)}"
+    try:
+        source.connection.rows(f"SELECT * FROM {sql} LIMIT 0")
+        return _facts(source.connection, table)
+    except pymysql.MySQLError as error:
+        name = "table_readable"
+        if error.args[0] in (ER.NO_SUCH_TABLE, ER.BAD_DB_ERROR):
+            hint = "Check the spelling, upper and lower case included."
+            return Check(name, Status.PROBLEM, f"There is no table {table} on the source.", hint)
+        if denied(error):
+            message = f"The user {source.account} may not SELECT all columns of {table}, if there is such a table."
+            return Check(name, Status.PROBLEM, message, source.grant("SELECT", sql))
+        return refused(name, source, error, f" about {table}")
+
+
+def _facts(connection: Connection, table: TableId) -> _Facts | Check:
+    rows = connection.rows(
+        "SELECT table_schema, table_name, table_type, engine FROM information_schema.tables WHERE table_schema = %s AND table_name = %s",
+        table,
+    )
+    # a server that ignores case also finds other spellings than the one in its binlog
+    found = {TableId(schema, name): (kind, engine) for schema, name, kind, engine in rows}
+    if table not in found:
+        if found:
+            message = f"{table} is called {next(iter(found))} on the source; it must be named as in the binlog."
+            return Check("table_readable", Status.PROBLEM, message, f"Name it with --tables {next(iter(found))}")
+        return Check("table_readable", Status.UNKNOWN, f"{table} can be read, but information_schema does not describe it.")
+    columns = connection.rows(
+        "SELECT column_name, data_type FROM information_schema.columns "
+        "WHERE table_schema = %s AND table_name = %s ORDER BY ordinal_position",
+        table,
+    )
+    key = connection.rows(
+        "SELECT column_name FROM information_schema.statistics WHERE table_schema = %s AND table_name = %s AND index_name = 'PRIMARY'",
+        table,
+    )
+    cascades = connection.rows(
+        "SELECT constraint_name FROM information_schema.referential_constraints "
+        "WHERE constraint_schema = %s AND table_name = %s "
+        "AND NOT (update_rule IN ('RESTRICT', 'NO ACTION') AND delete_rule IN ('RESTRICT', 'NO ACTION'))",
+        table,
+    )
+    kind, engine = found[table]
+    return _Facts(table, kind, engine, tuple(columns), bool(key), tuple(name for (name,) in cascades))
+
+
+def _check_filter(source: Source, schemas: set[str]) -> Check:
+    """The server's own filters drop whole databases from the binlog."""
+    name = "binlog_filter"
+    status = source.ask_log_status()
+    if status is None:
+        message = f"The user {source.account} may not ask which databases are in the binlog; the tables' ones must be."
+        return Check(name, Status.UNKNOWN, message, source.grant("REPLICATION CLIENT"))
+    _, _, only, never, *_ = status[0] if status else ("", 0, "", "")
+    missing = {schema for schema in schemas if schema in never.split(",") or (only and schema not in only.split(","))}
+    if not missing:
+        return Check(name, Status.OK, "The binlog leaves out none of the tables' databases.")
+    return Check(
+        name,
+        Status.PROBLEM,
+        f"The binlog leaves out the database {', '.join(sorted(missing))}; it must hold every change of the tables.",
+        "Remove binlog_do_db and binlog_ignore_db from [mysqld] in my.cnf and restart the server.",
+    )
+
+
+def _check_engine(source: Source, facts: _Facts) -> Check | None:
+    """Only InnoDB's read views stand in a known relation to the binlog."""
+    if facts.kind != "BASE TABLE":
+        message = f"{facts.id} is a {facts.kind.lower()}; only base tables have changes in the binlog."
+        return Check("engine", Status.PROBLEM, message, "Name the tables it reads from.")
+    if facts.engine == "InnoDB":
+        return None
+    return Check(
+        "engine",
+        Status.PROBLEM,
+        f"{facts.id} is in {facts.engine}; it must be in InnoDB, because a copy under writes needs transactions.",
+        f"ALTER TABLE {facts.sql} ENGINE = InnoDB;",
+    )
+
+
+def _check_key(source: Source, facts: _Facts) -> Check | None:
+    if facts.has_key or facts.kind != "BASE TABLE":
+        return None
+    return Check(
+        "primary_key",
+        Status.PROBLEM,
+        f"{facts.id} has no primary key; it needs one, because rows are copied in its order and followed by it.",
+        f"ALTER TABLE {facts.sql} ADD PRIMARY KEY (...); or, where no columns identify a row, ALTER TABLE {facts.sql} "
+        "ADD COLUMN my_row_id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT INVISIBLE PRIMARY KEY FIRST; "
+        "(new tables get that by themselves with SET PERSIST sql_generate_invisible_primary_key = ON;)",
+    )
+
+
+def _check_types(source: Source, facts: _Facts) -> Check | None:
+    odd = [f"{name} ({data_type})" for name, data_type in facts.columns if data_type.lower() not in TYPES]
+    if not odd:
+        return None
+    return Check(
+        "column_types",
+        Status.PROBLEM,
+        f"{facts.id} has columns of types that this version of cdc cannot follow: {', '.join(odd)}.",
+        "Migrate the other tables, or move these columns to a table of their own.",
+    )
+
+
+def _check_cascades(source: Source, facts: _Facts) -> Check | None:
+    """The engine's own cascades leave no trace in the binlog. Source: MySQL manual, innodb_native_foreign_keys."""
+    logged = source.version >= CASCADES_LOGGED_SINCE and source.variables.get("innodb_native_foreign_keys") != "ON"
+    if logged or not facts.cascades:
+        return None
+    names = ", ".join(facts.cascades)
+    return Check(
+        "foreign_keys",
+        Status.PROBLEM,
+        f"{facts.id} is changed by its foreign keys ({names}); what they do must be in the binlog, and this server leaves it out.",
+        f"Declare them anew without ON DELETE and ON UPDATE actions: ALTER TABLE {facts.sql} "
+        f"{', '.join(f'DROP FOREIGN KEY {quote_identifier(name)}' for name in facts.cascades)}, ADD FOREIGN KEY ...; "
+        "or use MySQL 9.6 or newer with innodb_native_foreign_keys=OFF.",
+    )
+
+
+_TABLE_CHECKS: Sequence[tuple[str, str, Callable[[Source, _Facts], Check | None]]] = (
+    ("engine", "The tables are InnoDB base tables.", _check_engine),
+    ("primary_key", "The tables have primary keys.", _check_key),
+    ("column_types", "The tables' columns are of types that can be followed.", _check_types),
+    ("foreign_keys", "What foreign keys do to the tables is in the binlog.", _check_cascades),
+)

@@ -1,0 +1,193 @@
+"""A throwaway MySQL or MariaDB, configured as a CDC source: for tests, for `cdc demo`, for trying things out.
+
+    with Sandbox.start("mysql") as server:
+        migrate(server.url)
+
+A server is looked for in four ways, in this order: an address that the user gives, a Docker engine, a server program
+on PATH, Debian's packages unpacked in a cache folder. The first that works is used; when none does, SandboxUnavailable
+says of each way why. Whatever happens to the process that started it, the server is ended and what it wrote removed.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import sys
+import threading
+from dataclasses import dataclass, field
+from subprocess import SubprocessError
+from types import FrameType, TracebackType
+from typing import Protocol, Self
+from urllib.parse import quote, unquote, urlsplit
+
+import pymysql
+
+from cdc.errors import ConfigError, SandboxUnavailable
+from cdc.sandbox import containers, process
+from cdc.sandbox.flavors import FLAVORS, Flavor, Options
+from cdc.sandbox.packages import Say
+
+__all__ = ["FLAVORS", "WAYS", "Sandbox", "serve"]
+
+WAYS = ("given", "docker", "path", "packages")
+FORCE = "CDC_SANDBOX"
+"""The environment variable that leaves one way only (tests and CI use it)."""
+
+
+class _Server(Protocol):
+    """What a way of starting gives: a server of ours. `process.LocalServer`, `containers.ContainerServer`."""
+
+    port: int
+
+    def kill(self) -> None: ...
+    def restart(self) -> None: ...
+    def stop(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """A server that is there until `stop()`, or the end of its `with` block. Use `Sandbox.start`."""
+
+    kind: str  # one of WAYS
+    flavor: str
+    host: str
+    port: int
+    user: str
+    password: str = field(repr=False)
+    server: _Server | None  # None for a given one
+
+    @classmethod
+    def start(
+        cls,
+        flavor: str = "mysql",
+        *,
+        options: Options | None = None,
+        port: int = 0,
+        url: str | None = None,
+        say: Say = lambda text: None,
+    ) -> Self:
+        """Start a server, or take the given one, and return when a login works.
+
+        `options` override the server's (`{"binlog-row-metadata": "MINIMAL", "log-bin": False}`); with them, or with a
+        `port`, a server given by environment variable is not used, since its settings are its own. A given server that
+        does not answer is an error, so that nobody works on another one unawares. `url` is its address; `say` gets a
+        line per slow step. Raises SandboxUnavailable, and ConfigError for a wrong request.
+        """
+        kind = FLAVORS.get(flavor) or _unknown(flavor)
+        forced = os.environ.get(FORCE, "")
+        if forced and forced not in WAYS:
+            raise ConfigError(f"{FORCE}={forced} is no way to get a server; there are {', '.join(WAYS)}.")
+        special = bool(options or port)
+        address = url or os.environ.get(kind.variable, "")
+        if address and (url or not special) and (url or forced in ("", "given")):
+            return cls(*_given(kind, address))
+        tried = []
+        if forced in ("", "given"):
+            tried.append(f"given: {'it has its own options and port' if address else f'{kind.variable} is not set'}")
+        password = secrets.token_hex(12)
+        for way, start in _STARTS.items():
+            if forced not in ("", way):
+                continue
+            try:
+                server = start(kind, options or {}, port, password, say)
+            except (SandboxUnavailable, OSError, SubprocessError) as error:
+                tried.append(f"{way}: {error}")
+            else:
+                return cls(way, kind.name, process.HOST, server.port, process.USER, password, server)
+        raise SandboxUnavailable(f"No {kind.title} could be had. Tried {'; '.join(tried)}.")
+
+    @property
+    def url(self) -> str:
+        """`mysql://user:password@host:port/`."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"mysql://{quote(self.user, safe='')}:{quote(self.password, safe='')}@{host}:{self.port}/"
+
+    def kill(self) -> None:
+        """End the server as a crash would (SIGKILL). Its data stay for `restart()`."""
+        self._own().kill()
+
+    def restart(self) -> None:
+        """Start the server again, on the same port and data; ends it in order first when it is up."""
+        self._own().restart()
+
+    def stop(self) -> None:
+        """End the server and remove all it wrote. A given server is left alone."""
+        if self.server is not None:
+            self.server.stop()
+
+    def _own(self) -> _Server:
+        if self.server is None:
+            raise ConfigError("A given server is not ours to end.")
+        return self.server
+
+    def __enter__(self) -> Self:
+        """Return the sandbox itself: it runs already."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Stop."""
+        self.stop()
+
+
+def _unknown(name: str) -> Flavor:
+    raise ConfigError(f"{name!r} is no flavor of server; there are {' and '.join(FLAVORS)}.")
+
+
+def _given(kind: Flavor, address: str) -> tuple[str, str, str, int, str, str, None]:
+    """Check that a server of this flavor answers there. The parts of a Sandbox."""
+    parts = urlsplit(address)
+    if parts.scheme not in ("mysql", "mariadb") or not parts.hostname:
+        raise ConfigError(f"The address of the given server ({kind.variable}) is no mysql://user:password@host:port/.")
+    host, port = parts.hostname, parts.port or 3306
+    user, password = unquote(parts.username or "root"), unquote(parts.password or "")
+    try:
+        with process.connect(port, user, password, host) as connection:
+            version = str(connection.get_server_info()).removeprefix("5.5.5-")  # a fiction of old MariaDB
+    except pymysql.err.MySQLError as error:
+        raise SandboxUnavailable(f"The given server at {host}:{port} cannot be used: {error.args[-1]}.") from error
+    if not kind.accepts(f"mysqld  Ver {version}"):
+        raise SandboxUnavailable(f"The given server at {host}:{port} is {version}, and {kind.title} is needed.")
+    return "given", kind.name, host, port, user, password, None
+
+
+def _docker(kind: Flavor, options: Options, port: int, password: str, say: Say) -> _Server:
+    try:
+        return containers.ContainerServer(kind, options, port, password, say)
+    except SandboxUnavailable:
+        raise
+    except Exception as error:  # an engine fails in more ways than its client has names for; none may hide the next way
+        raise SandboxUnavailable(f"the Docker engine failed ({error!r})") from error
+
+
+def _path(kind: Flavor, options: Options, port: int, password: str, say: Say) -> _Server:
+    return process.LocalServer(process.find(kind), options, port, password)
+
+
+def _packages(kind: Flavor, options: Options, port: int, password: str, say: Say) -> _Server:
+    """Start the server of Debian's packages, on a copy of a data folder made once."""
+    return process.LocalServer(process.with_template(process.unpacked(kind, say)), options, port, password)
+
+
+_STARTS = {"docker": _docker, "path": _path, "packages": _packages}
+
+
+def serve(flavor: str = "mysql", port: int = 0) -> None:
+    """Start a server, print its URL on stdout, and return when SIGINT or SIGTERM came and the server is gone."""
+    over = threading.Event()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if not over.is_set():  # a second signal must not disturb the cleaning
+            over.set()
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with Sandbox.start(flavor, port=port, say=lambda text: print(text, file=sys.stderr, flush=True)) as server:
+            print(server.url, flush=True)
+            over.wait()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

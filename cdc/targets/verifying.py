@@ -1,0 +1,54 @@
+"""A target that compares instead of storing: the hand-over's walk, with rows read from the source checked against those held.
+
+Changes from the stream are applied to the maps in memory, as a migration would; a chunk's rows must equal what the maps hold. The
+hand-over lets through only rows the stream has not touched since the chunk was asked for, so this is exact while the source is written to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from cdc.model import Batch, Checkpoint, TableId
+from cdc.targets.mapstore import apply_batch
+from cdc.verify import Differences, Tally
+from mapstore import MapStore
+
+
+class VerifyingTarget:
+    """Checks maps as of a checkpoint. They are changed; nothing is written anywhere."""
+
+    def __init__(self, maps: Mapping[TableId, MapStore]) -> None:
+        self._maps = maps
+        self._accounted = {table: MapStore() for table in maps}
+        """Keys that were compared, or that the stream has written or deleted since the walk began."""
+        self._tallies = {table: Tally(table) for table in maps}
+
+    def apply(self, batch: Batch) -> None:
+        """Compare a chunk's rows; apply the stream's changes."""
+        store = self._maps[batch.table]
+        if batch.backfill:
+            tally = self._tallies[batch.table]
+            for key, row in zip(batch.keys, batch.rows, strict=True):
+                tally.compare(key, row, store.get(key))
+        else:
+            apply_batch(store, batch)
+        self._accounted[batch.table].put_many(batch.keys.buffers, batch.no_rows())
+
+    def commit(self, checkpoint: Checkpoint) -> None:
+        """Nothing to make durable."""
+
+    def load_checkpoint(self) -> Checkpoint | None:
+        """There is none."""
+        return None
+
+    def rows(self, table: TableId) -> Iterator[tuple[bytes, bytes]]:
+        """Every (key, row) held now."""
+        return iter(self._maps[table].items())
+
+    def differences(self) -> list[Differences]:
+        """What the walk found, once it has reached every table's end: rows held that no chunk and no change accounts for are extra."""
+        for table, store in self._maps.items():
+            for key in store:
+                if key not in self._accounted[table]:
+                    self._tallies[table].extra(key)
+        return [tally.result() for tally in self._tallies.values()]
