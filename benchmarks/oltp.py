@@ -1,0 +1,70 @@
+"""Following transactions of a single row into a map, beside mysql-replication and `mysqlbinlog -v`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from benchmarks import peers
+from benchmarks.measure import isolated, say
+from benchmarks.source import TABLES, Place, Span, compare, create, fill, machine, options, place, record
+
+TRANSACTIONS_SHARE = 5
+"""One transaction for so many rows: the server takes as long to commit one as to insert a hundred rows in bulk."""
+SLICE = 20_000
+
+_WORK = """
+CREATE PROCEDURE work(transactions INT, numbers INT)
+BEGIN
+    DECLARE i INT DEFAULT 0;
+    WHILE i < transactions DO
+        UPDATE {table} SET {column} = {column} + 1 WHERE id = 1 + (i * 7919) % numbers;
+        SET i = i + 1;
+    END WHILE;
+END
+"""
+_COLUMNS = {"sbtest": "k", "orders": "customer"}
+
+
+def run(general: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
+    """Measure it for each table: single-row updates spread over its rows, each committed."""
+    wanted = options(rest, quick=general.quick, slice=SLICE)
+    transactions = max(1, wanted.rows // TRANSACTIONS_SHARE)
+    with place() as here, here.connect() as admin:
+        results: dict[str, Any] = {
+            "benchmark": "oltp",
+            "transactions": transactions,
+            "slice": wanted.slice,
+            "machine": machine(admin),
+            "tables": {},
+        }
+        for name in TABLES:
+            say(f"{name}: {transactions:,} transactions")
+            create(admin, name)
+            fill(admin, name, min(wanted.rows, 100_000))
+            admin.rows("DROP PROCEDURE IF EXISTS work")
+            admin.rows(_WORK.format(table=name, column=_COLUMNS[name]))
+            span = record(admin, partial(_update, admin, transactions, min(wanted.rows, 100_000)))
+            results["tables"][name] = compare(
+                f"Single-row transactions on {name}, {transactions:,} of them; mysql-replication on {wanted.slice:,}",
+                wanted.repeats,
+                "tx/s",
+                {
+                    "cdc into a MapStore": lambda name=name, span=span: span.transactions / isolated(peers.our_stream, here, name, span),
+                    "mysqlbinlog -v > /dev/null": lambda span=span: span.transactions / peers.mysqlbinlog(here, span),
+                    "mysql-replication": partial(_library, here, name, span, wanted.slice),
+                },
+            )
+    return results
+
+
+def _update(admin: Any, transactions: int, numbers: int) -> tuple[int, int]:
+    admin.rows(f"CALL work({transactions}, {numbers})")
+    return transactions, transactions
+
+
+def _library(here: Place, name: str, span: Span, limit: int) -> float:
+    _, transactions, seconds = isolated(peers.mysql_replication, here, name, span, limit)
+    return float(transactions / seconds)
