@@ -1,0 +1,108 @@
+"""What record.py recorded, as packets and events; and streams that decode it without a server."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from cdc.model import Column, Table, TableId
+from cdc.mysql import tablemap
+from cdc.mysql._events import BEGIN, END, TWO_PHASE, TWO_PHASE_END, WITHIN, EventStream, Plan
+from cdc.mysql.binlog import unpack
+from cdc.mysql.statements import Meaning, meaning
+
+HERE = Path(__file__).parent
+HEADER = 19
+FORMAT, TABLE_MAP = 15, 19
+_MEANINGS = {Meaning.BEGIN: BEGIN, Meaning.COMMIT: END, Meaning.WITHIN: WITHIN, Meaning.XA: TWO_PHASE, Meaning.ROLLBACK: WITHIN}
+
+
+@cache
+def received() -> bytes:
+    return (HERE / "recorded.bin").read_bytes()
+
+
+@cache
+def tables() -> dict[TableId, Table]:
+    found = {}
+    for each in json.loads((HERE / "recorded.json").read_text()):
+        table = TableId(*each["id"])
+        found[table] = Table(table, tuple(Column(**column) for column in each["columns"]), tuple(each["key"]))
+    return found
+
+
+def packets(data: bytes) -> Iterator[bytes]:
+    at = 0
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 3], "little")
+        yield data[at : at + 4 + size]
+        at += 4 + size
+
+
+@cache
+def events() -> tuple[bytes, ...]:
+    """Every event without its checksum, its header's length mended, the format saying that there are none."""
+    bare = []
+    for packet in packets(received()):
+        event = bytearray(packet[5:-4])
+        event[9:13] = len(event).to_bytes(4, "little")
+        if event[4] == FORMAT:
+            event[-1] = 0
+        bare.append(bytes(event))
+    return tuple(bare)
+
+
+_plans: dict[bytes, Plan | None] = {}
+
+
+def resolve(table_map: bytes) -> Plan | None:
+    """The plan of a recorded table, made once."""
+    if table_map not in _plans:
+        if len(_plans) > 2000:
+            _plans.clear()
+        _plans[table_map] = tablemap.resolve(table_map, tables())
+    return _plans[table_map]
+
+
+def on_statement(status: bytes, schema: bytes, statement: bytes) -> int:
+    text = statement.decode(errors="replace")
+    if text.upper().startswith(("XA COMMIT", "XA ROLLBACK")):
+        return TWO_PHASE_END
+    return _MEANINGS.get(meaning(text, schema.decode(errors="replace"), ()), END)
+
+
+def stream(budget: int = 1 << 20, unpacker: Callable[[bytes, int], Any] = unpack) -> EventStream:
+    return EventStream(resolve, on_statement, unpacker, budget=budget)
+
+
+def feeder(data: bytes, piece: int = 1 << 30) -> Callable[[memoryview], int]:
+    """A `readinto` that gives `data` in pieces, then nothing."""
+    at = 0
+
+    def readinto(buffer: memoryview) -> int:
+        nonlocal at
+        part = data[at : at + min(piece, len(buffer))]
+        buffer[: len(part)] = part
+        at += len(part)
+        return len(part)
+
+    return readinto
+
+
+def with_checksum(event: bytes) -> bytes:
+    return event + zlib.crc32(event).to_bytes(4, "little")
+
+
+def packet(payload: bytes, sequence: int) -> bytes:
+    """A payload as packets, continued where it has 16 MB or more."""
+    parts = []
+    while True:
+        part, payload = payload[:0xFFFFFF], payload[0xFFFFFF:]
+        parts.append(len(part).to_bytes(3, "little") + bytes((sequence % 256,)) + part)
+        sequence += 1
+        if len(part) < 0xFFFFFF:
+            return b"".join(parts)

@@ -1,0 +1,134 @@
+"""The decoder without a socket: what a real server once sent, in pieces, damaged, and in sizes that no test would wait for."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import pytest
+from fuzz import fuzz
+from recording import FORMAT, feeder, packet, packets, received, stream, with_checksum
+
+from cdc.errors import UnsupportedEvent
+from cdc.mysql._events import ENDED, FULL, MORE, REFUSED, EventStream
+
+HEADER = 19
+
+
+def decoded(data: bytes, piece: int, budget: int = 1 << 20) -> tuple[list[tuple[object, bytes, list[bytes]]], EventStream, list[object]]:
+    """Everything that comes out, change by change, the decoder, and the positions on the way."""
+    decoder, changes, positions = stream(budget), [], []
+    readinto = feeder(data, piece)
+    while True:
+        state = decoder.decode()
+        while decoder.ready:
+            runs, gtids, *place = decoder.take()
+            for table, ops, (keys, key_ends), (rows, row_ends) in runs:
+                for i, op in enumerate(ops):
+                    changes.append((table, bytes((op,)), [keys[key_ends[i] : key_ends[i + 1]], rows[row_ends[i] : row_ends[i + 1]]]))
+            positions.append((gtids, place))
+        if state == MORE and not decoder.fill(readinto):
+            return changes, decoder, positions
+
+
+def test_what_comes_out_does_not_depend_on_how_it_came_in() -> None:
+    """Byte by byte, in odd pieces and at once; with a small budget, where transactions come in parts, and a large one."""
+    whole, decoder, _ = decoded(received(), 1 << 20)
+    assert len(whole) > 50
+    counts = decoder.counts_by_kind()
+    assert {"PARTIAL_UPDATE_ROWS", "TRANSACTION_PAYLOAD", "GTID_TAGGED", "XA_PREPARE", "HEARTBEAT_V2"} <= set(counts)
+    for piece, budget in ((1, 1 << 20), (7, 1), (1000, 300), (4099, 1 << 20)):
+        changes, decoder, positions = decoded(received(), piece, budget)
+        assert changes == whole
+        assert decoder.counts_by_kind() == counts
+        assert any(gtids is None for gtids, _ in positions) == (budget < 1000)
+
+
+def test_every_byte_of_an_event_counts_for_its_checksum() -> None:
+    """A changed byte stops the stream before anything of its event comes out, and says where."""
+    whole, _, _ = decoded(received(), 1 << 20)
+    assert whole
+    parts = list(packets(received()))
+    for number, at in ((1, 30), (3, 30), (8, 17), (9, 25), (20, -1), (30, 21)):
+        damaged = bytearray(parts[number])
+        damaged[at] ^= 0x10
+        with pytest.raises(UnsupportedEvent, match=r"event after .*:\d+ does not have the (checksum|length)|describes a format"):
+            decoded(b"".join([*parts[:number], bytes(damaged), *parts[number + 1 :]]), 1 << 20)
+
+
+def test_a_packet_out_of_order_or_of_impossible_length_is_refused() -> None:
+    """So that no event is lost unseen."""
+    parts = list(packets(received()))
+    with pytest.raises(UnsupportedEvent, match="out of order"):
+        decoded(b"".join([*parts[:5], *parts[6:]]), 1 << 20)
+    for payload in (b"", b"\0", b"\0" * 20, b"\0" + b"\xff" * 30, b"\x07" + b"\0" * 30):
+        with pytest.raises(UnsupportedEvent, match="length"):
+            decoded(b"".join([*parts[:5], packet(payload, 6)]), 1 << 20)
+
+
+def test_nothing_is_skipped_but_what_has_a_reason() -> None:
+    """An unknown event ends the stream, one that the source marks as ignorable does not, an incident has its own sentence."""
+    parts = list(packets(received()))[:3]
+
+    def event(kind: int, flags: int = 0) -> bytes:
+        bare = struct.pack("<IBIIIH", 0, kind, 1, HEADER + 4, 0, flags)
+        return packet(b"\0" + with_checksum(bare), 4)
+
+    for kind, words in ((26, "INCIDENT"), (34, "ANONYMOUS_GTID"), (17, "BEGIN_LOAD_QUERY"), (99, "of unknown type 99"), (0, "unknown")):
+        with pytest.raises(UnsupportedEvent, match=words):
+            decoded(b"".join([*parts, event(kind)]), 1 << 20)
+    _, decoder, _ = decoded(b"".join([*parts, event(99, 0x80)]), 1 << 20)
+    assert decoder.counts_by_kind()["skipped 99: marked ignorable by the source"] == 1
+
+
+def test_an_event_of_many_packets_is_joined() -> None:
+    """Rows over 16 MB come so; also when the last packet is empty."""
+    parts = list(packets(received()))[:3]
+    for size in (0xFFFFFF - 1, 0xFFFFFF, 40_000_000):
+        bare = struct.pack("<IBIIIH", 0, 29, 1, size, 0, 0) + bytes(size - HEADER - 4)
+        data = b"".join([*parts, packet(b"\0" + bare + zlib.crc32(bare).to_bytes(4, "little"), 4)])
+        _, decoder, _ = decoded(data, 1 << 20)
+        assert decoder.counts_by_kind()["skipped ROWS_QUERY: the statement's text, a comment"] == 1
+
+
+def test_the_source_s_last_words_are_passed_on() -> None:
+    """An end, or an error packet with its text."""
+    decoder = stream()
+    decoder.fill(feeder(packet(b"\xfe\0\0\0\0", 1)))
+    assert decoder.decode() == ENDED
+    decoder = stream()
+    decoder.fill(feeder(packet(b"\xff\xd4\x04#HY000gone", 1)))
+    assert decoder.decode() == REFUSED
+    assert decoder.packet == b"\xff\xd4\x04#HY000gone"
+
+
+def test_a_format_that_this_version_does_not_read_is_refused() -> None:
+    """Other header lengths, or another way of checking."""
+    parts = list(packets(received()))
+    assert parts[1][9] == FORMAT
+    for at in (HEADER, HEADER + 56, HEADER + 57 + 18, HEADER + 57 + 29, -5):
+        event = bytearray(parts[1][5:-4])
+        event[at if at > 0 else -1] ^= 0x42
+        with pytest.raises(UnsupportedEvent, match="format"):
+            decoded(parts[0] + packet(b"\0" + with_checksum(bytes(event)), 2), 1 << 20)
+
+
+def test_a_full_budget_stops_the_work_until_something_is_taken() -> None:
+    """What waits is bounded by the budget and one event."""
+    decoder = stream(budget=200)
+    decoder.fill(feeder(received()))
+    full = 0
+    while decoder.decode() == FULL:
+        full += 1
+        assert 200 <= decoder.pending < 20_000
+        while decoder.ready:
+            decoder.take()
+    assert full > 10
+
+
+def test_mutated_events_are_decoded_or_refused() -> None:
+    """A short run of `make fuzz`, without the sanitizers."""
+    outcome = fuzz(30_000, seed=7)
+    assert outcome["decoded"] > 1000
+    assert outcome["UnsupportedEvent"] > 1000
+    assert set(outcome) <= {"decoded", "UnsupportedEvent", "SchemaChanged"}

@@ -1,0 +1,199 @@
+"""Binary JSON and floating-point numbers: what the server would print, and a clean error for damaged bytes.
+
+That whole documents print as the server prints them is shown on a real server, in tests/mysql/test_rows_agree.py.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from spec_jsonb import json_text as specified_json_text
+from spec_numbers import double_text as specified_double_text
+
+from cdc.mysql._events import double_text, json_text
+
+DAMAGED = ValueError
+"""What damaged bytes raise."""
+
+OBJECT, ARRAY, LITERAL, INT16, INT64, DOUBLE, STRING = b"\x00", b"\x02", b"\x04", b"\x05", b"\x09", b"\x0b", b"\x0c"
+
+
+def encoded(value: object) -> tuple[bytes, bytes]:
+    """A type byte and the value in the small format, as MySQL's json_binary.cc lays it out."""
+    if value is None or isinstance(value, bool):
+        return LITERAL, bytes(({None: 0, True: 1, False: 2}[value],))
+    if isinstance(value, int):
+        return INT64, struct.pack("<q", value)
+    if isinstance(value, float):
+        return DOUBLE, struct.pack("<d", value)
+    if isinstance(value, str):
+        return STRING, _varint(len(value.encode())) + value.encode()
+    keys = [key.encode() for key in value] if isinstance(value, dict) else []
+    items = [encoded(item) for item in (value.values() if isinstance(value, dict) else value)]  # type: ignore[union-attr, attr-defined]
+    body, at = b"", 4 + 4 * len(keys) + 3 * len(items)
+    key_entries = value_entries = b""
+    for key in keys:
+        key_entries += struct.pack("<HH", at + len(body), len(key))
+        body += key
+    for kind, data in items:
+        if kind == LITERAL:
+            value_entries += kind + data + b"\0"
+        else:
+            value_entries += kind + struct.pack("<H", at + len(body))
+            body += data
+    whole = struct.pack("<HH", len(items), at + len(body)) + key_entries + value_entries + body
+    return (OBJECT if isinstance(value, dict) else ARRAY), whole
+
+
+def _varint(size: int) -> bytes:
+    return bytes((size,)) if size < 0x80 else bytes((size & 0x7F | 0x80,)) + _varint(size >> 7)
+
+
+documents = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(1 << 63), (1 << 63) - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=150),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(documents)
+def test_a_document_prints_as_json_with_the_same_values(document: object) -> None:
+    """Types, order and nesting survive; numbers come back exactly."""
+    data = b"".join(encoded(document))
+    assert json.loads(json_text(data)) == document
+    assert json_text(data) == specified_json_text(data)
+
+
+@pytest.mark.parametrize(
+    ("document", "text"),
+    [
+        ({"a": 1, "bb": [True, None, False]}, b'{"a": 1, "bb": [true, null, false]}'),
+        ([], b"[]"),
+        ({}, b"{}"),
+        (1.0, b"1.0"),
+        (1e300, b"1e300"),
+        ('q"b\\n\n\t\b\f\r\x01/é', '"q\\"b\\\\n\\n\\t\\b\\f\\r\\u0001/é"'.encode()),
+        ("x" * 128, b'"' + b"x" * 128 + b'"'),
+        ("x" * 16_384, b'"' + b"x" * 16_384 + b'"'),
+    ],
+)
+def test_a_document_prints_as_the_server_prints_it(document: object, text: bytes) -> None:
+    """Spaces after commas and colons, the server's escapes, a double that looks like one."""
+    assert json_text(b"".join(encoded(document))) == text
+
+
+def test_an_empty_value_is_null() -> None:
+    """What an UPDATE IGNORE of a NOT NULL column leaves behind."""
+    assert json_text(b"") == b"null"
+
+
+@given(st.binary(max_size=80))
+def test_any_bytes_print_or_are_refused(data: bytes) -> None:
+    """Nothing but the errors that the reader turns into its own."""
+    with suppress(DAMAGED):
+        json_text(data)
+
+
+@given(documents, st.data())
+def test_a_damaged_document_prints_or_is_refused(document: object, data: st.DataObject) -> None:
+    """One byte changed, or cut anywhere."""
+    whole = bytearray(b"".join(encoded(document)))
+    at = data.draw(st.integers(0, len(whole) - 1))
+    if data.draw(st.booleans()):
+        del whole[at:]
+    else:
+        whole[at] = data.draw(st.integers(0, 255))
+    with suppress(DAMAGED):
+        json_text(bytes(whole))
+
+
+@pytest.mark.parametrize("at", range(1, 25))
+def test_a_document_cut_short_is_refused(at: int) -> None:
+    """At every byte of an object with a string in it."""
+    whole = b"".join(encoded({"k": "value", "l": [7]}))
+    assert len(whole) > 25
+    with pytest.raises(DAMAGED):
+        json_text(whole[:at])
+
+
+def test_an_unknown_literal_is_refused() -> None:
+    """There are null, true and false."""
+    with pytest.raises(DAMAGED):
+        json_text(LITERAL + b"\x03")
+
+
+def test_a_container_that_holds_itself_is_refused() -> None:
+    """A value's offset that points back would be followed for ever."""
+    with pytest.raises(DAMAGED):
+        json_text(ARRAY + struct.pack("<HH", 1, 7) + ARRAY + struct.pack("<H", 0))
+
+
+def test_values_that_share_their_bytes_are_refused() -> None:
+    """A hundred and seventy bytes that would print as half a megabyte; thirty more bytes multiply it by eight."""
+    body, fan = encoded(["x"])[1], 8
+    for _ in range(5):
+        body = struct.pack("<HH", fan, 4 + 3 * fan + len(body)) + (ARRAY + struct.pack("<H", 4 + 3 * fan)) * fan + body
+    assert len(body) < 200
+    with pytest.raises(DAMAGED):
+        json_text(ARRAY + body)
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_a_double_s_text_gives_it_back(value: float) -> None:
+    """Exactly, the sign of zero included."""
+    assert struct.pack("<d", float(double_text(value))) == struct.pack("<d", value)
+    assert double_text(value) == specified_double_text(value)
+
+
+def test_every_power_of_two_and_its_neighbours_are_as_specified() -> None:
+    """Where the doubles change their density, the closest decimal of 16 digits may not be the one that reads back."""
+    for power in range(-1074, 1024):
+        for value in (math.ldexp(1.0, power), math.nextafter(math.ldexp(1.0, power), 0), math.nextafter(math.ldexp(1.0, power), math.inf)):
+            assert double_text(value) == specified_double_text(value)
+
+
+def test_what_is_no_number_is_refused() -> None:
+    """No server stores one."""
+    for value in (math.inf, -math.inf, math.nan):
+        with pytest.raises(DAMAGED):
+            double_text(value)
+
+
+@pytest.mark.parametrize("text", [b"1616987538888774.5", b"-2211230944384151.2", b"1404815679809800.5"])
+def test_a_large_double_with_a_fraction_has_no_exponent(text: bytes) -> None:
+    """What MySQL 9.7 prints; seen by comparing some thousand random numbers with the server."""
+    assert double_text(float(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, b"0"),
+        (-0.0, b"-0"),
+        (1.0, b"1"),
+        (-2.5, b"-2.5"),
+        (100.0, b"100"),
+        (1e14, b"100000000000000"),
+        (1e15, b"1e15"),
+        (123456789012345.0, b"123456789012345"),
+        (1.5e15, b"1.5e15"),
+        (0.00001, b"0.00001"),
+        (1e-15, b"0.000000000000001"),
+        (1e-16, b"1e-16"),
+        (5e-324, b"5e-324"),
+        (1.7976931348623157e308, b"1.7976931348623157e308"),
+    ],
+)
+def test_a_double_has_the_server_s_form(value: float, text: bytes) -> None:
+    """Seen on MySQL 9.7."""
+    assert double_text(value) == text

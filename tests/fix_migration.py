@@ -1,0 +1,155 @@
+"""The `cdc` command as a user runs it, and the plain comparison that tests judge it by."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pymysql
+import pytest
+
+from cdc.config import SourceUrl
+from cdc.errors import ConfigError
+from cdc.gtid import GtidSet
+from cdc.model import Checkpoint, TableId, TableState
+from cdc.mysql.connection import Connection, connect
+from cdc.mysql.schema import read_table
+from cdc.mysql.snapshot import read_all
+from cdc.sandbox import Sandbox
+from cdc.targets.mapstore import MapStoreTarget, read_state
+
+PATIENCE = 60
+
+
+class Project:
+    """A source database and a state folder, and the command run on them."""
+
+    def __init__(self, server: Sandbox, database: str, state: Path) -> None:
+        self.url, self.database, self.state = server.url, database, state
+        self.source = SourceUrl.parse(server.url, {})
+        self.admin: Connection = connect(self.source)
+        self.table = TableId(database, "t")
+
+    def sql(self, *statements: str) -> None:
+        """Run statements in the database as the administrator."""
+        self.admin.select_db(self.database)
+        for statement in statements:
+            self.admin.rows(statement)
+
+    def gtids(self) -> GtidSet:
+        """What the source has executed."""
+        return GtidSet.parse(self.admin.one("SELECT @@global.gtid_executed")[0])
+
+    def cdc(self, *arguments: str, crash_at: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run `cdc` to its end."""
+        command = [sys.executable, "-m", "cdc", *arguments]
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+            env=os.environ | {"CDC_CRASH_AT": crash_at} | environment,
+        )
+
+    def arguments(self, *options: str, table: str = "", url: str = "") -> list[str]:
+        """`migrate` with this source and state."""
+        return ["migrate", url or self.url, f"mapstore:{self.state}", "--tables", table or str(self.table), *options]
+
+    def migrate(self, *options: str, expect: int = 0, **more: str) -> dict[str, object]:
+        """Run `cdc migrate --until-caught-up --json` and give its JSON; empty when another exit code is expected."""
+        done = self.cdc(*self.arguments("--until-caught-up", "--json", *options), **more)
+        assert done.returncode == expect, done.stderr
+        assert self.source.password not in done.stdout + done.stderr
+        return json.loads(done.stdout.splitlines()[-1]) if expect == 0 else {}
+
+    def refused(self, *options: str, expect: int) -> str:
+        """Run `cdc migrate` that must fail with this exit code; give its sentence."""
+        done = self.cdc(*self.arguments("--until-caught-up", *options))
+        assert done.returncode == expect, f"exit code {done.returncode}: {done.stderr}"
+        assert "Traceback" not in done.stderr
+        return done.stderr.splitlines()[-1]
+
+    def start(self, *options: str) -> subprocess.Popen[str]:
+        """Start a migration that follows until it is stopped."""
+        command = [sys.executable, "-m", "cdc", *self.arguments("--json", "--checkpoint-seconds", "0.2", *options)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def wait(self, process: subprocess.Popen[str], reached: Callable[[Checkpoint], bool]) -> Checkpoint:
+        """Wait until the running migration's checkpoint says so."""
+        for _ in range(PATIENCE * 20):
+            assert process.poll() is None, process.communicate()[1]
+            try:
+                checkpoint, _rows = read_state(self.state)
+            except ConfigError:
+                checkpoint = None
+            if checkpoint and reached(checkpoint):
+                return checkpoint
+            time.sleep(0.05)
+        raise AssertionError("the migration has not come that far")
+
+    def wait_streaming(self, process: subprocess.Popen[str]) -> Checkpoint:
+        """Wait until every table's copy is complete."""
+        return self.wait(process, lambda checkpoint: all(each.state is TableState.STREAMING for each in checkpoint.tables))
+
+    def end(self, process: subprocess.Popen[str], number: signal.Signals = signal.SIGTERM) -> tuple[dict[str, object], str]:
+        """Stop it with a signal; its report and what it wrote to stderr."""
+        process.send_signal(number)
+        out, err = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 0, err
+        return json.loads(out.splitlines()[-1]), err
+
+    def assert_identical(self, *tables: TableId) -> int:
+        """Compare the state with the source, byte for byte, both ways; the number of rows."""
+        rows = 0
+        with MapStoreTarget(self.state) as target:
+            for table in tables or (self.table,):
+                there = dict(read_all(self.source, read_table(self.admin, table)))
+                here = dict(target.rows(table))
+                assert here.keys() - there.keys() == set(), "the target has rows the source has not"
+                assert there.keys() - here.keys() == set(), "the source has rows the target has not"
+                assert here == there
+                rows += len(there)
+        return rows
+
+
+@pytest.fixture
+def project(mysql_server: Sandbox, source_db: str, tmp_path: Path) -> Iterator[Project]:
+    """A database of its own on the shared server, and an empty state folder."""
+    made = Project(mysql_server, source_db, tmp_path / "state")
+    yield made
+    made.admin.close()
+
+
+@pytest.fixture
+def user(project: Project) -> Iterator[Callable[..., str]]:
+    """Make a user with these grants (`user("SELECT ON *.*")`); gives its URL. Dropped in the end."""
+    names: list[str] = []
+
+    def make(*grants: str) -> str:
+        name = f"u{len(names)}_{project.database}"
+        names.append(name)
+        project.admin.rows(f"CREATE USER {name} IDENTIFIED BY 'se cret/1'")
+        for grant in grants:
+            project.admin.rows(f"GRANT {grant} TO {name}")
+        return f"mysql://{name}:se%20cret%2F1@{project.source.host}:{project.source.port}/"
+
+    yield make
+    for name in names:
+        project.admin.rows(f"DROP USER {name}")
+
+
+def break_connections(connection: pymysql.Connection, command: str) -> int:
+    """Kill the source's connections that run this command ("Binlog Dump GTID"); how many there were."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT id FROM information_schema.processlist WHERE command = %s", (command,))
+        ids = [row[0] for row in cursor.fetchall()]
+        for number in ids:
+            cursor.execute(f"KILL {number}")
+    return len(ids)

@@ -1,0 +1,94 @@
+"""A TCP proxy in front of a server that can cut or stall connections at a chosen place."""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import pytest
+
+
+class Proxy:
+    """Passes bytes both ways. Faults are counted in bytes from the server, per connection, from when they are set."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._there = (host, port)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._closing = threading.Event()
+        self._pairs: set[tuple[socket.socket, socket.socket]] = set()
+        self.cut_after: Iterator[int] = iter(())
+        """For each new connection, after how many bytes from the server it is cut; those after the last are left alone."""
+        self.refusing = False
+        self.stalled = False
+        self.cuts = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        """End all connections."""
+        self._closing.set()
+        self._listener.close()
+        self.cut()
+
+    def cut(self) -> None:
+        """Cut what is connected now."""
+        for pair in list(self._pairs):
+            self._end(pair)
+
+    def _end(self, pair: tuple[socket.socket, socket.socket]) -> None:
+        self._pairs.discard(pair)
+        for each in pair:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+    def _accept(self) -> None:
+        while not self._closing.is_set():
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            if self.refusing:
+                client.close()
+                continue
+            pair = (client, socket.create_connection(self._there))
+            self._pairs.add(pair)
+            threading.Thread(target=self._pass, args=(pair, next(self.cut_after, None)), daemon=True).start()
+
+    def _pass(self, pair: tuple[socket.socket, socket.socket], budget: int | None) -> None:
+        client, server = pair
+        try:
+            while not self._closing.is_set():
+                if self.stalled:
+                    self._closing.wait(0.05)
+                    continue
+                for each in select.select([client, server], [], [], 0.1)[0]:
+                    data = each.recv(65536)
+                    if each is server and budget is not None:
+                        data, budget = data[:budget], budget - len(data)
+                    if data:
+                        (server if each is client else client).sendall(data)
+                    if not data or (budget is not None and budget <= 0):
+                        self.cuts += budget is not None and budget <= 0
+                        return
+        except (OSError, ValueError):  # ended from the other side, or by `cut` in the middle of the wait
+            return
+        finally:
+            self._end(pair)
+
+
+@pytest.fixture
+def proxy() -> Iterator[Callable[[str, int], Proxy]]:
+    """Make a proxy in front of an address; closed in the end."""
+    made: list[Proxy] = []
+
+    def make(host: str, port: int) -> Proxy:
+        made.append(Proxy(host, port))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()

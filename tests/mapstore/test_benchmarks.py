@@ -1,0 +1,35 @@
+"""The benchmarks run, and print what they say they print."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import variants
+
+pytestmark = pytest.mark.skipif(bool(variants.EXTRA), reason="figures under a sanitizer mean nothing")
+ROOT = Path(__file__).parents[2]
+
+
+def figures(*arguments):
+    """Run a benchmark, return its JSON: the last line."""
+    command = [sys.executable, "-m", "benchmarks", *arguments, "--json", "--quick"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=250)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_the_map_is_measured_beside_a_dict():
+    """One part is enough here."""
+    found = figures("map", "--only", "single", "--repeats", "1")
+    assert {"get", "set"} == set(found["single"]["dict"]) == set(found["single"]["map"])
+
+
+def test_an_attacker_gains_nothing_from_a_keyed_hash(tmp_path):
+    """With the unkeyed hash his keys share a chain; under a secret key they are keys like any other."""
+    found = figures("probing", "--plot", str(tmp_path))["hostile: slot"]
+    assert found["unkeyed"]["linear"] > 50 * found["keyed"]["linear"]
+    assert found["map_trusted"]["longest_chain"] > 10 * found["map_siphash"]["longest_chain"]
+    assert (tmp_path / "probing.png").stat().st_size > 1000

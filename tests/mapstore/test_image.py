@@ -1,0 +1,201 @@
+"""Images: what was saved comes back; what is damaged is refused whole."""
+
+from __future__ import annotations
+
+import itertools
+import struct
+import threading
+
+import pytest
+
+from mapstore import ImageError, MapStore, read_metadata
+from mapstore._map import checksum
+from mapstore.image import VERSION
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Where the image goes."""
+    return tmp_path / "image"
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, 10_000, 3_000_000])
+def test_an_image_brings_back_every_entry_and_the_metadata(build, path, rng, size):
+    """Also with values larger than a block, also into another number of shards."""
+    store = build.MapStore({b"big": b"x" * size}, shards=4)
+    store.update((rng.randbytes(6), rng.randbytes(rng.randrange(300))) for _ in range(5000))
+    store.save(path, b"position " * size)
+    copy = build.MapStore.load(path, shards=8)
+    copy._check()
+    assert copy == store
+    assert read_metadata(path) == b"position " * size
+
+
+def test_an_empty_map_has_an_image(path):
+    """With metadata all the same."""
+    MapStore().save(path, b"nothing yet")
+    assert len(MapStore.load(path)) == 0
+    assert read_metadata(path) == b"nothing yet"
+
+
+def test_progress_is_reported(path):
+    """Once a block, with entries so far and in all."""
+    store = MapStore((b"%d" % i, b"v" * 4000) for i in range(5000))
+    saved, loaded = [], []
+    store.save(path, progress=lambda *n: saved.append(n))
+    MapStore.load(path, progress=lambda *n: loaded.append(n))
+    assert len(saved) == len(loaded) >= 4
+    assert saved[-1] == loaded[-1] == (5000, 5000)
+
+
+def test_a_failed_save_leaves_the_old_image(path):
+    """It is written beside and renamed; nothing half-written stays."""
+    MapStore({b"old": b""}).save(path)
+
+    def fail(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        MapStore({b"new": b""}).save(path, progress=fail)
+    assert dict(MapStore.load(path)) == {b"old": b""}
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_truncated_image_is_refused(path):
+    """Cut anywhere."""
+    MapStore({b"key": b"value"}).save(path, b"meta")
+    data = path.read_bytes()
+    for n in range(len(data)):
+        path.write_bytes(data[:n])
+        with pytest.raises(ImageError):
+            MapStore.load(path)
+
+
+def test_errors_say_what_is_wrong(path):
+    """Not an image, newer, damaged, cut short, too long."""
+    MapStore({b"key": b"value"}).save(path, b"meta")
+    data = path.read_bytes()
+    newer = bytearray(data)
+    struct.pack_into("<I", newer, 8, VERSION + 1)
+    for wrong, text in (
+        (b"SQLite format 3\0" * 10, "not an image"),
+        (bytes(newer), f"newer version: format {VERSION + 1}"),
+        (data[:-1], "cut short: 1 bytes"),
+        (data + b"x", "after the trailer"),
+        (data.replace(b"value", b"VALUE"), "checksum of block 0"),
+        (data.replace(b"meta", b"META"), "checksum of the header"),
+    ):
+        path.write_bytes(wrong)
+        with pytest.raises(ImageError, match=text):
+            MapStore.load(path)
+    with pytest.raises(FileNotFoundError):
+        MapStore.load(path.with_name("none"))
+
+
+def parts(data):
+    """Return the offsets of header, blocks and trailer in an image, and its end."""
+    offsets = [0, 24 + struct.unpack_from("<I", data, 12)[0] + 8]
+    while data[offsets[-1] : offsets[-1] + 4] == b"BLK1":
+        offsets.append(offsets[-1] + 16 + struct.unpack_from("<Q", data, offsets[-1] + 8)[0] + 8)
+    return [*offsets, len(data)]
+
+
+def seal(data, offsets):
+    """Make the checksums right again, so that a mutation gets past them."""
+    for start, end in itertools.pairwise(offsets):
+        body = bytes(data[start : end - 8])
+        value = checksum(body)
+        if body[:4] == b"BLK1":
+            value = checksum(body[16:]) ^ checksum(body[:16])
+        struct.pack_into("<Q", data, end - 8, value)
+
+
+def test_10000_mutated_images_are_refused_or_equal(build, path, rng):
+    """Bits flipped, ranges cut, doubled, zeroed or replaced; every third with its checksums made right."""
+    store = build.MapStore({rng.randbytes(rng.randrange(12)): rng.randbytes(rng.randrange(200)) for _ in range(20)}, shards=2)
+    store.save(path, b"metadata")
+    original = path.read_bytes()
+    offsets = parts(original)
+    refused = survived = 0
+    for n in range(10_000):
+        data = bytearray(original)
+        for _ in range(rng.choice((1, 1, 2, 5))):
+            at = rng.randrange(len(data))
+            length = rng.choice((1, 1, 4, 8, 50))
+            kind = rng.randrange(5)
+            if n % 3 == 0 or kind == 0:
+                data[at] ^= 1 << rng.randrange(8)
+            elif kind == 1:
+                del data[at : at + length]
+            elif kind == 2:
+                data[at:at] = data[at : at + length]
+            elif kind == 3:
+                data[at : at + length] = bytes(len(data[at : at + length]))
+            else:
+                data[at : at + length] = rng.randbytes(len(data[at : at + length]))
+            data = data or bytearray(b"\0")
+        if n % 3 == 0:
+            seal(data, offsets)
+        path.write_bytes(data)
+        try:
+            copy = build.MapStore.load(path, shards=1)
+        except ImageError:
+            refused += 1
+        else:
+            survived += 1
+            copy._check()
+            assert n % 3 == 0 or copy == store
+    assert refused > 6000
+    assert survived > 100
+
+
+def test_an_image_with_a_key_twice_is_refused(path):
+    """Then it was not written by save()."""
+    MapStore({b"key1": b"value"}).save(path)
+    data = bytearray(path.read_bytes())
+    start, block, trailer, end = parts(data)
+    payload = data[block + 16 : trailer - 8] * 2
+    data[block:trailer] = struct.pack("<4sIQ", b"BLK1", 2, len(payload)) + payload + bytes(8)
+    data[-24:-8] = struct.pack("<4sIQ", b"END1", 1, 2)
+    seal(data, parts(data))
+    path.write_bytes(data)
+    with pytest.raises(ImageError, match="malformed"):
+        MapStore.load(path)
+    assert (start, end) == (0, len(data) - 11)
+
+
+def test_an_image_taken_while_others_write_is_exact_after_a_replay(build, path):
+    """What was there throughout is in it; replaying the log from before the save gives the map as it was afterwards."""
+    store = build.MapStore(((b"stay %d" % i, b"v" * (i % 60)) for i in range(20_000)), shards=4)
+    log = []
+    stop = threading.Event()
+
+    def write():
+        i = 0
+        while not stop.is_set():
+            i += 1
+            key, value = b"%d" % (i * 7919 % 5000), b"%d" % i
+            log.append((key, None if i % 3 == 0 else value))
+            if i % 3 == 0:
+                store.delete(key)
+            else:
+                store[key] = value
+            if i % 16 == 0:
+                store.put_many([b"stay %d" % (i % 20_000)], [b"v" * (i % 20_000 % 60)])
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    for _ in range(3):
+        position = len(log)
+        store.save(path)
+        copy = build.MapStore.load(path)
+        copy._check()
+    stop.set()
+    writer.join()
+    assert sum(key.startswith(b"stay") for key in copy) == 20_000
+    for key, value in log[max(0, position - 1) :]:
+        if value is None:
+            copy.delete(key)
+        else:
+            copy[key] = value
+    assert copy == store

@@ -1,0 +1,70 @@
+"""Several threads on one map."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import variants
+from hammer import hammer
+
+HAMMER = Path(__file__).with_name("hammer.py")
+
+
+@pytest.mark.parametrize("shards", [1, 16])
+def test_no_update_is_lost_while_the_map_grows(build, shards):
+    """Batches without the GIL, single calls, deletes and iteration at once."""
+    hammer(build, shards=shards, n=20_000 if build.constants()["slots"] == 8 else 3000)
+
+
+@pytest.mark.skipif(bool(variants.EXTRA), reason="the race is a crash on purpose")
+def test_without_the_lock_the_same_test_fails():
+    """The race is real, and the test above would see it."""
+    variants.library("nolock")
+    done = subprocess.run([sys.executable, str(HAMMER), "nolock", "3", "1"], capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode != 0, "four threads without a lock lost nothing"
+    locked = subprocess.run([sys.executable, str(HAMMER), "shipped", "1", "1"], capture_output=True, text=True, check=False, timeout=200)
+    assert locked.returncode == 0, locked.stderr
+
+
+def test_iterators_and_writers_share_the_map(build):
+    """Each iteration returns every key that stays, once."""
+    store = build.MapStore(((b"stay %d" % i, b"") for i in range(2000)), shards=2)
+    stop = threading.Event()
+
+    def write():
+        i = 0
+        while not stop.is_set():
+            i += 1
+            store.put_many([b"%d" % (j % 10_000) for j in range(i, i + 500)], [b""] * 500)
+            store.delete_many([b"%d" % (j % 10_000) for j in range(i + 200, i + 500)])
+            i += 500
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(10):
+            seen = [key for key in store if key.startswith(b"stay")]
+            assert len(seen) == 2000
+            assert len(set(seen)) == 2000
+    finally:
+        stop.set()
+        writer.join()
+    store._check()
+
+
+def test_a_batch_lets_others_in(build):
+    """A second thread gets its turn in the middle of a batch on the only shard."""
+    store = build.MapStore(shards=1)
+    keys = [b"%d" % i for i in range(300_000)]
+    seen = []
+    batch = threading.Thread(target=store.put_many, args=(keys, keys))
+    batch.start()
+    while batch.is_alive():
+        store.get(b"0")
+        seen.append(len(store))
+    batch.join()
+    assert len(set(seen)) > 5

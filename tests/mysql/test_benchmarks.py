@@ -1,0 +1,37 @@
+"""The benchmarks on a server, with tiny sizes: every peer runs, and the figures are there. What they say is not judged."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+PEERS = {
+    "snapshot": {"mysql --quick -N > /dev/null", "PyMySQL SSCursor, counted"},
+    "stream": {"mysqlbinlog -v > /dev/null", "mysql-replication, rows counted"},
+    "oltp": {"mysqlbinlog -v > /dev/null", "mysql-replication"},
+}
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_a_benchmark_gives_a_table_and_one_json_object_with_figures_ratios_and_noise(mysql_server, name):
+    """Ours and each peer, for each table, with what it ran on; its database is dropped afterwards."""
+    sizes = ["--rows", "2000", "--repeats", "2", *([] if name == "snapshot" else ["--slice", "100"])]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", name, "--json", *sizes],
+        capture_output=True, text=True, timeout=200, check=False, env=os.environ | {"CDC_SANDBOX_MYSQL_URL": mysql_server.url},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    *printed, last = done.stdout.splitlines()
+    found = json.loads(last)
+    assert found["benchmark"] == name
+    assert found["machine"]["server"].startswith("9.")
+    assert set(found["tables"]) == {"sbtest", "orders"}
+    for each in found["tables"].values():
+        assert set(each["ratios"]) == PEERS[name]
+        assert set(each["figures"]) == PEERS[name] | {"cdc into a MapStore"}
+        assert all(len(figure["runs"]) == 2 and figure["lowest"] > 0 and figure["noise"] >= 0 for figure in each["figures"].values())
+        assert all(ratio["median"] > 0 for ratio in each["ratios"].values())
+    assert sum("cdc into a MapStore" in line for line in printed) == 2
+    assert mysql_server.password not in done.stdout + done.stderr

@@ -1,0 +1,502 @@
+"""Preflight against real servers: every check is provoked, and what its hint says is done and helps."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
+
+import pymysql
+import pytest
+
+from cdc import preflight
+from cdc.config import SourceUrl
+from cdc.errors import PreflightFailed
+from cdc.model import TableId
+from cdc.mysql.connection import Connection, Row, connect
+from cdc.preflight import Check, Status
+from cdc.sandbox import Sandbox
+
+SERVER_CHECKS = [
+    "version",
+    "log_bin",
+    "binlog_format",
+    "binlog_row_image",
+    "binlog_row_metadata",
+    "binlog_order_commits",
+    "enforce_gtid_consistency",
+    "gtid_mode",
+    "server_id",
+    "log_replica_updates",
+    "grant_replication_slave",
+    "grant_replication_client",
+    "prepared_xa",
+    "retention",
+]
+TABLE_CHECKS = [
+    "binlog_filter",
+    "table_readable",
+    "engine",
+    "primary_key",
+    "column_types",
+    "foreign_keys",
+]
+
+Login = Callable[..., Connection]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Sandbox]:
+    """A server whose settings and users these tests may change."""
+    with Sandbox.start("mysql", options={"binlog-expire-logs-seconds": 86_400}) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture(scope="module")
+def odd_server() -> Iterator[Sandbox]:
+    """A server with every setting that can only be made wrong at its start, except for the lack of a binlog."""
+    options: dict[str, str | int | bool | None] = {
+        "log-replica-updates": False,
+        "innodb-native-foreign-keys": True,
+        "lower-case-table-names": 1,
+        "binlog-ignore-db": "hidden",
+    }
+    with Sandbox.start("mysql", options=options) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def admin(server: Sandbox) -> Iterator[Connection]:
+    """The administrator's session, with the databases `pf` and `other` made anew."""
+    with opened(server) as connection:
+        for schema in ("pf", "other"):
+            connection.rows(f"DROP DATABASE IF EXISTS {schema}")
+            connection.rows(f"CREATE DATABASE {schema}")
+        yield connection
+        for schema in ("pf", "other"):
+            connection.rows(f"DROP DATABASE {schema}")
+
+
+@pytest.fixture
+def login(server: Sandbox, admin: Connection) -> Iterator[Login]:
+    """Log in as a new user, `odd@name`@`%`, with the given grants and nothing else."""
+    sessions: list[Connection] = []
+
+    def open_session(*grants: str) -> Connection:
+        for grant in grants:
+            admin.rows(f"GRANT {grant} TO `odd@name`@`%`")
+        url = SourceUrl(server.host, server.port, "odd@name", "pw")
+        sessions.append(connect(url))
+        return sessions[-1]
+
+    admin.rows("DROP USER IF EXISTS `odd@name`@`%`")
+    admin.rows("CREATE USER `odd@name`@`%` IDENTIFIED BY 'pw'")
+    yield open_session
+    for session in sessions:
+        session.close()
+    admin.rows("DROP USER `odd@name`@`%`")
+
+
+@contextmanager
+def opened(server: Sandbox) -> Iterator[Connection]:
+    """A session of the server's administrator."""
+    with closing(connect(SourceUrl.parse(server.url, {}))) as connection:
+        connection.autocommit(True)
+        yield connection
+
+
+@contextmanager
+def changed(admin: Connection, **settings: str | int) -> Iterator[None]:
+    """Set global variables and put them back, whatever a hint made of them in between."""
+    before = {name: admin.one(f"SELECT @@GLOBAL.{name}")[0] for name in settings}
+    try:
+        for name, value in settings.items():
+            admin.rows(f"SET GLOBAL {name} = %s", [value])
+        yield
+    finally:
+        for name, value in before.items():
+            admin.rows(f"SET GLOBAL {name} = %s", [value])
+
+
+def named(checks: list[Check], name: str) -> list[Check]:
+    """The results that a check gave."""
+    return [check for check in checks if check.name == name]
+
+
+def found(connection: Connection, name: str, *tables: TableId) -> Check:
+    """The one result of a check."""
+    (check,) = named(preflight.run(connection, tables), name)
+    return check
+
+
+def statements(hint: str) -> list[str]:
+    """The SQL in a hint."""
+    return re.findall(r"(?:SET PERSIST|GRANT|ALTER|XA COMMIT|XA ROLLBACK) [^;]+;", hint)
+
+
+T = TableId("pf", "t")
+
+
+def test_a_well_made_source_passes_every_check(admin: Connection) -> None:
+    """The names and their order are what `cdc check` shows; nothing is amiss on a sandbox."""
+    admin.rows("CREATE TABLE pf.t (id INT PRIMARY KEY)")
+    checks = preflight.run(admin, [T])
+    assert [check.name for check in checks] == SERVER_CHECKS + TABLE_CHECKS
+    assert {check.status for check in checks} == {Status.OK}
+    assert not any(check.hint for check in checks)
+    preflight.require(checks)
+
+
+def test_without_tables_only_the_server_is_checked(admin: Connection) -> None:
+    """`cdc check SOURCE` needs no table."""
+    assert [check.name for check in preflight.run(admin, [])] == SERVER_CHECKS
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        ("binlog_format", "MIXED"),
+        ("binlog_format", "STATEMENT"),
+        ("binlog_row_image", "MINIMAL"),
+        ("binlog_row_image", "NOBLOB"),
+        ("binlog_row_metadata", "MINIMAL"),
+        ("server_id", 0),
+    ],
+)
+def test_a_wrong_setting_is_a_problem_whose_hint_sets_it_right(admin: Connection, name: str, bad: str | int) -> None:
+    """The message tells the value that is and the one needed; running the hint's statement leads there."""
+    with changed(admin, **{name: bad}):
+        check = found(admin, name)
+        assert check.status is Status.PROBLEM
+        assert check.message.startswith(f"{name} is {bad}; it must be ")
+        for statement in statements(check.hint):
+            admin.rows(statement)
+        assert found(admin, name).status is Status.OK
+
+
+def test_the_hints_lead_from_no_gtids_to_gtids_step_by_step(admin: Connection) -> None:
+    """GTID mode changes one step at a time, and only once consistency is enforced: the hints keep that order."""
+    for step in ("gtid_mode = ON_PERMISSIVE", "gtid_mode = OFF_PERMISSIVE", "gtid_mode = OFF"):
+        admin.rows(f"SET GLOBAL {step}")
+    admin.rows("SET GLOBAL enforce_gtid_consistency = OFF")
+    checks = preflight.run(admin, [])
+    problems = [check for check in checks if check.status is Status.PROBLEM]
+    assert [check.name for check in problems] == ["enforce_gtid_consistency", "gtid_mode"]
+    for statement in statements(" ".join(check.hint for check in problems)):
+        admin.rows(statement)
+    preflight.require(preflight.run(admin, []))
+
+
+def test_gtid_mode_halfway_gets_the_steps_that_are_left(admin: Connection) -> None:
+    """A server that somebody began to convert is not told to begin again."""
+    with changed(admin, gtid_mode="ON_PERMISSIVE"):
+        check = found(admin, "gtid_mode")
+        assert check.message.startswith("gtid_mode is ON_PERMISSIVE; it must be ON")
+        assert statements(check.hint) == ["SET PERSIST gtid_mode = ON;"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "status", "words"),
+    [
+        ({"binlog_expire_logs_seconds": 3599}, Status.WARNING, "for 3599 seconds"),
+        ({"binlog_expire_logs_seconds": 3600}, Status.OK, "for 3600 seconds"),
+        ({"binlog_expire_logs_seconds": 0}, Status.OK, "purged by hand"),
+        ({"binlog_expire_logs_seconds": 60, "binlog_expire_logs_auto_purge": "OFF"}, Status.OK, "purged by hand"),
+    ],
+)
+def test_short_retention_is_a_warning_with_its_figure(
+    admin: Connection, settings: dict[str, str | int], status: Status, words: str
+) -> None:
+    """A source that forgets within the hour may cost a full copy; one that never forgets is fine."""
+    with changed(admin, **settings):
+        check = found(admin, "retention")
+        assert check.status is status
+        assert words in check.message
+        preflight.require(preflight.run(admin, []))
+
+
+@pytest.mark.parametrize("xid", ["'order-7','b',7", "X'00ff27'", "'it''s','',1"])
+def test_a_prepared_xa_transaction_is_a_problem_and_the_hint_ends_it(admin: Connection, xid: str) -> None:
+    """Its rows are in nobody's read view while its GTID is executed: a copy would miss them."""
+    admin.rows("CREATE TABLE pf.t (id INT PRIMARY KEY)")
+    for statement in (f"XA START {xid}", "INSERT INTO pf.t VALUES (1)", f"XA END {xid}", f"XA PREPARE {xid}"):
+        admin.rows(statement)
+    check = found(admin, "prepared_xa")
+    try:
+        assert check.status is Status.PROBLEM
+        assert check.message.startswith("1 XA transaction is prepared")
+        commit, rollback = statements(check.hint)
+        assert commit.replace("COMMIT", "ROLLBACK") == rollback
+        admin.rows(rollback)
+        assert found(admin, "prepared_xa").status is Status.OK
+    finally:
+        if admin.rows("XA RECOVER"):
+            admin.rows(f"XA ROLLBACK {xid}")
+
+
+def test_a_user_without_grants_is_told_each_grant_with_its_real_name(admin: Connection, login: Login) -> None:
+    """The hints are statements for the account that the server matched; running them makes every check pass."""
+    admin.rows("CREATE TABLE pf.t (id INT PRIMARY KEY)")
+    checks = preflight.run(login(), [T])
+    amiss = {check.name: check for check in checks if check.status is not Status.OK}
+    assert {name: check.status for name, check in amiss.items()} == {
+        "grant_replication_slave": Status.PROBLEM,
+        "grant_replication_client": Status.PROBLEM,
+        "prepared_xa": Status.UNKNOWN,
+        "binlog_filter": Status.UNKNOWN,
+        "table_readable": Status.PROBLEM,
+    }
+    assert amiss["grant_replication_slave"].hint == "GRANT REPLICATION SLAVE ON *.* TO `odd@name`@`%`;"
+    assert amiss["table_readable"].hint == "GRANT SELECT ON `pf`.`t` TO `odd@name`@`%`;"
+    for check in amiss.values():
+        admin.rows(check.hint)
+    assert {check.status for check in preflight.run(login(), [T])} == {Status.OK}
+
+
+def test_what_could_not_be_checked_does_not_stand_in_the_way(admin: Connection, login: Login) -> None:
+    """Without XA_RECOVER_ADMIN the check is unknown, says which grant it lacks, and a migration may begin."""
+    checks = preflight.run(login("REPLICATION SLAVE, REPLICATION CLIENT ON *.*"), [])
+    (check,) = [check for check in checks if check.status is not Status.OK]
+    assert (check.name, check.status) == ("prepared_xa", Status.UNKNOWN)
+    assert check.hint == "GRANT XA_RECOVER_ADMIN ON *.* TO `odd@name`@`%`;"
+    preflight.require(checks)
+
+
+def test_grants_through_an_active_role_count(admin: Connection, login: Login) -> None:
+    """The rights are tried, not read from a list: a default role's are in force, an inactive role's are not."""
+    admin.rows("CREATE TABLE pf.t (id INT PRIMARY KEY)")
+    admin.rows("DROP ROLE IF EXISTS follower")
+    admin.rows("CREATE ROLE follower")
+    try:
+        admin.rows("GRANT REPLICATION SLAVE, REPLICATION CLIENT, SELECT, XA_RECOVER_ADMIN ON *.* TO follower")
+        assert found(login("follower"), "grant_replication_slave").status is Status.PROBLEM
+        admin.rows("SET DEFAULT ROLE ALL TO `odd@name`@`%`")
+        assert {check.status for check in preflight.run(login(), [T])} == {Status.OK}
+    finally:
+        admin.rows("DROP ROLE follower")
+
+
+def test_a_grant_on_some_columns_is_not_enough(admin: Connection, login: Login) -> None:
+    """A copy reads all columns."""
+    admin.rows("CREATE TABLE pf.t (id INT PRIMARY KEY, secret INT)")
+    check = found(login("SELECT (id) ON pf.t"), "table_readable", T)
+    assert check.status is Status.PROBLEM
+    assert "may not SELECT all columns of pf.t" in check.message
+
+
+def test_a_grant_on_all_tables_hides_no_missing_one(admin: Connection, login: Login) -> None:
+    """Who may read everything is told that a table is not there; so is one in a database that is not."""
+    session = login("SELECT ON *.*")
+    checks = preflight.run(session, [T, TableId("nowhere", "t")])
+    assert [check.message for check in named(checks, "table_readable")] == [
+        "There is no table pf.t on the source.",
+        "There is no table nowhere.t on the source.",
+    ]
+
+
+def test_a_missing_table_does_not_hide_another_tables_problem(admin: Connection) -> None:
+    """Every table is looked at; each problem is one line."""
+    admin.rows("CREATE TABLE pf.a (id INT)")
+    admin.rows("CREATE TABLE pf.b (id INT)")
+    checks = preflight.run(admin, [T, TableId("pf", "a"), TableId("pf", "b")])
+    with pytest.raises(PreflightFailed) as failure:
+        preflight.require(checks)
+    assert [line.split(" ")[2] for line in failure.value.message.splitlines()[1:]] == [
+        "table_readable:",
+        "primary_key:",
+        "primary_key:",
+    ]
+    assert failure.value.message.startswith("The source is not ready, 3 checks found a problem.")
+
+
+def test_a_table_without_a_key_is_a_problem_and_the_hint_gives_it_one(admin: Connection) -> None:
+    """A unique key is not enough, though information_schema calls its columns PRI."""
+    admin.rows("CREATE TABLE pf.t (a INT NOT NULL UNIQUE)")
+    check = found(admin, "primary_key", T)
+    assert check.status is Status.PROBLEM
+    assert check.message.startswith("pf.t has no primary key")
+    (add_column,) = [statement for statement in statements(check.hint) if "my_row_id" in statement]
+    admin.rows(add_column)
+    assert found(admin, "primary_key", T).status is Status.OK
+
+
+def test_an_engine_without_transactions_is_a_problem_and_the_hint_changes_it(admin: Connection) -> None:
+    """MyISAM has no read views: a copy of it under writes is no state it ever had."""
+    admin.rows("CREATE TABLE pf.t (id INT PRIMARY KEY) ENGINE = MyISAM")
+    check = found(admin, "engine", T)
+    assert check.status is Status.PROBLEM
+    assert check.message.startswith("pf.t is in MyISAM; it must be in InnoDB")
+    for statement in statements(check.hint):
+        admin.rows(statement)
+    assert found(admin, "engine", T).status is Status.OK
+
+
+def test_a_view_is_one_problem(admin: Connection) -> None:
+    """A view has no rows in the binlog; that it also has no key needs no line of its own."""
+    admin.rows("CREATE VIEW pf.t AS SELECT 1 AS id")
+    problems = [check for check in preflight.run(admin, [T]) if check.status is Status.PROBLEM]
+    assert [check.name for check in problems] == ["engine"]
+    assert problems[0].message.startswith("pf.t is a view")
+
+
+def test_a_table_that_the_server_cannot_open_is_unknown(admin: Connection) -> None:
+    """An answer other than a refusal or an absence is passed on, not taken for either."""
+    admin.rows("CREATE TABLE pf.base (id INT PRIMARY KEY)")
+    admin.rows("CREATE VIEW pf.t AS SELECT * FROM pf.base")
+    admin.rows("DROP TABLE pf.base")
+    check = found(admin, "table_readable", T)
+    assert check.status is Status.UNKNOWN
+    assert check.message.startswith("The server did not answer about pf.t: ")
+
+
+def test_every_type_of_the_server_passes(admin: Connection) -> None:
+    """The names that information_schema gives to types are the ones the check knows."""
+    types = """
+        TINYINT BOOL SMALLINT MEDIUMINT INT BIGINT DECIMAL(9,2) FLOAT DOUBLE BIT(9)
+        DATE TIME(3) DATETIME(6) TIMESTAMP YEAR CHAR(3) NCHAR(3) VARCHAR(9) TINYTEXT TEXT MEDIUMTEXT LONGTEXT
+        BINARY(3) VARBINARY(9) TINYBLOB BLOB MEDIUMBLOB LONGBLOB ENUM('a') SET('a') JSON VECTOR VECTOR(3)
+        GEOMETRY POINT LINESTRING POLYGON MULTIPOINT MULTILINESTRING MULTIPOLYGON GEOMETRYCOLLECTION GEOMCOLLECTION
+    """
+    columns = ", ".join(f"c{i} {kind} NULL" for i, kind in enumerate(types.split()))
+    admin.rows(f"CREATE TABLE pf.t (id SERIAL, PRIMARY KEY (id), {columns})")
+    assert found(admin, "column_types", T).status is Status.OK
+
+
+def test_names_with_quotes_and_placeholders_are_quoted(admin: Connection) -> None:
+    """No name breaks a statement of ours, nor the statement in a hint."""
+    table = TableId("pf", "we`ird %s '\"; --")
+    admin.rows("CREATE TABLE pf.`we``ird %s '\"; --` (id INT PRIMARY KEY, `a%(b)s` INT) ENGINE = MyISAM")
+    check = found(admin, "engine", table)
+    assert check.hint == "ALTER TABLE `pf`.`we``ird %s '\"; --` ENGINE = InnoDB;"
+    admin.rows(check.hint)
+    assert {check.status for check in preflight.run(admin, [table])} == {Status.OK}
+
+
+def test_cascades_that_the_server_logs_pass(admin: Connection) -> None:
+    """MySQL 9.6 and newer write what foreign keys do to the binlog."""
+    admin.rows("CREATE TABLE pf.p (id INT PRIMARY KEY)")
+    admin.rows("CREATE TABLE pf.t (id INT PRIMARY KEY, p INT REFERENCES pf.p (id) ON DELETE CASCADE)")
+    assert found(admin, "foreign_keys", T).status is Status.OK
+
+
+def test_cascades_inside_the_engine_are_a_problem(odd_server: Sandbox) -> None:
+    """Rows that InnoDB changes by itself are not in the binlog: a target would keep the old ones."""
+    with opened(odd_server) as admin:
+        admin.rows("CREATE DATABASE fk")
+        admin.rows("CREATE TABLE fk.p (id INT PRIMARY KEY)")
+        for name, action in (("gone", "DELETE CASCADE"), ("empty", "UPDATE SET NULL"), ("kept", "DELETE RESTRICT")):
+            admin.rows(
+                f"CREATE TABLE fk.{name} (id INT PRIMARY KEY, p INT, CONSTRAINT fk_{name} FOREIGN KEY (p) REFERENCES fk.p (id) ON {action})"
+            )
+        tables = [TableId("fk", name) for name in ("p", "gone", "empty", "kept")]
+        problems = named(preflight.run(admin, tables), "foreign_keys")
+        assert [check.message.partition(";")[0] for check in problems] == [
+            "fk.gone is changed by its foreign keys (fk_gone)",
+            "fk.empty is changed by its foreign keys (fk_empty)",
+        ]
+        assert "DROP FOREIGN KEY `fk_gone`" in problems[0].hint
+
+        (file, start, *_) = admin.one("SHOW BINARY LOG STATUS")
+        admin.rows("INSERT INTO fk.p VALUES (1)")
+        admin.rows("INSERT INTO fk.gone VALUES (1, 1)")
+        admin.rows("DELETE FROM fk.p")
+        events = [row[2] for row in admin.rows("SHOW BINLOG EVENTS IN %s FROM %s", [file, start])]
+        assert admin.one("SELECT COUNT(*) FROM fk.gone") == (0,)
+        assert events.count("Delete_rows") == 1, "the server logs its cascades after all: the check is out of date"
+
+
+def test_a_database_that_the_binlog_leaves_out_is_a_problem(odd_server: Sandbox) -> None:
+    """The server's own filter would make every change of the table invisible."""
+    with opened(odd_server) as admin:
+        for schema in ("hidden", "shown"):
+            admin.rows(f"CREATE DATABASE {schema}")
+            admin.rows(f"CREATE TABLE {schema}.t (id INT PRIMARY KEY)")
+        check = found(admin, "binlog_filter", TableId("hidden", "t"), TableId("shown", "t"))
+        assert check.status is Status.PROBLEM
+        assert check.message.startswith("The binlog leaves out the database hidden;")
+        assert found(admin, "binlog_filter", TableId("shown", "t")).status is Status.OK
+
+
+def test_a_name_that_only_matches_without_case_is_a_problem_with_the_real_one(odd_server: Sandbox) -> None:
+    """Where the server ignores case the SELECT works, but the binlog would never show the name that was given."""
+    with opened(odd_server) as admin:
+        admin.rows("CREATE DATABASE Cased")
+        admin.rows("CREATE TABLE Cased.Orders (id INT PRIMARY KEY)")
+        check = found(admin, "table_readable", TableId("Cased", "Orders"))
+        assert check.status is Status.PROBLEM
+        assert check.hint == "Name it with --tables cased.orders"
+        assert found(admin, "table_readable", TableId("cased", "orders")).status is Status.OK
+
+
+def test_replicated_changes_left_out_of_the_binlog_are_a_problem(odd_server: Sandbox) -> None:
+    """A replica without log_replica_updates executes GTIDs that its binlog never shows."""
+    with opened(odd_server) as admin:
+        check = found(admin, "log_replica_updates")
+        assert check.status is Status.PROBLEM
+        assert check.message.startswith("log_replica_updates is OFF; it must be ON")
+
+
+def test_a_server_without_a_binlog_gets_one_sentence_for_each_problem() -> None:
+    """What depends on the binlog fails with it; the message lists all of it and the error is preflight's."""
+    with Sandbox.start("mysql", options={"log-bin": False, "gtid-mode": "OFF"}) as sandbox, opened(sandbox) as admin:
+        admin.rows("CREATE DATABASE pf")
+        admin.rows("CREATE TABLE pf.t (id INT PRIMARY KEY)")
+        checks = preflight.run(admin, [T])
+        problems = [check.name for check in checks if check.status is not Status.OK]
+        assert problems == ["log_bin", "gtid_mode", "log_replica_updates"]
+        with pytest.raises(PreflightFailed, match="log_bin is OFF; it must be ON"):
+            preflight.require(checks)
+
+
+def test_mariadb_is_one_problem(mariadb_server: Sandbox) -> None:
+    """Another kind of server is said to be one; the other checks would ask it for things it does not have."""
+    with opened(mariadb_server) as admin:
+        (check,) = preflight.run(admin, [T])
+    assert (check.name, check.status) == ("version", Status.PROBLEM)
+    assert check.message.startswith("The source is MariaDB (")
+
+
+@pytest.mark.parametrize("version", ["5.7.44-log", "8.0.13", "8.0.11-TiDB-v7.5.0"])
+def test_a_server_that_is_too_old_is_one_problem(admin: Connection, version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Full row metadata came with MySQL 8.0.14; nothing older is looked at further."""
+    monkeypatch.setattr(admin, "one", lambda sql: (version, "u@h"))
+    (check,) = preflight.run(admin, [T])
+    assert (check.name, check.status) == ("version", Status.PROBLEM)
+    assert version in check.message
+
+
+def test_a_connection_that_breaks_is_not_taken_for_an_answer(server: Sandbox, admin: Connection) -> None:
+    """Only a server that answers makes a check unknown."""
+    with opened(server) as connection:
+        ask = connection.rows
+
+        def killed_before_xa(sql: str, *args: Sequence[object]) -> list[Row]:
+            if sql.startswith("XA"):
+                admin.rows(f"KILL {connection.thread_id()}")
+            return ask(sql, *args)
+
+        connection.rows = killed_before_xa  # type: ignore[assignment,method-assign]
+        with pytest.raises(pymysql.MySQLError):
+            preflight.run(connection, [])
+
+
+def test_of_a_setting_that_the_server_lacks_nothing_is_claimed(admin: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A newer server may have no formats to choose from."""
+    rows = admin.rows
+    monkeypatch.setattr(admin, "rows", lambda sql, args=None: [row for row in rows(sql, args) if row[0] != "binlog_format"])
+    assert found(admin, "binlog_format").status is Status.UNKNOWN
+
+
+def test_a_check_is_shown_on_one_line() -> None:
+    """`cdc check` prints checks as they are: status, name, what is and what is needed, how to get there."""
+    assert str(Check("log_bin", Status.OK, "log_bin is ON.")) == "ok       log_bin: log_bin is ON."
+    assert str(Check("x", Status.PROBLEM, "It is off.", "Switch it on.")) == "problem  x: It is off. Switch it on."
+
+
+def test_one_problem_is_raised_as_it_is() -> None:
+    """The error's message and hint are the check's own."""
+    check = Check("log_bin", Status.PROBLEM, "It is off.", "Switch it on.")
+    with pytest.raises(PreflightFailed) as failure:
+        preflight.require([replace(check, status=Status.WARNING), check, replace(check, status=Status.UNKNOWN)])
+    assert (failure.value.message, failure.value.hint) == (check.message, check.hint)

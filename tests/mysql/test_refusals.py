@@ -1,0 +1,267 @@
+"""What the command refuses, on a real server: each one a sentence that says how to go on, and its exit code."""
+
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from cdc.config import SourceUrl
+from cdc.mysql.connection import connect
+from tests.fix_migration import Project
+
+ALL_GRANTS = ("SELECT ON *.*", "REPLICATION SLAVE ON *.*", "REPLICATION CLIENT ON *.*", "XA_RECOVER_ADMIN ON *.*")
+
+
+@pytest.fixture
+def simple(project: Project) -> Project:
+    project.sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)", "INSERT INTO t VALUES (1, 1)")
+    return project
+
+
+@pytest.fixture
+def alone(start_mysql, tmp_path) -> Iterator[Project]:
+    """The same on a server of its own, whose binlogs and GTIDs a test may spoil."""
+    server = start_mysql({"max-connections": 100})
+    connection = connect(SourceUrl.parse(server.url, {}))
+    connection.rows("CREATE DATABASE mine")
+    made = Project(server, "mine", tmp_path / "own-state")
+    made.sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)", "INSERT INTO t VALUES (1, 1)")
+    yield made
+    made.admin.close()
+    connection.close()
+
+
+def refusal(project: Project, url: str, expect: int, table: str = "") -> str:
+    done = project.cdc(*project.arguments("--until-caught-up", url=url, table=table))
+    assert done.returncode == expect, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("postgres://x@h/", "needs mysql:"),
+        ("mysql://h/", "names no user"),
+        ("mysql://u:hunter2@h:99999/", "port"),
+        ("nonsense", "needs mysql:"),
+    ],
+)
+def test_a_wrong_url_is_exit_code_2(project: Project, url: str, words: str):
+    """The sentence says what a URL looks like, and never shows a password."""
+    text = refusal(project, url, 2)
+    assert words in text
+    assert "mysql://user:password@host" in text
+    assert "hunter2" not in text
+
+
+def test_a_wrong_password_is_exit_code_2_and_not_shown(simple: Project):
+    """The sentence names the user, not the password."""
+    url = f"mysql://{simple.source.user}:wr0ng@{simple.source.host}:{simple.source.port}/"
+    text = refusal(simple, url, 2)
+    assert "refuses the user" in text
+    assert "wr0ng" not in text
+
+
+def test_no_server_at_the_address_is_temporary(project: Project):
+    """Exit code 75: nothing is wrong with the request, try again."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        text = refusal(project, f"mysql://u:p@127.0.0.1:{unused.getsockname()[1]}/", 75)
+    assert "No MySQL server answers" in text
+
+
+@pytest.mark.parametrize("missing", range(3))
+def test_a_missing_grant_is_exit_code_3_and_named(simple: Project, user, missing: int):
+    """Each needed grant in turn: the sentence has the GRANT statement."""
+    grants = [grant for n, grant in enumerate(ALL_GRANTS) if n != missing]
+    text = refusal(simple, user(*grants), 3)
+    assert "GRANT " + ALL_GRANTS[missing].split(" ON ")[0] in text
+
+
+def test_exactly_the_documented_grants_suffice(simple: Project, user):
+    """The user of the README can migrate."""
+    done = simple.cdc(*simple.arguments("--until-caught-up", url=user(*ALL_GRANTS)))
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_server_without_a_binlog_is_exit_code_3(start_mysql, tmp_path):
+    """The sentence says which settings are missing."""
+    server = start_mysql({"skip-log-bin": True, "gtid-mode": "OFF", "enforce-gtid-consistency": "OFF"})
+    plain = Project(server, "mysql", tmp_path)
+    text = refusal(plain, plain.url, 3, table="mysql.user")
+    assert "log_bin" in text
+    assert "gtid_mode" in text
+    plain.admin.close()
+
+
+def test_a_missing_table_is_exit_code_3(simple: Project):
+    """The sentence names it."""
+    assert f"{simple.database}.nope" in refusal(simple, simple.url, 3, table=f"{simple.database}.nope")
+
+
+def test_a_table_without_a_key_is_exit_code_3(simple: Project):
+    """The sentence has the ALTER TABLE that helps."""
+    simple.sql("CREATE TABLE keyless (a INT)")
+    text = refusal(simple, simple.url, 3, table=f"{simple.database}.keyless")
+    assert "primary key" in text
+    assert "ALTER TABLE" in text
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["ALTER TABLE t ADD COLUMN w INT", "TRUNCATE TABLE t", "DROP TABLE t", "RENAME TABLE t TO s", "ALTER TABLE t DROP COLUMN v"],
+)
+def test_a_schema_change_in_the_stream_is_exit_code_6_and_the_position_stays_before_it(simple: Project, statement: str):
+    """It stops there, and stops there again."""
+    process = simple.start()
+    simple.wait_streaming(process)
+    simple.sql("INSERT INTO t VALUES (2, 2)", statement)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 6, err
+    assert "--strategy full" in err
+
+
+def test_a_table_changed_while_stopped_is_exit_code_6(simple: Project):
+    """Rows of two definitions are never mixed."""
+    simple.migrate()
+    simple.sql("ALTER TABLE t ADD COLUMN w INT")
+    assert "--strategy full" in simple.refused(expect=6)
+    assert simple.migrate("--strategy", "full")["rows_copied"] == 1
+    simple.assert_identical()
+
+
+@pytest.mark.parametrize(
+    ("statements", "words"),
+    [
+        (["SET SESSION binlog_format = STATEMENT", "UPDATE t SET v = 5"], "binlog_format = ROW"),
+        (["XA START 'x'", "UPDATE t SET v = 5", "XA END 'x'", "XA PREPARE 'x'", "XA COMMIT 'x'"], "XA"),
+    ],
+)
+def test_what_cannot_be_decoded_stops_with_its_reason_and_is_never_skipped(simple: Project, statements: list[str], words: str):
+    """A session may choose what the global settings forbid; the stream stops before it."""
+    process = simple.start()
+    before = simple.wait_streaming(process).position.gtids
+    simple.sql(*statements)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 1, err
+    assert words in err
+    status = simple.cdc("status", f"mapstore:{simple.state}", "--json")
+    assert f'"position": "{before}"' in status.stdout
+    simple.sql("SET SESSION binlog_format = ROW")
+
+
+def test_purged_binlogs_are_exit_code_4(alone: Project):
+    """The sentence says what is gone, and that a full copy helps."""
+    alone.migrate()
+    alone.sql("INSERT INTO t VALUES (2, 2)", "FLUSH BINARY LOGS")
+    file = alone.admin.one("SHOW BINARY LOG STATUS")[0]
+    alone.sql("INSERT INTO t VALUES (3, 3)", f"PURGE BINARY LOGS TO '{file}'")
+    assert "purged" in alone.refused(expect=4)
+    assert "purged" in alone.refused("--strategy", "incremental", expect=4)
+    alone.migrate("--strategy", "full")
+    assert alone.assert_identical() == 3
+
+
+def test_another_server_behind_the_address_is_exit_code_4(simple: Project, alone: Project):
+    """A checkpoint of one server is not continued on a stranger."""
+    simple.migrate()
+    alone.state = simple.state
+    assert "another server" in alone.refused(expect=4)
+
+
+def test_a_source_that_has_never_executed_anything_can_be_followed(alone: Project):
+    """An empty position is one too: the stream begins with the first transaction."""
+    alone.sql("RESET BINARY LOGS AND GTIDS")
+    process = alone.start()
+    alone.wait_streaming(process)
+    alone.sql("INSERT INTO t VALUES (2, 2)")
+    alone.wait(process, lambda checkpoint: bool(checkpoint.position.gtids))
+    alone.end(process)
+    assert alone.assert_identical() == 2
+
+
+def test_tagged_transactions_are_followed_and_resumed_after(alone: Project):
+    """The dump is asked for after a set with tags, which the library could not name."""
+    process = alone.start()
+    alone.wait_streaming(process)
+    alone.sql("SET gtid_next = 'AUTOMATIC:tagged'", "UPDATE t SET v = 5", "INSERT INTO t VALUES (2, 2)", "SET gtid_next = 'AUTOMATIC'")
+    alone.wait(process, lambda checkpoint: ":tagged:1-2" in str(checkpoint.position.gtids))
+    alone.end(process)
+    alone.sql(
+        "SET gtid_next = 'AUTOMATIC:other'", "INSERT INTO t VALUES (3, 3)", "SET gtid_next = 'AUTOMATIC'", "DELETE FROM t WHERE id = 2"
+    )
+    assert alone.migrate()["rows_streamed"] == 2
+    assert alone.assert_identical() == 2
+
+
+def test_incremental_without_a_checkpoint_is_exit_code_2(simple: Project):
+    """It never turns into a full copy by itself."""
+    assert "no checkpoint" in simple.refused("--strategy", "incremental", expect=2)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["status", "mapstore:nowhere"], ["dump", "mapstore:nowhere", "a.b"], ["status", "sqlite:///x"], ["migrate"], ["frobnicate"],
+     ["migrate", "mysql://u@h/", "--tables", "nodot"], ["migrate", "mysql://u@h/", "postgresql://h/db", "--tables", "a.b"]],
+)  # fmt: skip
+def test_usage_errors_are_exit_code_2(project: Project, arguments: list[str]):
+    """One sentence, no traceback."""
+    done = project.cdc(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("cdc: ")
+
+
+def test_a_state_in_use_names_the_other_process(simple: Project):
+    """Two migrations never write to one folder."""
+    process = simple.start()
+    simple.wait_streaming(process)
+    assert f"process {process.pid}" in simple.refused(expect=2)
+    simple.end(process)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere; the case runs when the tests run as another user")
+def test_a_read_only_folder_is_exit_code_2(simple: Project, tmp_path):
+    """The sentence names the folder."""
+    tmp_path.chmod(0o500)
+    assert "cannot be written" in simple.refused(expect=2)
+    tmp_path.chmod(0o700)
+
+
+def test_status_and_dump_work_while_a_migration_writes(simple: Project):
+    """Both read the last checkpoint without disturbing it."""
+    process = simple.start()
+    simple.wait_streaming(process)
+    status = simple.cdc("status", f"mapstore:{simple.state}")
+    assert "streaming, 1 rows copied" in status.stdout
+    assert simple.cdc("dump", f"mapstore:{simple.state}", str(simple.table)).stdout == '{"id": 1, "v": 1}\n'
+    assert simple.cdc("dump", f"mapstore:{simple.state}", str(simple.table), "--format", "tsv").stdout == "id\tv\n1\t1\n"
+    simple.end(process)
+
+
+def test_check_passes_and_lists_every_check_by_name(simple: Project):
+    """`cdc check` prints one line a check and ends with 0."""
+    done = simple.cdc("check", simple.url, "--tables", str(simple.table))
+    assert done.returncode == 0, done.stderr
+    for name in (
+        "log_bin",
+        "binlog_format",
+        "binlog_row_image",
+        "binlog_row_metadata",
+        "gtid_mode",
+        "enforce_gtid_consistency",
+        "server_id",
+        "retention",
+        "primary_key",
+        "prepared_xa",
+    ):
+        assert name in done.stdout
+
+
+def test_the_password_may_come_from_the_environment(simple: Project):
+    """CDC_SOURCE_PASSWORD stands in for one in the URL."""
+    url = f"mysql://{simple.source.user}@{simple.source.host}:{simple.source.port}/"
+    done = simple.cdc("check", url, CDC_SOURCE_PASSWORD=simple.source.password)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,194 @@
+"""Chunks and whole tables from a real server: every row once, or a typed error; large rows, broken results, any key."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from cdc.config import SourceUrl
+from cdc.errors import CdcError, Temporary
+from cdc.gtid import GtidSet
+from cdc.model import Chunk, ChunkRequest, Table, TableId, decode_row
+from cdc.mysql import snapshot
+from cdc.mysql.connection import Connection, connect
+from cdc.mysql.schema import read_table
+from cdc.mysql.snapshot import SnapshotReader, read_all
+
+MB = 1 << 20
+
+
+class Prepared:
+    """A table on a server, and the ways to read it."""
+
+    def __init__(self, url: str, database: str, definition: str, *statements: str) -> None:
+        self.url = SourceUrl.parse(url, {})
+        self.admin: Connection = connect(self.url)
+        self.admin.select_db(database)
+        self.sql("SET SESSION cte_max_recursion_depth = 1000000", f"CREATE TABLE t ({definition})", *statements)
+        self.table: Table = read_table(self.admin, TableId(database, "t"))
+
+    def sql(self, *statements: str) -> None:
+        for statement in statements:
+            self.admin.rows(statement)
+
+    def request(self, after: bytes | None, limit: int) -> ChunkRequest:
+        return ChunkRequest(self.table, after, limit, GtidSet())
+
+    def chunks(self, reader: SnapshotReader, limit: int) -> Iterator[Chunk]:
+        """The walk of the hand-over, without a stream."""
+        after = None
+        while True:
+            chunk = reader.read(self.request(after, limit))
+            yield chunk
+            if chunk.last:
+                return
+            after = chunk.keys[-1]
+
+
+def numbers(to: int) -> str:
+    return f"WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < {to})"
+
+
+def rows_of(chunks: list[Chunk]) -> list[tuple[bytes, bytes]]:
+    return [pair for chunk in chunks for pair in zip(chunk.keys, chunk.rows, strict=True)]
+
+
+@pytest.fixture
+def wide(mysql_server, source_db) -> Prepared:
+    """40 MB in 40 rows: more than the sockets on the way hold, so the server is still sending while we read."""
+    return Prepared(
+        mysql_server.url, source_db, "id INT PRIMARY KEY, v LONGTEXT", f"INSERT INTO t {numbers(40)} SELECT n, REPEAT(n % 10, {MB}) FROM s"
+    )
+
+
+def test_chunks_give_every_row_once_in_key_order_over_one_connection(mysql_server, source_db):
+    """A key of two columns against the order of the columns; the connection is the same, and usable, after every chunk."""
+    prepared = Prepared(
+        mysql_server.url, source_db, "a INT, b VARCHAR(20), c VARCHAR(5), PRIMARY KEY (c, a)",
+        f"INSERT INTO t {numbers(1000)} SELECT n, NULL, n % 7 FROM s",
+    )  # fmt: skip
+    reader = SnapshotReader(prepared.url)
+    chunks, threads = [], set()
+    for chunk in prepared.chunks(reader, 300):
+        chunks.append(chunk)
+        threads.add(reader._connection.thread_id())
+        assert reader._connection.one("SELECT 1 + 1") == (b"2",)
+    rows = rows_of(chunks)
+    assert [len(chunk.keys) for chunk in chunks] == [300, 300, 300, 100]
+    assert len(threads) == 1
+    assert rows == list(read_all(prepared.url, prepared.table))
+    decoded = [decode_row(row) for _, row in rows]
+    assert sorted(int(a) for a, _, _ in decoded) == list(range(1, 1001))
+    assert [decode_row(key) for key, _ in rows] == [(c, a) for a, _, c in decoded]
+    assert decoded == sorted(decoded, key=lambda row: (row[2], int(row[0])))
+    reader.abandon()
+
+
+def test_an_empty_table_is_one_empty_last_chunk(mysql_server, source_db):
+    """Nothing to copy is no special case."""
+    prepared = Prepared(mysql_server.url, source_db, "id INT PRIMARY KEY")
+    (chunk,) = prepared.chunks(SnapshotReader(prepared.url), 10)
+    assert (len(chunk.keys), len(chunk.rows), chunk.last) == (0, 0, True)
+
+
+def test_a_server_without_tls_is_read_the_same_way(start_mysql):
+    """Plain sockets and TLS records come in different pieces."""
+    with connect(SourceUrl.parse((server := start_mysql({"tls-version": ""})).url, {})) as admin:
+        admin.rows("CREATE DATABASE plain")
+    prepared = Prepared(
+        server.url, "plain", "id INT PRIMARY KEY, v TEXT", f"INSERT INTO t {numbers(5000)} SELECT n, REPEAT('v', n % 3000) FROM s"
+    )
+    assert prepared.admin.one("SHOW STATUS LIKE 'Ssl_cipher'")[1] == ""
+    rows = rows_of(list(prepared.chunks(SnapshotReader(prepared.url), 2000)))
+    assert [(int(key[1:]), len(decode_row(row)[1])) for key, row in rows] == [(n, n % 3000) for n in range(1, 5001)]
+
+
+def test_rows_over_16_mb_and_over_the_server_s_packet_limit_are_read(mysql_server, source_db):
+    """A row is sent in as many packets as it takes, whatever max_allowed_packet says about statements."""
+    prepared = Prepared(mysql_server.url, source_db, "id INT PRIMARY KEY, a LONGTEXT, b LONGTEXT, c INT")
+    limit = int(prepared.admin.one("SELECT @@max_allowed_packet")[0])
+    sizes = [(17 * MB, 0), (0, 0xFFFFFF), (limit * 5 // 8, limit * 5 // 8)]
+    for n, (a, b) in enumerate(sizes):
+        prepared.sql(f"INSERT INTO t VALUES ({n}, REPEAT('a', {a}), REPEAT('b', {b}), {n})")
+    chunks = list(prepared.chunks(SnapshotReader(prepared.url), 10))
+    for n, ((key, row), (a, b)) in enumerate(zip(rows_of(chunks), sizes, strict=True)):
+        number = str(n).encode()
+        assert key == b"\1" + number
+        assert decode_row(row) == (number, b"a" * a, b"b" * b, number)
+    assert len(chunks) > 1  # together they are more than a chunk may have
+
+
+def test_a_chunk_of_large_rows_ends_at_its_byte_budget(wide, monkeypatch):
+    """The rest comes with the next chunks: every row once, no chunk far over the budget, and the next ones ask for what fits."""
+    monkeypatch.setattr(snapshot, "CHUNK_BYTES", 5 * MB)
+    reader = SnapshotReader(wide.url)
+    chunks = list(wide.chunks(reader, 1000))
+    assert [decode_row(row)[0] for _, row in rows_of(chunks)] == [str(n).encode() for n in range(1, 41)]
+    assert max(len(chunk.rows.data) for chunk in chunks) <= 8 * MB
+    assert [len(chunk.keys) for chunk in chunks[1:4]] == [4, 4, 4]
+    assert [chunk.last for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
+    assert reader.bytes_received > 40 * MB
+
+
+def test_a_row_larger_than_the_byte_budget_is_a_chunk_of_its_own(wide, monkeypatch):
+    """Progress is made whatever the budget."""
+    monkeypatch.setattr(snapshot, "CHUNK_BYTES", MB // 2)
+    chunks = list(wide.chunks(SnapshotReader(wide.url), 1000))
+    assert [decode_row(row)[0] for _, row in rows_of(chunks)] == [str(n).encode() for n in range(1, 41)]
+
+
+def test_an_error_in_the_middle_of_a_result_is_typed_and_has_the_server_s_text(wide):
+    """The server breaks off with an error packet after rows were sent; those before it came once."""
+    rows = read_all(wide.url, wide.table)
+    first = next(rows)
+    ((thread,),) = wide.admin.rows(
+        "SELECT id FROM information_schema.processlist WHERE info LIKE %s", (f"SELECT `id`%{wide.table.id.schema}%",)
+    )
+    wide.sql(f"KILL QUERY {thread}")
+    seen = [first]
+    with pytest.raises(Temporary, match="interrupted"):
+        seen.extend(rows)
+    assert 0 < len(seen) < 40
+    assert len(dict(seen)) == len(seen)
+
+
+def test_a_query_the_server_refuses_is_a_typed_error(wide):
+    """An error packet in place of the columns."""
+    wide.sql("DROP TABLE t")
+    with pytest.raises(CdcError, match="doesn't exist"):
+        SnapshotReader(wide.url).read(wide.request(None, 10))
+
+
+@pytest.mark.parametrize("after", [3_000, 10_000, MB, 20 * MB])
+def test_a_cut_connection_is_temporary_and_gives_no_part_of_a_chunk(wide, proxy, after):
+    """Wherever it is cut; a new reader gets all of it."""
+    between = proxy(wide.url.host, wide.url.port)
+    between.cut_after = iter([after])
+    through = SourceUrl(wide.url.host, between.port, wide.url.user, wide.url.password)
+    with pytest.raises(Temporary):
+        SnapshotReader(through).read(wide.request(None, 100))
+    assert between.cuts == 1
+    assert len(SnapshotReader(through).read(wide.request(None, 100)).keys) == 40
+
+
+def test_a_source_that_falls_silent_is_temporary(wide, proxy, monkeypatch):
+    """After the read timeout, in mid-result."""
+    monkeypatch.setattr(snapshot, "READ_TIMEOUT", 1.0)
+    between = proxy(wide.url.host, wide.url.port)
+    through = SourceUrl(wide.url.host, between.port, wide.url.user, wide.url.password)
+    rows = read_all(through, wide.table)
+    next(rows)
+    between.stalled = True
+    with pytest.raises(Temporary, match="timed out"):
+        list(rows)
+
+
+def test_a_result_that_is_none_is_refused(wide, monkeypatch):
+    """Bytes that are no result end in a sentence that names the source without its password."""
+    read_some = Connection.read_some
+    monkeypatch.setattr(
+        Connection, "read_some", lambda self, buffer: bytes(read_some(self, buffer)).replace(b"\1\0\0\7", b"\2\0\0\7") + b"\0" * 9
+    )
+    with pytest.raises(CdcError, match="cannot be read") as caught:
+        list(read_all(wide.url, wide.table))
+    assert wide.url.password not in str(caught.value)
+    assert not isinstance(caught.value, Temporary)

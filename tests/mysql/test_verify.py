@@ -1,0 +1,68 @@
+"""`cdc verify`: exact while the source is written to, and it finds what was spoiled."""
+
+import json
+
+import pytest
+
+from cdc import shop
+from cdc.model import TableId, encode_row
+from cdc.targets.mapstore import MapStoreTarget
+from tests.fix_migration import Project
+
+
+@pytest.fixture
+def migrated(project: Project) -> Project:
+    shop.load(project.admin, project.table, 3_000)
+    project.migrate()
+    return project
+
+
+def spoil(project: Project, change) -> None:
+    """Change the target behind the migration's back."""
+    with MapStoreTarget(project.state) as target:
+        store = target._maps[project.table]
+        change(store)
+        target._changed.add(project.table)
+        target.commit(target.load_checkpoint())
+
+
+def test_a_target_that_equals_its_source_is_identical_also_under_writes(migrated: Project):
+    """A writer changes rows, keys and all, while they are compared."""
+    with shop.Writer(migrated.source, migrated.table, per_second=80) as writer:
+        for _ in range(3):
+            done = migrated.cdc("verify", migrated.url, f"mapstore:{migrated.state}", "--json")
+            assert done.returncode == 0, done.stderr
+            assert json.loads(done.stdout)["identical"]
+    assert sum(writer.done.values()) > 0
+
+
+def test_spoiled_rows_are_found_under_writes_and_named(migrated: Project):
+    """One row changed, one missing, one too many: exit code 5 and their keys."""
+    keep = TableId(migrated.database, "t")
+    migrated.sql("DELETE FROM t WHERE id > 2990")
+    migrated.migrate()
+
+    def change(store) -> None:
+        store[encode_row([b"17"])] = store[encode_row([b"18"])]
+        del store[encode_row([b"400"])]
+        store[encode_row([b"999999"])] = b"\xfb"
+
+    spoil(migrated, change)
+    migrated.sql("UPDATE t SET note = 'changed meanwhile' WHERE id BETWEEN 1000 AND 1100", "UPDATE t SET id = 5000 WHERE id = 1")
+    done = migrated.cdc("verify", migrated.url, f"mapstore:{migrated.state}", "--tables", str(keep), "--json")
+    assert done.returncode == 5, done.stderr
+    (found,) = json.loads(done.stdout)["tables"]
+    assert (found["changed"], found["missing"], found["extra"]) == (1, 1, 1)
+    assert sorted(found["keys"]) == ["17", "400", "999999"]
+    text = migrated.cdc("verify", migrated.url, f"mapstore:{migrated.state}")
+    assert "differs: 400" in text.stdout
+    assert text.returncode == 5
+
+
+def test_a_target_that_is_still_being_copied_is_not_verified(project: Project):
+    """Rows that are yet to come are not missing."""
+    shop.load(project.admin, project.table, 3_000)
+    project.cdc(*project.arguments("--chunk-rows", "300", "--checkpoint-seconds", "0"), crash_at="after-chunk-read:5")
+    done = project.cdc("verify", project.url, f"mapstore:{project.state}")
+    assert done.returncode == 2
+    assert "not complete" in done.stderr

@@ -1,0 +1,266 @@
+"""Guards of the repository: which way imports point, that what the documents name exists, that every error is documented and tested."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+import typer.main
+
+import cdc.sandbox  # so that every error class is known
+from cdc import crash, preflight, preflight_tables
+from cdc.checks import Check
+from cdc.cli import app
+from cdc.errors import CdcError
+
+ROOT = Path(__file__).parents[1]
+LONGEST_MODULE = 450
+"""Lines. When a module grows towards it, a concept is missing."""
+
+
+@cache
+def tracked() -> list[Path]:
+    """What git knows; a folder without git is taken as it is."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
+    if listed.returncode:
+        return [path for path in ROOT.rglob("*") if path.is_file() and not {".venv", "build"} & set(path.relative_to(ROOT).parts)]
+    return [path for name in listed.stdout.decode().split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+# imports
+
+
+def modules(package: str) -> dict[str, Path]:
+    """The package's modules by their full names."""
+    found = {}
+    for path in sorted((ROOT / package).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports(path: Path) -> set[str]:
+    """The full names of our own modules that a file imports, wherever in it."""
+    known = modules("cdc") | modules("mapstore")
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert not node.level, f"{path}: relative import"
+            names |= {full if (full := f"{node.module}.{alias.name}") in known else node.module for alias in node.names}
+    return {name for name in names if name.split(".")[0] in ("cdc", "mapstore")}
+
+
+VALUES = {"cdc.model", "cdc.packed", "cdc.gtid", "cdc.errors", "cdc.config", "cdc.crash", "cdc.interfaces"}
+"""What flows between the layers: the bottom row."""
+
+MAY_IMPORT = {
+    "cdc.errors": set(),
+    "cdc.crash": set(),
+    "cdc.gtid": set(),
+    "cdc.packed": set(),
+    "cdc.metrics": set(),
+    "cdc.model": {"cdc.gtid", "cdc.packed"},
+    "cdc.config": {"cdc.errors", "cdc.model"},
+    "cdc.interfaces": {"cdc.model"},
+    "cdc.resume": VALUES,
+    "cdc.verify": VALUES,
+    "cdc.strategy": VALUES | {"cdc.resume"},
+    "cdc.handover": VALUES | {"mapstore"},
+    "cdc.migration": VALUES | {"cdc.handover", "cdc.metrics", "cdc.strategy"},
+}
+"""The core, module by module. Everything else of cdc is wiring, or has a rule of its own below."""
+
+
+@pytest.mark.parametrize("name", MAY_IMPORT)
+def test_the_core_imports_downwards_only(name: str) -> None:
+    """So that the merge and the values can be read, tested and used without a server or a target."""
+    assert imports(modules("cdc")[name]) <= MAY_IMPORT[name]
+
+
+@pytest.mark.parametrize("name", [name for name in modules("cdc") if name.startswith(("cdc.mysql.", "cdc.targets."))])
+def test_sources_and_targets_know_the_bottom_row_and_not_each_other(name: str) -> None:
+    """A target never depends on where rows come from, nor a source on where they go."""
+    package = ".".join(name.split(".")[:2]) + "."
+    own = {each for each in imports(modules("cdc")[name]) if each.startswith(package)}
+    allowed = VALUES | {"cdc.resume"} if package == "cdc.mysql." else VALUES | {"cdc.verify", "mapstore"}
+    assert imports(modules("cdc")[name]) - own <= allowed
+
+
+def test_only_the_hand_over_and_the_map_store_s_targets_use_mapstore() -> None:
+    """The map is one target and the hand-over's set of keys, not a habit."""
+    users = {name for name, path in modules("cdc").items() if any(each.split(".")[0] == "mapstore" for each in imports(path))}
+    assert users <= {"cdc.handover", "cdc.targets.mapstore", "cdc.targets.verifying"}
+
+
+def test_mapstore_stands_alone() -> None:
+    """It is useful without cdc, so it knows nothing of it; nor does its compiled part."""
+    for name, path in modules("mapstore").items():
+        assert not any(each.split(".")[0] == "cdc" for each in imports(path)), name
+    for path in [*(ROOT / "mapstore").glob("*.pyx"), *(ROOT / "mapstore").glob("*.pxi")]:
+        assert not re.search(r"^\s*(?:from|import|cimport) cdc\b", path.read_text(encoding="utf-8"), re.MULTILINE), path.name
+
+
+def test_nobody_imports_the_command_line() -> None:
+    """Except the file that makes `python -m cdc` work."""
+    users = {name for package in ("cdc", "mapstore") for name, path in modules(package).items() if "cdc.cli" in imports(path)}
+    assert users == {"cdc.__main__"}
+
+
+@pytest.mark.parametrize("name", modules("cdc"))
+def test_no_module_grows_beyond_what_is_read_at_once(name: str) -> None:
+    """Modules stay near 400 lines."""
+    assert len(modules("cdc")[name].read_text(encoding="utf-8").splitlines()) <= LONGEST_MODULE
+
+
+# errors
+
+
+def errors(base: type[CdcError] = CdcError) -> list[type[CdcError]]:
+    """Every error class of the package."""
+    assert cdc.sandbox
+    return [base, *(each for child in base.__subclasses__() if child.__module__.startswith("cdc.") for each in errors(child))]
+
+
+GENERAL = {"UnsupportedEvent", "DamagedState"}
+"""Errors of which the caller can do nothing by their code: they share that of everything else, 1."""
+
+
+def documented_codes() -> dict[int, str]:
+    """The table of exit codes in docs/operations.md: what each row says, by its number."""
+    section = text("docs/operations.md").partition("## Exit codes")[2].partition("\n## ")[0]
+    rows = {int(code): rest for code, rest in re.findall(r"^\| *(\d+) *\|(.+)$", section, re.MULTILINE)}
+    assert rows
+    return rows
+
+
+@pytest.mark.parametrize("error", errors(), ids=lambda error: error.__name__)
+def test_every_error_is_in_the_table_of_exit_codes(error: type[CdcError]) -> None:
+    """Under its own number."""
+    assert f"`{error.__name__}`" in documented_codes()[error.exit_code]
+
+
+def test_an_exit_code_belongs_to_one_kind_of_error() -> None:
+    """A script can tell apart whatever it could act upon; a subclass may keep the code of what it is a case of."""
+    own = [each for each in errors() if "exit_code" in vars(each)]
+    assert len({each.exit_code for each in own}) == len(own)
+    inherited = {each.__name__ for each in errors() if "exit_code" not in vars(each) and each.__bases__ == (CdcError,)}
+    assert inherited == GENERAL
+
+
+@pytest.mark.parametrize("error", errors(), ids=lambda error: error.__name__)
+def test_every_error_is_named_by_a_test(error: type[CdcError]) -> None:
+    """Or by its exit code, where the command is what is tested."""
+    named = re.compile(rf"\b{error.__name__}\b")
+    others = [path for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__)]
+    assert any(named.search(path.read_text(encoding="utf-8")) for path in others)
+
+
+# documents
+
+COMMANDS = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+
+
+def shell_lines(markdown: str) -> list[str]:
+    """The lines of a document's blocks of code and its `inline code`, without comments."""
+    blocks = re.findall(r"^(?: {4}|\t)(.+)$", markdown, re.MULTILINE) + re.findall(r"`([^`\n]+)`", markdown)
+    fenced = [line for block in re.findall(r"^```\w*\n(.*?)^```", markdown, re.MULTILINE | re.DOTALL) for line in block.splitlines()]
+    return [re.sub(r"\s#.*", "", line).strip() for line in [*blocks, *fenced]]
+
+
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/operations.md", "docs/handover.md", "docs/types.md", "docs/mapstore.md"]
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_commands_that_a_document_names_exist(name: str) -> None:
+    """With the options it shows them with."""
+    for line in shell_lines(text(name).partition("## What this version does not do")[0]):
+        if found := re.match(r"cdc ([a-z]+)(.*)", line):
+            assert found[1] in COMMANDS, line
+            options = {option for parameter in typer.main.get_command(app).commands[found[1]].params for option in parameter.opts}  # type: ignore[attr-defined]
+            assert set(re.findall(r"(?<=\s)--[a-z-]+", found[2])) <= options | {"--help"}, line
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_make_targets_that_a_document_names_exist(name: str) -> None:
+    """The Makefile is the one command file."""
+    targets = set(re.findall(r"^([a-z-]+):", "".join(text(name) for name in ("Makefile", "mapstore.mk", "codec.mk", "rows.mk")), re.MULTILINE))
+    named = {found[1] for line in shell_lines(text(name)) if (found := re.match(r"make ([a-z-]+)", line))}
+    assert named <= targets
+    if name == "README.md":
+        assert {"demo", "test"} <= named
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_files_that_a_document_links_to_exist(name: str) -> None:
+    """Relative to the document, as a browser follows them."""
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text(name)):
+        assert (ROOT / name).parent.joinpath(target).exists(), target
+
+
+def test_every_command_is_documented_for_operators() -> None:
+    """With its options: what the command line offers is what docs/operations.md explains."""
+    operations = text("docs/operations.md")
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        assert f"cdc {name}" in operations
+        for parameter in command.params:
+            for option in parameter.opts:
+                if option.startswith("--"):
+                    assert f"`{option}" in operations, f"{name} {option}"
+
+
+def check_names() -> set[str]:
+    """The names of preflight's checks, from its tables and from what it makes directly."""
+    names = {*preflight._CHECKS, *(setting.name for setting in preflight._SETTINGS), *(each[0] for each in preflight_tables._TABLE_CHECKS)}
+    for module in (preflight, preflight_tables):
+        source = Path(module.__file__).read_text(encoding="utf-8")
+        names |= set(re.findall(rf'\b{Check.__name__}\(\s*"(\w+)"', source)) | set(re.findall(r'\bname = "(\w+)"', source))
+    return names
+
+
+def test_every_preflight_check_is_documented() -> None:
+    """By the name that `cdc check` prints, and no other names."""
+    section = text("docs/operations.md").partition("## Preflight checks")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| `(\w+)`", section, re.MULTILINE)) == check_names()
+
+
+def test_every_crash_point_is_used_and_documented() -> None:
+    """Once in the code, once in docs/handover.md, and nowhere a name that is none."""
+    used = [name for path in modules("cdc").values() for name in re.findall(r'crash_point\("([\w-]+)"\)', path.read_text(encoding="utf-8"))]
+    assert sorted(used) == sorted(crash.POINTS)
+    section = text("docs/handover.md").partition("## Crash points")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| `([\w-]+)`", section, re.MULTILINE)) == set(crash.POINTS)
+
+
+def test_every_environment_variable_is_documented() -> None:
+    """Those that the package reads, and no others."""
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in modules("cdc").values())
+    read = set(re.findall(r'"(CDC_[A-Z_]+)"', sources)) | {"CDC_SANDBOX_MYSQL_URL", "CDC_SANDBOX_MARIADB_URL"}
+    section = text("docs/operations.md").partition("## Environment variables")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| `(CDC_[A-Z_]+)`", section, re.MULTILINE)) == read
+
+
+MACHINE = re.compile(r"(?<![\w.:/-])/(?:work|root|home|tmp|Users)/[\w.-]+")
+
+
+@pytest.mark.parametrize("path", [path for path in tracked() if path.suffix in (".md", ".toml", ".yml")], ids=lambda path: path.name)
+def test_documents_name_no_path_of_one_machine(path: Path) -> None:
+    """What is written works wherever the project is."""
+    assert not MACHINE.findall(path.read_text(encoding="utf-8"))
+
+
+def test_the_commands_start() -> None:
+    """Each with --help, in the form a person calls it."""
+    for name in sorted(COMMANDS):
+        done = subprocess.run([sys.executable, "-m", "cdc", name, "--help"], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr

@@ -1,0 +1,247 @@
+"""A migration without threads or sockets: a simulated source, its stream, a chunk on its way, the hand-over and a target.
+
+Every move is one moment of one of them, and any move that is possible may come next. `check` is the claim of docs/handover.md.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from random import Random
+
+from simulated_source import CURSORS, KEYS, TABLES, UUID, ChunkRead, SimulatedSource, Stream, Wish, key_bytes, row_bytes
+
+from cdc.handover import Handover
+from cdc.model import Batch, Delivery, Op, Position, TableId, TableProgress, TableState, decode_row, log_number
+
+A, B = (table.id for table in TABLES)
+CHUNK_ROWS = 2
+WEIGHTS = {
+    "write": 3, "show": 4, "execute": 5, "deliver": 3, "deliver_part": 4, "heartbeat": 1, "request": 3, "read_view": 6, "ask_end": 6,
+    "hand_over_chunk": 6, "rotate": 0.3, "checkpoint": 0.4, "crash": 0.1, "start_over": 6, "reconnect": 0.2,
+}  # fmt: skip
+"""The moves, and how often one is taken among those that are possible."""
+
+
+class Stale(AssertionError):
+    """The target is not what the source was at the position: what mutants are caught with, and with nothing else."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is as it should be, or not: for mutants of the algorithm."""
+
+    handover: type[Handover] = Handover
+    waits_for_visibility: bool = True
+    high: str = "end of the binlog after the read"
+    starts_in_gaps: bool = False
+    """Whether, at the start, gtid_executed may lack a transaction while it has one that comes later in the binlog."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint: position and progress, with the target's rows of the same moment."""
+
+    position: Position
+    progress: tuple[TableProgress, ...]
+    target: dict[TableId, dict[bytes, bytes]]
+    ahead: frozenset[tuple[TableId, int]]
+
+
+class SimulatedMigration:
+    """It begins from gtid_executed, with an empty target, while `writes` are under way; each comes with how far it is."""
+
+    def __init__(self, rows: dict[TableId, Iterable[int]], writes: Sequence[tuple[Sequence[Wish], int]], variant: Variant) -> None:
+        self.variant = variant
+        self.moves: Counter[str] = Counter()
+        """How often each move was made."""
+        self.situations: Counter[str] = Counter()
+        """How often each rare situation was there."""
+        self.source = SimulatedSource({name: dict.fromkeys(sorted(keys), "0") for name, keys in rows.items()})
+        for wishes, how_far in writes:
+            transaction = self.source.write(wishes)
+            if how_far > 0:
+                self.source.show(transaction)
+            if how_far > 1 and (variant.starts_in_gaps or transaction.number == self.source.executed.count() + 1):
+                self.source.execute(transaction)
+        self.saved = Saved(Position(self.source.executed), tuple(map(TableProgress, TABLES)), {A: {}, B: {}}, frozenset())
+        self._resume()
+
+    def _resume(self) -> None:
+        saved = self.saved
+        self.handover = self.variant.handover(saved.progress, saved.position, chunk_rows=CHUNK_ROWS)
+        self.stream = Stream(self.source, saved.position)
+        self.target = {name: dict(rows) for name, rows in saved.target.items()}
+        self.ahead = set(saved.ahead)
+        """The keys that an unfinished transaction has changed: they are past the position until its end."""
+        self.reading: ChunkRead | None = None
+
+    def possible(self) -> list[str]:
+        """The moves that can be made now."""
+        waiting, reading, within = self.stream.waiting, self.reading, bool(self.stream.sent)
+        conditions = {
+            "show": self.source.pending,
+            "execute": self.source.unexecuted,
+            "deliver": waiting,
+            "deliver_part": waiting,
+            "heartbeat": not within,
+            "request": reading is None and self.handover.copying,
+            "read_view": reading and reading.rows is None and (reading.visible or not self.variant.waits_for_visibility),
+            "ask_end": reading and reading.rows is not None and reading.high is None,
+            "hand_over_chunk": reading and reading.rows is not None and reading.high is not None,
+            "start_over": not self.handover.copying and not within,
+        }
+        return [move for move in WEIGHTS if conditions.get(move, True)]
+
+    def random_move(self, rng: Random) -> str:
+        """Make one move, checked; returns what it was."""
+        possible = self.possible()
+        move = rng.choices(possible, [WEIGHTS[each] for each in possible])[0]
+        wishes = [random_wish(rng) for _ in range(rng.choice([0, 1, 2, 3, 4]))] if move == "write" else []
+        which = rng.randrange(4)
+        self.make(move, which, wishes)
+        return f"{move} {wishes or which}"
+
+    def make(self, move: str, which: int = 0, wishes: Sequence[Wish] = ()) -> None:
+        """Make one possible move and check the claim; `which` chooses among those who could make it."""
+        self.moves[move] += 1
+        if move == "write":
+            self._write(wishes)
+        elif move in ("show", "execute", "deliver_part"):
+            getattr(self, f"_{move}")(which)
+        else:
+            getattr(self, f"_{move}")()
+        self.check()
+
+    # the source
+
+    def _write(self, wishes: Sequence[Wish]) -> None:
+        transaction = self.source.write(wishes)
+        self.situations["key change"] += any(wish.what == "move" for wish in wishes) and len(transaction.changes) > 1
+
+    def _show(self, which: int) -> None:
+        transaction = self.source.pending[which % len(self.source.pending)]
+        self.situations["visible out of the binlog's order"] += transaction is not self.source.pending[0]
+        self.situations["delivered before visible"] += self.stream.position.gtids.contains(UUID, transaction.number)
+        self.source.show(transaction)
+
+    def _execute(self, which: int) -> None:
+        transaction = self.source.unexecuted[which % len(self.source.unexecuted)]
+        self.situations["executed out of the binlog's order"] += transaction is not min(self.source.unexecuted, key=attrgetter("number"))
+        self.source.execute(transaction)
+
+    def _rotate(self) -> None:
+        self.source.rotate()
+        self.situations["seven digits in a binlog's name"] += log_number(self.source.end.file) > 999_999
+
+    # the stream
+
+    def _deliver(self) -> None:
+        self._take(self.stream.deliver())
+
+    def _deliver_part(self, which: int) -> None:
+        self._take(self.stream.deliver(at_most=1 + which % 2))
+        self.situations["transaction in parts"] += bool(self.stream.sent)
+
+    def _heartbeat(self) -> None:
+        self._take(self.stream.heartbeat())
+
+    def _reconnect(self) -> None:
+        """The stream breaks off and begins again after what it has delivered in whole; a chunk in flight stays."""
+        self.situations["reconnected in the middle of a transaction"] += bool(self.stream.sent)
+        self.situations["reconnected with a chunk in flight"] += self.reading is not None
+        self.stream = Stream(self.source, self.stream.position)
+
+    def _take(self, delivery: Delivery) -> None:
+        self.ahead |= {(batch.table, int(decode_row(key)[0] or b"")) for batch in delivery.batches for key in batch.keys}
+        copied = self.handover.rows_copied
+        self._apply(self.handover.on_delivery(delivery))
+        self.situations["chunk completed by the stream"] += self.handover.rows_copied > copied
+        if delivery.transactions:
+            self.ahead.clear()
+
+    def _apply(self, batches: Iterable[Batch]) -> int:
+        changes = 0
+        for batch in batches:
+            rows = self.target[batch.table]
+            for op, key, row in batch:
+                changes += 1
+                if op == Op.UPSERT:
+                    rows[key] = row
+                else:
+                    rows.pop(key, None)
+        return changes
+
+    # the chunk in flight
+
+    def _request(self) -> None:
+        if request := self.handover.request():
+            assert self.handover.request() is None, "the same chunk was asked for twice"
+            self.situations["asked within a transaction"] += bool(self.stream.sent)
+            self.reading = ChunkRead(self.source, request)
+            self.situations["waited for visibility"] += not self.reading.visible
+
+    def _read_view(self) -> None:
+        reading = self.reading
+        assert reading
+        if self.variant.high == "end of the binlog before the read" and reading.high is None:
+            reading.high = self.source.end
+            return
+        reading.read()
+        position = self.handover.position.gtids
+        delivered = {each.number for each in self.source.transactions if position.contains(UUID, each.number)}
+        visible = {each.number for each in self.source.transactions if each.visible}
+        self.situations["view ahead of the stream"] += bool(visible - delivered)
+        self.situations["view behind the stream"] += bool(delivered - visible)
+
+    def _ask_end(self) -> None:
+        assert self.reading
+        self.reading.high = self.source.executed_end() if self.variant.high == "end of gtid_executed" else self.source.end
+
+    def _hand_over_chunk(self) -> None:
+        assert self.reading
+        chunk, self.reading = self.reading.chunk, None
+        copied = self.handover.rows_copied
+        emitted = self._apply(self.handover.on_chunk(chunk))
+        progressed = self.handover.rows_copied - copied
+        self.situations["chunk had to wait for the stream"] += bool(chunk.keys) and not progressed
+        self.situations["touched rows dropped"] += emitted < progressed
+        self.situations["empty chunk"] += not chunk.keys
+
+    # checkpoints, crashes and the next copy
+
+    def _checkpoint(self) -> None:
+        target = {name: dict(rows) for name, rows in self.target.items()}
+        self.saved = Saved(self.handover.position, tuple(self.handover.progress.values()), target, frozenset(self.ahead))
+
+    def _crash(self) -> None:
+        self.situations["crash with a chunk in flight"] += self.reading is not None
+        self.situations["resumed in the middle of the copy"] += any(each.cursor for each in self.saved.progress)
+        self.situations["resumed in the middle of a transaction"] += bool(self.saved.ahead)
+        self._resume()
+
+    def _start_over(self) -> None:
+        self.saved = Saved(self.handover.position, tuple(map(TableProgress, TABLES)), {A: {}, B: {}}, frozenset())
+        self._resume()
+
+    # the claim
+
+    def check(self) -> None:
+        """Up to the cursor the target equals the source at the position; beyond it, it lacks rows at most, and has none of its own."""
+        source = self.source.state_at(self.handover.position.gtids)
+        for name, progress in self.handover.progress.items():
+            copied = KEYS[-1] if progress.state is TableState.STREAMING else CURSORS[progress.cursor] if progress.cursor else -1
+            for key in KEYS:
+                if (name, key) in self.ahead:
+                    continue
+                wanted = row_bytes(key, source[name][key]) if key in source[name] else None
+                found = self.target[name].get(key_bytes(key))
+                if found != wanted and (found is not None or key <= copied):
+                    raise Stale(f"{name} {key}: the source had {wanted!r} at the position, the target has {found!r}")
+
+
+def random_wish(rng: Random) -> Wish:
+    """Something a transaction may try."""
+    return Wish(rng.choice([A, A, A, B]), rng.choice(["put", "put", "drop", "move"]), rng.choice(KEYS), rng.choice(KEYS))

@@ -1,0 +1,272 @@
+"""A source server without a server, in which every transaction has four moments that may come in any order a real one allows.
+
+A transaction is *written* to the binlog, which gives it a file position; the stream may *deliver* it from then on; the engine makes it
+*visible* to new read views; at last its GTID is *executed*, a member of gtid_executed. Between written and visible it holds its rows'
+locks, so that transactions that pass each other there never touch the same key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import groupby
+from typing import NamedTuple
+
+from cdc.gtid import GtidSet
+from cdc.model import Batch, Chunk, ChunkRequest, Column, Delivery, LogEnd, Op, Position, Table, TableId, encode_row
+from cdc.packed import Packed
+
+UUID = "3e11fa47-71ca-11e1-9e33-c80aa9429562"
+KEYS = tuple(range(7, 13))
+"""Six keys, so that everything collides; 7, 8, 9, 10 is the source's order, not that of the bytes."""
+FIRST_FILE = 999_998
+"""The numbers of binlogs outgrow six digits, after which their names no longer sort."""
+HEADER = 10
+"""Bytes that open a binlog file, after the four at which the rotate event puts the stream."""
+
+Rows = dict[int, str]
+State = dict[TableId, Rows]
+
+
+def table(name: str) -> Table:
+    """A table with an integer key."""
+    return Table(TableId("shop", name), (Column("id", "int", "int"), Column("v", "varchar", "varchar(9)", "ascii")), (0,))
+
+
+TABLES = (table("a"), table("b"))
+
+
+@cache
+def key_bytes(key: int) -> bytes:
+    """The canonical key."""
+    return encode_row([b"%d" % key])
+
+
+@cache
+def row_bytes(key: int, value: str) -> bytes:
+    """The canonical row."""
+    return encode_row([b"%d" % key, value.encode()])
+
+
+CURSORS = {key_bytes(key): key for key in KEYS}
+
+
+class Wish(NamedTuple):
+    """What a transaction would do: put, drop or move (to `other`) the row with a key."""
+
+    table: TableId
+    what: str
+    key: int
+    other: int
+
+
+@dataclass(frozen=True)
+class Change:
+    """One row's change: a value of None deletes."""
+
+    table: TableId
+    key: int
+    value: str | None
+
+
+@dataclass(eq=False)
+class Transaction:
+    """What one transaction did, where the binlog has it, and how far it is."""
+
+    number: int
+    changes: tuple[Change, ...]
+    end: LogEnd
+    visible: bool = False
+    executed: bool = False
+
+    @property
+    def keys(self) -> set[tuple[TableId, int]]:
+        """What it locks until it is visible."""
+        return {(change.table, change.key) for change in self.changes}
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """A new binlog file begins."""
+
+    end: LogEnd
+
+
+def applied(state: State, changes: Collection[Change]) -> State:
+    """The state after these changes, as a copy."""
+    after = {name: dict(rows) for name, rows in state.items()}
+    for change in changes:
+        if change.value is None:
+            after[change.table].pop(change.key, None)
+        else:
+            after[change.table][change.key] = change.value
+    return after
+
+
+def log_file(number: int) -> str:
+    """A binlog's name."""
+    return f"binlog.{number:06d}"
+
+
+class SimulatedSource:
+    """The server: its binlog, its visible rows, its gtid_executed."""
+
+    def __init__(self, rows: State) -> None:
+        self.initial = self.view = applied(rows, ())
+        self.log: list[Transaction | Rotation] = []
+        self.transactions: list[Transaction] = []
+        """All of them, in the binlog's order."""
+        self.pending: list[Transaction] = []
+        """Those that are written and not yet visible."""
+        self.unexecuted: list[Transaction] = []
+        """Those that are visible and not yet in gtid_executed."""
+        self.end = LogEnd(log_file(FIRST_FILE), HEADER)
+        self.executed = GtidSet()
+        self._known = self.executed, self.initial
+
+    def write(self, wishes: Sequence[Wish]) -> Transaction:
+        """Run a transaction and write it to the binlog: what it wishes to do, as far as rows and locks let it."""
+        number = len(self.transactions) + 1
+        locked = set().union(*(each.keys for each in self.pending))
+        state, changes = self.view, []
+        for i, wish in enumerate(wishes):
+            name, what, key, other = wish
+            if (name, key) in locked or (what == "move" and (name, other) in locked):
+                continue
+            done = list(_changes(state[name], wish, f"{number}.{i}"))
+            changes += done
+            state = applied(state, done)
+        self.end = LogEnd(self.end.file, self.end.offset + 10)
+        transaction = Transaction(number, tuple(changes), self.end)
+        for each in (self.log, self.transactions, self.pending):
+            each.append(transaction)
+        return transaction
+
+    def rotate(self) -> None:
+        """Go on in a new file."""
+        self.end = LogEnd(log_file(int(self.end.file.rpartition(".")[2]) + 1), HEADER)
+        self.log.append(Rotation(self.end))
+
+    def show(self, transaction: Transaction) -> None:
+        """The engine commits: new read views contain it."""
+        transaction.visible = True
+        self.pending.remove(transaction)
+        self.unexecuted.append(transaction)
+        self.view = applied(self.view, transaction.changes)
+
+    def execute(self, transaction: Transaction) -> None:
+        """Its GTID enters gtid_executed."""
+        transaction.executed = True
+        self.unexecuted.remove(transaction)
+        self.executed = self.executed.add(UUID, transaction.number)
+
+    def state_at(self, gtids: GtidSet) -> State:
+        """The rows as of these transactions and no others."""
+        if gtids is not self._known[0]:
+            contained = [each for each in self.transactions if gtids.contains(UUID, each.number)]
+            self._known = gtids, applied(self.initial, [change for each in contained for change in each.changes])
+        return self._known[1]
+
+    def executed_end(self) -> LogEnd:
+        """Where gtid_executed ends in the binlog: the end of the last transaction that is in it."""
+        return max((each.end for each in self.transactions if each.executed), default=LogEnd(log_file(FIRST_FILE), HEADER))
+
+
+def _changes(rows: Rows, wish: Wish, value: str) -> Iterator[Change]:
+    name, what, key, other = wish
+    if what == "put":
+        yield Change(name, key, value)
+    elif what == "drop" and key in rows:
+        yield Change(name, key, None)
+    elif what == "move" and key in rows and other not in rows:
+        yield Change(name, key, None)
+        yield Change(name, other, value)
+
+
+@dataclass
+class Stream:
+    """A dump of the binlog from a position on: it leaves out what `position` contains and delivers the rest in order."""
+
+    source: SimulatedSource
+    position: Position
+    at: int = 0
+    """The next entry of the binlog."""
+    sent: int = 0
+    """How many changes of it were delivered in parts."""
+
+    def _next(self) -> Transaction | Rotation | None:
+        while self.at < len(self.source.log):
+            entry = self.source.log[self.at]
+            if isinstance(entry, Rotation) or not self.position.gtids.contains(UUID, entry.number):
+                return entry
+            self.at += 1
+        return None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is anything to deliver."""
+        return self._next() is not None
+
+    def deliver(self, *, at_most: int | None = None) -> Delivery:
+        """The next event; a transaction whole, or `at_most` its next few changes with the rest to come."""
+        entry = self._next()
+        assert entry is not None
+        if isinstance(entry, Rotation):
+            self.at += 1
+            self.position = Position(self.position.gtids, entry.end.file, 4)
+            return Delivery(position=self.position)
+        left = entry.changes[self.sent :]
+        if at_most is not None and at_most < len(left):
+            self.sent += at_most
+            return Delivery(_batches(left[:at_most]))
+        self.at += 1
+        self.sent = 0
+        self.position = Position(self.position.gtids.add(UUID, entry.number), *entry.end)
+        return Delivery(_batches(left), self.position, 1)
+
+    def heartbeat(self) -> Delivery:
+        """The source tells how far the stream is in its binlog; never in the middle of a transaction."""
+        self._next()
+        end = self.source.log[self.at - 1].end if self.at else LogEnd(log_file(FIRST_FILE), HEADER)
+        self.position = Position(self.position.gtids, *end)
+        return Delivery(position=self.position)
+
+
+def _batches(changes: Collection[Change]) -> tuple[Batch, ...]:
+    batches = []
+    for name, run in groupby(changes, key=lambda change: change.table):
+        these = list(run)
+        ops = bytes(Op.DELETE if each.value is None else Op.UPSERT for each in these)
+        rows = [b"" if each.value is None else row_bytes(each.key, each.value) for each in these]
+        batches.append(Batch(name, ops, Packed.of(key_bytes(each.key) for each in these), Packed.of(rows)))
+    return tuple(batches)
+
+
+@dataclass
+class ChunkRead:
+    """A chunk on its way: waiting for visibility, then the read of the view, then the question where the binlog ends."""
+
+    source: SimulatedSource
+    request: ChunkRequest
+    rows: Rows | None = None
+    high: LogEnd | None = None
+
+    @property
+    def visible(self) -> bool:
+        """What WAIT_FOR_EXECUTED_GTID_SET waits for."""
+        return self.request.seen <= self.source.executed
+
+    def read(self) -> None:
+        """Read the rows after the cursor, in the source's order, in a view of this moment."""
+        after = CURSORS[self.request.after] if self.request.after is not None else -1
+        rows = sorted((key, value) for key, value in self.source.view[self.request.table.id].items() if key > after)
+        self.rows = dict(rows[: self.request.limit])
+
+    @property
+    def chunk(self) -> Chunk:
+        """The finished chunk."""
+        assert self.rows is not None
+        assert self.high is not None
+        keys, rows = map(key_bytes, self.rows), (row_bytes(key, value) for key, value in self.rows.items())
+        return Chunk(self.request, Packed.of(keys), Packed.of(rows), self.high)

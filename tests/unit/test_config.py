@@ -1,0 +1,169 @@
+"""What the user typed: read as meant, or refused with a sentence that never shows a password."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cdc.config import DEFAULT_TARGET, Config, SourceUrl, parse_mapstore_url, parse_table
+from cdc.errors import ConfigError
+from cdc.model import TableId
+
+SECRET = "hunter2"
+ENVIRONMENT = {"CDC_SOURCE_PASSWORD": "from-environment"}
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("mysql://cdc:hunter2@db.example:3307/", SourceUrl("db.example", 3307, "cdc", SECRET)),
+        ("mysql://cdc:hunter2@db.example", SourceUrl("db.example", 3306, "cdc", SECRET)),
+        ("mysql://cdc:hunter2@db.example:/", SourceUrl("db.example", 3306, "cdc", SECRET)),
+        ("MYSQL://cdc:hunter2@127.0.0.1:65535/", SourceUrl("127.0.0.1", 65535, "cdc", SECRET)),
+        ("mysql://cdc:hunter2@[::1]:3306/", SourceUrl("::1", 3306, "cdc", SECRET)),
+        ("mysql://c%40c:p%2F%3A%40%23%3F%25@h/", SourceUrl("h", 3306, "c@c", "p/:@#?%")),
+        ("mysql://cdc:at@sign@h/", SourceUrl("h", 3306, "cdc", "at@sign")),
+        ("mysql://cdc@h/", SourceUrl("h", 3306, "cdc", "from-environment")),
+        ("mysql://cdc:@h/", SourceUrl("h", 3306, "cdc", "")),
+    ],
+)
+def test_a_source_url_is_read_in_its_parts(url: str, expected: SourceUrl) -> None:
+    """Percent signs are decoded, the port has its default, and a URL without password takes the environment's."""
+    assert SourceUrl.parse(url, ENVIRONMENT) == expected
+
+
+def test_no_password_anywhere_is_an_empty_one() -> None:
+    """Accounts without a password exist; whether it is right is for the server to say."""
+    assert SourceUrl.parse("mysql://cdc@h/", {}).password == ""
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("", "starts with no scheme"),
+        ("db.example", "starts with no scheme"),
+        ("cdc:hunter2@h", "starts with cdc:, it needs mysql:"),
+        ("postgresql://cdc:hunter2@h/", "starts with postgresql:, it needs mysql:"),
+        ("mysql:cdc:hunter2@h", "names no host"),
+        ("mysql://cdc:hunter2@/", "names no host"),
+        ("mysql://h/", "names no user"),
+        ("mysql://:hunter2@h/", "names no user"),
+        ("mysql://cdc:hunter2@h/shop", "goes on after the port"),
+        ("mysql://cdc:hunter2@h/?ssl=1", "goes on after the port"),
+        ("mysql://cdc:hunter2@h/#x", "goes on after the port"),
+        ("mysql://cdc:hunter2@h:sql/", "port is not a number"),
+        ("mysql://cdc:hunter2@h:65536/", "port is not a number"),
+        ("mysql://cdc:hunter2@h:-1/", "port is not a number"),
+    ],
+)
+def test_a_wrong_source_url_is_refused_with_what_is_wrong(url: str, words: str) -> None:
+    """The message names the part that is wrong, the hint shows a right one, and neither shows the password."""
+    with pytest.raises(ConfigError, match=words) as error:
+        SourceUrl.parse(url, {})
+    assert "mysql://user:password@host:3306/" in error.value.hint
+    assert SECRET not in "".join(traceback.format_exception(error.value))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        # a password that should have been written with percent signs makes something else of the URL
+        f"mysql://cdc:{SECRET}/@h/",
+        f"mysql://cdc:{SECRET}#@h/",
+        f"mysql://cdc:{SECRET}?@h/",
+        f"mysql://cdc:{SECRET}[@h/",
+        f"mysql://cdc:{SECRET}℀@h/",
+        "mysql://cdc:hunter2@h:0/",
+        "mysql://cdc:hunter2@[::1/",
+    ],
+)
+def test_a_source_url_that_cannot_be_split_is_refused_without_its_password(url: str) -> None:
+    """Python's own errors quote the URL: neither the message nor the traceback may pass that on."""
+    with pytest.raises(ConfigError) as error:
+        SourceUrl.parse(url, {})
+    assert SECRET not in "".join(traceback.format_exception(error.value))
+
+
+def test_the_password_is_in_no_text_made_of_a_configuration() -> None:
+    """repr(), str() and the redacted URL leave it out, also where the URL is part of something larger."""
+    url = SourceUrl.parse(f"mysql://cdc:{SECRET}@h:3307/", {})
+    config = Config(url, Path("state"), (TableId("shop", "orders"),))
+    for text in (repr(url), str(url), f"{url!r}", url.redacted, repr(config), str(config)):
+        assert SECRET not in text
+    assert url.redacted == "mysql://cdc@h:3307/"
+
+
+def test_an_ipv6_address_keeps_its_brackets_when_shown() -> None:
+    """The redacted URL can be read back."""
+    url = SourceUrl.parse("mysql://cdc@[fe80::1]:3307/", {})
+    assert url.redacted == "mysql://cdc@[fe80::1]:3307/"
+    assert SourceUrl.parse(url.redacted, {}) == url
+
+
+@given(st.text(st.characters(codec="ascii", exclude_characters="\t\r\n"), max_size=12))
+def test_any_password_survives_quoting(password: str) -> None:
+    """A percent-encoded password is read as it was, whatever it holds."""
+    quoted = "".join(f"%{byte:02x}" for byte in password.encode())
+    assert SourceUrl.parse(f"mysql://cdc:{quoted}@h/", ENVIRONMENT).password == password
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("mapstore:./cdc-state", Path("cdc-state")),
+        ("mapstore:/var/lib/cdc", Path("/var/lib/cdc")),
+        ("mapstore:~/cdc", Path.home() / "cdc"),
+        ("mapstore:with:colon", Path("with:colon")),
+        (DEFAULT_TARGET, Path("cdc-state")),
+    ],
+)
+def test_a_mapstore_url_is_a_folder(url: str, path: Path) -> None:
+    """What follows the scheme is the path, relative ones and the home folder included."""
+    assert parse_mapstore_url(url) == path
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("", "starts with no scheme"),
+        ("./cdc-state", "starts with no scheme"),
+        ("sqlite:///file", "starts with sqlite:"),
+        (f"postgresql://cdc:{SECRET}@h/db", "starts with postgresql:"),
+        (f"mysql://cdc:{SECRET}@h/", "starts with mysql:"),
+        ("mapstore:", "names no folder"),
+    ],
+)
+def test_another_target_is_refused_without_its_password(url: str, words: str) -> None:
+    """Targets that this version lacks are named as such, and the hint shows the one it has."""
+    with pytest.raises(ConfigError, match=words) as error:
+        parse_mapstore_url(url)
+    assert "mapstore:./cdc-state" in error.value.hint
+    assert SECRET not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [
+        ("shop.orders", TableId("shop", "orders")),
+        ("`shop.eu`.orders", TableId("shop.eu", "orders")),
+        ("shop.`orders.2024`", TableId("shop", "orders.2024")),
+        ("`a`.`b`", TableId("a", "b")),
+        ("my shop.größe", TableId("my shop", "größe")),
+    ],
+)
+def test_a_table_is_named_by_schema_and_table(name: str, table: TableId) -> None:
+    """A name with a dot goes in backquotes; all other characters stand for themselves."""
+    assert parse_table(name) == table
+
+
+@pytest.mark.parametrize("name", ["", "orders", "shop.", ".orders", "a.b.c", "shop.`orders", "``.orders", "a.b`c"])
+def test_what_is_no_full_name_of_a_table_is_refused(name: str) -> None:
+    """The message quotes what was given, the hint shows the form."""
+    with pytest.raises(ConfigError, match="is not a table's full name") as error:
+        parse_table(name)
+    assert repr(name) in error.value.message
+    assert "DB.TABLE" in error.value.hint

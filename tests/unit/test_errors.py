@@ -1,0 +1,136 @@
+"""Errors where no server is needed: what the driver says becomes one of ours, and damaged state is told apart from none."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from pathlib import Path
+
+import pymysql
+import pytest
+from simulated_source import TABLES, UUID, key_bytes, row_bytes
+
+from cdc import api, cli
+from cdc.config import SourceUrl
+from cdc.errors import CdcError, ConfigError, DamagedState, PreflightFailed, Temporary
+from cdc.gtid import GtidSet
+from cdc.model import Batch, Checkpoint, Op, Position, TableProgress
+from cdc.mysql.connection import explain, explained
+from cdc.mysql.patience import Patience
+from cdc.packed import Packed
+from cdc.targets.mapstore import MapStoreTarget, read_state
+from cdc.verify import Differences
+
+URL = SourceUrl("db.example", 3306, "cdc", "hunter2")
+TABLE = TABLES[0]
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "words"),
+    [
+        (pymysql.OperationalError(1045, "Access denied"), ConfigError, "refuses the user 'cdc'"),
+        (pymysql.OperationalError(1044, "Access denied to database"), PreflightFailed, "lacks a grant"),
+        (pymysql.OperationalError(1142, "SELECT command denied"), PreflightFailed, "lacks a grant"),
+        (pymysql.OperationalError(1227, "need REPLICATION CLIENT"), PreflightFailed, "need REPLICATION CLIENT"),
+        (pymysql.OperationalError(2003, "Can't connect"), Temporary, "No MySQL server answers"),
+        (pymysql.OperationalError(2006, "gone away"), Temporary, "was lost"),
+        (pymysql.OperationalError(2013, "Lost connection"), Temporary, "was lost"),
+        (pymysql.OperationalError(1053, "Server shutdown in progress"), Temporary, "was lost"),
+        (pymysql.ProgrammingError(1064, "syntax"), CdcError, "answered with error 1064: syntax"),
+        (pymysql.InterfaceError("no code"), CdcError, "no code"),
+    ],
+)
+def test_the_driver_s_error_becomes_what_the_caller_can_do(error: pymysql.MySQLError, expected: type[CdcError], words: str) -> None:
+    """One class each, a sentence with the server's own words, and never the password."""
+    found = explain(error, URL)
+    assert type(found) is expected
+    assert words in str(found)
+    assert "hunter2" not in str(found)
+
+
+def test_a_broken_socket_is_temporary_and_ours_pass_through() -> None:
+    """The operating system's errors are the network's; an error of ours is not explained twice."""
+    with pytest.raises(Temporary, match="broke"), explained(URL):
+        raise ConnectionResetError("reset by peer")
+    with pytest.raises(ConfigError, match="as it is"), explained(URL):
+        raise ConfigError("as it is")
+
+
+def test_patience_ends_with_the_error_that_it_was_tried_with() -> None:
+    """When the time is over, and at once when nobody waits any more."""
+    away = Temporary("away")
+    with pytest.raises(Temporary) as found:
+        Patience(threading.Event(), -1.0).wait(away)
+    assert found.value is away
+    closing = threading.Event()
+    closing.set()
+    with pytest.raises(Temporary):
+        Patience(closing, None).wait(away)
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """A state folder with one table of one row."""
+    with MapStoreTarget(tmp_path) as target:
+        target.apply(Batch(TABLE.id, bytes((Op.UPSERT,)), Packed.of([key_bytes(7)]), Packed.of([row_bytes(7, "v")])))
+        target.commit(Checkpoint(UUID, Position(GtidSet.parse(f"{UUID}:1-5"), "binlog.000001", 9), (TableProgress(TABLE),), 1.0))
+    return tmp_path
+
+
+def test_a_checkpoint_is_read_back_as_it_was_committed(state: Path) -> None:
+    """Position, progress and rows, by the one who goes on and by the one who only looks."""
+    with MapStoreTarget(state) as target:
+        checkpoint = target.load_checkpoint()
+        assert checkpoint
+        assert checkpoint.position == Position(GtidSet.parse(f"{UUID}:1-5"), "binlog.000001", 9)
+        assert checkpoint.tables == (TableProgress(TABLE),)
+        assert dict(target.rows(TABLE.id)) == {key_bytes(7): row_bytes(7, "v")}
+        seen, maps = read_state(state, rows_of=[TABLE.id])
+    assert seen == checkpoint
+    assert dict(maps[TABLE.id].items()) == {key_bytes(7): row_bytes(7, "v")}
+
+
+def test_a_damaged_image_is_damaged_state(state: Path) -> None:
+    """Cut, and with one bit turned; neither is half used."""
+    (image,) = state.glob("*.map")
+    whole = image.read_bytes()
+    for broken in (whole[:-1], bytes((*whole[:-9], whole[-9] ^ 1, *whole[-8:]))):
+        image.write_bytes(broken)
+        with pytest.raises(DamagedState, match=r"cannot be used.*--strategy full"):
+            MapStoreTarget(state)
+    image.write_bytes(whole)
+    MapStoreTarget(state).close()
+
+
+def test_a_damaged_checkpoint_is_damaged_state(state: Path) -> None:
+    """And not the lack of one, after which a full copy would start by itself."""
+    (state / "checkpoint.sqlite").write_bytes(b"not a database, but long enough to be read as a header of one" * 9)
+    with pytest.raises(DamagedState, match="cannot be read"):
+        read_state(state)
+
+
+def test_a_second_writer_is_told_who_the_first_is(state: Path) -> None:
+    """One folder, one process."""
+    with MapStoreTarget(state), pytest.raises(ConfigError, match=r"in use by the process \d+"):
+        MapStoreTarget(state)
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_differences_are_exit_code_5_with_the_keys(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, as_json: bool
+) -> None:
+    """DifferencesFound comes after the result was printed."""
+    found = Differences(TABLE.id, 9, 1, 0, 2, (key_bytes(7),))
+    monkeypatch.setattr(api, "verify", lambda *_: [found])
+    monkeypatch.setattr(sys, "argv", ["cdc", "verify", "mysql://u@h/", "mapstore:x", *(["--json"] if as_json else [])])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 5
+    out, err = capsys.readouterr()
+    assert "differ" in err
+    if as_json:
+        figures = {"identical": False, "rows": 9, "missing": 1, "extra": 0, "changed": 2, "keys": ["7"], "table": "shop.a"}
+        assert json.loads(out) == {"identical": False, "tables": [figures]}
+    else:
+        assert out == f"{found}\n  differs: 7\n"

@@ -1,0 +1,56 @@
+"""Lag percentiles against a sorted list."""
+
+from __future__ import annotations
+
+import math
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from cdc.metrics import LagHistogram
+
+seconds = st.lists(st.floats(1e-4, 1e5), min_size=1, max_size=200)
+
+
+@given(seconds, st.floats(0.001, 1.0))
+@example([0.001] * 99 + [5.0], 0.99)
+@example([0.001] * 99 + [5.0], 0.995)
+def test_a_percentile_is_within_two_percent_of_the_sorted_list_s(lags: list[float], share: float) -> None:
+    """Never below it, at most 2 % above it, whatever the spread."""
+    histogram = LagHistogram()
+    for lag in lags:
+        histogram.add(lag)
+    exact = sorted(lags)[math.ceil(share * len(lags) - 1e-9) - 1]
+    assert exact * 0.999999 <= histogram.percentile(share) <= exact * 1.020001
+
+
+@given(seconds)
+def test_the_maximum_is_exact_and_nothing_passes_it(lags: list[float]) -> None:
+    """The largest bucket's border may lie above the largest lag."""
+    histogram = LagHistogram()
+    for lag in lags:
+        histogram.add(lag)
+    figures = histogram.as_milliseconds()
+    assert figures["max"] == round(1000 * max(lags), 1)
+    assert figures["p50"] <= figures["p99"] <= figures["max"]
+
+
+def test_no_transaction_has_no_lag() -> None:
+    """Zeros rather than nothing, so that a report always has its figures."""
+    assert LagHistogram().as_milliseconds() == {"p50": 0.0, "p99": 0.0, "max": 0.0}
+
+
+def test_clocks_that_disagree_give_no_negative_lag() -> None:
+    """A commit that seems to lie in the future was applied at once."""
+    histogram = LagHistogram()
+    for lag in (-3.0, 0.0, 1e-9):
+        histogram.add(lag)
+    assert histogram.as_milliseconds() == {"p50": 0.0, "p99": 0.0, "max": 0.0}
+
+
+def test_memory_does_not_grow_with_the_transactions() -> None:
+    """A million lags between a tenth of a millisecond and a day share about a thousand buckets."""
+    histogram = LagHistogram()
+    for i in range(10_000):
+        histogram.add(1e-4 * (86_400 / 1e-4) ** (i / 9_999))
+    assert len(histogram._counts) < 1_100

@@ -1,0 +1,133 @@
+"""Canonical rows, positions and packed strings: what every layer takes for granted."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cdc.gtid import GtidSet
+from cdc.model import Batch, Column, LogEnd, Op, Position, Table, TableId, decode_row, encode_row, log_number
+from cdc.packed import Packed
+
+values = st.lists(st.one_of(st.none(), st.binary(max_size=300)), max_size=8)
+
+
+@given(values)
+def test_a_row_is_decoded_to_what_was_encoded(row: list[bytes | None]) -> None:
+    """NULL, empty and long values, in any number of columns."""
+    assert decode_row(encode_row(row)) == tuple(row)
+
+
+@pytest.mark.parametrize(
+    ("size", "head"),
+    [
+        (0, b"\x00"),
+        (250, b"\xfa"),
+        (251, b"\xfc\xfb\x00"),
+        (65_535, b"\xfc\xff\xff"),
+        (65_536, b"\xfd\x00\x00\x01"),
+        (16_777_215, b"\xfd\xff\xff\xff"),
+        (16_777_216, b"\xfe\x00\x00\x00\x01\x00\x00\x00\x00"),
+    ],
+)
+def test_a_value_s_length_takes_one_three_four_or_nine_bytes(size: int, head: bytes) -> None:
+    """On both sides of each border of the protocol's length-encoded strings, with a neighbour that must stay where it is."""
+    row = encode_row([b"x" * size, None, b"end"])
+    assert row.startswith(head)
+    assert len(row) == len(head) + size + 5
+    assert decode_row(row) == (b"x" * size, None, b"end")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [b"\x02a", b"\xfc", b"\xfc\x01", b"\xfc\x02\x00a", b"\xfd\x01\x00", b"\xfe\x01\x00\x00\x00\x00\x00\x00", b"\xff", b"\x01a\xff",
+     b"\xfe" + b"\xff" * 8],
+)  # fmt: skip
+def test_bytes_that_are_no_row_are_refused(row: bytes) -> None:
+    """A length that is cut, or that passes the end, or the protocol's mark of an error."""
+    with pytest.raises(ValueError, match="not a canonical row"):
+        decode_row(row)
+
+
+@given(st.binary(max_size=40))
+def test_any_bytes_are_a_row_or_refused(row: bytes) -> None:
+    """Nothing else ever comes of them; what is taken for a row has no more bytes than the row."""
+    try:
+        decoded = decode_row(row)
+    except ValueError:
+        return
+    assert sum(1 if value is None else 1 + len(value) for value in decoded) <= len(row)
+
+
+@given(values.filter(bool), st.integers(0, 400))
+def test_a_row_cut_anywhere_is_never_taken_for_the_whole(row: list[bytes | None], at: int) -> None:
+    """It is refused, or is visibly shorter where the cut falls between two columns."""
+    encoded = encode_row(row)
+    cut = encoded[: at % len(encoded)]
+    with suppress(ValueError):
+        assert len(decode_row(cut)) < len(row)
+
+
+@pytest.mark.parametrize(
+    ("position", "end", "reached"),
+    [
+        (("binlog.000001", 500), ("binlog.000001", 500), True),
+        (("binlog.000001", 499), ("binlog.000001", 500), False),
+        (("binlog.000002", 4), ("binlog.000001", 500), True),
+        (("binlog.000001", 9_999), ("binlog.000002", 4), False),
+        (("binlog.999999", 9_999), ("binlog.1000000", 4), False),
+        (("binlog.1000000", 4), ("binlog.999999", 9_999), True),
+        (("db-1.example-bin.000010", 4), ("db-1.example-bin.000009", 5), True),
+        ((None, 0), ("binlog.000001", 4), False),
+    ],
+)
+def test_a_position_reaches_an_end_by_the_number_of_the_file_then_the_offset(
+    position: tuple[str | None, int], end: tuple[str, int], reached: bool
+) -> None:
+    """Also where the numbers outgrow six digits; a position that does not know its file has reached nothing."""
+    assert Position(GtidSet(), *position).reached(LogEnd(*end)) is reached
+
+
+def test_the_number_of_a_binlog_is_what_follows_the_last_dot() -> None:
+    """A server's base name may hold dots and digits."""
+    assert log_number("db.7.000042") == 42
+
+
+@given(st.lists(st.binary(max_size=9), max_size=9), st.slices(9))
+def test_packed_strings_are_a_sequence(strings: list[bytes], part: slice) -> None:
+    """Length, iteration, indexes from both ends, slices and equality as a list's."""
+    packed = Packed.of(strings)
+    assert len(packed) == len(strings)
+    assert list(packed) == strings
+    assert [packed[i] for i in range(-len(strings), len(strings))] == strings * 2
+    assert list(packed[part]) == strings[part]
+    assert packed == Packed.of(strings)
+    assert (packed == Packed.of([*strings, b"more"])) is False
+    with pytest.raises(IndexError):
+        packed[len(strings)]
+
+
+def test_a_batch_is_its_changes_in_order() -> None:
+    """A delete has no row."""
+    batch = Batch(TableId("s", "t"), bytes((Op.UPSERT, Op.DELETE)), Packed.of([b"k1", b"k2"]), Packed.of([b"row", b""]))
+    assert list(batch) == [(Op.UPSERT, b"k1", b"row"), (Op.DELETE, b"k2", b"")]
+    assert len(batch) == 2
+
+
+def test_a_table_s_fingerprint_changes_with_whatever_changes_its_rows() -> None:
+    """Columns, their types and order, and the key; a name elsewhere is the same table."""
+    a, b = Column("a", "int", "int"), Column("b", "varchar", "varchar(9)", "latin1")
+    table = Table(TableId("s", "t"), (a, b), (0,))
+    others = [
+        Table(table.id, (b, a), (0,)),
+        Table(table.id, (a,), (0,)),
+        Table(table.id, (a, b), (0, 1)),
+        Table(table.id, (a, Column("b", "varchar", "varchar(9)", "utf8mb4")), (0,)),
+        Table(table.id, (Column("a", "int", "int unsigned"), b), (0,)),
+    ]
+    assert len({table.fingerprint, *(other.fingerprint for other in others)}) == 1 + len(others)
+    assert Table(TableId("s", "renamed"), (a, b), (0,)).fingerprint == table.fingerprint
+    assert Table(table.id, (a, b), (1, 0)).key_columns == (b, a)

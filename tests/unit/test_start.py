@@ -1,0 +1,86 @@
+"""Where a run begins, from a checkpoint and what the source says of itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from simulated_source import TABLES, UUID
+
+from cdc import api
+from cdc.config import Config, SourceUrl, Strategy
+from cdc.errors import PositionLost, SchemaChanged
+from cdc.gtid import GtidSet
+from cdc.model import Checkpoint, Column, Position, Table, TableProgress, TableState
+
+OTHER_UUID = UUID.replace("3", "4", 1)
+HERE = Position(GtidSet.parse(f"{UUID}:1-5"), "binlog.000900", 1_000)
+
+
+class Source:
+    """What `_begin` asks a source."""
+
+    def __init__(
+        self, *, server_uuid: str = UUID, executed: str = f"{UUID}:1-7", purged: str = "", tables: tuple[Table, ...] = TABLES
+    ) -> None:
+        self.server_uuid = server_uuid
+        self._gtids = GtidSet.parse(executed), GtidSet.parse(purged)
+        self._tables = {table.id: table for table in tables}
+
+    def gtids(self) -> tuple[GtidSet, GtidSet]:
+        return self._gtids
+
+    def tables(self, names: Any) -> list[Table]:
+        return [self._tables[name] for name in names]
+
+    def clock_offset(self) -> float:
+        return 0.0
+
+
+def begin(source: Source, checkpoint: Checkpoint | None, strategy: Strategy = Strategy.AUTO) -> Any:
+    config = Config(SourceUrl("h", 3306, "u"), Path("state"), tuple(table.id for table in TABLES), strategy)
+    return api._begin(config, cast(Any, source), checkpoint)
+
+
+def checkpoint(*progress: TableProgress) -> Checkpoint:
+    return Checkpoint(UUID, HERE, progress, 0.0)
+
+
+def test_without_a_checkpoint_all_is_copied_from_where_the_source_is() -> None:
+    """The position is gtid_executed; where that is in the binlog, the stream has yet to tell."""
+    start = begin(Source(), None)
+    assert start.plan.strategy is Strategy.FULL
+    assert start.position == Position(GtidSet.parse(f"{UUID}:1-7"))
+    assert [each.state for each in start.tables] == [TableState.COPYING] * 2
+
+
+def test_a_checkpoint_is_gone_on_from_with_each_table_where_it_was() -> None:
+    """Position and cursors come from the checkpoint; a table it does not know is copied from its start."""
+    known = TableProgress(TABLES[0], TableState.COPYING, b"\x017", 4)
+    start = begin(Source(), checkpoint(known))
+    assert start.plan.strategy is Strategy.INCREMENTAL
+    assert start.position == HERE
+    assert list(start.tables) == [known, TableProgress(TABLES[1])]
+
+
+def test_a_table_with_other_columns_than_at_the_checkpoint_stops_the_run() -> None:
+    """A change of the table that the stream would not show, because it came before the position or went unlogged."""
+    other = Table(TABLES[0].id, (*TABLES[0].columns, Column("more", "int", "int")), TABLES[0].key)
+    with pytest.raises(SchemaChanged, match=r"shop\.a has other columns"):
+        begin(Source(tables=(other, TABLES[1])), checkpoint(TableProgress(TABLES[0])))
+
+
+@pytest.mark.parametrize(
+    ("source", "words"), [(Source(purged=f"{UUID}:1-6"), "purged"), (Source(executed=f"{UUID}:1-4"), "never executed")]
+)
+def test_a_source_that_cannot_continue_the_checkpoint_stops_the_run(source: Source, words: str) -> None:
+    """Purged beyond the position, or never been there: the sentence says which."""
+    with pytest.raises(PositionLost, match=words):
+        begin(source, checkpoint())
+
+
+def test_another_server_with_the_same_transactions_is_not_believed_to_have_the_same_files() -> None:
+    """A replica can continue by GTIDs; where its own binlog is, its stream has yet to tell, or chunks are merged too early."""
+    start = begin(Source(server_uuid=OTHER_UUID), checkpoint(TableProgress(TABLES[0])))
+    assert start.position == Position(HERE.gtids)

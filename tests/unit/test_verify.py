@@ -1,0 +1,94 @@
+"""What a comparison counts, with the plain walk and with the hand-over's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cdc.model import Batch, Op, TableId
+from cdc.packed import Packed
+from cdc.targets.verifying import VerifyingTarget
+from cdc.verify import Differences, compare
+from mapstore import MapStore
+
+ORDERS = TableId("shop", "orders")
+Rows = dict[bytes, bytes]
+rows = st.dictionaries(st.sampled_from([b"a", b"b", b"c", b"d"]), st.sampled_from([b"1", b"2"]))
+
+
+def differences(source: Mapping[bytes, bytes], target: Mapping[bytes, bytes]) -> Differences:
+    return compare(ORDERS, source.items(), target.get, target.items())
+
+
+def expected(source: Rows, target: Rows) -> tuple[int, int, int, int, set[bytes]]:
+    changed = {key for key in source.keys() & target.keys() if source[key] != target[key]}
+    differing = changed | source.keys() ^ target.keys()
+    return len(source), len(source.keys() - target.keys()), len(target.keys() - source.keys()), len(changed), differing
+
+
+def counted(found: Differences) -> tuple[int, int, int, int, set[bytes]]:
+    return found.rows, found.missing, found.extra, found.changed, set(found.examples)
+
+
+@given(rows, rows)
+def test_every_difference_is_counted_once_under_its_own_name(source: Rows, target: Rows) -> None:
+    """Missing, extra and changed rows, and the keys of all of them."""
+    found = differences(source, target)
+    assert counted(found) == expected(source, target)
+    assert found.identical is (source == target)
+
+
+def test_equal_numbers_of_rows_do_not_hide_a_difference() -> None:
+    """One missing and one extra row leave the count as it was."""
+    found = differences({b"a": b"1"}, {b"b": b"1"})
+    assert not found.identical
+    assert str(found) == "shop.orders: 1 rows compared, 1 missing, 1 extra, 0 changed"
+
+
+def test_examples_are_the_first_twenty() -> None:
+    """The counts go on, the memory does not."""
+    found = differences({b"%d" % i: b"" for i in range(1_000)}, {})
+    assert found.missing == 1_000
+    assert found.examples == tuple(b"%d" % i for i in range(20))
+
+
+def batch(changes: Rows | dict[bytes, bytes | None], *, backfill: bool = False) -> Batch:
+    ops = bytes(Op.DELETE if row is None else Op.UPSERT for row in changes.values())
+    return Batch(ORDERS, ops, Packed.of(changes), Packed.of(row or b"" for row in changes.values()), backfill=backfill)
+
+
+def walk(held: Rows, *batches: Batch) -> Differences:
+    target = VerifyingTarget({ORDERS: MapStore(held)})
+    for each in batches:
+        target.apply(each)
+    (found,) = target.differences()
+    return found
+
+
+@given(rows, rows)
+def test_the_walk_over_a_quiet_source_finds_the_same(source: Rows, held: Rows) -> None:
+    """All rows come in chunks, none is changed meanwhile."""
+    assert counted(walk(held, batch(source, backfill=True))) == expected(source, held)
+
+
+@given(rows, st.dictionaries(st.sampled_from([b"a", b"b", b"c", b"d"]), st.sampled_from([None, b"3"])))
+def test_what_the_stream_changes_during_the_walk_is_no_difference(source: Rows, changes: dict[bytes, bytes | None]) -> None:
+    """Whether it comes before or after the chunk: then the chunk has the row as it is, or, touched, leaves it out."""
+    after = {key: row for key, row in (source | changes).items() if row is not None}
+    assert walk(source, batch(changes), batch(after, backfill=True)).identical
+    assert walk(source, batch(source, backfill=True), batch(changes)).identical
+    untouched = {key: row for key, row in source.items() if key not in changes}
+    assert walk(source, batch(changes), batch(untouched, backfill=True)).identical
+
+
+def test_a_wrong_row_is_found_while_the_stream_changes_others() -> None:
+    """One of each kind, among rows that come and go."""
+    found = walk(
+        {b"same": b"1", b"changed": b"old", b"extra": b"1", b"goes": b"1"},
+        batch({b"comes": b"2", b"goes": None}),
+        batch({b"same": b"1", b"changed": b"new", b"missing": b"1"}, backfill=True),
+    )
+    assert (found.missing, found.extra, found.changed) == (1, 1, 1)
+    assert set(found.examples) == {b"missing", b"extra", b"changed"}
