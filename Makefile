@@ -6,7 +6,17 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 COMPILED := $(wildcard mapstore/*.pyx mapstore/*.pxi cdc/mysql/*.pyx cdc/mysql/*.pxi)
 
-.PHONY: help demo test lint types check format clean
+# Our compiled code under AddressSanitizer and UndefinedBehaviorSanitizer. Python itself is not instrumented: its own
+# allocator is off, so that the sanitizer sees every buffer, and leaks at exit are its own.
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+SANITIZED := LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+    ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 PYTHONMALLOC=malloc
+FUZZ := build/fuzz
+FUZZ_EVENTS ?= 1000000
+FUZZ_MINUTES ?= 10
+FUZZ_SEED ?= 1
+
+.PHONY: help demo test lint types format sanitize fuzz soak clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -28,6 +38,23 @@ format: $(READY)  ## put the code into its form
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+sanitize: $(READY)  ## the map's tests under ASan and UBSan
+	MAPSTORE_CFLAGS="$(SANITIZE)" $(SANITIZED) \
+	    $(BIN)/python -m pytest -q -p no:cacheprovider --capture=sys --timeout=1800 tests/mapstore
+
+# Built aside from the installed package, which stays as it is.
+fuzz: $(READY)  ## mutated binlog events (FUZZ_EVENTS, FUZZ_SEED) and results of SELECT (FUZZ_MINUTES) under ASan and UBSan
+	rm -rf $(FUZZ)
+	mkdir -p $(FUZZ)/source
+	git ls-files -z cdc mapstore setup.py pyproject.toml README.md LICENSE | xargs -0 cp --parents --target-directory $(FUZZ)/source
+	CFLAGS="-O1 -g $(SANITIZE)" \
+	    $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $(FUZZ)/installed ./$(FUZZ)/source
+	$(SANITIZED) PYTHONPATH=$(FUZZ)/installed:. $(BIN)/python -P -m tests.events.fuzz $(FUZZ_EVENTS) $(FUZZ_SEED)
+	$(SANITIZED) PYTHONPATH=$(FUZZ)/installed:. $(BIN)/python -P -m tests.fuzz_rows --minutes $(FUZZ_MINUTES)
+
+soak: $(READY)  ## random tables on a real server until 500,000 values were compared; CDC_PROPERTY_SEED varies it
+	CDC_PROPERTY_VALUES=500000 $(BIN)/pytest -q -s tests/mysql/test_rows_property.py
+
 clean:  ## remove what was built; servers' packages stay in the cache folder
 	rm -rf $(VENV) build *.egg-info mapstore/_map.c mapstore/*.so cdc/mysql/*.c cdc/mysql/*.so
 
@@ -39,6 +66,3 @@ $(READY): pyproject.toml setup.py $(COMPILED)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
-
-
-include mapstore.mk codec.mk rows.mk

@@ -1,4 +1,4 @@
-"""Feeds mutated events of a real server to the decoder: `python tests/events/fuzz.py COUNT [SEED]`, under sanitizers by `make fuzz`.
+"""Feeds mutated events of a real server to the decoder: `python -m tests.events.fuzz COUNT [SEED]`, under sanitizers by `make fuzz`.
 
 Every event lies in memory of exactly its size. It must be decoded or refused by a typed error; anything else ends the run.
 """
@@ -11,10 +11,10 @@ import time
 from collections import Counter
 
 import zstandard
-from recording import FORMAT, HEADER, TABLE_MAP, events, stream
 
 from cdc.errors import CdcError
 from cdc.mysql._events import EventStream
+from tests.events.recording import FORMAT, HEADER, TABLE_MAP, events, stream
 
 PREFIX = 40
 """Mutated events that one decoder gets before a new one is made; each error ends a decoder too."""

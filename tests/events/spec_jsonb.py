@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import struct
 
-from spec_numbers import double_text
+from tests.events.spec_numbers import double_text
 
 (
     _SMALL_OBJECT,

@@ -6,11 +6,11 @@ import struct
 import zlib
 
 import pytest
-from fuzz import fuzz
-from recording import FORMAT, feeder, packet, packets, received, stream, with_checksum
 
 from cdc.errors import UnsupportedEvent
 from cdc.mysql._events import ENDED, FULL, MORE, REFUSED, EventStream
+from tests.events.fuzz import fuzz
+from tests.events.recording import FORMAT, feeder, packet, packets, received, stream, with_checksum
 
 HEADER = 19
 

@@ -13,10 +13,10 @@ from contextlib import suppress
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from spec_jsonb import json_text as specified_json_text
-from spec_numbers import double_text as specified_double_text
 
 from cdc.mysql._events import double_text, json_text
+from tests.events.spec_jsonb import json_text as specified_json_text
+from tests.events.spec_numbers import double_text as specified_double_text
 
 DAMAGED = ValueError
 """What damaged bytes raise."""

@@ -3,12 +3,10 @@
 import importlib
 import random
 import sys
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-import variants
+from tests.mapstore import variants
 
 if variants.EXTRA:  # make sanitize: let `import mapstore` find the instrumented build
     sys.modules["mapstore._map"] = variants.load("normal")

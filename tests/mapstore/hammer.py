@@ -1,4 +1,4 @@
-"""Threads that write to one map while it grows; run as a program, because without the lock it may crash.
+"""Threads that write to one map while it grows; a program (`python -m tests.mapstore.hammer`), for without the lock it may crash.
 
 Each thread has keys of its own and shares all chains with the others, so a lost update is seen at the end. Used by
 test_threads.py with the ordinary build, which must survive, and with the lock left out, which must not.
@@ -9,10 +9,6 @@ from __future__ import annotations
 import sys
 import threading
 from array import array
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 
 def hammer(module, *, threads: int = 4, rounds: int = 6, shards: int = 1, n: int = 20_000) -> None:
@@ -52,9 +48,8 @@ def hammer(module, *, threads: int = 4, rounds: int = 6, shards: int = 1, n: int
 
 
 if __name__ == "__main__":
-    import variants
-
     import mapstore._map
+    from tests.mapstore import variants
 
     build = mapstore._map if sys.argv[1] == "shipped" else variants.load(sys.argv[1])
     for _ in range(int(sys.argv[2])):

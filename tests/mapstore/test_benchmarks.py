@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import variants
+
+from tests.mapstore import variants
 
 pytestmark = pytest.mark.skipif(bool(variants.EXTRA), reason="figures under a sanitizer mean nothing")
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
-from model import Model
+
+from tests.mapstore.model import Model
 
 # A key's first eight bytes are its hash in these tests: few low bits and few high bits make long chains, equal tophashes
 # and hashes that differ only where a later doubling looks.

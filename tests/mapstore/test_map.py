@@ -12,10 +12,10 @@ from collections.abc import MutableMapping
 from pathlib import Path
 
 import pytest
-import variants
 
 from mapstore import MapStore
 from mapstore._map import checksum
+from tests.mapstore import variants
 
 mapping_tests = pytest.importorskip("test.mapping_tests", reason="this Python comes without its tests")
 GIB = 1 << 30

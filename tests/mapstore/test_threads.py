@@ -5,13 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import pytest
-import variants
-from hammer import hammer
 
-HAMMER = Path(__file__).with_name("hammer.py")
+from tests.mapstore import variants
+from tests.mapstore.hammer import hammer
+
+
+def hammer_elsewhere(build: str, rounds: int) -> subprocess.CompletedProcess[str]:
+    """In a process of its own, which may crash."""
+    command = [sys.executable, "-m", "tests.mapstore.hammer", build, str(rounds), "1"]
+    return subprocess.run(command, cwd=variants.ROOT, capture_output=True, text=True, check=False, timeout=200)
 
 
 @pytest.mark.parametrize("shards", [1, 16])
@@ -24,9 +28,8 @@ def test_no_update_is_lost_while_the_map_grows(build, shards):
 def test_without_the_lock_the_same_test_fails():
     """The race is real, and the test above would see it."""
     variants.library("nolock")
-    done = subprocess.run([sys.executable, str(HAMMER), "nolock", "3", "1"], capture_output=True, text=True, check=False, timeout=200)
-    assert done.returncode != 0, "four threads without a lock lost nothing"
-    locked = subprocess.run([sys.executable, str(HAMMER), "shipped", "1", "1"], capture_output=True, text=True, check=False, timeout=200)
+    assert hammer_elsewhere("nolock", 3).returncode != 0, "four threads without a lock lost nothing"
+    locked = hammer_elsewhere("shipped", 1)
     assert locked.returncode == 0, locked.stderr
 
 

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from operator import attrgetter
 from random import Random
 
-from simulated_source import CURSORS, KEYS, TABLES, UUID, ChunkRead, SimulatedSource, Stream, Wish, key_bytes, row_bytes
-
 from cdc.handover import Handover
 from cdc.model import Batch, Delivery, Op, Position, TableId, TableProgress, TableState, decode_row, log_number
+from tests.unit.simulated_source import CURSORS, KEYS, TABLES, UUID, ChunkRead, SimulatedSource, Stream, Wish, key_bytes, row_bytes
 
 A, B = (table.id for table in TABLES)
 CHUNK_ROWS = 2

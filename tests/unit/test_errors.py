@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pymysql
 import pytest
-from simulated_source import TABLES, UUID, key_bytes, row_bytes
 
 from cdc import api, cli
 from cdc.config import SourceUrl
@@ -21,6 +20,7 @@ from cdc.mysql.patience import Patience
 from cdc.packed import Packed
 from cdc.targets.mapstore import MapStoreTarget, read_state
 from cdc.verify import Differences
+from tests.unit.simulated_source import TABLES, UUID, key_bytes, row_bytes
 
 URL = SourceUrl("db.example", 3306, "cdc", "hunter2")
 TABLE = TABLES[0]

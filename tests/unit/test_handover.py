@@ -16,14 +16,14 @@ import pytest
 from hypothesis import HealthCheck, Phase, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
-from simulated_migration import WEIGHTS, A, B, SimulatedMigration, Stale, Variant, random_wish
-from simulated_source import CURSORS, KEYS, TABLES, Wish, key_bytes, row_bytes
 
 from cdc.gtid import GtidSet
 from cdc.handover import Handover
 from cdc.model import Batch, Chunk, ChunkRequest, Delivery, LogEnd, Position, TableId, TableProgress
 from cdc.packed import Packed
 from mapstore import MapStore
+from tests.unit.simulated_migration import WEIGHTS, A, B, SimulatedMigration, Stale, Variant, random_wish
+from tests.unit.simulated_source import CURSORS, KEYS, TABLES, Wish, key_bytes, row_bytes
 
 LONGER = int(os.environ.get("CDC_MACHINE_EXAMPLES", "0"))
 BURST = 40

@@ -6,13 +6,13 @@ import io
 
 import pytest
 from rich.console import Console
-from simulated_source import TABLES
 
 from cdc.gtid import GtidSet
 from cdc.handover import Handover
 from cdc.migration import Report
 from cdc.model import Position, TableProgress, TableState
 from cdc.progress import ProgressLine
+from tests.unit.simulated_source import TABLES
 
 
 def handover(state: TableState) -> Handover:

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from simulated_source import TABLES, UUID
 
 from cdc import api
 from cdc.config import Config, SourceUrl, Strategy
 from cdc.errors import PositionLost, SchemaChanged
 from cdc.gtid import GtidSet
 from cdc.model import Checkpoint, Column, Position, Table, TableProgress, TableState
+from tests.unit.simulated_source import TABLES, UUID
 
 OTHER_UUID = UUID.replace("3", "4", 1)
 HERE = Position(GtidSet.parse(f"{UUID}:1-5"), "binlog.000900", 1_000)
