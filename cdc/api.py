@@ -68,6 +68,7 @@ def _begin(config: Config, source: MySqlSource, checkpoint: Checkpoint | None) -
     """Where to start. The position is read before the tables, so that a change of theirs in between is seen in the stream."""
     executed, purged = source.gtids()
     plan = choose(config.strategy, checkpoint, executed, purged)
+    position = checkpoint.position if checkpoint else source.position()
     known = {each.table.id: each for each in checkpoint.tables} if checkpoint else {}
     progress = []
     for table in source.tables(config.tables):
@@ -78,7 +79,6 @@ def _begin(config: Config, source: MySqlSource, checkpoint: Checkpoint | None) -
             )
         progress.append(each)
     uuid = source.server_uuid
-    position = checkpoint.position if checkpoint else Position(executed)
     if checkpoint and checkpoint.source != uuid:
         position = Position(position.gtids)  # another server's files say nothing about this one's
     return Start(plan, uuid, position, progress, source.clock_offset())

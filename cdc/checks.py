@@ -57,7 +57,7 @@ class Source:
 
     def ask_log_status(self) -> list[Row] | None:
         """The end of the binlog and its filters; no row while there is no binlog, None if the user may not ask."""
-        return self.ask("SHOW BINARY LOG STATUS" if self.version >= (8, 2) else "SHOW MASTER STATUS")
+        return self.ask(self.connection.log_status)
 
     def grant(self, privilege: str, on: str = "*.*") -> str:
         """The statement with which an administrator lets the user do it."""

@@ -19,9 +19,9 @@ from rich.console import Console
 from cdc import api, shop
 from cdc.config import SourceUrl
 from cdc.errors import CdcError, ConfigError, DifferencesFound
-from cdc.gtid import GtidSet
 from cdc.model import Checkpoint, TableId, TableProgress, TableState
 from cdc.mysql.connection import connect
+from cdc.mysql.flavor import flavor_of
 from cdc.sandbox import Sandbox
 from cdc.targets.mapstore import MapStoreTarget, read_state
 
@@ -73,7 +73,7 @@ class _Demo:
                 time.sleep(FOLLOW_SECONDS)
                 writer.stop()
                 say(f"[bold]6. The writer stops[/] after {sum(writer.done.values()):,} changes ({_kinds(writer)})")
-                end = GtidSet.parse(admin.one("SELECT @@global.gtid_executed")[0])
+                end, _ = flavor_of(admin).gtids(admin)
                 self._wait(process, "the writer's last transaction", lambda checkpoint: end <= checkpoint.position.gtids)
                 report = self._stop(process)
         resumed = report["rows_copied"]

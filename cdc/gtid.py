@@ -1,4 +1,4 @@
-"""Sets of MySQL's global transaction identifiers: what a position in the binlog is made of.
+"""Sets of global transaction identifiers, MySQL's and MariaDB's: what a position in the binlog is made of.
 
 The library's own set rejects tags, overlaps and upper case, which servers print or accept, and it changes in place,
 while a position has to stay what it was when the stream goes on. Decides nothing about what a set is used for.
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import attrgetter
-from typing import TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 Source: TypeAlias = tuple[str, str]
 """The server's UUID and the tag, both lower case; the tag is empty for GTIDs without one."""
@@ -22,6 +22,23 @@ Numbers: TypeAlias = tuple[range, ...]
 
 LAST_NUMBER = (1 << 63) - 2
 """The highest transaction number a server accepts. Source: MySQL manual, "GTID Format and Storage"."""
+
+FIRST_OF_DOMAIN, LAST_OF_DOMAIN = 1, (1 << 64) - 1
+"""The lowest and highest number in a domain of MariaDB's."""
+
+
+class Gtids(Protocol):
+    """What a position needs of either server's GTIDs."""
+
+    def __le__(self, other: Any, /) -> bool:
+        """Whether who has `other` has seen all of this."""
+
+    def __sub__(self, other: Any, /) -> Any:
+        """What `other` lacks."""
+
+    def count_after(self, other: Any, /) -> int:
+        """How many transactions lie between `other` and this."""
+
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _TAG = re.compile(r"[a-z_][a-z0-9_]{0,31}")
@@ -110,6 +127,10 @@ class GtidSet:
         """How many GTIDs the set holds."""
         return sum(len(numbers) for ranges in self._sources.values() for numbers in ranges)
 
+    def count_after(self, other: GtidSet) -> int:
+        """How many GTIDs of this set the other lacks."""
+        return (self - other).count()
+
     def __bool__(self) -> bool:
         return bool(self._sources)
 
@@ -176,3 +197,87 @@ def _without(numbers: Numbers, holes: Numbers) -> Iterator[range]:
 def _text(tag: str, numbers: Numbers) -> str:
     intervals = (f":{piece.start}" if len(piece) == 1 else f":{piece.start}-{piece.stop - 1}" for piece in numbers)
     return (f":{tag}" if tag else "") + "".join(intervals)
+
+
+Writer: TypeAlias = tuple[int, int]
+"""A domain and the server that wrote in it."""
+
+_GTID = re.compile(r"([0-9]{1,10})-([0-9]{1,10})-([0-9]{1,20})")
+_LARGEST_ID = (1 << 32) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class DomainGtids:
+    """How far MariaDB's replication domains have come: of each writer, a server in a domain, its last number.
+
+    Within a domain numbers ascend whoever writes, so the highest tells where the domain stands. A position (`gtid_binlog_pos`, or the
+    stream's own) names the last writer of each domain, a server's state (`gtid_binlog_state`) all of them.
+    """
+
+    _last: Mapping[Writer, int] = field(default_factory=dict)
+    """Never changed in place."""
+
+    @classmethod
+    def parse(cls, text: str) -> DomainGtids:
+        """Read `domain-server-number,...` as MariaDB prints it. Raises ValueError for anything else, and for a writer named twice."""
+        last: dict[Writer, int] = {}
+        for part in filter(None, map(str.strip, text.split(","))):
+            match = _GTID.fullmatch(part)
+            if not match:
+                raise ValueError(f"{part!r} is not a GTID of MariaDB: it is not domain-server-number.")
+            domain, server, number = map(int, match.groups())
+            if max(domain, server) > _LARGEST_ID or not FIRST_OF_DOMAIN <= number <= LAST_OF_DOMAIN or (domain, server) in last:
+                raise ValueError(f"{part!r} is not a GTID of MariaDB: a number is out of range, or its writer is named twice.")
+            last[domain, server] = number
+        return cls(last)
+
+    def advance(self, domain: int, server: int, number: int) -> DomainGtids:
+        """The position after this transaction. Raises ValueError unless it comes after all that the domain has had."""
+        if number <= self._tops().get(domain, 0):
+            raise ValueError(f"{domain}-{server}-{number} does not come after {self}: the numbers of a domain must ascend.")
+        others = {writer: last for writer, last in self._last.items() if writer[0] != domain}
+        return DomainGtids({**others, (domain, server): number})
+
+    def _tops(self) -> dict[int, int]:
+        """Where each domain stands."""
+        tops: dict[int, int] = {}
+        for (domain, _), number in self._last.items():
+            tops[domain] = max(number, tops.get(domain, 0))
+        return tops
+
+    def __le__(self, other: DomainGtids) -> bool:
+        """Whether no domain has come further here than there, whoever wrote."""
+        theirs = other._tops()
+        return all(number <= theirs.get(domain, 0) for domain, number in self._tops().items())
+
+    def __sub__(self, other: DomainGtids) -> DomainGtids:
+        """What the other has not had from the very same writer. Both sides must know all writers: `other` is a state."""
+        return DomainGtids({writer: number for writer, number in self._last.items() if number > other._last.get(writer, 0)})
+
+    def count_after(self, other: DomainGtids) -> int:
+        """How much further the domains have come here than there."""
+        theirs = other._tops()
+        return sum(max(0, number - theirs.get(domain, 0)) for domain, number in self._tops().items())
+
+    def __bool__(self) -> bool:
+        return bool(self._last)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._last.items()))
+
+    def __str__(self) -> str:
+        """By domain, within one ascending, so that the domain's last comes last."""
+        items = sorted(self._last.items(), key=lambda item: (item[0][0], item[1], item[0][1]))
+        return ",".join(f"{domain}-{server}-{number}" for (domain, server), number in items)
+
+    def __repr__(self) -> str:
+        return f"DomainGtids.parse({str(self)!r})"
+
+
+KINDS: Mapping[str, type[GtidSet] | type[DomainGtids]] = {"mysql": GtidSet, "mariadb": DomainGtids}
+"""The GTIDs of each flavor of source, by the name that a checkpoint holds."""
+
+
+def flavor_of(gtids: Gtids) -> str:
+    """The flavor whose GTIDs these are."""
+    return next(name for name, kind in KINDS.items() if isinstance(gtids, kind))

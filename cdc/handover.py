@@ -51,7 +51,7 @@ class Handover:
             return None
         for each in self.progress.values():
             if each.state is TableState.COPYING:
-                request = ChunkRequest(each.table, each.cursor, self._chunk_rows, self.position.gtids)
+                request = ChunkRequest(each.table, each.cursor, self._chunk_rows, self.position)
                 self._flight = _Flight(request)
                 return request
         return None

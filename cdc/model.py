@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import NamedTuple
 
-from cdc.gtid import GtidSet
+from cdc.gtid import Gtids
 from cdc.packed import Packed
 
 NULL = 0xFB
@@ -82,7 +82,7 @@ class Position:
     the source has told where a stream that was opened by GTID stands.
     """
 
-    gtids: GtidSet
+    gtids: Gtids
     file: str | None = None
     offset: int = 0
 
@@ -192,12 +192,12 @@ class SourceAway:
 
 @dataclass(frozen=True, slots=True)
 class ChunkRequest:
-    """Read up to `limit` rows of `table` after the canonical key `after` (None: from the start), in a view that contains `seen`."""
+    """Read up to `limit` rows of `table` after the canonical key `after` (None: from the start), in a view of all before `seen`."""
 
     table: Table
     after: bytes | None
     limit: int
-    seen: GtidSet
+    seen: Position
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +244,7 @@ class Checkpoint:
     """
 
     source: str
-    """The source's server_uuid."""
+    """The source's name for itself: its server_uuid, or what stands for one on MariaDB."""
     position: Position
     tables: tuple[TableProgress, ...]
     created_at: float

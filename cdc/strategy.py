@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from cdc.config import Strategy
 from cdc.errors import ConfigError
-from cdc.gtid import GtidSet
+from cdc.gtid import Gtids
 from cdc.model import Checkpoint
 from cdc.resume import START_AGAIN, require_continuable
 
@@ -19,7 +19,7 @@ class Plan:
     reason: str
 
 
-def choose(requested: Strategy, checkpoint: Checkpoint | None, executed: GtidSet, purged: GtidSet) -> Plan:
+def choose(requested: Strategy, checkpoint: Checkpoint | None, executed: Gtids, purged: Gtids) -> Plan:
     """The strategy for this run. `executed` and `purged` are the source's.
 
     Raises ConfigError for `incremental` without a checkpoint, PositionLost when the checkpoint's position cannot be continued.
@@ -31,5 +31,5 @@ def choose(requested: Strategy, checkpoint: Checkpoint | None, executed: GtidSet
             raise ConfigError("An incremental run was asked for, and the target has no checkpoint to start from.", hint=START_AGAIN)
         return Plan(Strategy.FULL, "the target has no checkpoint")
     require_continuable(checkpoint.position.gtids, executed, purged)
-    missed = executed - checkpoint.position.gtids
-    return Plan(Strategy.INCREMENTAL, f"the checkpoint can be continued; the source has gone on by {missed.count():,} transactions")
+    missed = executed.count_after(checkpoint.position.gtids)
+    return Plan(Strategy.INCREMENTAL, f"the checkpoint can be continued; the source has gone on by {missed:,} transactions")

@@ -10,6 +10,7 @@ tables are followed, nor when to deliver.
 What it holds is bounded by the budget and by the largest single event: an event is decoded when all of it is here.
 """
 
+import zlib
 from array import array as _array
 
 from cpython cimport array
@@ -29,7 +30,7 @@ cdef enum Error:
     E_XA, E_ORDER, E_PAYLOAD
 
 cpdef enum:               # what `decode` stopped at; the first four are for its caller
-    MORE = 0, FULL, ENDED, REFUSED, AT_TABLE, AT_STATEMENT, AT_PAYLOAD, AT_INNER, FAILED
+    MORE = 0, FULL, ENDED, REFUSED, AT_TABLE, AT_STATEMENT, AT_PAYLOAD, AT_INNER, AT_COMPRESSED, FAILED
 
 cpdef enum:             # of a statement for the open transaction, as `on_statement` returns it
     WITHIN = 0, BEGIN, END, TWO_PHASE, TWO_PHASE_END
@@ -45,6 +46,9 @@ cdef enum:                      # event types. Source: MySQL, binlog_event.h
     UPDATE_V1 = 24, DELETE_V1 = 25, HEARTBEAT = 27, IGNORABLE = 28, ROWS_QUERY = 29, WRITE = 30, UPDATE = 31, DELETE = 32, GTID = 33,
     PREVIOUS_GTIDS = 35, TRANSACTION_CONTEXT = 36, VIEW_CHANGE = 37, XA_PREPARE = 38, PARTIAL_UPDATE = 39, PAYLOAD = 40,
     HEARTBEAT_V2 = 41, GTID_TAGGED = 42
+    # MariaDB's own. Source: MariaDB, sql/log_event.h
+    ANNOTATE_ROWS = 160, BINLOG_CHECKPOINT = 161, DOMAIN_GTID = 162, GTID_LIST = 163, START_ENCRYPTION = 164, QUERY_PACKED = 165,
+    WRITE_PACKED_V1 = 166, DELETE_PACKED_V1 = 168, WRITE_PACKED = 169, DELETE_PACKED = 171
     FLAG_IN_USE = 0x01, FLAG_ARTIFICIAL = 0x20, FLAG_IGNORABLE = 0x80
     HEADER = 19
     DUMMY_TABLE = 0xffffff      # the table of a rows event that only ends a statement
@@ -54,14 +58,18 @@ HANDLED = {
     QUERY: "QUERY", ROTATE: "ROTATE", XID: "XID", TABLE_MAP: "TABLE_MAP", WRITE_V1: "WRITE_ROWS_V1", UPDATE_V1: "UPDATE_ROWS_V1",
     DELETE_V1: "DELETE_ROWS_V1", HEARTBEAT: "HEARTBEAT", WRITE: "WRITE_ROWS", UPDATE: "UPDATE_ROWS", DELETE: "DELETE_ROWS", GTID: "GTID",
     XA_PREPARE: "XA_PREPARE", PARTIAL_UPDATE: "PARTIAL_UPDATE_ROWS", PAYLOAD: "TRANSACTION_PAYLOAD", HEARTBEAT_V2: "HEARTBEAT_V2",
-    GTID_TAGGED: "GTID_TAGGED", FORMAT: "FORMAT_DESCRIPTION",
+    GTID_TAGGED: "GTID_TAGGED", FORMAT: "FORMAT_DESCRIPTION", DOMAIN_GTID: "MARIADB_GTID", QUERY_PACKED: "QUERY_COMPRESSED",
+    166: "WRITE_ROWS_COMPRESSED_V1", 167: "UPDATE_ROWS_COMPRESSED_V1", 168: "DELETE_ROWS_COMPRESSED_V1",
+    169: "WRITE_ROWS_COMPRESSED", 170: "UPDATE_ROWS_COMPRESSED", 171: "DELETE_ROWS_COMPRESSED",
 }
 SKIPPED = {
     STOP: "STOP: the source was shut down", INTVAR: "INTVAR: belongs to a statement, which is refused if it changes rows",
     RAND: "RAND: belongs to a statement", USER_VAR: "USER_VAR: belongs to a statement",
     IGNORABLE: "IGNORABLE: marked so by the source", ROWS_QUERY: "ROWS_QUERY: the statement's text, a comment",
     PREVIOUS_GTIDS: "PREVIOUS_GTIDS: known from the position", TRANSACTION_CONTEXT: "TRANSACTION_CONTEXT: group replication's own",
-    VIEW_CHANGE: "VIEW_CHANGE: group replication's own",
+    VIEW_CHANGE: "VIEW_CHANGE: group replication's own", ANNOTATE_ROWS: "ANNOTATE_ROWS: the statement's text, a comment",
+    BINLOG_CHECKPOINT: "BINLOG_CHECKPOINT: for the source's own recovery", GTID_LIST: "GTID_LIST: known from the position",
+    START_ENCRYPTION: "START_ENCRYPTION: the source decrypts what it sends",
 }
 _STATEMENT = "Set binlog_format = ROW in every session of the source."
 _REFUSED = {
@@ -75,10 +83,11 @@ _DAMAGED = {
     E_TABLE: "names a table that no table map described", E_CHECKSUM: "does not have the checksum that came with it",
     E_LENGTH: "does not have the length that its header says", E_SEQUENCE: "came in a packet out of order",
     E_FORMAT: "describes a format that this version does not read", E_ORDER: "begins a transaction before the last one ended",
-    E_PAYLOAD: "holds a compressed transaction that cannot be unpacked",
+    E_PAYLOAD: "holds compressed bytes that cannot be unpacked",
 }
 cdef enum:
     INPUT_BYTES = 1 << 20       # of the socket that are read at once, and of a compressed transaction unpacked at once
+    LARGEST_EVENT = 1 << 30     # the server's limit of max_allowed_packet
     LARGE = 16 << 20            # buffers that a large event made larger than this are given back
 
 _OFFSETS = _array("Q")
@@ -108,7 +117,9 @@ cdef class EventStream:
     cdef unsigned n_tables
     cdef uint64_t counts[256]
     cdef uint64_t ignorable[256]
-    cdef bint checksums, started, unpacking
+    cdef bint checksums, started, unpacking, mariadb
+    cdef Mapped *packed             # the table of the compressed rows that Python is asked to unpack
+    cdef object statement           # keeps an unpacked one alive
     cdef uint64_t unpacked, unpacked_size
     cdef int error
     cdef unsigned kind
@@ -189,6 +200,8 @@ cdef class EventStream:
             self.unpacking, self.unpacked = True, 0
         elif state == AT_INNER:
             self.unpack_more()
+        elif state == AT_COMPRESSED:
+            self.inflate()
         else:
             self.fail()
 
@@ -289,6 +302,27 @@ cdef class EventStream:
             self.t.two_phase = self.t.two_phase or meaning != END
             if meaning != TWO_PHASE and not commit(&self.t):
                 raise MemoryError
+
+    cdef inflate(self):
+        """An event whose rows or statement MariaDB has compressed: go on with it as if it had not."""
+        cdef Cursor c
+        cdef unsigned kind = self.kind
+        try:
+            data = inflated(self.at[:self.at_n])
+        except (ValueError, zlib.error):
+            self.error = E_PAYLOAD
+            self.fail()
+        c.p = <const uint8_t *><const char *>data
+        c.end = c.p + len(data)
+        if kind == QUERY_PACKED:
+            self.statement = data
+            self.at, self.at_n = c.p, left(&c)
+            self.ask_statement()
+            return
+        kind = kind - WRITE_PACKED_V1 + WRITE_V1 if kind <= DELETE_PACKED_V1 else kind - WRITE_PACKED + WRITE
+        self.error = self.add_rows(self.packed, &c, kind)
+        if self.error:
+            self.fail()
 
     cdef unpack_more(self):
         got = input_fill(&self.inner, self.source.readinto)
@@ -400,35 +434,46 @@ cdef class EventStream:
         if log_pos and not self.unpacking and not flags & FLAG_ARTIFICIAL:
             advance(&self.t, log_pos)
         c.p, c.end = p + HEADER, p + n
+        if self.mariadb and self.t.gtid.first:      # its GTIDs have no time, so that of the transaction's last event stands for it
+            self.t.committed_at = <uint64_t>le4(p) * 1000000
         if kind == GTID:
             error = on_gtid(&self.t, &c)
+        elif kind == DOMAIN_GTID:
+            error = on_domain_gtid(&self.t, &c, p + 5)
         elif kind == TABLE_MAP:
             self.counts[kind] += 1
             return self.table_map(&c)
         elif kind == WRITE or kind == UPDATE or kind == DELETE or kind == PARTIAL_UPDATE or WRITE_V1 <= kind <= DELETE_V1:
             error = self.rows(&c, kind)
+        elif WRITE_PACKED_V1 <= kind <= DELETE_PACKED:
+            error = self.rows(&c, kind)
+            if not error and self.packed != NULL:
+                self.counts[kind] += 1
+                return AT_COMPRESSED
         elif kind == XID:
             error = OK if commit(&self.t) else E_MEMORY
-        elif kind == QUERY:
+        elif kind == QUERY or kind == QUERY_PACKED:
             self.counts[kind] += 1
-            return self.query(&c)
+            return self.query(&c, kind == QUERY_PACKED)
         elif kind == GTID_TAGGED:
             error = on_tagged_gtid(&self.t, &c)
         elif kind == HEARTBEAT:
-            error = on_heartbeat(&self.t, c.p, left(&c))
+            error = on_long_heartbeat(&self.t, &c) if self.mariadb and not log_pos else on_heartbeat(&self.t, c.p, left(&c))
         elif kind == HEARTBEAT_V2:
             error = on_heartbeat_v2(&self.t, &c)
         elif kind == ROTATE:
             error = on_rotate(&self.t, &c, le4(p) != 0)
         elif kind == FORMAT:
             error = on_format(&c)
+            self.mariadb = error == OK and is_mariadb(p + HEADER + 2)
         elif kind == XA_PREPARE:
             error = on_xa_prepare(&self.t, &c)
         elif kind == PAYLOAD:
             self.counts[kind] += 1
             return self.payload(&c)
         elif (kind == STOP or kind == INTVAR or kind == RAND or kind == USER_VAR or kind == IGNORABLE or kind == ROWS_QUERY
-                or PREVIOUS_GTIDS <= kind <= VIEW_CHANGE):
+                or PREVIOUS_GTIDS <= kind <= VIEW_CHANGE or kind == ANNOTATE_ROWS or kind == BINLOG_CHECKPOINT or kind == GTID_LIST
+                or kind == START_ENCRYPTION):
             error = OK
         elif flags & FLAG_IGNORABLE:
             self.ignorable[kind] += 1
@@ -456,7 +501,7 @@ cdef class EventStream:
         self.at, self.at_n = c.p, left(c)
         return AT_TABLE
 
-    cdef int query(self, Cursor *c) noexcept nogil:
+    cdef int query(self, Cursor *c, bint packed) noexcept nogil:
         cdef const uint8_t *head
         cdef const uint8_t *zero
         if not take(c, 13, &head):
@@ -465,6 +510,8 @@ cdef class EventStream:
         if not take(c, self.status_n, &self.status) or not take(c, self.schema_n, &self.schema) or not take(c, 1, &zero):
             return self.failed(E_SHORT)
         self.at, self.at_n = c.p, left(c)
+        if packed:
+            return AT_COMPRESSED
         if self.at_n == 5 and memcmp(self.at, b"BEGIN", 5) == 0:
             self.t.begun = True
             return 0
@@ -507,9 +554,11 @@ cdef class EventStream:
         cdef uint64_t columns
         cdef uint64_t extra
         cdef Mapped *m
-        cdef bint updates = kind == UPDATE or kind == UPDATE_V1 or kind == PARTIAL_UPDATE
-        cdef bint deletes = kind == DELETE or kind == DELETE_V1
+        cdef bint packed = kind >= WRITE_PACKED_V1
+        cdef bint updates = (kind == UPDATE or kind == UPDATE_V1 or kind == PARTIAL_UPDATE or kind == WRITE_PACKED + 1
+                             or kind == WRITE_PACKED_V1 + 1)
         cdef int error = OK
+        self.packed = NULL
         if not take(c, 8, &at):
             return E_SHORT
         m = self.mapped(le(at, 6))
@@ -517,7 +566,7 @@ cdef class EventStream:
             return OK if le(at, 6) == DUMMY_TABLE else E_TABLE
         if m.layout == NULL:
             return OK
-        if kind >= WRITE:
+        if kind >= WRITE_PACKED or WRITE <= kind < WRITE_PACKED_V1:
             if not take(c, 2, &at):
                 return E_SHORT
             extra = le(at, 2)
@@ -529,6 +578,16 @@ cdef class EventStream:
             return E_COLUMNS
         if not take_image(c, m.layout, &error) or updates and not take_image(c, m.layout, &error):
             return error
+        if packed:
+            self.packed, self.at, self.at_n = m, c.p, left(c)
+            return OK
+        return self.add_rows(m, c, kind)
+
+    cdef int add_rows(self, Mapped *m, Cursor *c, unsigned kind) noexcept nogil:
+        """The rows of an event."""
+        cdef bint updates = kind == UPDATE or kind == UPDATE_V1 or kind == PARTIAL_UPDATE
+        cdef bint deletes = kind == DELETE or kind == DELETE_V1
+        cdef int error = OK
         if not begin_run(&self.t, m.plan):
             return E_MEMORY
         while left(c) and error == OK:
@@ -539,6 +598,33 @@ cdef class EventStream:
             else:
                 error = add_write(&self.t, m.layout, c)
         return error
+
+
+cdef bint is_mariadb(const uint8_t *version) noexcept nogil:
+    """Whether the server that this is the version of, 50 bytes, is MariaDB."""
+    cdef unsigned i
+    for i in range(50 - 7):
+        if memcmp(version + i, b"MariaDB", 7) == 0:
+            return True
+    return False
+
+
+cdef object inflated(bytes packed):
+    """What MariaDB has compressed: a byte with the mark, the algorithm and the size's width, the size from its highest byte, zlib's stream.
+
+    Raises ValueError or zlib.error. Never makes more than the size says, nor than an event can hold.
+    """
+    if not packed or packed[0] & 0xf8 != 0x80 or not 1 <= packed[0] & 7 <= 4:
+        raise ValueError("not compressed by zlib")
+    start = 1 + (packed[0] & 7)
+    size = int.from_bytes(packed[1:start], "big")
+    if size > LARGEST_EVENT:
+        raise ValueError("larger than any event")
+    unpacker = zlib.decompressobj()
+    data = unpacker.decompress(packed[start:], size + 1)
+    if len(data) != size or not unpacker.eof or unpacker.unused_data:
+        raise ValueError("of another size than it says")
+    return data
 
 
 cdef bint take_image(Cursor *c, const Layout *layout, int *error) noexcept nogil:

@@ -6,6 +6,7 @@
 cdef enum:
     FILE_NAME = 512
     TAG = 32
+    STANDALONE = 1              # of a MariaDB GTID's flags
     RECENT = 8                  # GTID ranges that a number may still extend
 
 cdef struct Range:
@@ -184,6 +185,23 @@ cdef int on_tagged_gtid(Transactions *t, Cursor *c) noexcept nogil:
     return OK if t.gtid.first else E_VALUE
 
 
+cdef int on_domain_gtid(Transactions *t, Cursor *c, const uint8_t *server) noexcept nogil:
+    """MariaDB's: number 8, domain 4, flags 1; the server is in the event's header. It begins a transaction by itself, without a
+    statement, unless the flags say that it stands for a single statement. Domain and server take the place of the uuid."""
+    cdef const uint8_t *at
+    if t.changed:
+        return E_ORDER
+    if not take(c, 13, &at):
+        return E_SHORT
+    close_transaction(t)
+    memset(t.gtid.uuid, 0, 16)
+    memcpy(t.gtid.uuid, at + 8, 4)
+    memcpy(t.gtid.uuid + 4, server, 4)
+    t.gtid.first, t.gtid.tag_n = le(at, 8), 0
+    t.begun = not at[12] & STANDALONE
+    return OK if t.gtid.first else E_VALUE
+
+
 cdef bint set_file(Transactions *t, const uint8_t *name, size_t n) noexcept nogil:
     if n == 0 or n > FILE_NAME:
         return False
@@ -209,6 +227,15 @@ cdef int on_heartbeat(Transactions *t, const uint8_t *name, size_t n) noexcept n
     if not t.gtid.first:
         mark(t)
     return OK
+
+
+cdef int on_long_heartbeat(Transactions *t, Cursor *c) noexcept nogil:
+    """MariaDB's, beyond the offsets that a header holds: 8 bytes of offset before the name."""
+    cdef const uint8_t *at
+    if not take(c, 8, &at):
+        return E_SHORT
+    t.offset = le(at, 8)
+    return on_heartbeat(t, c.p, left(c))
 
 
 cdef int on_heartbeat_v2(Transactions *t, Cursor *c) noexcept nogil:

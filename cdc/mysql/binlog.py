@@ -27,11 +27,12 @@ from pymysqlreplication import BinLogStreamReader
 
 from cdc.config import SourceUrl
 from cdc.errors import CdcError, PositionLost, SchemaChanged, Temporary, UnsupportedEvent
-from cdc.gtid import GtidSet
+from cdc.gtid import DomainGtids, Gtids, GtidSet
 from cdc.model import Batch, Delivery, Position, Table
 from cdc.mysql import dump
 from cdc.mysql._events import BEGIN, END, ENDED, FULL, REFUSED, TWO_PHASE, TWO_PHASE_END, WITHIN, EventStream
 from cdc.mysql.connection import Connection, explain, explained, settings
+from cdc.mysql.flavor import flavor_with
 from cdc.mysql.schema import codec_name
 from cdc.mysql.statements import Meaning, meaning
 from cdc.mysql.tablemap import resolve
@@ -54,14 +55,14 @@ class _Dumping(Exception):
 
 
 class StreamConnection(Connection):
-    """Sends our dump command in place of the library's, which cannot name tagged GTIDs."""
+    """Sends our dump command in place of the library's, which cannot name tagged GTIDs; that for MariaDB has none to name, and is kept."""
 
-    def __init__(self, *, gtids: GtidSet, server_id: int, **arguments: Any) -> None:
-        self._command = dump.command(gtids, server_id)
+    def __init__(self, *, gtids: Gtids, server_id: int, **arguments: Any) -> None:
+        self._command = dump.command(gtids, server_id) if isinstance(gtids, GtidSet) else b""
         super().__init__(**arguments)
 
     def _write_bytes(self, data: bytes) -> None:
-        super()._write_bytes(self._command if data[4] == dump.COMMAND else data)
+        super()._write_bytes(self._command if data[4] == dump.COMMAND and self._command else data)
 
     def fileno(self) -> int:
         """The socket, for polling."""
@@ -86,6 +87,11 @@ def _explain_dump(error: pymysql.MySQLError, source: SourceUrl) -> CdcError:
     if "server_uuid" in text or "server_id" in text or "server id" in text:
         return Temporary(
             f"{source.redacted} ended the stream: {text}.", hint="Another replica uses the same identity; run the command again."
+        )
+    if "GTID" in text and "requested" in text:  # MariaDB says what it was asked for
+        return PositionLost(
+            f"{source.redacted} cannot continue after the checkpoint's GTIDs: {text}.",
+            hint="It has purged what follows, or it is another server. Check its address. Copy the tables again: --strategy full.",
         )
     return PositionLost(
         f"{source.redacted} cannot send what follows the checkpoint: {text}.", hint="Copy the tables again: --strategy full."
@@ -147,11 +153,13 @@ class BinlogReader:
     def _connect(self) -> StreamConnection:
         """Have the library open the stream and send the dump command; it stops where it would open a second connection."""
         logging.getLogger("pymysqlreplication").setLevel(logging.ERROR)
+        mariadb = isinstance(self._position.gtids, DomainGtids)
         library = BinLogStreamReader(
             connection_settings=settings(self._source, read_timeout=SILENCE * self._heartbeat_seconds),
             server_id=self._server_id,
             slave_uuid=str(uuid.uuid4()),
-            auto_position=_ANYTHING,
+            auto_position=str(self._position.gtids) if mariadb else _ANYTHING,
+            is_mariadb=mariadb,
             blocking=True,
             slave_heartbeat=self._heartbeat_seconds,
             pymysql_wrapper=self._open,
@@ -188,10 +196,8 @@ class BinlogReader:
         batches = tuple(Batch(table, ops, Packed(*keys), Packed(*rows)) for table, ops, keys, rows in runs)
         if gtids is None:
             return Delivery(batches)
-        executed = self._position.gtids
-        for source, tag, first, last in gtids:
-            executed = executed.add_range(str(uuid.UUID(bytes=source)), first, last, tag.decode())
-        self._position = Position(executed, file, offset)
+        before = self._position.gtids
+        self._position = Position(flavor_with(before).advanced(before, gtids), file, offset)
         return Delivery(batches, self._position, transactions, committed_at / 1e6 if committed_at else None)
 
     @property

@@ -100,6 +100,16 @@ class Connection(pymysql.Connection):  # type: ignore[misc]
         self._force_close()
 
     @property
+    def is_mariadb(self) -> bool:
+        """Whether the server is MariaDB."""
+        return "mariadb" in self.get_server_info().lower()
+
+    @property
+    def log_status(self) -> str:
+        """The statement that asks for the end of the binlog."""
+        return "SHOW BINARY LOG STATUS" if self.version >= (8, 4) and not self.is_mariadb else "SHOW MASTER STATUS"
+
+    @property
     def version(self) -> tuple[int, ...]:
         """The server's version; MariaDB's own, without the 5.5.5- it may put in front."""
         return tuple(map(int, re.findall(r"\d+", self.get_server_info().removeprefix("5.5.5-").partition("-")[0])))

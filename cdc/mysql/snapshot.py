@@ -13,15 +13,13 @@ from decimal import Decimal
 import pymysql
 
 from cdc.config import SourceUrl
-from cdc.errors import CdcError, Temporary
+from cdc.errors import CdcError
 from cdc.gtid import GtidSet
-from cdc.model import Chunk, ChunkRequest, Column, LogEnd, Table, TableId, decode_row
+from cdc.model import Chunk, ChunkRequest, Column, LogEnd, Position, Table, TableId, decode_row
 from cdc.mysql._rows import MalformedResult, RowReader, ServerError
 from cdc.mysql.connection import Connection, connect, explain, explained, quote_identifier, text
+from cdc.mysql.flavor import flavor_of
 from cdc.mysql.schema import encoded_labels
-
-VISIBLE_WITHIN = 60
-"""Seconds a chunk waits until the source shows what its binlog has already sent; it takes milliseconds unless the source hangs."""
 
 READ_TIMEOUT = 300.0
 """Seconds without a byte after which a chunk's connection counts as dead. Long, since scanning many deleted rows is silent."""
@@ -34,6 +32,7 @@ CHUNK_BYTES = 64 << 20
 
 INTEGERS = frozenset({"tinyint", "smallint", "mediumint", "int", "bigint", "year"})
 _TEMPORAL = frozenset({"date", "time", "datetime", "timestamp"})
+_ADDRESSES = frozenset({"inet4", "inet6", "uuid"})
 
 
 def select_expression(column: Column) -> str:
@@ -62,7 +61,7 @@ def literal(column: Column, value: bytes) -> str:  # noqa: PLR0911 (one table: a
         return str(1 + members.index(value) if value or b"" in members else 0)  # 0 is the value of errors, which prints as ''
     if kind == "set":
         return str(sum(1 << encoded_labels(column).index(name) for name in value.split(b",")) if value else 0)
-    charset = "ascii" if kind in _TEMPORAL else column.charset
+    charset = "ascii" if kind in _TEMPORAL or kind in _ADDRESSES else column.charset
     return f"_{charset} X'{value.hex()}'" if charset else f"X'{value.hex()}'"
 
 
@@ -113,7 +112,8 @@ class SnapshotReader:
         """
         with explained(self._source):
             connection = self._connected()
-            wait_visible(connection, request.seen)
+            flavor = flavor_of(connection)
+            flavor.open_view(connection, request.seen)
             table = request.table
             fitting = min(request.limit, max(1, CHUNK_BYTES // self._row_bytes.get(table.id, 1)))
             reader = _start(connection, replace(request, limit=fitting))
@@ -125,7 +125,9 @@ class SnapshotReader:
             if keys:
                 self._row_bytes[table.id] = len(rows.data) // len(rows) + 1
             partial = not reader.ended or len(keys) == fitting < request.limit
-            return Chunk(request, keys, rows, log_end(self._connected()), partial)
+            high = log_end(self._connected())
+            flavor.close_view(self._connected())
+            return Chunk(request, keys, rows, high, partial)
 
     def abandon(self) -> None:
         """Break off a read in progress, from another thread, for good."""
@@ -168,22 +170,9 @@ def _feed(connection: Connection, reader: RowReader, buffer: bytearray, source: 
     return ended
 
 
-def wait_visible(connection: Connection, gtids: GtidSet) -> None:
-    """Wait until a new read view contains these transactions."""
-    if not gtids:
-        return
-    (timed_out,) = connection.one("SELECT WAIT_FOR_EXECUTED_GTID_SET(%s, %s)", (str(gtids), VISIBLE_WITHIN))
-    if int(timed_out):
-        raise Temporary(
-            f"The source has sent transactions that it does not show after {VISIBLE_WITHIN} s.",
-            hint="Look for a hanging commit (SHOW PROCESSLIST), then run the same command again to resume.",
-        )
-
-
 def log_end(connection: Connection) -> LogEnd:
     """The end of the binlog. A transaction is written there before it becomes visible, so this bounds any view opened before."""
-    statement = "SHOW BINARY LOG STATUS" if connection.version >= (8, 4) else "SHOW MASTER STATUS"
-    file, offset, *_ = connection.one(statement)
+    file, offset, *_ = connection.one(connection.log_status)
     return LogEnd(text(file), int(offset))
 
 
@@ -192,7 +181,7 @@ def read_all(source: SourceUrl, table: Table) -> Iterator[tuple[bytes, bytes]]:
     with explained(source):
         connection = connect(source, raw=True, read_timeout=READ_TIMEOUT)
         try:
-            reader = _start(connection, ChunkRequest(table, None, _UNLIMITED, GtidSet()))
+            reader = _start(connection, ChunkRequest(table, None, _UNLIMITED, Position(GtidSet())))
             buffer = bytearray(READ_BYTES)
             while not reader.ended:
                 _feed(connection, reader, buffer, source)

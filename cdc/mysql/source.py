@@ -14,10 +14,11 @@ from contextlib import suppress
 from cdc.config import SourceUrl
 from cdc.crash import crash_point
 from cdc.errors import Temporary
-from cdc.gtid import GtidSet
+from cdc.gtid import Gtids
 from cdc.model import Chunk, ChunkRequest, Delivery, LogEnd, Position, SourceAway, Table, TableId
 from cdc.mysql.binlog import BinlogReader
-from cdc.mysql.connection import connect, explained, text
+from cdc.mysql.connection import connect, explained
+from cdc.mysql.flavor import flavor_of
 from cdc.mysql.patience import Patience
 from cdc.mysql.schema import read_table
 from cdc.mysql.snapshot import SnapshotReader, log_end
@@ -65,13 +66,19 @@ class MySqlSource:
 
     @property
     def server_uuid(self) -> str:
-        """The source's own name for itself."""
-        return text(self._one("SELECT @@server_uuid"))
+        """The source's own name for itself, which is no UUID on MariaDB."""
+        with explained(self._url):
+            return flavor_of(self.control).identity(self.control)
 
-    def gtids(self) -> tuple[GtidSet, GtidSet]:
+    def gtids(self) -> tuple[Gtids, Gtids]:
         """What the source has executed, and which part of it is no longer in its binlogs."""
-        executed = self._one("SELECT @@global.gtid_executed")
-        return GtidSet.parse(text(executed)), GtidSet.parse(text(self._one("SELECT @@global.gtid_purged")))
+        with explained(self._url):
+            return flavor_of(self.control).gtids(self.control)
+
+    def position(self) -> Position:
+        """Where a run without a checkpoint begins."""
+        with explained(self._url):
+            return flavor_of(self.control).position(self.control)
 
     def tables(self, names: Iterable[TableId]) -> list[Table]:
         """The tables' definitions."""
@@ -157,18 +164,19 @@ class MySqlSource:
             try:
                 connection = connect(self._url)
                 with explained(self._url):
-                    uuid, executed, purged = connection.one("SELECT @@server_uuid, @@global.gtid_executed, @@global.gtid_purged")
+                    flavor = flavor_of(connection)
+                    identity, (executed, purged) = flavor.identity(connection), flavor.gtids(connection)
                 self._bytes_before += connection.bytes_received
                 connection.abandon()
                 break
             except Temporary as error:
                 patience.wait(error)
-        if text(uuid) != self._server_uuid:
+        if identity != self._server_uuid:
             raise Temporary(
                 f"Another server answers at {self._url.redacted} since the connection was lost.",
                 hint="Run the same command again: it checks whether that one can continue from the checkpoint.",
             )
-        require_continuable(position.gtids, GtidSet.parse(text(executed)), GtidSet.parse(text(purged)))
+        require_continuable(position.gtids, executed, purged)
 
     def _chunks(self) -> Iterator[_Item]:
         """The chunks asked for. One whose connection breaks is read again: the lower bound of its view stays good."""

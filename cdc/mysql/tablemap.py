@@ -33,7 +33,8 @@ _TYPES: dict[str, tuple[int, ...]] = {
     "tinyint": (_TINY,), "smallint": (_SHORT,), "mediumint": (_INT24,), "int": (_LONG,), "bigint": (_LONGLONG,), "float": (_FLOAT,),
     "double": (_DOUBLE,), "decimal": (_NEWDECIMAL,), "bit": (_BIT,), "year": (_YEAR,), "date": (_DATE, _NEWDATE), "time": (_TIME2,),
     "datetime": (_DATETIME2,), "timestamp": (_TIMESTAMP2,), "char": _STRINGS, "varchar": _STRINGS, "binary": _STRINGS,
-    "varbinary": _STRINGS, "enum": (_ENUM,), "set": (_SET,), "json": (_JSON,), "vector": (_VECTOR,),
+    "varbinary": _STRINGS, "inet4": _STRINGS, "inet6": _STRINGS, "uuid": _STRINGS,
+    "enum": (_ENUM,), "set": (_SET,), "json": (_JSON,), "vector": (_VECTOR,),
 } | dict.fromkeys(
     ("tinytext", "text", "mediumtext", "longtext", "tinyblob", "blob", "mediumblob", "longblob"), (_BLOB,),
 ) | dict.fromkeys(
@@ -267,6 +268,8 @@ def _column_plan(theirs: MappedColumn, ours: Column) -> ColumnPlan:
         result = ColumnPlan("json", metadata)
     elif kind in (_BLOB, _GEOMETRY, _VECTOR):
         result = ColumnPlan("string", metadata)
+    elif ours.data_type in ("inet4", "inet6", "uuid"):
+        result = ColumnPlan(ours.data_type)
     else:
         pad = (ours.length or 0) if ours.data_type == "binary" else 0
         result = ColumnPlan("string", 1 if metadata < 256 else 2, pad=pad)  # noqa: PLR2004

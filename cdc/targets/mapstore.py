@@ -23,11 +23,11 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 
 from cdc.crash import crash_point
 from cdc.errors import CdcError, ConfigError, DamagedState
-from cdc.gtid import GtidSet
+from cdc.gtid import KINDS, flavor_of
 from cdc.model import Batch, Checkpoint, Column, Op, Position, Table, TableId, TableProgress, TableState
 from mapstore import ImageError, MapStore
 
-FORMAT = 1
+FORMAT = 2
 _DATABASE, _LOCK = "checkpoint.sqlite", "lock"
 
 _meta = sa.MetaData()
@@ -38,6 +38,7 @@ _checkpoints = sa.Table(
     sa.Column("format", sa.Integer, nullable=False),
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("source", sa.String, nullable=False),
+    sa.Column("flavor", sa.String, nullable=False),
     sa.Column("gtids", sa.Text, nullable=False),
     sa.Column("file", sa.String),
     sa.Column("offset", sa.Integer, nullable=False),
@@ -264,19 +265,22 @@ def _read_checkpoint(engine: sa.Engine, path: Path) -> tuple[int, Checkpoint, di
     try:
         with engine.connect() as connection:
             connection.exec_driver_sql("BEGIN")  # both tables as of one moment; the driver opens a transaction only to write
-            row = connection.execute(sa.select(_checkpoints)).one_or_none()
-            if row is None:
+            found = connection.execute(sa.select(_checkpoints.c.format)).scalar_one_or_none()
+            if found is None:
                 return None
-            if row.format != FORMAT:
+            if found != FORMAT:
                 raise ConfigError(
-                    f"The state in {path} has format {row.format}, this version reads {FORMAT}.",
+                    f"The state in {path} has format {found}, this version reads {FORMAT}.",
                     hint="Use the version that wrote it, or copy again into another folder.",
                 )
+            row = connection.execute(sa.select(_checkpoints)).one()
             tables = connection.execute(sa.select(_tables).where(_tables.c.checkpoint_id == row.id)).all()
     except DatabaseError as error:
         raise DamagedState(f"The checkpoint in {path} cannot be read: {error.orig}.", hint="Copy again into another folder.") from error
     progress = tuple(_progress(each) for each in tables)
-    checkpoint = Checkpoint(row.source, Position(GtidSet.parse(row.gtids), row.file, row.offset), progress, row.created_at, row.report)
+    checkpoint = Checkpoint(
+        row.source, Position(KINDS[row.flavor].parse(row.gtids), row.file, row.offset), progress, row.created_at, row.report
+    )
     return row.id, checkpoint, {TableId(each.schema, each.name): each.image for each in tables}
 
 
@@ -290,7 +294,8 @@ def _load_image(path: Path) -> MapStore:
 def _checkpoint_row(number: int, checkpoint: Checkpoint) -> dict[str, object]:
     position = checkpoint.position
     return {
-        "id": number, "format": FORMAT, "created_at": checkpoint.created_at, "source": checkpoint.source, "gtids": str(position.gtids),
+        "id": number, "format": FORMAT, "created_at": checkpoint.created_at, "source": checkpoint.source,
+        "flavor": flavor_of(position.gtids), "gtids": str(position.gtids),
         "file": position.file, "offset": position.offset, "report": checkpoint.report,
     }  # fmt: skip
 

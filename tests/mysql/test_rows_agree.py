@@ -7,12 +7,13 @@ from collections.abc import Iterator
 import pytest
 
 from cdc.config import SourceUrl
-from cdc.gtid import GtidSet
-from cdc.model import Op, Position, TableId, decode_row
+from cdc.model import Op, TableId, decode_row
 from cdc.mysql.binlog import BinlogReader
 from cdc.mysql.connection import Connection, connect
+from cdc.mysql.flavor import flavor_of
 from cdc.mysql.schema import read_table
 from cdc.mysql.snapshot import read_all
+from cdc.sandbox import Sandbox
 
 INTEGERS = {"TINYINT": 8, "SMALLINT": 16, "MEDIUMINT": 24, "INT": 32, "BIGINT": 64}
 TEXTS = ["utf8mb4", "latin1", "gbk", "utf16", "utf32", "ucs2", "cp1251", "sjis", "utf8mb3", "ascii"]
@@ -27,6 +28,25 @@ def text_values(rng: random.Random, charset: str) -> list[object]:
     special |= {"latin1": "äßÿ€", "gbk": "漢字", "cp1251": "Жя", "sjis": "漢字", "ascii": ""}
     alphabet = string.printable + special[charset]
     return ["", " leading and trailing  ", None, *(random_text(rng, alphabet, 40) for _ in range(5))]
+
+
+def address_columns(rng: random.Random) -> Iterator[tuple[str, list[object]]]:
+    """MariaDB's own types: zeros in all places, addresses of version 4 in the form of 6, UUIDs of every version and variant."""
+    words = [[rng.choice([0, 0, 0xFFFF, rng.getrandbits(16), rng.getrandbits(4)]) for _ in range(8)] for _ in range(30)]
+    words += [[0] * 5 + [last, 258, rng.getrandbits(16)] for last in (0, 0xFFFF, 1)] + [[0] * 8, [0] * 7 + [1], [1] + [0] * 7]
+    yield "INET6", [*(":".join(f"{word:x}" for word in each) for each in words), None]
+    yield (
+        "INET4",
+        ["0.0.0.0", "255.255.255.255", "10.0.0.1", "1.2.3.0", *(f"{rng.getrandbits(8)}.0.{rng.getrandbits(8)}.0" for _ in range(5)), None],
+    )
+    uuids = [f"{rng.getrandbits(128):032x}" for _ in range(20)]
+    uuids = [
+        each[:12] + f"{version:x}" + each[13:16] + f"{variant:x}" + each[17:]
+        for each in uuids
+        for version in range(16)
+        for variant in (0, 8, 15)
+    ]
+    yield "UUID", [*rng.sample(uuids, 60), "0" * 32, "f" * 32, None]
 
 
 def integer_columns() -> Iterator[tuple[str, list[object]]]:
@@ -149,12 +169,12 @@ class Pair:
         self.admin: Connection = connect(self.url)
         self.id = TableId(database, "t")
         self.admin.rows(f"CREATE TABLE {database}.t ({definition})")
-        self.start = Position(GtidSet.parse(self.admin.one("SELECT @@global.gtid_executed")[0]))
+        self.start = flavor_of(self.admin).position(self.admin)
 
     def agree(self) -> int:
         """Assert that both ways give the same rows; returns how many."""
         table = read_table(self.admin, self.id)
-        end = GtidSet.parse(self.admin.one("SELECT @@global.gtid_executed")[0])
+        end, _ = flavor_of(self.admin).gtids(self.admin)
         streamed: dict[bytes, bytes] = {}
         reader = BinlogReader(self.url, self.start, [table], heartbeat_seconds=1.0)
         for delivery in reader:
@@ -181,14 +201,22 @@ def insert(connection: Connection, table: TableId, values: dict[str, object]) ->
     connection.rows(f"INSERT INTO {table} ({names}) VALUES ({', '.join(['%s'] * len(values))})", list(values.values()))
 
 
+@pytest.fixture(params=["mysql", "mariadb"])
+def where(request) -> tuple[Sandbox, str]:
+    """A server of each flavor and an empty database on it."""
+    names = {"mysql": ("mysql_server", "source_db"), "mariadb": ("mariadb_server", "mariadb_db")}[request.param]
+    return request.getfixturevalue(names[0]), request.getfixturevalue(names[1])
+
+
 @pytest.mark.parametrize("seed", [1, 2])
-def test_every_type_and_extreme_gives_the_same_bytes_both_ways(mysql_server, source_db, seed):
+def test_every_type_and_extreme_gives_the_same_bytes_both_ways(where, seed):
     """A table with a column of every mapped type, one row per value, then updates and deletes."""
     rng = random.Random(seed)
-    columns = all_columns(rng)
+    server, database = where
+    columns = [*all_columns(rng), *(address_columns(rng) if server.flavor == "mariadb" else ())]
     for at in range(0, len(columns), 40):
         group = columns[at : at + 40]
-        pair = Pair(mysql_server, source_db, "id INT PRIMARY KEY, " + ", ".join(f"c{i} {kind}" for i, (kind, _) in enumerate(group)))
+        pair = Pair(server, database, "id INT PRIMARY KEY, " + ", ".join(f"c{i} {kind}" for i, (kind, _) in enumerate(group)))
         for n in range(max(len(values) for _, values in group)):
             insert(pair.admin, pair.id, {"id": n} | {f"c{i}": values[n % len(values)] for i, (_, values) in enumerate(group)})
         for n in range(0, 12, 3):
@@ -217,11 +245,10 @@ def test_json_with_the_server_s_own_types_gives_the_same_bytes_both_ways(mysql_s
     assert pair.agree() == 12
 
 
-def test_generated_and_invisible_columns_are_part_of_the_row(mysql_server, source_db):
+def test_generated_and_invisible_columns_are_part_of_the_row(where):
     """Virtual, stored and invisible columns are in both, in table order."""
     pair = Pair(
-        mysql_server,
-        source_db,
+        *where,
         "id INT PRIMARY KEY, a INT, v INT AS (a * 2) VIRTUAL, s INT AS (a * 3) STORED, h INT INVISIBLE DEFAULT 9",
     )
     pair.admin.rows(f"INSERT INTO {pair.id} (id, a) VALUES (1, 2), (2, NULL)")
@@ -229,9 +256,9 @@ def test_generated_and_invisible_columns_are_part_of_the_row(mysql_server, sourc
     assert pair.agree() == 2
 
 
-def test_zero_and_partial_dates_are_text_both_ways(mysql_server, source_db):
+def test_zero_and_partial_dates_are_text_both_ways(where):
     """What has no place in a calendar is kept as it is."""
-    pair = Pair(mysql_server, source_db, "id INT PRIMARY KEY, d DATE, t DATETIME(3), s TIMESTAMP NULL")
+    pair = Pair(*where, "id INT PRIMARY KEY, d DATE, t DATETIME(3), s TIMESTAMP NULL")
     for n, value in enumerate(["0000-00-00", "2024-00-00", "2024-02-00", "0000-01-01"]):
         insert(pair.admin, pair.id, {"id": n, "d": value, "t": f"{value} 01:02:03.456", "s": "0000-00-00"})
     assert pair.agree() == 4

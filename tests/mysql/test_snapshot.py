@@ -7,7 +7,7 @@ import pytest
 from cdc.config import SourceUrl
 from cdc.errors import CdcError, Temporary
 from cdc.gtid import GtidSet
-from cdc.model import Chunk, ChunkRequest, Table, TableId, decode_row
+from cdc.model import Chunk, ChunkRequest, Position, Table, TableId, decode_row
 from cdc.mysql import snapshot
 from cdc.mysql.connection import Connection, connect
 from cdc.mysql.schema import read_table
@@ -31,7 +31,7 @@ class Prepared:
             self.admin.rows(statement)
 
     def request(self, after: bytes | None, limit: int) -> ChunkRequest:
-        return ChunkRequest(self.table, after, limit, GtidSet())
+        return ChunkRequest(self.table, after, limit, Position(GtidSet()))
 
     def chunks(self, reader: SnapshotReader, limit: int) -> Iterator[Chunk]:
         """The walk of the hand-over, without a stream."""

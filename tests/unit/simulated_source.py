@@ -255,7 +255,7 @@ class ChunkRead:
     @property
     def visible(self) -> bool:
         """What WAIT_FOR_EXECUTED_GTID_SET waits for."""
-        return self.request.seen <= self.source.executed
+        return self.request.seen.gtids <= self.source.executed
 
     def read(self) -> None:
         """Read the rows after the cursor, in the source's order, in a view of this moment."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cdc.errors import PreflightFailed
 from cdc.gtid import GtidSet
-from cdc.model import ChunkRequest, Column, Table, TableId, encode_row
+from cdc.model import ChunkRequest, Column, Position, Table, TableId, encode_row
 from cdc.mysql.schema import codec_name, encoded_labels, labels
 from cdc.mysql.snapshot import after_condition, chunk_query, literal, select_expression
 
@@ -131,10 +131,10 @@ def test_a_chunk_s_query_lists_the_columns_and_follows_the_key() -> None:
     """By name, FLOAT as DOUBLE, in the key's order, which need not be the columns'."""
     columns = (Column("v", "float", "float"), NAME, ID)
     orders = Table(TableId("shop", "orders"), columns, (2, 1))
-    assert chunk_query(ChunkRequest(orders, None, 500, GtidSet())) == (
+    assert chunk_query(ChunkRequest(orders, None, 500, Position(GtidSet()))) == (
         "SELECT CAST(`v` AS DOUBLE), `name`, `id` FROM `shop`.`orders` FORCE INDEX (PRIMARY) ORDER BY `id`, `name` LIMIT 500"
     )
-    assert chunk_query(ChunkRequest(orders, encode_row([b"7", b"a"]), 5, GtidSet())) == (
+    assert chunk_query(ChunkRequest(orders, encode_row([b"7", b"a"]), 5, Position(GtidSet()))) == (
         "SELECT CAST(`v` AS DOUBLE), `name`, `id` FROM `shop`.`orders` FORCE INDEX (PRIMARY) "
         "WHERE (`id` >= 7 AND (`id` > 7 OR `name` > _utf8mb4 X'61')) ORDER BY `id`, `name` LIMIT 5"
     )
@@ -147,7 +147,7 @@ names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=1
 def test_no_name_and_no_key_gets_out_of_its_quotes(schema: str, name: str, column: str, key: bytes) -> None:
     """With the quoted names and hexadecimal texts taken out, the same fixed statement is left."""
     odd = table(Column(column, "varbinary", "varbinary(20)"), name=TableId(schema, name))
-    query = chunk_query(ChunkRequest(odd, encode_row([key]), 3, GtidSet()))
+    query = chunk_query(ChunkRequest(odd, encode_row([key]), 3, Position(GtidSet())))
     rest = re.sub(r"X'[0-9a-f]*'", "X", re.sub(r"`(?:[^`]|``)*`", "N", query))
     assert rest == "SELECT N FROM N.N FORCE INDEX (PRIMARY) WHERE N > X ORDER BY N LIMIT 3"
 

@@ -31,6 +31,9 @@ class Source:
     def gtids(self) -> tuple[GtidSet, GtidSet]:
         return self._gtids
 
+    def position(self) -> Position:
+        return Position(self._gtids[0])
+
     def tables(self, names: Any) -> list[Table]:
         return [self._tables[name] for name in names]
 

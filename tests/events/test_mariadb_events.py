@@ -1,0 +1,138 @@
+"""MariaDB's own events, made from recorded ones: compressed rows and statements, GTIDs, heartbeats; damaged ones are typed errors."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import pytest
+
+from cdc.errors import UnsupportedEvent
+from cdc.mysql._events import EventStream
+from tests.events.recording import FORMAT, HEADER, TABLE_MAP, events, stream
+
+ROWS = {30: 169, 31: 170, 32: 171}
+
+
+def event(kind: int, body: bytes, *, timestamp: int = 7, server: int = 3, log_pos: int = 0) -> bytes:
+    return struct.pack("<IBIIIH", timestamp, kind, server, HEADER + len(body), log_pos, 0) + body
+
+
+def compressed(data: bytes) -> bytes:
+    return b"\x82" + len(data).to_bytes(2, "big") + zlib.compress(data)
+
+
+def with_packed_rows(rows: bytes, packer=compressed) -> bytes:
+    """A row event as MariaDB compresses it: all but what comes before the rows."""
+    at = HEADER + 8 + int.from_bytes(rows[HEADER + 8 : HEADER + 10], "little")
+    columns = rows[at]
+    assert columns < 0xFB
+    at += 1 + (columns + 7) // 8 * (2 if rows[4] == 31 else 1)
+    return event(ROWS[rows[4]], rows[HEADER:at] + packer(rows[at:]))
+
+
+def gtid(number: int, domain: int = 5, flags: int = 0) -> bytes:
+    return event(162, struct.pack("<QIB", number, domain, flags) + bytes(6))
+
+
+def mariadb_format() -> bytes:
+    form = bytearray(next(each for each in events() if each[4] == FORMAT))
+    form[HEADER + 2 : HEADER + 16] = b"10.11-MariaDB\0"
+    return bytes(form)
+
+
+def fresh() -> EventStream:
+    decoder = stream()
+    decoder.decode_one(mariadb_format())
+    for each in events():
+        if each[4] == TABLE_MAP:
+            decoder.decode_one(each)
+    return decoder
+
+
+def decoded(*more: bytes) -> tuple[object, ...]:
+    decoder = fresh()
+    for each in more:
+        decoder.decode_one(each)
+    return decoder.take()
+
+
+def row_events() -> list[bytes]:
+    return [each for each in events() if each[4] in ROWS and each[HEADER : HEADER + 6] != b"\xff\xff\xff\0\0\0"]
+
+
+def test_compressed_rows_are_the_rows() -> None:
+    """Inserts, updates and deletes of all types, compressed, give what they give as they are."""
+    assert {each[4] for each in row_events()} == set(ROWS)
+    for rows in row_events():
+        assert decoded(with_packed_rows(rows))[0] == decoded(rows)[0]
+
+
+@pytest.mark.parametrize(
+    "packer",
+    [
+        lambda data: b"",
+        lambda data: data,
+        lambda data: b"\x82" + (len(data) + 1).to_bytes(2, "big") + zlib.compress(data),
+        lambda data: b"\x82" + (len(data) - 1).to_bytes(2, "big") + zlib.compress(data),
+        lambda data: b"\x84\xff\xff\xff\xff" + zlib.compress(data),
+        lambda data: b"\x80" + zlib.compress(data),
+        lambda data: b"\x92" + compressed(data)[1:],
+        lambda data: compressed(data)[:-1],
+        lambda data: compressed(data)[:-4] + b"\0\0\0\0",
+        lambda data: compressed(data) + b"\0",
+        lambda data: compressed(data[:-1]),
+    ],
+    ids=["empty", "plain", "longer", "shorter", "huge", "no size", "unknown algorithm", "cut", "checksum", "more behind", "rows cut"],
+)
+def test_damaged_compressed_rows_are_a_typed_error(packer) -> None:
+    """Nothing of them is used, and no more memory than the event can hold."""
+    with pytest.raises(UnsupportedEvent, match=r"cannot be unpacked|ends before its contents do"):
+        decoded(with_packed_rows(row_events()[0], packer))
+
+
+def test_a_gtid_begins_a_transaction_that_its_end_counts() -> None:
+    """Domain and server come as they are in the event; the time is that of the last event, in microseconds."""
+    rows = row_events()[0]
+    _, gtids, _, _, transactions, committed = decoded(gtid(41), rows, event(16, bytes(8), timestamp=9))
+    assert gtids == [(struct.pack("<II", 5, 3) + bytes(8), b"", 41, 41)]
+    assert (transactions, committed) == (1, 9_000_000)
+
+
+def test_what_comes_in_the_middle_of_a_transaction_is_an_error() -> None:
+    """A GTID before the last one's end, or one that is cut or has no number."""
+    with pytest.raises(UnsupportedEvent, match="before the last one ended"):
+        decoded(gtid(1), row_events()[0], gtid(2))
+    with pytest.raises(UnsupportedEvent, match="ends before"):
+        decoded(event(162, bytes(12)))
+    with pytest.raises(UnsupportedEvent, match="does not have"):
+        decoded(gtid(0))
+
+
+def test_a_compressed_statement_is_the_statement() -> None:
+    """The decoder asks about it as about any other."""
+    asked: list[bytes] = []
+    decoder = EventStream(
+        lambda body: None, lambda status, schema, statement: asked.append(statement) or 0, lambda *_: None, budget=1 << 20
+    )
+    head = struct.pack("<IIBHH", 1, 0, 2, 0, 0) + b"db\0"
+    decoder.decode_one(event(165, head + compressed(b"CREATE TABLE x (id INT)")))
+    assert asked == [b"CREATE TABLE x (id INT)"]
+    with pytest.raises(UnsupportedEvent, match="cannot be unpacked"):
+        decoder.decode_one(event(165, head + b"CREATE TABLE x (id INT)"))
+
+
+@pytest.mark.parametrize("kind", [160, 161, 163, 164])
+def test_what_changes_nothing_is_skipped_with_its_reason(kind: int) -> None:
+    """And counted."""
+    decoder = fresh()
+    decoder.decode_one(event(kind, bytes(20)))
+    assert sum(count for name, count in decoder.counts_by_kind().items() if name.startswith("skipped") and ":" in name) >= 1
+
+
+def test_a_heartbeat_beyond_four_gigabytes_has_its_offset_before_the_name() -> None:
+    """A header holds 32 bits of it; only MariaDB's heartbeats say so by a zero."""
+    decoder = stream()
+    decoder.decode_one(mariadb_format())
+    decoder.decode_one(event(27, (7 << 32).to_bytes(8, "little") + b"binlog.000009"))
+    assert decoder.place == ("binlog.000009", 7 << 32)

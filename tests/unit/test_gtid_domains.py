@@ -1,0 +1,106 @@
+"""DomainGtids against a plain model: MariaDB's positions as dicts, one number for each writer."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cdc.errors import PositionLost
+from cdc.gtid import KINDS, LAST_OF_DOMAIN, DomainGtids, GtidSet, flavor_of
+from cdc.resume import require_continuable
+
+Model = dict[tuple[int, int], int]
+
+# few domains, servers and numbers, so that they meet
+models: st.SearchStrategy[Model] = st.dictionaries(st.tuples(st.integers(0, 2), st.integers(1, 3)), st.integers(1, 6), max_size=6)
+
+
+def text(model: Model) -> str:
+    return ",".join(f"{domain}-{server}-{number}" for (domain, server), number in model.items())
+
+
+def top(model: Model, domain: int) -> int:
+    return max((number for (each, _), number in model.items() if each == domain), default=0)
+
+
+def gtids(model: Model) -> DomainGtids:
+    return DomainGtids.parse(text(model))
+
+
+@given(models)
+def test_the_printed_form_reads_back(model: Model) -> None:
+    """However it was written; equal positions are equal, and hash alike."""
+    made = gtids(model)
+    assert DomainGtids.parse(str(made)) == made
+    assert gtids(dict(reversed(model.items()))) == made
+    assert hash(gtids(dict(reversed(model.items())))) == hash(made)
+    assert eval(repr(made), {"DomainGtids": DomainGtids}) == made
+    assert bool(made) is bool(model)
+
+
+@given(models, models)
+def test_order_difference_and_count_agree_with_the_model(left: Model, right: Model) -> None:
+    """Where a domain stands is its highest number, whoever wrote; what is lacking is told by writer."""
+    a, b = gtids(left), gtids(right)
+    assert (a <= b) is all(top(left, domain) <= top(right, domain) for domain in range(3))
+    assert a - b == gtids({writer: number for writer, number in left.items() if number > right.get(writer, 0)})
+    assert a.count_after(b) == sum(max(0, top(left, domain) - top(right, domain)) for domain in range(3))
+
+
+@given(models, st.integers(0, 2), st.integers(1, 3), st.integers(1, 8))
+def test_a_position_advances_within_a_domain_and_stays_what_it_was(model: Model, domain: int, server: int, number: int) -> None:
+    """The domain's last writer takes the place of the others; a number that does not ascend is refused."""
+    before = gtids(model)
+    if number <= top(model, domain):
+        with pytest.raises(ValueError, match="must ascend"):
+            before.advance(domain, server, number)
+    else:
+        rest = {writer: each for writer, each in model.items() if writer[0] != domain}
+        assert before.advance(domain, server, number) == gtids({**rest, (domain, server): number})
+    assert before == gtids(model)
+
+
+@pytest.mark.parametrize(
+    "text", ["0-1", "a-1-2", "0-1-0", f"0-1-{LAST_OF_DOMAIN + 1}", "4294967296-1-1", "0-1-5,0-1-6", "0-1-2-3", "0--1-2"]
+)
+def test_what_is_no_position_is_refused_in_a_sentence(text: str) -> None:
+    """parse() never guesses."""
+    with pytest.raises(ValueError, match=r"^'.+' is not a GTID of MariaDB: .+\.$"):
+        DomainGtids.parse(text)
+
+
+def test_the_flavor_of_a_checkpoint_s_gtids_is_known_also_when_there_are_none() -> None:
+    """An empty position of either server is its own."""
+    for name, kind in KINDS.items():
+        assert flavor_of(kind.parse("")) == name
+
+
+@pytest.mark.parametrize(
+    ("position", "executed", "purged", "words"),
+    [
+        ("0-1-5", "0-1-9", "0-1-5", ""),
+        ("0-1-5", "0-1-5,0-2-9", "0-2-4", ""),
+        ("0-1-5,7-1-1", "0-1-9,7-1-1", "", ""),
+        ("0-1-5", "0-1-9", "0-1-6", "purged 0-1-6"),
+        ("0-1-5", "0-1-9,3-1-2", "3-1-2", "purged 3-1-2"),
+        ("0-1-5", "0-1-4", "", "holds 0-1-5, which this source has never executed"),
+        ("0-1-5", "0-2-9", "", "holds 0-1-5, which this source has never executed"),
+        ("0-1-5", "0-1-4,0-2-9", "", "holds 0-1-5, which this source has never executed"),
+    ],
+)
+def test_a_position_can_be_continued_or_the_sentence_says_what_is_lost(position: str, executed: str, purged: str, words: str) -> None:
+    """Purged beyond it, or never written there by that server: a server that only has higher numbers has not had it."""
+    arguments = [DomainGtids.parse(each) for each in (position, executed, purged)]
+    if not words:
+        require_continuable(*arguments)
+        return
+    with pytest.raises(PositionLost) as found:
+        require_continuable(*arguments)
+    assert words in str(found.value)
+
+
+def test_a_checkpoint_of_the_other_kind_of_server_is_never_continued() -> None:
+    """GTIDs of MySQL and of MariaDB say nothing about each other."""
+    with pytest.raises(PositionLost, match="another kind of server"):
+        require_continuable(DomainGtids.parse("0-1-5"), GtidSet(), GtidSet())
