@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from cdc import preflight_mariadb
 from cdc.checks import Check, Source, Status, count, made
 from cdc.errors import PreflightFailed
 from cdc.model import TableId
@@ -35,17 +36,27 @@ def run(connection: Connection, tables: Sequence[TableId]) -> list[Check]:
         return checks
     variables = {str(name): str(value) for name, value in connection.rows("SHOW GLOBAL VARIABLES")}
     source = Source(connection, _version_numbers(version), variables, _quote_account(account))
-    checks += (setting.check(variables) for setting in _SETTINGS)
-    checks += (made(name, source, check) for name, check in _CHECKS.items())
+    mariadb = connection.is_mariadb
+    checks += (setting.check(variables) for setting in _SETTINGS if setting.name not in (_MYSQL_ONLY if mariadb else _MARIADB_ONLY))
+    checks += (made(name, source, check) for name, check in (_MARIADB_CHECKS if mariadb else _CHECKS).items())
     if tables:
         checks += check_tables(source, tables)
-    return checks
+    return [_without_persist(check) for check in checks] if mariadb else checks
+
+
+def _without_persist(check: Check) -> Check:
+    """MariaDB cannot keep a setting by itself."""
+    if "SET PERSIST" not in check.hint:
+        return check
+    hint = check.hint.replace("SET PERSIST", "SET GLOBAL")
+    return replace(check, hint=f"{hint} Write it under [mysqld] in my.cnf too, so that it outlives a restart.")
 
 
 def prepared_xa(connection: Connection) -> Check:
     """The check for prepared XA transactions alone: asked again once a copy's position is known, which may hold one prepared since."""
     (account,) = connection.one("SELECT CURRENT_USER()")
-    return made("prepared_xa", Source(connection, (), {}, _quote_account(account)), _check_xa)
+    check = preflight_mariadb.check_xa if connection.is_mariadb else _check_xa
+    return made("prepared_xa", Source(connection, (), {}, _quote_account(account)), check)
 
 
 def require(checks: Iterable[Check]) -> None:
@@ -60,12 +71,14 @@ def require(checks: Iterable[Check]) -> None:
 
 def _check_version(version: str) -> Check:
     if "mariadb" in version.lower():
-        return Check(
-            "version",
-            Status.PROBLEM,
-            f"The source is MariaDB ({version}); this version of cdc reads from MySQL only.",
-            "Migrate from a MySQL 8.0.14 or newer.",
-        )
+        if _version_numbers(version) < preflight_mariadb.OLDEST_VERSION:
+            return Check(
+                "version",
+                Status.PROBLEM,
+                f"The source is MariaDB {version}; full row metadata in the binlog needs MariaDB 10.5 or newer.",
+                "Upgrade the source, or migrate from a replica of it that runs a newer version.",
+            )
+        return Check("version", Status.OK, f"The source is MariaDB {version}.")
     if _version_numbers(version) < OLDEST_VERSION:
         return Check(
             "version",
@@ -137,6 +150,12 @@ _SETTINGS = (
         "SET PERSIST binlog_order_commits = ON;",
     ),
     _Setting(
+        "binlog_optimize_thread_scheduling",
+        "ON",
+        "otherwise a group of transactions becomes visible one by one, and a copy's view may hold a part of it",
+        "Under [mysqld] in my.cnf remove skip-binlog-optimize-thread-scheduling, and restart the server.",
+    ),
+    _Setting(
         "enforce_gtid_consistency",
         "ON",
         "GTIDs need it",
@@ -144,6 +163,8 @@ _SETTINGS = (
         "SET PERSIST enforce_gtid_consistency = ON;",
     ),
 )
+_MYSQL_ONLY = {"binlog_order_commits", "enforce_gtid_consistency"}
+_MARIADB_ONLY = {"binlog_optimize_thread_scheduling"}
 
 
 def _check_gtid_mode(source: Source) -> Check:
@@ -230,6 +251,8 @@ def _check_xa(source: Source) -> Check:
 def _check_retention(source: Source) -> Check:
     name = "retention"
     seconds = int(source.variables.get("binlog_expire_logs_seconds", "0"))
+    if source.connection.is_mariadb and not seconds:  # the older name for it
+        seconds = int(86_400 * float(source.variables.get("expire_logs_days", "0")))
     if seconds == 0 or source.variables.get("binlog_expire_logs_auto_purge") == "OFF":
         return Check(name, Status.OK, "The source keeps its binlogs until they are purged by hand.")
     if seconds >= LEAST_RETENTION:
@@ -250,5 +273,11 @@ _CHECKS: Mapping[str, Callable[[Source], Check]] = {
     "grant_replication_slave": _check_replication_slave,
     "grant_replication_client": _check_replication_client,
     "prepared_xa": _check_xa,
+    "retention": _check_retention,
+}
+
+_MARIADB_CHECKS: Mapping[str, Callable[[Source], Check]] = {
+    "server_id": _check_server_id,
+    **preflight_mariadb.CHECKS,
     "retention": _check_retention,
 }

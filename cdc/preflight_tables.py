@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,8 @@ vector geometry point linestring polygon multipoint multilinestring multipolygon
 """
 TYPES = frozenset(_TYPES.split())
 """The values of information_schema.columns.data_type that can be copied and followed."""
+MARIADB_TYPES = TYPES - {"json", "vector"} | {"inet4", "inet6", "uuid"}
+"""The same for MariaDB, whose JSON is a LONGTEXT."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +34,8 @@ class _Facts:
     id: TableId
     kind: str
     engine: str | None
-    columns: tuple[tuple[str, str], ...]
-    """Each column's name and data type."""
+    columns: tuple[tuple[str, str, str], ...]
+    """Each column's name, data type and full type."""
     has_key: bool
     cascades: tuple[str, ...]
     """The names of foreign keys whose actions change rows of this table."""
@@ -86,7 +89,7 @@ def _facts(connection: Connection, table: TableId) -> _Facts | Check:
             return Check("table_readable", Status.PROBLEM, message, f"Name it with --tables {next(iter(found))}")
         return Check("table_readable", Status.UNKNOWN, f"{table} can be read, but information_schema does not describe it.")
     columns = connection.rows(
-        "SELECT column_name, data_type FROM information_schema.columns "
+        "SELECT column_name, data_type, column_type FROM information_schema.columns "
         "WHERE table_schema = %s AND table_name = %s ORDER BY ordinal_position",
         table,
     )
@@ -110,7 +113,9 @@ def _check_filter(source: Source, schemas: set[str]) -> Check:
     status = source.ask_log_status()
     if status is None:
         message = f"The user {source.account} may not ask which databases are in the binlog; the tables' ones must be."
-        return Check(name, Status.UNKNOWN, message, source.grant("REPLICATION CLIENT"))
+        return Check(
+            name, Status.UNKNOWN, message, source.grant("BINLOG MONITOR" if source.connection.is_mariadb else "REPLICATION CLIENT")
+        )
     _, _, only, never, *_ = status[0] if status else ("", 0, "", "")
     missing = {schema for schema in schemas if schema in never.split(",") or (only and schema not in only.split(","))}
     if not missing:
@@ -152,7 +157,13 @@ def _check_key(source: Source, facts: _Facts) -> Check | None:
 
 
 def _check_types(source: Source, facts: _Facts) -> Check | None:
-    odd = [f"{name} ({data_type})" for name, data_type in facts.columns if data_type.lower() not in TYPES]
+    """MariaDB notes in a comment of the full type what it stores in another way: compressed, or as before MySQL 5.6."""
+    types = MARIADB_TYPES if source.connection.is_mariadb else TYPES
+    odd = [
+        f"{name} ({data_type if data_type.lower() not in types else column_type})"
+        for name, data_type, column_type in facts.columns
+        if data_type.lower() not in types or (source.connection.is_mariadb and _STORED_OTHERWISE.search(column_type))
+    ]
     if not odd:
         return None
     return Check(
@@ -163,9 +174,17 @@ def _check_types(source: Source, facts: _Facts) -> Check | None:
     )
 
 
+_STORED_OTHERWISE = re.compile(r"^[^'(]*(?:\([0-9,]*\)[^']*)?/\*")
+"""A comment outside of an ENUM's or SET's members."""
+
+
 def _check_cascades(source: Source, facts: _Facts) -> Check | None:
     """The engine's own cascades leave no trace in the binlog. Source: MySQL manual, innodb_native_foreign_keys."""
-    logged = source.version >= CASCADES_LOGGED_SINCE and source.variables.get("innodb_native_foreign_keys") != "ON"
+    logged = (
+        not source.connection.is_mariadb
+        and source.version >= CASCADES_LOGGED_SINCE
+        and source.variables.get("innodb_native_foreign_keys") != "ON"
+    )
     if logged or not facts.cascades:
         return None
     names = ", ".join(facts.cascades)

@@ -16,9 +16,10 @@ import pytest
 
 from cdc.config import SourceUrl
 from cdc.errors import ConfigError
-from cdc.gtid import GtidSet
+from cdc.gtid import Gtids
 from cdc.model import Checkpoint, TableId, TableState
 from cdc.mysql.connection import Connection, connect
+from cdc.mysql.flavor import flavor_of
 from cdc.mysql.schema import read_table
 from cdc.mysql.snapshot import read_all
 from cdc.sandbox import Sandbox
@@ -42,9 +43,9 @@ class Project:
         for statement in statements:
             self.admin.rows(statement)
 
-    def gtids(self) -> GtidSet:
+    def gtids(self) -> Gtids:
         """What the source has executed."""
-        return GtidSet.parse(self.admin.one("SELECT @@global.gtid_executed")[0])
+        return flavor_of(self.admin).gtids(self.admin)[0]
 
     def cdc(self, *arguments: str, crash_at: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
         """Run `cdc` to its end."""

@@ -13,7 +13,7 @@ import pytest
 import typer.main
 
 import cdc.sandbox  # so that every error class is known
-from cdc import crash, preflight, preflight_tables
+from cdc import crash, preflight, preflight_mariadb, preflight_tables
 from cdc.checks import Check
 from cdc.cli import app
 from cdc.errors import CdcError
@@ -221,8 +221,13 @@ def test_every_command_is_documented_for_operators() -> None:
 
 def check_names() -> set[str]:
     """The names of preflight's checks, from its tables and from what it makes directly."""
-    names = {*preflight._CHECKS, *(setting.name for setting in preflight._SETTINGS), *(each[0] for each in preflight_tables._TABLE_CHECKS)}
-    for module in (preflight, preflight_tables):
+    names = {
+        *preflight._CHECKS,
+        *preflight._MARIADB_CHECKS,
+        *(setting.name for setting in preflight._SETTINGS),
+        *(each[0] for each in preflight_tables._TABLE_CHECKS),
+    }
+    for module in (preflight, preflight_mariadb, preflight_tables):
         source = Path(module.__file__).read_text(encoding="utf-8")
         names |= set(re.findall(rf'\b{Check.__name__}\(\s*"(\w+)"', source)) | set(re.findall(r'\bname = "(\w+)"', source))
     return names

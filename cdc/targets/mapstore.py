@@ -265,6 +265,8 @@ def _read_checkpoint(engine: sa.Engine, path: Path) -> tuple[int, Checkpoint, di
     try:
         with engine.connect() as connection:
             connection.exec_driver_sql("BEGIN")  # both tables as of one moment; the driver opens a transaction only to write
+            if not sa.inspect(connection).has_table(_tables.name):  # the one made last: a folder that is being made has none yet
+                return None
             found = connection.execute(sa.select(_checkpoints.c.format)).scalar_one_or_none()
             if found is None:
                 return None

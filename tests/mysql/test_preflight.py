@@ -449,14 +449,6 @@ def test_a_server_without_a_binlog_gets_one_sentence_for_each_problem() -> None:
             preflight.require(checks)
 
 
-def test_mariadb_is_one_problem(mariadb_server: Sandbox) -> None:
-    """Another kind of server is said to be one; the other checks would ask it for things it does not have."""
-    with opened(mariadb_server) as admin:
-        (check,) = preflight.run(admin, [T])
-    assert (check.name, check.status) == ("version", Status.PROBLEM)
-    assert check.message.startswith("The source is MariaDB (")
-
-
 @pytest.mark.parametrize("version", ["5.7.44-log", "8.0.13", "8.0.11-TiDB-v7.5.0"])
 def test_a_server_that_is_too_old_is_one_problem(admin: Connection, version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Full row metadata came with MySQL 8.0.14; nothing older is looked at further."""
