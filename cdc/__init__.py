@@ -8,9 +8,10 @@ The engine as a library::
     print(cdc.migrate(config).as_dict())
 """
 
-from cdc.api import check, migrate, parse_source
+from cdc.api import changes, check, migrate, parse_source
+from cdc.changes import Change, Changes
 from cdc.config import Config, Strategy
 from cdc.errors import CdcError
 from cdc.model import TableId
 
-__all__ = ["CdcError", "Config", "Strategy", "TableId", "check", "migrate", "parse_source"]
+__all__ = ["CdcError", "Change", "Changes", "Config", "Strategy", "TableId", "changes", "check", "migrate", "parse_source"]

@@ -6,22 +6,26 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
 from cdc import preflight
-from cdc.config import Config, SourceUrl, Strategy
+from cdc.changes import Changes
+from cdc.config import AWAY_SECONDS, Config, SourceUrl, Strategy, parse_table
 from cdc.errors import ConfigError, SchemaChanged
+from cdc.gtid import DomainGtids, Gtids, GtidSet
 from cdc.handover import Handover
 from cdc.migration import Migration, Report, Start
 from cdc.model import Checkpoint, Position, TableId, TableProgress, TableState
 from cdc.mysql.connection import connect, explained
 from cdc.mysql.snapshot import read_all
 from cdc.mysql.source import MySqlSource
+from cdc.resume import require_continuable
 from cdc.strategy import choose
 from cdc.targets.mapstore import MapStoreTarget, read_state
 from cdc.targets.verifying import VerifyingTarget
+from cdc.values import converters
 from cdc.verify import Differences, compare
 
 Watch = Callable[[Report, Handover], None]
@@ -58,7 +62,7 @@ def migrate(config: Config, *, on_start: Callable[[Start, int], Watch | None] = 
             copying = [progress.table.id for progress in start.tables]
             watch = on_start(start, source.estimated_rows(copying))
             migration = Migration(config, source, target, start, *([watch] if watch else []))
-            with _stopped_by_signals(migration.stop):
+            with stopped_by_signals(migration.stop):
                 report = migration.run()
             report.bytes_received = source.bytes_received
             return report
@@ -82,6 +86,54 @@ def _begin(config: Config, source: MySqlSource, checkpoint: Checkpoint | None) -
     if checkpoint and checkpoint.source != uuid:
         position = Position(position.gtids)  # another server's files say nothing about this one's
     return Start(plan, uuid, position, progress, source.clock_offset())
+
+
+def changes(
+    source: SourceUrl | str,
+    tables: Sequence[TableId | str],
+    *,
+    after: Gtids | str | Path | None = None,
+    until_caught_up: bool = False,
+    parse_json: bool = False,
+    on_away: Callable[[str], None] = lambda _: None,
+) -> Changes:
+    """The changes of these tables as `Change` objects, from a position on; nothing is copied or stored.
+
+    `after` is a set of GTIDs, the state folder of a migration (for its last checkpoint's), or None: all that is committed once this has
+    returned. `until_caught_up` ends where the source's binlog ends now. `on_away` is told why, each time the connection is lost.
+
+    Raises PreflightFailed, PositionLost when the source cannot continue from there, SchemaChanged when a table changes on the way.
+    """
+    url = parse_source(source) if isinstance(source, str) else source
+    names = [parse_table(name) if isinstance(name, str) else name for name in tables]
+    away = AWAY_SECONDS if until_caught_up else None
+    with ExitStack() as stack:
+        stream = stack.enter_context(MySqlSource(url, heartbeat_seconds=1.0, give_up_seconds=away, befores=True))
+        with explained(url):
+            found = preflight.run(stream.control, names)
+        preflight.require([each for each in found if each.name != "prepared_xa"])  # of interest to a copy only
+        executed, purged = stream.gtids()
+        start = stream.position() if after is None else Position(_gtids_in(after, executed))
+        require_continuable(start.gtids, executed, purged)
+        definitions = stream.tables(names)
+        goal = stream.log_end() if until_caught_up else None
+        stream.start(start, definitions)
+        known = {table.id: (table, converters(table, parse_json=parse_json)) for table in definitions}
+        return Changes(stream, stack.pop_all(), known, start, goal=goal, on_away=on_away)
+
+
+def _gtids_in(after: Gtids | str | Path, executed: Gtids) -> Gtids:
+    """What was named to start after, in the form of the source's own GTIDs."""
+    if isinstance(after, Path):
+        return read_state(after)[0].position.gtids
+    if not isinstance(after, str):
+        return after
+    try:
+        return DomainGtids.parse(after) if isinstance(executed, DomainGtids) else GtidSet.parse(after)
+    except ValueError as error:
+        raise ConfigError(
+            str(error), hint="The source shows its own: SELECT @@global.gtid_executed, on MariaDB @@global.gtid_binlog_state."
+        ) from error
 
 
 def verify(source_url: SourceUrl, target: Path, tables: Sequence[TableId] = ()) -> list[Differences]:
@@ -118,7 +170,7 @@ def compare_quiet(source_url: SourceUrl, target: MapStoreTarget, tables: Sequenc
 
 
 @contextmanager
-def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
+def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
     """SIGINT and SIGTERM ask for a clean stop, once; a second one does what it always does."""
     if threading.current_thread() is not threading.main_thread():
         yield

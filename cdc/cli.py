@@ -6,13 +6,16 @@ import json
 import sys
 import time
 from enum import StrEnum
+from itertools import islice
 from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
 
 from cdc import api, preflight
+from cdc.changes import change_line
 from cdc.config import CHECKPOINT_SECONDS, CHUNK_ROWS, DEFAULT_TARGET, Config, Strategy, parse_mapstore_url, parse_table
+from cdc.debezium import envelopes
 from cdc.errors import CdcError, ConfigError, DifferencesFound
 from cdc.migration import Report, Start
 from cdc.model import decode_row
@@ -35,6 +38,13 @@ class DumpFormat(StrEnum):
 
     JSONL = "jsonl"
     TSV = "tsv"
+
+
+class TailFormat(StrEnum):
+    """How `cdc tail` prints changes."""
+
+    JSON = "json"
+    DEBEZIUM = "debezium"
 
 
 class FlavorName(StrEnum):
@@ -165,6 +175,28 @@ def dump(
     definition = next(progress.table for progress in checkpoint.tables if progress.table.id == name)
     for line in (json_lines if form is DumpFormat.JSONL else tsv_lines)(definition, maps[name].values()):
         print(line)
+
+
+@app.command()
+def tail(
+    source: SourceArgument,
+    *,
+    tables: TablesOption,
+    start: Annotated[str, typer.Option("--from", help="now, a set of GTIDs, or mapstore:PATH for its checkpoint's position")] = "now",
+    form: Annotated[TailFormat, typer.Option("--format")] = TailFormat.JSON,
+    limit: Annotated[int | None, typer.Option(min=1, help="end after so many changes")] = None,
+    until_caught_up: Annotated[bool, typer.Option("--until-caught-up", help="stop when the source's present end is reached")] = False,
+) -> None:
+    """Print every change of these tables as a line of JSON, until interrupted. Nothing is copied or stored."""
+    after = None if start == "now" else parse_mapstore_url(start) if start.startswith("mapstore:") else start
+    opened = api.changes(
+        source, list(dict.fromkeys(map(parse_table, tables))), after=after, until_caught_up=until_caught_up,
+        on_away=lambda reason: _stderr.print(f"waiting: {reason}", highlight=False, markup=False, soft_wrap=True),
+    )  # fmt: skip
+    with opened, api.stopped_by_signals(opened.stop):
+        for change in islice(opened, limit):
+            for line in [change_line(change)] if form is TailFormat.JSON else envelopes(change):
+                print(json.dumps(line, ensure_ascii=False), flush=True)
 
 
 @app.command()

@@ -15,7 +15,7 @@ from cdc.model import TableId
 CHUNK_ROWS = 5_000
 """A chunk costs three round trips; at 5,000 rows those are little beside the time the library's cursor takes to read it."""
 CHECKPOINT_SECONDS = 5.0
-_AWAY_SECONDS = 120.0
+AWAY_SECONDS = 120.0
 """Longer than a server takes to restart; shorter than a script's patience."""
 DEFAULT_TARGET = "mapstore:./cdc-state"
 SOURCE_FORM = "A source looks like mysql://user:password@host:3306/ (or leave the password to CDC_SOURCE_PASSWORD)."
@@ -113,4 +113,4 @@ class Config:
     @property
     def give_up_seconds(self) -> float | None:
         """How long the source may be away before the run ends as temporary; one that follows waits for ever."""
-        return _AWAY_SECONDS if self.until_caught_up else None
+        return AWAY_SECONDS if self.until_caught_up else None

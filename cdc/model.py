@@ -157,6 +157,8 @@ class Batch:
     rows: Packed
     backfill: bool = False
     """Whether these are rows of a chunk, as they were all along, instead of changes."""
+    befores: Packed | None = None
+    """The rows before the changes, empty for inserts, where they were asked for. An update of a key is one change then."""
 
     def no_rows(self) -> tuple[bytes, array[int]]:
         """As many empty strings as there are keys, as buffers: what makes a map of them a set of keys."""
@@ -167,6 +169,17 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.ops)
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """Where changes come from: a GTID, when it committed (Unix seconds, None if the source does not say), who wrote it, where it begins."""
+
+    gtid: str
+    committed_at: float | None
+    server_id: int
+    file: str
+    offset: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +194,8 @@ class Delivery:
     position: Position | None = None
     transactions: int = 0
     committed_at: float | None = None
+    transaction: Transaction | None = None
+    """That of all the changes, where the rows before them were asked for: then a delivery holds no other transaction's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ SKIPPED: dict[int, str]
 KINDS: dict[str, int]
 
 _Strings = tuple[bytes, array[int]]
-_Run = tuple[TableId, bytes, _Strings, _Strings]
+_Run = tuple[TableId, bytes, _Strings, _Strings, _Strings | None]
 _Gtids = tuple[bytes, bytes, int, int]
 
 class _Unpacker(Protocol):
@@ -39,6 +39,7 @@ class EventStream:
     changed: bool
     begun: bool
     place: tuple[str, int]
+    transaction: tuple[bytes, bytes, int, int, int, int]
     packet: bytes
 
     def __init__(
@@ -48,6 +49,7 @@ class EventStream:
         unpack: Callable[[bytes, int], _Unpacker],
         *,
         budget: int,
+        keep: bool = False,
     ) -> None: ...
     def fill(self, readinto: Callable[[memoryview], int]) -> int: ...
     def decode(self) -> int: ...

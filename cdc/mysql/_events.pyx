@@ -108,7 +108,10 @@ cdef struct Mapped:             # a table map, as it came
 cdef class EventStream:
     """One connection's binlog. `resolve(table_map)` gives the Plan of a followed table, None for others, or raises;
     `on_statement(status, schema, statement)` says what a statement means, or raises; `unpack(payload, kind)` gives an object
-    whose `readinto` unpacks a compressed transaction. `budget` is in bytes of keys and rows."""
+    whose `readinto` unpacks a compressed transaction. `budget` is in bytes of keys and rows.
+
+    With `keep` the rows before changes are kept too, an update of a key stays one change, and what is taken holds changes of one
+    transaction only: `transaction` tells which."""
 
     cdef Input packets
     cdef Input inner
@@ -133,8 +136,9 @@ cdef class EventStream:
     cdef size_t budget
     cdef object resolve, on_statement, unpack, source, plans
 
-    def __cinit__(self, resolve, on_statement, unpack, *, size_t budget):
+    def __cinit__(self, resolve, on_statement, unpack, *, size_t budget, bint keep=False):
         self.resolve, self.on_statement, self.unpack, self.budget = resolve, on_statement, unpack, budget
+        self.t.keep = keep
         self.plans = []
 
     def __dealloc__(self):
@@ -233,6 +237,12 @@ cdef class EventStream:
         return bool(self.t.begun)
 
     @property
+    def transaction(self):
+        """With `keep`: (uuid bytes, tag, number, commit time in microseconds, server id, offset) of the one whose beginning came last."""
+        opened = self.t.opened
+        return opened.uuid[:16], opened.tag[:opened.tag_n], opened.first, self.t.opened_at, self.t.server_id, self.t.opened_offset
+
+    @property
     def place(self):
         """File and offset of the end of the last event."""
         return self.t.file[:self.t.file_n].decode("utf-8", "replace"), self.t.offset
@@ -250,7 +260,8 @@ cdef class EventStream:
     def take(self):
         """Everything complete: (runs, gtids, file, offset, transactions, commit time in microseconds), and forget it.
 
-        A run is (table, ops, (key bytes, offsets), (row bytes, offsets)); gtids are (uuid bytes, tag, first, last).
+        A run is (table, ops, (key bytes, offsets), (row bytes, offsets), the same of the rows before or None without `keep`);
+        gtids are (uuid bytes, tag, first, last).
         Inside a transaction over the budget it is what has come of it, and gtids is None: no position follows it.
         """
         taken = transactions_take(&self.t, self.plans)
@@ -368,7 +379,7 @@ cdef class EventStream:
         cdef size_t n
         cdef int state
         while True:
-            if transactions_size(&self.t) >= self.budget:
+            if transactions_size(&self.t) >= self.budget or self.t.keep and self.t.marked_rows:
                 return FULL
             if self.unpacking:
                 if not next_event(&self.inner, &p, &n):
@@ -482,6 +493,8 @@ cdef class EventStream:
             return self.failed(E_UNKNOWN)
         if error:
             return self.failed(error)
+        if self.t.keep and (kind == GTID or kind == GTID_TAGGED or kind == DOMAIN_GTID):
+            remember_opened(&self.t, p)
         self.counts[kind] += 1
         return 0
 

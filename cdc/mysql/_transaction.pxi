@@ -24,9 +24,11 @@ cdef struct Transactions:
     Out ops
     Out keys
     Out rows
+    Out befores                 # with `keep`: the row before each change, empty for an insert
     Out scratch
     size_t *key_ends
     size_t *row_ends
+    size_t *before_ends
     size_t n_rows
     size_t cap_rows
     Run *runs
@@ -43,6 +45,12 @@ cdef struct Transactions:
     bint two_phase
     bint changed
     uint64_t committed_at       # microseconds since 1970
+    # with `keep`: the transaction whose beginning came last
+    bint keep
+    Range opened
+    uint64_t opened_at          # its commit time
+    uint64_t opened_offset
+    uint32_t server_id
     # where the stream is
     char file[FILE_NAME]
     size_t file_n
@@ -61,9 +69,11 @@ cdef void transactions_free(Transactions *t) noexcept nogil:
     free(t.ops.p)
     free(t.keys.p)
     free(t.rows.p)
+    free(t.befores.p)
     free(t.scratch.p)
     free(t.key_ends)
     free(t.row_ends)
+    free(t.before_ends)
     free(t.runs)
     free(t.ranges)
     free(t.before)
@@ -71,7 +81,7 @@ cdef void transactions_free(Transactions *t) noexcept nogil:
 
 
 cdef inline size_t transactions_size(const Transactions *t) noexcept nogil:
-    return t.keys.n + t.rows.n + 17 * t.n_rows
+    return t.keys.n + t.rows.n + t.befores.n + 17 * t.n_rows
 
 
 # --- what events do
@@ -125,6 +135,13 @@ cdef inline void close_transaction(Transactions *t) noexcept nogil:
     t.gtid.first = 0
     t.begun = t.two_phase = t.changed = False
     t.committed_at = 0
+
+
+cdef void remember_opened(Transactions *t, const uint8_t *header) noexcept nogil:
+    """What a change tells of its transaction: who wrote it, and where it begins. A GTID without a time has its event's, in whole seconds."""
+    t.opened, t.server_id = t.gtid, le4(header + 5)
+    t.opened_at = t.committed_at if t.committed_at else <uint64_t>le4(header) * 1000000
+    t.opened_offset = t.offset - le4(header + 9)
 
 
 cdef int on_gtid(Transactions *t, Cursor *c) noexcept nogil:
@@ -301,7 +318,13 @@ cdef bint rows_grow(Transactions *t) noexcept nogil:
     grown = realloc(t.row_ends, cap * sizeof(size_t))
     if grown == NULL:
         return False
-    t.row_ends, t.cap_rows = <size_t *>grown, cap
+    t.row_ends = <size_t *>grown
+    if t.keep:
+        grown = realloc(t.before_ends, cap * sizeof(size_t))
+        if grown == NULL:
+            return False
+        t.before_ends = <size_t *>grown
+    t.cap_rows = cap
     return True
 
 
@@ -311,6 +334,8 @@ cdef inline bint push(Transactions *t, uint8_t op, size_t key_end, size_t row_en
     if not put_byte(&t.ops, op):
         return False
     t.key_ends[t.n_rows], t.row_ends[t.n_rows] = key_end, row_end
+    if t.keep:
+        t.before_ends[t.n_rows] = t.befores.n
     t.n_rows += 1
     t.changed = True
     return True
@@ -330,25 +355,33 @@ cdef int add_write(Transactions *t, const Layout *layout, Cursor *c) noexcept no
     return OK
 
 
+cdef inline Out *place_of_before(Transactions *t) noexcept nogil:
+    """Where the row before a change is read to: kept whole, or only for its key."""
+    if t.keep:
+        return &t.befores
+    t.scratch.n = 0
+    return &t.scratch
+
+
 cdef int add_delete(Transactions *t, const Layout *layout, Cursor *c) noexcept nogil:
     cdef Part parts[MAX_KEY]
-    cdef int error
-    t.scratch.n = 0
-    error = read_row(layout, c, &t.scratch, False, parts, NULL, NULL)
+    cdef Out *o = place_of_before(t)
+    cdef int error = read_row(layout, c, o, t.keep, parts, NULL, NULL)
     if error:
         return error
-    if not put_key(&t.keys, &t.scratch, parts, layout.n_key) or not push(t, DROP, t.keys.n, t.rows.n):
+    if not put_key(&t.keys, o, parts, layout.n_key) or not push(t, DROP, t.keys.n, t.rows.n):
         return E_MEMORY
     return OK
 
 
 cdef int add_update(Transactions *t, const Layout *layout, Cursor *c, bint partial) noexcept nogil:
-    """An update that changes the key removes the row under its old one."""
+    """An update that changes the key removes the row under its old one; with the row before it kept, it stays one change."""
     cdef Part parts[MAX_KEY]
     cdef size_t first = t.keys.n, second, row = t.rows.n
     cdef const uint8_t *bits = NULL
     cdef uint64_t options
     cdef Before *before = NULL
+    cdef Out *o = place_of_before(t)
     cdef int error
     if partial:
         if layout.n_json > t.cap_before:
@@ -359,11 +392,10 @@ cdef int add_update(Transactions *t, const Layout *layout, Cursor *c, bint parti
                 return E_MEMORY
             t.cap_before = layout.n_json
         before = t.before
-    t.scratch.n = 0
-    error = read_row(layout, c, &t.scratch, False, parts, before, NULL)
+    error = read_row(layout, c, o, t.keep, parts, before, NULL)
     if error:
         return error
-    if not put_key(&t.keys, &t.scratch, parts, layout.n_key):
+    if not t.keep and not put_key(&t.keys, o, parts, layout.n_key):
         return E_MEMORY
     second = t.keys.n
     if partial:
@@ -376,10 +408,11 @@ cdef int add_update(Transactions *t, const Layout *layout, Cursor *c, bint parti
         return error
     if not put_key(&t.keys, &t.rows, parts, layout.n_key):
         return E_MEMORY
-    if t.keys.n - second == second - first and memcmp(t.keys.p + first, t.keys.p + second, second - first) == 0:
-        t.keys.n = second
-    elif not push(t, DROP, second, row):
-        return E_MEMORY
+    if not t.keep:
+        if t.keys.n - second == second - first and memcmp(t.keys.p + first, t.keys.p + second, second - first) == 0:
+            t.keys.n = second
+        elif not push(t, DROP, second, row):
+            return E_MEMORY
     return OK if push(t, UPSERT, t.keys.n, t.rows.n) else E_MEMORY
 
 
@@ -411,19 +444,24 @@ cdef void shift(Out *o, size_t from_) noexcept nogil:
 
 cdef void forget(Transactions *t, size_t upto) noexcept nogil:
     """The first `upto` changes are out."""
-    cdef size_t key_base, row_base, i, kept = 0
+    cdef size_t key_base, row_base, before_base = 0, i, kept = 0
     if upto == 0:
         return
     key_base, row_base = t.key_ends[upto - 1], t.row_ends[upto - 1]
     shift(&t.ops, upto)
     shift(&t.keys, key_base)
     shift(&t.rows, row_base)
+    if t.keep:
+        before_base = t.before_ends[upto - 1]
+        shift(&t.befores, before_base)
     if t.scratch.cap > LARGE:
         t.scratch.n = 0
         shift(&t.scratch, 0)
     for i in range(upto, t.n_rows):
         t.key_ends[i - upto] = t.key_ends[i] - key_base
         t.row_ends[i - upto] = t.row_ends[i] - row_base
+        if t.keep:
+            t.before_ends[i - upto] = t.before_ends[i] - before_base
     for i in range(t.n_runs):
         if i + 1 < t.n_runs and t.runs[i + 1].start <= upto or i + 1 == t.n_runs and upto == t.n_rows:
             continue
@@ -433,15 +471,19 @@ cdef void forget(Transactions *t, size_t upto) noexcept nogil:
     t.n_runs, t.n_rows = kept, t.n_rows - upto
 
 
+cdef object strings_of(const Out *o, const size_t *ends, size_t start, size_t stop):
+    """The strings start..stop as bytes and offsets."""
+    cdef size_t base = ends[start - 1] if start else 0
+    return PyBytes_FromStringAndSize(<char *>o.p + base, <Py_ssize_t>(ends[stop - 1] - base)), offsets_of(ends, start, stop, base)
+
+
 cdef object run_of(Transactions *t, Plan plan, size_t start, size_t stop):
-    cdef size_t key = t.key_ends[start - 1] if start else 0, row = t.row_ends[start - 1] if start else 0
     return (
         plan.table,
         PyBytes_FromStringAndSize(<char *>t.ops.p + start, <Py_ssize_t>(stop - start)),
-        (PyBytes_FromStringAndSize(<char *>t.keys.p + key, <Py_ssize_t>(t.key_ends[stop - 1] - key)),
-         offsets_of(t.key_ends, start, stop, key)),
-        (PyBytes_FromStringAndSize(<char *>t.rows.p + row, <Py_ssize_t>(t.row_ends[stop - 1] - row)),
-         offsets_of(t.row_ends, start, stop, row)),
+        strings_of(&t.keys, t.key_ends, start, stop),
+        strings_of(&t.rows, t.row_ends, start, stop),
+        strings_of(&t.befores, t.before_ends, start, stop) if t.keep else None,
     )
 
 

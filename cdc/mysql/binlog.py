@@ -28,7 +28,7 @@ from pymysqlreplication import BinLogStreamReader
 from cdc.config import SourceUrl
 from cdc.errors import CdcError, PositionLost, SchemaChanged, Temporary, UnsupportedEvent
 from cdc.gtid import DomainGtids, Gtids, GtidSet
-from cdc.model import Batch, Delivery, Position, Table
+from cdc.model import Batch, Delivery, Position, Table, Transaction
 from cdc.mysql import dump
 from cdc.mysql._events import BEGIN, END, ENDED, FULL, REFUSED, TWO_PHASE, TWO_PHASE_END, WITHIN, EventStream
 from cdc.mysql.connection import Connection, explain, explained, settings
@@ -99,15 +99,21 @@ def _explain_dump(error: pymysql.MySQLError, source: SourceUrl) -> CdcError:
 
 
 class BinlogReader:
-    """Follows the binlog of a source from a position on, for some tables. One iteration, then it is used up."""
+    """Follows the binlog of a source from a position on, for some tables. One iteration, then it is used up.
 
-    def __init__(self, source: SourceUrl, position: Position, tables: Sequence[Table], *, heartbeat_seconds: float) -> None:
+    `befores`: deliveries have the rows before the changes too, and changes of one transaction only.
+    """
+
+    def __init__(
+        self, source: SourceUrl, position: Position, tables: Sequence[Table], *, heartbeat_seconds: float, befores: bool = False
+    ) -> None:
         self._source = source
         self._position = position
         self._tables = {table.id: table for table in tables}
         self._server_id = random.randrange(1 << 30, 1 << 31)
         self._heartbeat_seconds = heartbeat_seconds
-        self._stream = EventStream(partial(resolve, tables=self._tables), self._on_statement, unpack, budget=BATCH_BYTES)
+        self._stream = EventStream(partial(resolve, tables=self._tables), self._on_statement, unpack, budget=BATCH_BYTES, keep=befores)
+        self._befores = befores
         self._connection: StreamConnection | None = None
         self._abandoned = False
 
@@ -193,12 +199,21 @@ class BinlogReader:
 
     def _delivery(self) -> Delivery:
         runs, gtids, file, offset, transactions, committed_at = self._stream.take()
-        batches = tuple(Batch(table, ops, Packed(*keys), Packed(*rows)) for table, ops, keys, rows in runs)
+        batches = tuple(
+            Batch(table, ops, Packed(*keys), Packed(*rows), befores=Packed(*befores) if befores else None)
+            for table, ops, keys, rows, befores in runs
+        )
+        transaction = self._transaction() if self._befores and runs else None
         if gtids is None:
-            return Delivery(batches)
+            return Delivery(batches, transaction=transaction)
         before = self._position.gtids
         self._position = Position(flavor_with(before).advanced(before, gtids), file, offset)
-        return Delivery(batches, self._position, transactions, committed_at / 1e6 if committed_at else None)
+        return Delivery(batches, self._position, transactions, committed_at / 1e6 if committed_at else None, transaction)
+
+    def _transaction(self) -> Transaction:
+        source, tag, number, committed_at, server_id, offset = self._stream.transaction
+        gtid = flavor_with(self._position.gtids).gtid(source, tag, number)
+        return Transaction(gtid, committed_at / 1e6 if committed_at else None, server_id, self._stream.place[0], offset)
 
     @property
     def _place(self) -> str:

@@ -45,6 +45,9 @@ class Flavor(Protocol):
     def advanced(self, gtids: Gtids, ranges: Iterable[Range]) -> Gtids:
         """The GTIDs after these transactions. Raises UnsupportedEvent when they cannot come after them."""
 
+    def gtid(self, source: bytes, tag: bytes, number: int) -> str:
+        """One GTID as the server writes it."""
+
 
 class _MySql:
     """MySQL 8.0 and newer, with GTIDs."""
@@ -76,9 +79,15 @@ class _MySql:
             gtids = gtids.add_range(str(uuid.UUID(bytes=source)), first, last, tag.decode())
         return gtids
 
+    def gtid(self, source: bytes, tag: bytes, number: int) -> str:
+        return ":".join(filter(None, (str(uuid.UUID(bytes=source)), tag.decode(), str(number))))
+
 
 class _MariaDb:
     """MariaDB 10.5 and newer."""
+
+    def gtid(self, source: bytes, tag: bytes, number: int) -> str:
+        return "{}-{}-{}".format(*struct.unpack_from("<II", source), number)
 
     def identity(self, connection: Connection) -> str:
         """MariaDB has no UUID. Within a replication every server has another id; host and port tell a copy of it from it."""

@@ -34,10 +34,12 @@ class MySqlSource:
     """One source server. A context manager; leaving it ends both threads and all connections. Not used again afterwards.
 
     A lost connection is opened again by itself; `give_up_seconds` bounds how long that may take, None waits for ever.
+    `befores`: deliveries have the rows before the changes too, and changes of one transaction only.
     """
 
-    def __init__(self, url: SourceUrl, *, heartbeat_seconds: float, give_up_seconds: float | None = None) -> None:
+    def __init__(self, url: SourceUrl, *, heartbeat_seconds: float, give_up_seconds: float | None = None, befores: bool = False) -> None:
         self._url, self._heartbeat_seconds, self._give_up_seconds = url, heartbeat_seconds, give_up_seconds
+        self._befores = befores
         self._inbox: queue.Queue[_Item | BaseException] = queue.Queue(_INBOX)
         self._requests: queue.SimpleQueue[ChunkRequest | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
@@ -145,7 +147,9 @@ class MySqlSource:
         """Deliveries from `position` on, over as many connections as it takes. Each begins where the last complete delivery ended."""
         patience = Patience(self._closing, self._give_up_seconds)
         while True:
-            reader = self._binlog = BinlogReader(self._url, position, tables, heartbeat_seconds=self._heartbeat_seconds)
+            reader = self._binlog = BinlogReader(
+                self._url, position, tables, heartbeat_seconds=self._heartbeat_seconds, befores=self._befores
+            )
             try:
                 for delivery in reader:
                     patience.reset()

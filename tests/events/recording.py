@@ -75,8 +75,8 @@ def on_statement(status: bytes, schema: bytes, statement: bytes) -> int:
     return _MEANINGS.get(meaning(text, schema.decode(errors="replace"), ()), END)
 
 
-def stream(budget: int = 1 << 20, unpacker: Callable[[bytes, int], Any] = unpack) -> EventStream:
-    return EventStream(resolve, on_statement, unpacker, budget=budget)
+def stream(budget: int = 1 << 20, unpacker: Callable[[bytes, int], Any] = unpack, *, keep: bool = False) -> EventStream:
+    return EventStream(resolve, on_statement, unpacker, budget=budget, keep=keep)
 
 
 def feeder(data: bytes, piece: int = 1 << 30) -> Callable[[memoryview], int]:

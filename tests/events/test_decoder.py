@@ -23,7 +23,7 @@ def decoded(data: bytes, piece: int, budget: int = 1 << 20) -> tuple[list[tuple[
         state = decoder.decode()
         while decoder.ready:
             runs, gtids, *place = decoder.take()
-            for table, ops, (keys, key_ends), (rows, row_ends) in runs:
+            for table, ops, (keys, key_ends), (rows, row_ends), _ in runs:
                 for i, op in enumerate(ops):
                     changes.append((table, bytes((op,)), [keys[key_ends[i] : key_ends[i + 1]], rows[row_ends[i] : row_ends[i + 1]]]))
             positions.append((gtids, place))
@@ -42,6 +42,44 @@ def test_what_comes_out_does_not_depend_on_how_it_came_in() -> None:
         assert changes == whole
         assert decoder.counts_by_kind() == counts
         assert any(gtids is None for gtids, _ in positions) == (budget < 1000)
+
+
+def kept(piece: int, budget: int) -> list[tuple[object, int, bytes, bytes, bytes, bytes]]:
+    """Every change with its transaction's number, key, row and the row before, decoded with those kept."""
+    decoder, changes = stream(budget, keep=True), []
+    readinto = feeder(received(), piece)
+    while True:
+        state = decoder.decode()
+        while decoder.ready:
+            runs, gtids, *_ = decoder.take()
+            _, _, number, *_ = decoder.transaction
+            assert not runs or not gtids or gtids[-1][-1] == number, "what is taken is of the transaction that is told"
+            for table, _ops, *strings in runs:
+                columns = [[data[ends[i] : ends[i + 1]] for i in range(len(ends) - 1)] for data, ends in strings]
+                changes += [(table, number, *each) for each in zip(_ops, *columns, strict=True)]
+        if state == MORE and not decoder.fill(readinto):
+            return changes
+
+
+def test_rows_before_changes_are_kept_when_asked_for() -> None:
+    """However the bytes come and the budget cuts; the changes are the same, but for updates of keys, which stay one."""
+    whole = kept(1 << 20, 1 << 20)
+    for piece, budget in ((1, 1 << 20), (1000, 300), (4099, 1)):
+        assert kept(piece, budget) == whole
+    plain, _, _ = decoded(received(), 1 << 20)
+    assert [(table, bytes((op,)), [key, row]) for table, _, op, key, row, _ in whole] == [
+        each for i, each in enumerate(plain) if not (each[1] == b"\2" and i + 1 < len(plain) and moved(each, plain[i + 1], whole))
+    ]
+    assert {(bool(row), bool(before)) for *_, row, before in whole} == {(True, False), (True, True), (False, True)}
+
+
+def moved(drop, upsert, whole) -> bool:
+    """Whether these two are an update of a key, which the kept form has as one change."""
+    return (
+        upsert[0] == drop[0]
+        and any(table == upsert[0] and [key, row] == upsert[2] and before for table, _, _, key, row, before in whole)
+        and not any(table == drop[0] and op == 2 and key == drop[2][0] for table, _, op, key, _, _ in whole)
+    )
 
 
 def test_every_byte_of_an_event_counts_for_its_checksum() -> None:
