@@ -24,9 +24,7 @@ from cdc.config import CHUNK_ROWS
 from cdc.gtid import GtidSet
 from cdc.handover import Handover
 from cdc.model import Batch, Chunk, Delivery, Position, TableProgress
-from cdc.mysql.binlog import BinlogReader
 from cdc.mysql.connection import settings
-from cdc.mysql.schema import read_table
 from cdc.mysql.source import MySqlSource
 from cdc.sandbox import FLAVORS
 from cdc.sandbox.packages import unpack
@@ -64,21 +62,26 @@ def _batches(handover: Handover, item: object) -> list[Batch]:
 
 
 def our_stream(place: Place, name: str, span: Span) -> float:
-    """Follow a part of the binlog into a map; seconds. Fails unless every row and transaction came."""
-    with place.connect() as admin:
-        table = read_table(admin, place.table(name))
+    """Follow a part of the binlog into a map as a migration does, read by one thread and applied by another; seconds.
+
+    Fails unless every row and transaction came.
+    """
     store, end, rows, transactions = MapStore(), GtidSet.parse(span.end), 0, 0
-    began = time.perf_counter()
-    reader = BinlogReader(place.source, span.position, [table], heartbeat_seconds=1.0)
-    for delivery in reader:
-        for batch in delivery.batches:
-            apply_batch(store, batch)
-            rows += len(batch)
-        transactions += delivery.transactions
-        if delivery.position and end <= delivery.position.gtids:
-            break
-    seconds = time.perf_counter() - began
-    reader.abandon()
+    with MySqlSource(place.source, heartbeat_seconds=1.0) as source:
+        tables = source.tables([place.table(name)])
+        began = time.perf_counter()
+        source.start(span.position, tables)
+        position = span.position
+        while not end <= position.gtids:
+            delivery = source.next(1.0)
+            if not isinstance(delivery, Delivery):
+                continue
+            for batch in delivery.batches:
+                apply_batch(store, batch)
+                rows += len(batch)
+            transactions += delivery.transactions
+            position = delivery.position or position
+        seconds = time.perf_counter() - began
     if (rows, transactions) != (span.rows, span.transactions):
         raise AssertionError(f"{rows:,} rows in {transactions:,} transactions came, {span.rows:,} in {span.transactions:,} were written")
     return seconds

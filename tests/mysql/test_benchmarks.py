@@ -35,3 +35,15 @@ def test_a_benchmark_gives_a_table_and_one_json_object_with_figures_ratios_and_n
         assert all(ratio["median"] > 0 for ratio in each["ratios"].values())
     assert sum("cdc into a MapStore" in line for line in printed) == 2
     assert mysql_server.password not in done.stdout + done.stderr
+
+
+def test_the_memory_benchmark_lets_a_transaction_through_in_parts(mysql_server):
+    """Plain and compressed, many budgets long."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "memory", "--json", "--megabytes", "20", "--repeats", "1"],
+        capture_output=True, text=True, timeout=200, check=False, env=os.environ | {"CDC_SANDBOX_MYSQL_URL": mysql_server.url},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout.splitlines()[-1])["figures"]
+    assert set(figures) == {"compression OFF", "compression ON"}
+    assert all(figure["parts"] >= 5 for figure in figures.values())
