@@ -2,7 +2,7 @@
 #
 # A record is varint(len(key)) varint(len(value)) key value. A reference to it is 40 bits: slab number (23) and offset in
 # units of 8 bytes (17). A slab is 1 MiB of 32 pages (the first few of an arena are smaller); a page serves one size class and has its own free list, so a page
-# that empties can serve another class, and a slab that empties goes back to the system. Records above 8 KiB get a slab
+# that empties can serve another class, and a slab that empties goes back to the system. Records above 4 KiB get a slab
 # of their own, of exactly their size. Everything here is O(1): no compaction, no search.
 
 cdef enum:

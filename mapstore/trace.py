@@ -25,6 +25,7 @@ COLORS = {
     "moved": "#1b1b1e",
     "empty": "#f0f0f0",
 }
+LEGEND = {"waiting": "waiting", "warm": "warm", "hot": "hot (3 reads in a row)", "moved": "moves now", "gone": "gone"}
 FILLED = ("#d7e8f7", "#b3d3ef", "#8fbfe7", "#6baadf", "#4a95d3", "#2f7fc1", "#1f69a8", "#15538a", "#0d3d69")
 FAVOURED = 0.6  # share of lookups that go to a few keys
 IDLE = 0.3  # share of moments in which the map is ticked
@@ -84,15 +85,23 @@ def draw(frames: list[Frame], stats: dict[str, int]) -> Canvas:
     cell, line, top, left = 6, 7, 64, 60
     new_left = left + len(frames[0].old) * cell + 24
     canvas = Canvas(new_left + len(frames[0].new) * cell + 20, top + len(frames) * line + 44)
-    canvas.text(left, 10, f"growth from {len(frames[0].old)} to {len(frames[0].new)} buckets, chain by chain")
+    canvas.text(
+        left, 10, f"growth from {len(frames[0].old)} to {len(frames[0].new)} buckets; time runs downwards, a line is a few operations"
+    )
     canvas.text(left, 48, "old buckets")
-    canvas.text(new_left, 48, "new buckets, darker with more entries")
+    canvas.text(new_left, 48, "new buckets")
     canvas.text(left - 8, 48, "ops", align="right")
     x = left
-    for name in ("waiting", "warm", "hot", "moved", "gone"):
+    for name, label in LEGEND.items():
         canvas.rect(x, 27, 10, 10, COLORS[name])
-        canvas.text(x + 14, 27, name)
-        x += 90
+        canvas.text(x + 14, 27, label)
+        x += 14 + 8 * len(label) + 16
+    canvas.text(x + 16, 27, "entries 0")
+    x += 16 + 9 * 8 + 4
+    for color in (COLORS["empty"], *FILLED):
+        canvas.rect(x, 27, 10, 10, color)
+        x += 11
+    canvas.text(x + 4, 27, f"{len(FILLED)} or more")
     for step, frame in enumerate(frames):
         y = top + step * line
         for i, state in enumerate(frame.old):
@@ -103,8 +112,8 @@ def draw(frames: list[Frame], stats: dict[str, int]) -> Canvas:
         if step % 5 == 0:
             canvas.text(left - 8, y - 2, str(frame.operations), align="right")
     text = (
-        f"at most {stats['max_chains']} chains and {stats['max_entries']} entries moved by one write; "
-        f"by writes {stats['chains_by_insert'] + stats['chains_by_load']}, by ticks {stats['chains_by_tick']} (all growths)"
+        f"one write moved at most {stats['max_chains']} chains, {stats['max_entries']} entries; "
+        f"in all growths writes moved {stats['chains_by_insert'] + stats['chains_by_load']} chains, ticks {stats['chains_by_tick']}"
     )
     canvas.text(left, canvas.height - 24, text)
     return canvas

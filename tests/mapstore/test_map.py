@@ -88,7 +88,7 @@ def test_anything_but_bytes_is_a_type_error(wrong):
         lambda: store.put_many([b""], [wrong]),
         lambda: store.get_many([wrong]),
     ):
-        with pytest.raises(TypeError):
+        with pytest.raises(TypeError, match="a bytes-like object is required, not"):
             call()
     assert len(store) == 0
 
@@ -207,6 +207,22 @@ def test_the_hash_is_siphash_1_3():
     ours = [store._hash(key) for key in keys]
     # Python never returns -1, its mark of an error.
     assert ours == [int(h) for h in done.stdout.strip("[]\n").split(",")]
+
+
+@pytest.mark.parametrize(
+    ("length", "expected"),
+    [
+        (0, "dcc40f055801acab"),
+        (1, "93ca577df39bf4c9"),
+        (7, "4011b19b987d92d3"),
+        (8, "8e9a298d11959036"),
+        (9, "e43d066cb38ea425"),
+        (63, "a8b3bbb76290199d"),
+    ],
+)
+def test_the_hash_has_known_answers(length, expected):
+    """SipHash-1-3 of 00 01 02 ... under the key 00 01 ... 0f, as its reference vectors are made; little-endian."""
+    assert MapStore(seed=bytes(range(16)))._hash(bytes(range(length))).to_bytes(8, "little").hex() == expected
 
 
 def test_every_map_has_its_own_hash_key():

@@ -11,7 +11,7 @@ import zlib
 import pytest
 
 from mapstore import trace
-from mapstore.canvas import Canvas
+from mapstore.canvas import _GLYPHS, Canvas
 
 
 def test_the_command_draws_a_png_and_an_svg(tmp_path):
@@ -52,3 +52,10 @@ def test_a_rectangle_is_where_it_was_drawn(color):
     rows = zlib.decompress(data[41 : 41 + size])
     white, red = b"\xff\xff\xff", bytes.fromhex(color[1:])
     assert rows == b"\0" + white * 4 + (b"\0" + white * 2 + red * 2) * 2
+
+
+def test_every_letter_of_the_drawing_has_a_glyph():
+    """One that is missing would be a black box."""
+    canvas = trace.draw(*trace.record(3, seed=1))
+    letters = {letter for *_, text, _ in canvas.texts for letter in text.upper()}
+    assert letters <= set(_GLYPHS)
