@@ -52,8 +52,9 @@ fuzz: $(READY)  ## mutated binlog events (FUZZ_EVENTS, FUZZ_SEED) and results of
 	$(SANITIZED) PYTHONPATH=$(FUZZ)/installed:. $(BIN)/python -P -m tests.events.fuzz $(FUZZ_EVENTS) $(FUZZ_SEED)
 	$(SANITIZED) PYTHONPATH=$(FUZZ)/installed:. $(BIN)/python -P -m tests.fuzz_rows --minutes $(FUZZ_MINUTES)
 
-soak: $(READY)  ## random tables on a real server until 500,000 values were compared; CDC_PROPERTY_SEED varies it
+soak: $(READY)  ## random tables until 500,000 values were compared (CDC_PROPERTY_SEED), copies under load (CDC_LOAD_SEED)
 	CDC_PROPERTY_VALUES=500000 $(BIN)/pytest -q -s tests/mysql/test_rows_property.py
+	CDC_LOAD_ROUNDS=30 $(BIN)/pytest -q -s tests/mysql/test_handover_load.py
 
 clean:  ## remove what was built; servers' packages stay in the cache folder
 	rm -rf $(VENV) build *.egg-info mapstore/_map.c mapstore/*.so cdc/mysql/*.c cdc/mysql/*.so

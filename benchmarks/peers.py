@@ -23,7 +23,7 @@ from benchmarks.source import Place, Span
 from cdc.config import CHUNK_ROWS
 from cdc.gtid import GtidSet
 from cdc.handover import Handover
-from cdc.model import Batch, Chunk, Delivery, Position, TableProgress
+from cdc.model import Batch, Boundary, Chunk, Delivery, Position, TableProgress
 from cdc.mysql.connection import settings
 from cdc.mysql.source import MySqlSource
 from cdc.sandbox import FLAVORS
@@ -44,7 +44,7 @@ def our_copy(place: Place, name: str, chunk_rows: int = CHUNK_ROWS) -> float:
         handover = Handover(map(TableProgress, tables), position, chunk_rows=chunk_rows)
         source.start(position, tables)
         while handover.copying:
-            if request := handover.request():
+            while request := handover.request():
                 source.request(request)
             for batch in _batches(handover, source.next(1.0)):
                 apply_batch(store, batch)
@@ -56,6 +56,8 @@ def _batches(handover: Handover, item: object) -> list[Batch]:
     match item:
         case Delivery():
             return list(handover.on_delivery(item))
+        case Boundary():
+            handover.on_boundary(item)
         case Chunk():
             return list(handover.on_chunk(item))
     return []

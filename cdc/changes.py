@@ -15,7 +15,7 @@ from functools import cached_property
 from types import TracebackType
 from typing import Protocol
 
-from cdc.model import Chunk, Delivery, LogEnd, Position, SourceAway, Table, TableId, Transaction
+from cdc.model import Boundary, Chunk, Delivery, LogEnd, Position, SourceAway, Table, TableId, Transaction
 from cdc.values import Converter, json_row, named
 
 _TICK = 0.25
@@ -93,7 +93,7 @@ def change_line(change: Change) -> dict[str, object]:
 class Stream(Protocol):
     """What feeds changes: a source that was started, with the rows before its changes."""
 
-    def next(self, timeout: float) -> Delivery | Chunk | SourceAway | None:
+    def next(self, timeout: float) -> Delivery | Boundary | Chunk | SourceAway | None:
         """What came next, None after `timeout` seconds without anything."""
 
 

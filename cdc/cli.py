@@ -63,7 +63,7 @@ def migrate(
     strategy: Annotated[Strategy, typer.Option(help="auto resumes from a checkpoint if there is one")] = Strategy.AUTO,
     until_caught_up: Annotated[bool, typer.Option("--until-caught-up", help="stop when the source's present end is reached")] = False,
     checkpoint_seconds: Annotated[float, typer.Option(min=0.0, help="time between checkpoints; 0: after every step")] = CHECKPOINT_SECONDS,
-    chunk_rows: Annotated[int, typer.Option(min=1, help="rows a chunk")] = CHUNK_ROWS,
+    chunk_rows: Annotated[int, typer.Option(min=1, help="rows a chunk at most; it takes what fits in time and bytes")] = CHUNK_ROWS,
     as_json: JsonOption = False,
 ) -> None:
     """Copy tables by primary key, then follow the binlog from the copy's own position."""

@@ -10,57 +10,82 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from cdc.model import Batch, Chunk, ChunkRequest, Delivery, Op, Position, TableId, TableProgress, TableState
+from cdc.chunk_size import ChunkSize
+from cdc.model import Batch, Boundary, Chunk, ChunkRequest, Delivery, Op, Position, TableId, TableProgress, TableState
 from mapstore import MapStore
+
+IN_FLIGHT = 4
+"""Chunks that are asked for and not yet emitted: while two are read, one more is ready to be, and one waits for the stream."""
+
+WAITING_BYTES = 64 << 20
+"""No chunk is asked for while chunks with this many bytes wait for the stream: it is behind, and more rows would only lie here."""
 
 _INVERTED = bytes((1, 0)) + bytes(254)
 
 
-@dataclass(slots=True)
-class _Flight:
-    """A chunk that was asked for: the keys the stream has changed since, and its rows once they are here."""
+@dataclass(slots=True, eq=False)
+class _Range:
+    """A part of a table beyond its cursor: the keys after `after`, up to and with `upto`.
 
-    request: ChunkRequest
+    It is asked for (`request`; from then on the keys that the stream changes are `touched`), then it is here (`chunk`), then `emitted`.
+    """
+
+    table: TableId
+    after: bytes | None
+    upto: bytes | None
+    request: ChunkRequest | None = None
     touched: MapStore = field(default_factory=MapStore)
     chunk: Chunk | None = None
+    emitted: int | None = None
+    """How many rows it had."""
 
 
 class Handover:
-    """The state of all tables between copy and stream, one chunk in flight."""
+    """The state of all tables between copy and stream. `chunk_rows` bounds the rows of a chunk."""
 
     def __init__(self, tables: Iterable[TableProgress], position: Position, *, chunk_rows: int) -> None:
         self.position = position
         self.progress: dict[TableId, TableProgress] = {each.table.id: each for each in tables}
         self.rows_copied = 0
-        self._chunk_rows = chunk_rows
-        self._flight: _Flight | None = None
         self.in_transaction = False
         """Whether a part of a large transaction was applied and its end has not come."""
+        copying = [each for each in self.progress.values() if each.state is TableState.COPYING]
+        self._ranges = {each.table.id: [_Range(each.table.id, each.cursor, None)] for each in copying}
+        """Of each table being copied, everything beyond its cursor, in order and without gaps."""
+        self._sizes = {table: ChunkSize(chunk_rows) for table in self._ranges}
+        self._flights: list[_Range] = []
+        """The ranges that are asked for and not emitted."""
 
     @property
     def copying(self) -> bool:
         """Whether a table is still being copied."""
-        return any(each.state is TableState.COPYING for each in self.progress.values())
+        return bool(self._ranges)
 
     def request(self) -> ChunkRequest | None:
-        """Ask for the next chunk, once per chunk; None while there is nothing to ask for.
+        """Ask for the next chunk, once per chunk; None while there is nothing to ask for. Call it until then.
 
         Only between transactions: `position` must name all that was applied, or a touched key could be missed.
         """
-        if self._flight or self.in_transaction:
+        waiting = sum(len(each.chunk.rows.data) for each in self._flights if each.chunk)
+        if self.in_transaction or len(self._flights) >= IN_FLIGHT or waiting >= WAITING_BYTES:
             return None
-        for each in self.progress.values():
-            if each.state is TableState.COPYING:
-                request = ChunkRequest(each.table, each.cursor, self._chunk_rows, self.position)
-                self._flight = _Flight(request)
-                return request
+        for each in (each for ranges in self._ranges.values() for each in ranges if each.request is None):
+            table = self.progress[each.table].table
+            each.request = ChunkRequest(table, each.after, self._sizes[each.table].rows, self.position, each.upto)
+            self._flights.append(each)
+            return each.request
         return None
+
+    def on_boundary(self, boundary: Boundary) -> None:
+        """The chunk will end at this key, so that what follows can be asked for."""
+        self._end_at(self._flight(boundary.request), boundary.upto)
 
     def on_delivery(self, delivery: Delivery) -> Iterator[Batch]:
         """The batches to apply, in order, now that the stream has delivered this."""
         for batch in delivery.batches:
-            if self._flight and batch.table == self._flight.request.table.id:
-                self._flight.touched.put_many(batch.keys.buffers, batch.no_rows())
+            for flight in self._flights:
+                if flight.table == batch.table:
+                    flight.touched.put_many(batch.keys.buffers, batch.no_rows())
             yield batch
         self.in_transaction = delivery.position is None
         if delivery.position is not None:
@@ -68,30 +93,52 @@ class Handover:
             yield from self._emit()
 
     def on_chunk(self, chunk: Chunk) -> Iterator[Batch]:
-        """The batches to apply now that the rows of the chunk in flight are here."""
-        if self._flight is None or chunk.request is not self._flight.request:
-            raise ValueError("this chunk was not requested")
-        self._flight.chunk = chunk
+        """The batches to apply now that the rows of a chunk are here."""
+        flight = self._flight(chunk.request)
+        flight.chunk = chunk
+        self._end_at(flight, chunk.upto)
+        self._sizes[flight.table].learn(chunk.request.limit, len(chunk.keys), len(chunk.rows.data), chunk.seconds)
         yield from self._emit()
 
+    def _flight(self, request: ChunkRequest) -> _Range:
+        for flight in self._flights:
+            if flight.request is request and flight.chunk is None:
+                return flight
+        raise ValueError("this chunk was not requested")
+
+    def _end_at(self, flight: _Range, upto: bytes | None) -> None:
+        """Leave what the flight does not cover to another request."""
+        if upto is not None and upto != flight.upto:
+            ranges = self._ranges[flight.table]
+            ranges.insert(ranges.index(flight) + 1, _Range(flight.table, upto, flight.upto))
+            flight.upto = upto
+
     def _emit(self) -> Iterator[Batch]:
-        flight = self._flight
-        if flight is None or flight.chunk is None or self.in_transaction or not self.position.reached(flight.chunk.high):
+        """The rows of every chunk whose view the stream has passed, in whichever order that is."""
+        if self.in_transaction:
             return
-        chunk, table = flight.chunk, flight.request.table.id
-        keys, rows = chunk.keys, chunk.rows
-        touched = flight.touched.contains_many(keys.buffers)
-        if any(touched):
-            untouched = touched.translate(_INVERTED)
-            keys, rows = keys.select(untouched), rows.select(untouched)
-        if keys:
-            yield Batch(table, bytes((Op.UPSERT,)) * len(keys), keys, rows, backfill=True)
-        done = self.progress[table]
-        self.progress[table] = replace(
-            done,
-            state=TableState.STREAMING if chunk.last else TableState.COPYING,
-            cursor=chunk.keys[-1] if chunk.keys else done.cursor,
-            rows_copied=done.rows_copied + len(chunk.keys),
-        )
-        self.rows_copied += len(chunk.keys)
-        self._flight = None
+        for flight in list(self._flights):
+            chunk = flight.chunk
+            if chunk is None or not self.position.reached(chunk.high):
+                continue
+            keys, rows = chunk.keys, chunk.rows
+            touched = flight.touched.contains_many(keys.buffers)
+            if any(touched):
+                untouched = touched.translate(_INVERTED)
+                keys, rows = keys.select(untouched), rows.select(untouched)
+            if keys:
+                yield Batch(flight.table, bytes((Op.UPSERT,)) * len(keys), keys, rows, backfill=True)
+            self._flights.remove(flight)
+            flight.chunk, flight.touched, flight.emitted = None, MapStore(), len(chunk.keys)
+            self.rows_copied += len(chunk.keys)
+            self._advance(flight.table)
+
+    def _advance(self, table: TableId) -> None:
+        """Move the cursor over what is emitted without a gap; at its end the table is copied."""
+        ranges, done = self._ranges[table], self.progress[table]
+        while ranges and (rows := ranges[0].emitted) is not None:
+            done = replace(done, cursor=ranges.pop(0).upto or done.cursor, rows_copied=done.rows_copied + rows)
+        self.progress[table] = done
+        if not ranges:
+            self.progress[table] = replace(done, state=TableState.STREAMING)
+            del self._ranges[table]

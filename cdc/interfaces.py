@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from cdc.model import Batch, Checkpoint, Chunk, ChunkRequest, Delivery, LogEnd, Position, SourceAway, Table, TableId
+from cdc.model import Batch, Boundary, Checkpoint, Chunk, ChunkRequest, Delivery, LogEnd, Position, SourceAway, Table, TableId
 
 
 class Source(Protocol):
@@ -15,9 +15,9 @@ class Source(Protocol):
         """Begin to stream what follows `position` for these tables."""
 
     def request(self, chunk: ChunkRequest) -> None:
-        """Begin to read a chunk."""
+        """Begin to read a chunk; several may be under way."""
 
-    def next(self, timeout: float) -> Delivery | Chunk | SourceAway | None:
+    def next(self, timeout: float) -> Delivery | Boundary | Chunk | SourceAway | None:
         """What came next, None after `timeout` seconds without anything. Raises what the reading raised."""
 
     def log_end(self) -> LogEnd:

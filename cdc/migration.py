@@ -14,7 +14,7 @@ from cdc.crash import crash_point
 from cdc.handover import Handover
 from cdc.interfaces import Source, Target
 from cdc.metrics import LagHistogram
-from cdc.model import Batch, Checkpoint, Chunk, Delivery, LogEnd, Position, SourceAway, TableProgress
+from cdc.model import Batch, Boundary, Checkpoint, Chunk, Delivery, LogEnd, Position, SourceAway, TableProgress
 from cdc.strategy import Plan
 
 _CHECKPOINT_SHARE = 10
@@ -90,7 +90,7 @@ class Migration:
         self._commit()
         self._source.start(self._start.position, [progress.table for progress in self._start.tables])
         while not self._finished():
-            if request := self._handover.request():
+            while request := self._handover.request():
                 self._source.request(request)
             self._take(self._source.next(_TICK))
             self._keep_up_appearances()
@@ -107,7 +107,7 @@ class Migration:
         self.report.caught_up = self._handover.position.reached(self._goal)
         return self.report.caught_up
 
-    def _take(self, item: Delivery | Chunk | SourceAway | None) -> None:
+    def _take(self, item: Delivery | Boundary | Chunk | SourceAway | None) -> None:
         match item:
             case SourceAway():
                 self.report.waiting = item.reason
@@ -118,6 +118,8 @@ class Migration:
                 self._count(item)
                 if item.position is None:
                     crash_point("mid-transaction")
+            case Boundary():
+                self._handover.on_boundary(item)
             case Chunk():
                 for batch in self._handover.on_chunk(item):
                     self._apply(batch)

@@ -207,31 +207,40 @@ class SourceAway:
 
 @dataclass(frozen=True, slots=True)
 class ChunkRequest:
-    """Read up to `limit` rows of `table` after the canonical key `after` (None: from the start), in a view of all before `seen`."""
+    """Read about `limit` rows of `table`, in a view of all before `seen`.
+
+    Their keys (canonical) come after `after`, None: from the start, and go up to and with `upto`, None: to the end.
+    """
 
     table: Table
     after: bytes | None
     limit: int
     seen: Position
+    upto: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Boundary:
+    """The key that the chunk of a request will end with: what follows it can be asked for before the chunk is here."""
+
+    request: ChunkRequest
+    upto: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """The rows read for a request, in the source's key order, and a bound above of the view they were read in.
+    """All rows of a table between `request.after` and `upto`, in the source's key order, and a bound above of the view they were read in.
 
-    `partial`: the reader stopped before the limit because the rows are large; it says nothing about what follows.
+    `upto` is the key that was read up to, None for the table's end. It lies before the request's where the reader stopped early, and need
+    not be the key of a row. `seconds` is how long the source took, to choose the size of the next chunk.
     """
 
     request: ChunkRequest
     keys: Packed
     rows: Packed
     high: LogEnd
-    partial: bool = False
-
-    @property
-    def last(self) -> bool:
-        """Whether the table has no rows after this chunk in the view it was read in."""
-        return not self.partial and len(self.keys) < self.request.limit
+    upto: bytes | None = None
+    seconds: float = 0.0
 
 
 class TableState(StrEnum):

@@ -70,13 +70,14 @@ MAY_IMPORT = {
     "cdc.gtid": set(),
     "cdc.packed": set(),
     "cdc.metrics": set(),
+    "cdc.chunk_size": set(),
     "cdc.model": {"cdc.gtid", "cdc.packed"},
     "cdc.config": {"cdc.errors", "cdc.model"},
     "cdc.interfaces": {"cdc.model"},
     "cdc.resume": VALUES,
     "cdc.verify": VALUES,
     "cdc.strategy": VALUES | {"cdc.resume"},
-    "cdc.handover": VALUES | {"mapstore"},
+    "cdc.handover": VALUES | {"cdc.chunk_size", "mapstore"},
     "cdc.migration": VALUES | {"cdc.handover", "cdc.metrics", "cdc.strategy"},
 }
 """The core, module by module. Everything else of cdc is wiring, or has a rule of its own below."""

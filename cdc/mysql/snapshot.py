@@ -1,13 +1,14 @@
 """Reads chunks of a table by primary key. It knows the SQL; which chunk is read when is the hand-over's business.
 
-A chunk costs three statements: wait until the view must contain what the stream has applied, read the rows in a fresh view, ask for
-the end of the binlog. docs/handover.md says why in this order.
+A chunk costs four statements: find the key it ends with, wait until the view must contain what the stream has applied, read the rows in
+a fresh view, ask for the end of the binlog. docs/handover.md says why in this order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from decimal import Decimal
 
 import pymysql
@@ -15,7 +16,7 @@ import pymysql
 from cdc.config import SourceUrl
 from cdc.errors import CdcError
 from cdc.gtid import GtidSet
-from cdc.model import Chunk, ChunkRequest, Column, LogEnd, Position, Table, TableId, decode_row
+from cdc.model import Chunk, ChunkRequest, Column, LogEnd, Position, Table, decode_row, encode_row
 from cdc.mysql._rows import MalformedResult, RowReader, ServerError
 from cdc.mysql.connection import Connection, connect, explain, explained, quote_identifier, text
 from cdc.mysql.flavor import flavor_of
@@ -27,8 +28,11 @@ READ_TIMEOUT = 300.0
 READ_BYTES = 1 << 20
 """Size of one read from the socket, at most; the kernel seldom has more at once."""
 
-CHUNK_BYTES = 64 << 20
-"""Bytes of rows a chunk may have, give or take a quarter: what a source of large rows makes this process hold."""
+CHUNK_BYTES = 16 << 20
+"""Bytes of rows after which a chunk is cut off. Four times what a chunk is meant to have: it happens where rows are suddenly larger."""
+
+GROWN = 2
+"""A chunk is cut off at this many times the rows asked for: they have come since its last key was looked up, or it is a table's last."""
 
 INTEGERS = frozenset({"tinyint", "smallint", "mediumint", "int", "bigint", "year"})
 _TEMPORAL = frozenset({"date", "time", "datetime", "timestamp"})
@@ -66,26 +70,47 @@ def literal(column: Column, value: bytes) -> str:  # noqa: PLR0911 (one table: a
 
 
 def after_condition(table: Table, after: bytes) -> str:
-    """`pk > after` for a key of any number of columns.
+    """`pk > after` for a key of any number of columns."""
+    return _beyond(table, after, ">", ">")
 
-    Written out instead of as a row comparison, which MySQL does not turn into a range of the index; the leading `>=` gives it one.
+
+def upto_condition(table: Table, upto: bytes) -> str:
+    """`pk <= upto`."""
+    return _beyond(table, upto, "<", "<=")
+
+
+def _beyond(table: Table, key: bytes, before_last: str, last: str) -> str:
+    """A comparison of a whole key, written out: MySQL does not turn the comparison of rows into a range of the index.
+
+    Nor does it see one through `a >= 7 AND (a > 7 OR b > 1)`: it would read all rows with a = 7 again for each chunk among them.
     """
-    terms = [(quote_identifier(c.name), literal(c, v or b"")) for c, v in zip(table.key_columns, decode_row(after), strict=True)]
+    terms = [(quote_identifier(c.name), literal(c, v or b"")) for c, v in zip(table.key_columns, decode_row(key), strict=True)]
     name, value = terms[-1]
-    condition = f"{name} > {value}"
+    condition = f"{name} {last} {value}"
     for name, value in reversed(terms[:-1]):
-        condition = f"({name} >= {value} AND ({name} > {value} OR {condition}))"
+        condition = f"({name} {before_last} {value} OR ({name} = {value} AND {condition}))"
     return condition
 
 
-def chunk_query(request: ChunkRequest) -> str:
-    """The SELECT of one chunk."""
+def chunk_query(request: ChunkRequest, upto: bytes | None) -> str:
+    """The SELECT of a chunk that ends at `upto`."""
+    return _query(request, request.table.columns, upto, f"{GROWN * request.limit}")
+
+
+def boundary_query(request: ChunkRequest) -> str:
+    """The SELECT of the key of the last row asked for; it finds none when the table has fewer there."""
+    return _query(request, request.table.key_columns, request.upto, f"1 OFFSET {request.limit - 1}")
+
+
+def _query(request: ChunkRequest, columns: Sequence[Column], upto: bytes | None, limit: str) -> str:
     table = request.table
-    columns = ", ".join(map(select_expression, table.columns))
     key = ", ".join(quote_identifier(column.name) for column in table.key_columns)
-    where = f" WHERE {after_condition(table, request.after)}" if request.after is not None else ""
+    conditions = [after_condition(table, request.after)] if request.after is not None else []
+    conditions += [upto_condition(table, upto)] if upto is not None else []
+    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
     name = f"{quote_identifier(table.id.schema)}.{quote_identifier(table.id.table)}"
-    return f"SELECT {columns} FROM {name} FORCE INDEX (PRIMARY){where} ORDER BY {key} LIMIT {request.limit}"
+    selected = ", ".join(map(select_expression, columns))
+    return f"SELECT {selected} FROM {name} FORCE INDEX (PRIMARY){where} ORDER BY {key} LIMIT {limit}"
 
 
 class SnapshotReader:
@@ -97,43 +122,55 @@ class SnapshotReader:
         self._received_before = 0
         self._abandoned = False
         self._buffer = bytearray(READ_BYTES)
-        self._row_bytes: dict[TableId, int] = {}
 
     @property
     def bytes_received(self) -> int:
         """Bytes of its connections so far."""
         return self._received_before + (self._connection.bytes_received if self._connection else 0)
 
-    def read(self, request: ChunkRequest) -> Chunk:
-        """Read a chunk; blocks until it is here. Raises Temporary when the source is away or does not catch up with itself.
+    def boundary(self, request: ChunkRequest) -> bytes | None:
+        """The key of the last row that is asked for, None if fewer are there now. Which view it was in does not matter."""
+        with self._session() as connection:
+            found = connection.rows(boundary_query(request))
+        return encode_row(found[0]) if found else None
 
-        A chunk ends at the request's limit or near CHUNK_BYTES, whichever comes first: the rows of the table's last chunk tell how
-        many will fit, and where that was wrong the connection goes, since the rest of a result can only be read or cut off.
+    def read(self, request: ChunkRequest, upto: bytes | None) -> Chunk:
+        """Read a chunk, up to `upto` if that is not its table's end; blocks until it is here.
+
+        Raises Temporary when the source is away or does not catch up with itself. The chunk ends before `upto` where it gets far larger
+        than wanted; where that is by bytes the connection goes, since the rest of a result can only be read or cut off.
         """
-        with explained(self._source):
-            connection = self._connected()
+        with self._session() as connection:
             flavor = flavor_of(connection)
             flavor.open_view(connection, request.seen)
-            table = request.table
-            fitting = min(request.limit, max(1, CHUNK_BYTES // self._row_bytes.get(table.id, 1)))
-            reader = _start(connection, replace(request, limit=fitting))
+            began = time.monotonic()
+            reader = _start(connection, request.table, chunk_query(request, upto))
             while not _feed(connection, reader, self._buffer, self._source):
-                if reader.size > CHUNK_BYTES + CHUNK_BYTES // 4 and reader:
+                if reader.size > CHUNK_BYTES and reader:
                     self._disconnect()
                     break
+            seconds = time.monotonic() - began
             keys, rows = reader.take()
-            if keys:
-                self._row_bytes[table.id] = len(rows.data) // len(rows) + 1
-            partial = not reader.ended or len(keys) == fitting < request.limit
+            cut = not reader.ended or len(keys) == GROWN * request.limit
             high = log_end(self._connected())
             flavor.close_view(self._connected())
-            return Chunk(request, keys, rows, high, partial)
+            return Chunk(request, keys, rows, high, keys[-1] if cut else upto, seconds)
 
     def abandon(self) -> None:
         """Break off a read in progress, from another thread, for good."""
         self._abandoned = True
         if self._connection:
             self._connection.abandon()
+
+    @contextmanager
+    def _session(self) -> Iterator[Connection]:
+        """The connection, which an error ends."""
+        try:
+            with explained(self._source):
+                yield self._connected()
+        except CdcError:
+            self._disconnect()
+            raise
 
     def _connected(self) -> Connection:
         if self._connection is None:
@@ -149,10 +186,9 @@ class SnapshotReader:
             self._connection = None
 
 
-def _start(connection: Connection, request: ChunkRequest) -> RowReader:
-    """Send the query of a chunk; the reader of its rows."""
-    columns = connection.start_result(chunk_query(request))
-    return RowReader(columns, request.table.key, connection.next_sequence)
+def _start(connection: Connection, table: Table, query: str) -> RowReader:
+    """Send a query for the table's columns; the reader of its rows."""
+    return RowReader(connection.start_result(query), table.key, connection.next_sequence)
 
 
 def _feed(connection: Connection, reader: RowReader, buffer: bytearray, source: SourceUrl) -> bool:
@@ -181,7 +217,7 @@ def read_all(source: SourceUrl, table: Table) -> Iterator[tuple[bytes, bytes]]:
     with explained(source):
         connection = connect(source, raw=True, read_timeout=READ_TIMEOUT)
         try:
-            reader = _start(connection, ChunkRequest(table, None, _UNLIMITED, Position(GtidSet())))
+            reader = _start(connection, table, chunk_query(ChunkRequest(table, None, _UNLIMITED, Position(GtidSet())), None))
             buffer = bytearray(READ_BYTES)
             while not reader.ended:
                 _feed(connection, reader, buffer, source)
@@ -190,4 +226,4 @@ def read_all(source: SourceUrl, table: Table) -> Iterator[tuple[bytes, bytes]]:
             connection.abandon()
 
 
-_UNLIMITED = (1 << 63) - 1
+_UNLIMITED = 1 << 62

@@ -1,6 +1,6 @@
 """A MySQL source as the migration sees it: who it is, what it holds, and one inbox fed by the stream and by the chunks.
 
-Two threads read, the migration's own thread does everything else, so nothing above needs a lock.
+A thread reads the stream and a few read chunks, the migration's own thread does everything else, so nothing above needs a lock.
 """
 
 from __future__ import annotations
@@ -8,14 +8,16 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
+from typing import TypeVar
 
 from cdc.config import SourceUrl
 from cdc.crash import crash_point
 from cdc.errors import Temporary
 from cdc.gtid import Gtids
-from cdc.model import Chunk, ChunkRequest, Delivery, LogEnd, Position, SourceAway, Table, TableId
+from cdc.model import Boundary, Chunk, ChunkRequest, Delivery, LogEnd, Position, SourceAway, Table, TableId
 from cdc.mysql.binlog import BinlogReader
 from cdc.mysql.connection import connect, explained
 from cdc.mysql.flavor import flavor_of
@@ -27,11 +29,15 @@ from cdc.resume import require_continuable
 _INBOX = 32
 """Deliveries that may wait: with parts of 4 MiB this bounds what a slow target makes the reader hold."""
 
-_Item = Delivery | Chunk | SourceAway
+CHUNK_CONNECTIONS = 2
+"""Chunks read at once. The server sends each from one thread of its own, and we unpack it in one."""
+
+_Item = Delivery | Boundary | Chunk | SourceAway
+_T = TypeVar("_T")
 
 
 class MySqlSource:
-    """One source server. A context manager; leaving it ends both threads and all connections. Not used again afterwards.
+    """One source server. A context manager; leaving it ends its threads and connections. Not used again afterwards.
 
     A lost connection is opened again by itself; `give_up_seconds` bounds how long that may take, None waits for ever.
     `befores`: deliveries have the rows before the changes too, and changes of one transaction only.
@@ -44,7 +50,7 @@ class MySqlSource:
         self._requests: queue.SimpleQueue[ChunkRequest | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._closing = threading.Event()
-        self._snapshot = SnapshotReader(url)
+        self._readers = [SnapshotReader(url) for _ in range(CHUNK_CONNECTIONS)]
         self._binlog: BinlogReader | None = None
         self.control = connect(url)
         """For short questions, from the migration's thread."""
@@ -56,8 +62,9 @@ class MySqlSource:
 
     def __exit__(self, *_: object) -> None:
         self._closing.set()
-        self._requests.put(None)
-        self._snapshot.abandon()
+        for reader in self._readers:
+            self._requests.put(None)
+            reader.abandon()
         if self._binlog:
             self._binlog.abandon()
         for thread in self._threads:
@@ -121,7 +128,8 @@ class MySqlSource:
         """Begin to stream what follows `position` for these tables, and to serve chunk requests."""
         self._server_uuid = self.server_uuid
         self._run("stream", lambda: self._stream(position, tables))
-        self._run("chunks", self._chunks)
+        for reader in self._readers:
+            self._run("chunks", partial(self._chunks, reader))
 
     def request(self, chunk: ChunkRequest) -> None:
         """Begin to read a chunk; it comes through `next`."""
@@ -141,7 +149,7 @@ class MySqlSource:
     def bytes_received(self) -> int:
         """Bytes of all connections so far."""
         now = self._binlog.bytes_received if self._binlog else 0
-        return self._bytes_before + self.control.bytes_received + self._snapshot.bytes_received + now
+        return self._bytes_before + self.control.bytes_received + sum(each.bytes_received for each in self._readers) + now
 
     def _stream(self, position: Position, tables: Sequence[Table]) -> Iterator[_Item]:
         """Deliveries from `position` on, over as many connections as it takes. Each begins where the last complete delivery ended."""
@@ -182,22 +190,28 @@ class MySqlSource:
             )
         require_continuable(position.gtids, executed, purged)
 
-    def _chunks(self) -> Iterator[_Item]:
-        """The chunks asked for. One whose connection breaks is read again: the lower bound of its view stays good."""
-        patience = Patience(self._closing, self._give_up_seconds)
+    def _chunks(self, reader: SnapshotReader) -> Iterator[_Item]:
+        """The chunks asked for, each after the key it will end with if the table has more.
+
+        One whose connection breaks is read again, up to the same key: the lower bound of its view stays good.
+        """
         while (request := self._requests.get()) is not None:
-            while True:
-                try:
-                    chunk = self._snapshot.read(request)
-                    break
-                except Temporary as error:
-                    yield SourceAway(error.message)
-                    patience.wait(error)
-                    self._bytes_before += self._snapshot.bytes_received
-                    self._snapshot = SnapshotReader(self._url)
-            patience.reset()
+            upto = yield from self._patiently(partial(reader.boundary, request))
+            if upto is not None:
+                yield Boundary(request, upto)
+            chunk = yield from self._patiently(partial(reader.read, request, upto or request.upto))
             crash_point("after-chunk-read")
             yield chunk
+
+    def _patiently(self, ask: Callable[[], _T]) -> Generator[_Item, None, _T]:
+        """What the source answers, over as many connections as it takes."""
+        patience = Patience(self._closing, self._give_up_seconds)
+        while True:
+            try:
+                return ask()
+            except Temporary as error:
+                yield SourceAway(error.message)
+                patience.wait(error)
 
     def _run(self, name: str, produce: Callable[[], Iterable[_Item]]) -> None:
         def work() -> None:

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from cdc.chunk_size import ChunkSize
 from cdc.config import SourceUrl
 from cdc.errors import CdcError, Temporary
 from cdc.gtid import GtidSet
-from cdc.model import Chunk, ChunkRequest, Position, Table, TableId, decode_row
+from cdc.model import Chunk, ChunkRequest, Position, Table, TableId, decode_row, encode_row
 from cdc.mysql import snapshot
 from cdc.mysql.connection import Connection, connect
 from cdc.mysql.schema import read_table
@@ -35,13 +36,15 @@ class Prepared:
 
     def chunks(self, reader: SnapshotReader, limit: int) -> Iterator[Chunk]:
         """The walk of the hand-over, without a stream."""
-        after = None
+        after, size = None, ChunkSize(limit)
         while True:
-            chunk = reader.read(self.request(after, limit))
+            request = self.request(after, size.rows)
+            chunk = reader.read(request, reader.boundary(request))
             yield chunk
-            if chunk.last:
+            if chunk.upto is None:
                 return
-            after = chunk.keys[-1]
+            size.learn(size.rows, len(chunk.keys), len(chunk.rows.data), 0.0)
+            after = chunk.upto
 
 
 def numbers(to: int) -> str:
@@ -87,7 +90,7 @@ def test_an_empty_table_is_one_empty_last_chunk(mysql_server, source_db):
     """Nothing to copy is no special case."""
     prepared = Prepared(mysql_server.url, source_db, "id INT PRIMARY KEY")
     (chunk,) = prepared.chunks(SnapshotReader(prepared.url), 10)
-    assert (len(chunk.keys), len(chunk.rows), chunk.last) == (0, 0, True)
+    assert (len(chunk.keys), len(chunk.rows), chunk.upto) == (0, 0, None)
 
 
 def test_a_server_without_tls_is_read_the_same_way(start_mysql):
@@ -117,16 +120,65 @@ def test_rows_over_16_mb_and_over_the_server_s_packet_limit_are_read(mysql_serve
     assert len(chunks) > 1  # together they are more than a chunk may have
 
 
-def test_a_chunk_of_large_rows_ends_at_its_byte_budget(wide, monkeypatch):
-    """The rest comes with the next chunks: every row once, no chunk far over the budget, and the next ones ask for what fits."""
-    monkeypatch.setattr(snapshot, "CHUNK_BYTES", 5 * MB)
+def test_a_chunk_of_large_rows_is_cut_off_and_the_next_ones_are_smaller(wide, monkeypatch):
+    """Every row once, no chunk far over the bound, and soon none is cut off any more."""
+    monkeypatch.setattr(snapshot, "CHUNK_BYTES", 9 * MB)
     reader = SnapshotReader(wide.url)
     chunks = list(wide.chunks(reader, 1000))
     assert [decode_row(row)[0] for _, row in rows_of(chunks)] == [str(n).encode() for n in range(1, 41)]
-    assert max(len(chunk.rows.data) for chunk in chunks) <= 8 * MB
-    assert [len(chunk.keys) for chunk in chunks[1:4]] == [4, 4, 4]
-    assert [chunk.last for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
+    assert max(len(chunk.rows.data) for chunk in chunks) <= 11 * MB
+    assert [len(chunk.keys) for chunk in chunks[-3:-1]] == [4, 4]
+    assert [chunk.upto is None for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
     assert reader.bytes_received > 40 * MB
+
+
+def test_a_chunk_that_has_grown_since_its_end_was_looked_up_is_cut_off(mysql_server, source_db):
+    """At twice the rows asked for; what it does not have is left to the next. So is a table's tail that has grown."""
+    prepared = Prepared(mysql_server.url, source_db, "id INT PRIMARY KEY", f"INSERT INTO t {numbers(20)} SELECT 100 * n FROM s")
+    reader = SnapshotReader(prepared.url)
+    request = prepared.request(None, 10)
+    upto = reader.boundary(request)
+    assert upto == encode_row([b"1000"])
+    prepared.sql(f"INSERT INTO t {numbers(50)} SELECT n FROM s", f"INSERT INTO t {numbers(50)} SELECT 5000 + n FROM s")
+    chunk = reader.read(request, upto)
+    assert (len(chunk.keys), chunk.upto) == (20, encode_row([b"20"]))
+    rest = reader.read(ChunkRequest(prepared.table, chunk.upto, 50, Position(GtidSet()), upto), upto)
+    assert (len(rest.keys), rest.upto) == (40, upto)
+    tail = reader.read(prepared.request(encode_row([b"1500"]), 10), None)
+    assert (len(tail.keys), tail.upto) == (20, encode_row([b"5015"]))
+
+
+def test_a_chunk_whose_rows_are_gone_is_empty_and_still_ends_where_it_was_to(mysql_server, source_db):
+    """A table that shrinks while it is copied."""
+    prepared = Prepared(mysql_server.url, source_db, "id INT PRIMARY KEY", f"INSERT INTO t {numbers(20)} SELECT n FROM s")
+    reader = SnapshotReader(prepared.url)
+    request = prepared.request(None, 10)
+    upto = reader.boundary(request)
+    prepared.sql("DELETE FROM t")
+    chunk = reader.read(request, upto)
+    assert (len(chunk.keys), chunk.upto) == (0, encode_row([b"10"]))
+
+
+@pytest.mark.parametrize("key", ["a, b, c", "c, a, b"])
+def test_a_chunk_in_the_middle_of_a_key_s_long_run_reads_its_own_rows_only(mysql_server, source_db, key):
+    """99 % of the rows share the key's first two columns: what lies before a chunk among them is not read again."""
+    prepared = Prepared(
+        mysql_server.url, source_db, f"a INT, b VARCHAR(9), c INT, PRIMARY KEY ({key})",
+        f"INSERT INTO t {numbers(20_000)} SELECT IF(n < 100, 1, 2), IF(n < 19900, 'x', 'y'), n FROM s", "ANALYZE TABLE t",
+    )  # fmt: skip
+    reader, connection = SnapshotReader(prepared.url), None
+    read, after = [], None
+    while True:
+        request = prepared.request(after, 500)
+        if connection is not None:
+            connection.rows("FLUSH STATUS")
+        chunk = reader.read(request, reader.boundary(request))
+        connection = reader._connection
+        read.append(sum(int(count) for name, count in connection.rows("SHOW SESSION STATUS LIKE 'Handler_read_%'") if b"rnd" not in name))
+        if (after := chunk.upto) is None:
+            break
+    assert len(read) == 41
+    assert max(read) < 2 * 500 + 20
 
 
 def test_a_row_larger_than_the_byte_budget_is_a_chunk_of_its_own(wide, monkeypatch):
@@ -155,19 +207,20 @@ def test_a_query_the_server_refuses_is_a_typed_error(wide):
     """An error packet in place of the columns."""
     wide.sql("DROP TABLE t")
     with pytest.raises(CdcError, match="doesn't exist"):
-        SnapshotReader(wide.url).read(wide.request(None, 10))
+        SnapshotReader(wide.url).read(wide.request(None, 10), None)
 
 
 @pytest.mark.parametrize("after", [3_000, 10_000, MB, 20 * MB])
-def test_a_cut_connection_is_temporary_and_gives_no_part_of_a_chunk(wide, proxy, after):
+def test_a_cut_connection_is_temporary_and_gives_no_part_of_a_chunk(wide, proxy, monkeypatch, after):
     """Wherever it is cut; a new reader gets all of it."""
+    monkeypatch.setattr(snapshot, "CHUNK_BYTES", 64 * MB)
     between = proxy(wide.url.host, wide.url.port)
     between.cut_after = iter([after])
     through = SourceUrl(wide.url.host, between.port, wide.url.user, wide.url.password)
     with pytest.raises(Temporary):
-        SnapshotReader(through).read(wide.request(None, 100))
+        SnapshotReader(through).read(wide.request(None, 100), None)
     assert between.cuts == 1
-    assert len(SnapshotReader(through).read(wide.request(None, 100)).keys) == 40
+    assert len(SnapshotReader(through).read(wide.request(None, 100), None).keys) == 40
 
 
 def test_a_source_that_falls_silent_is_temporary(wide, proxy, monkeypatch):

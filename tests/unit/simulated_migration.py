@@ -1,4 +1,4 @@
-"""A migration without threads or sockets: a simulated source, its stream, a chunk on its way, the hand-over and a target.
+"""A migration without threads or sockets: a simulated source, its stream, chunks on their way, the hand-over and a target.
 
 Every move is one moment of one of them, and any move that is possible may come next. `check` is the claim of docs/handover.md.
 """
@@ -6,20 +6,23 @@ Every move is one moment of one of them, and any move that is possible may come 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from random import Random
 
-from cdc.handover import Handover
-from cdc.model import Batch, Delivery, Op, Position, TableId, TableProgress, TableState, decode_row, log_number
+from cdc.handover import IN_FLIGHT, Handover
+from cdc.model import Batch, Chunk, Delivery, Op, Position, TableId, TableProgress, TableState, decode_row, log_number
 from tests.unit.simulated_source import CURSORS, KEYS, TABLES, UUID, ChunkRead, SimulatedSource, Stream, Wish, key_bytes, row_bytes
 
 A, B = (table.id for table in TABLES)
 CHUNK_ROWS = 2
+LARGEST = 4
+"""Rows at which a chunk is cut off; now and then one is cut off at its first, as if that were large."""
 WEIGHTS = {
-    "write": 3, "show": 4, "execute": 5, "deliver": 3, "deliver_part": 4, "heartbeat": 1, "request": 3, "read_view": 6, "ask_end": 6,
-    "hand_over_chunk": 6, "rotate": 0.3, "checkpoint": 0.4, "crash": 0.1, "start_over": 6, "reconnect": 0.2,
+    "write": 3, "show": 4, "execute": 5, "deliver": 3, "deliver_part": 4, "heartbeat": 1, "request": 4, "look_up": 8, "tell_boundary": 8,
+    "read_view": 6, "ask_end": 6, "hand_over_chunk": 6, "rotate": 0.3, "checkpoint": 0.4, "crash": 0.1, "start_over": 6, "reconnect": 0.2,
+    "read_again": 0.2,
 }  # fmt: skip
 """The moves, and how often one is taken among those that are possible."""
 
@@ -75,24 +78,35 @@ class SimulatedMigration:
         self.target = {name: dict(rows) for name, rows in saved.target.items()}
         self.ahead = set(saved.ahead)
         """The keys that an unfinished transaction has changed: they are past the position until its end."""
-        self.reading: ChunkRead | None = None
+        self.readings: list[ChunkRead] = []
+        """In the order they were asked for; they get on in any."""
 
     def possible(self) -> list[str]:
         """The moves that can be made now."""
-        waiting, reading, within = self.stream.waiting, self.reading, bool(self.stream.sent)
+        waiting, within = self.stream.waiting, bool(self.stream.sent)
         conditions = {
             "show": self.source.pending,
             "execute": self.source.unexecuted,
             "deliver": waiting,
             "deliver_part": waiting,
             "heartbeat": not within,
-            "request": reading is None and self.handover.copying,
-            "read_view": reading and reading.rows is None and (reading.visible or not self.variant.waits_for_visibility),
-            "ask_end": reading and reading.rows is not None and reading.high is None,
-            "hand_over_chunk": reading and reading.rows is not None and reading.high is not None,
+            "request": len(self.readings) < IN_FLIGHT and self.handover.copying,
             "start_over": not self.handover.copying and not within,
         }
-        return [move for move in WEIGHTS if conditions.get(move, True)]
+        of_reads = {move: any(map(can, self.readings)) for move, can in self._reads().items()}
+        return [move for move in WEIGHTS if (conditions | of_reads).get(move, True)]
+
+    def _reads(self) -> dict[str, Callable[[ChunkRead], bool]]:
+        """The moves of a chunk on its way, and when it can make them."""
+        waits = self.variant.waits_for_visibility
+        return {
+            "look_up": lambda each: not each.looked_up,
+            "tell_boundary": lambda each: each.boundary is not None,
+            "read_view": lambda each: each.looked_up and each.boundary is None and each.rows is None and (each.visible or not waits),
+            "ask_end": lambda each: each.rows is not None and each.high is None,
+            "read_again": lambda each: each.rows is not None,
+            "hand_over_chunk": lambda each: each.finished,
+        }
 
     def random_move(self, rng: Random) -> str:
         """Make one move, checked; returns what it was."""
@@ -110,6 +124,10 @@ class SimulatedMigration:
             self._write(wishes)
         elif move in ("show", "execute", "deliver_part"):
             getattr(self, f"_{move}")(which)
+        elif can := self._reads().get(move):
+            able = [each for each in self.readings if can(each)]
+            self.situations["a later chunk was ahead"] += able[which % len(able)] is not self.readings[0]
+            getattr(self, f"_{move}")(able[which % len(able)])
         else:
             getattr(self, f"_{move}")()
         self.check()
@@ -150,7 +168,7 @@ class SimulatedMigration:
     def _reconnect(self) -> None:
         """The stream breaks off and begins again after what it has delivered in whole; a chunk in flight stays."""
         self.situations["reconnected in the middle of a transaction"] += bool(self.stream.sent)
-        self.situations["reconnected with a chunk in flight"] += self.reading is not None
+        self.situations["reconnected with a chunk in flight"] += bool(self.readings)
         self.stream = Stream(self.source, self.stream.position)
 
     def _take(self, delivery: Delivery) -> None:
@@ -173,41 +191,56 @@ class SimulatedMigration:
                     rows.pop(key, None)
         return changes
 
-    # the chunk in flight
+    # chunks in flight
 
     def _request(self) -> None:
         if request := self.handover.request():
-            assert self.handover.request() is None, "the same chunk was asked for twice"
+            assert all(each.request is not request for each in self.readings), "the same chunk was asked for twice"
             self.situations["asked within a transaction"] += bool(self.stream.sent)
-            self.reading = ChunkRead(self.source, request)
-            self.situations["waited for visibility"] += not self.reading.visible
+            self.situations["several chunks of one table"] += any(each.request.table == request.table for each in self.readings)
+            self.situations["chunks of several tables"] += any(each.request.table != request.table for each in self.readings)
+            self.readings.append(ChunkRead(self.source, request))
+            self.situations["waited for visibility"] += not self.readings[-1].visible
 
-    def _read_view(self) -> None:
-        reading = self.reading
-        assert reading
-        if self.variant.high == "end of the binlog before the read" and reading.high is None:
-            reading.high = self.source.end
+    def _look_up(self, read: ChunkRead) -> None:
+        read.look_up()
+
+    def _tell_boundary(self, read: ChunkRead) -> None:
+        assert read.boundary
+        self.handover.on_boundary(read.boundary)
+        read.boundary = None
+
+    def _read_view(self, read: ChunkRead) -> None:
+        if self.variant.high == "end of the binlog before the read" and read.high is None:
+            read.high = self.source.end
             return
-        reading.read()
+        asked = read.upto
+        read.read(1 if self.source.end.offset % 70 == 0 else LARGEST)
+        self.situations["cut off before its end"] += read.upto != asked and asked is not None
+        self.situations["grown table's tail cut off"] += read.upto != asked and asked is None
         position = self.handover.position.gtids
         delivered = {each.number for each in self.source.transactions if position.contains(UUID, each.number)}
         visible = {each.number for each in self.source.transactions if each.visible}
         self.situations["view ahead of the stream"] += bool(visible - delivered)
         self.situations["view behind the stream"] += bool(delivered - visible)
 
-    def _ask_end(self) -> None:
-        assert self.reading
-        self.reading.high = self.source.executed_end() if self.variant.high == "end of gtid_executed" else self.source.end
+    def _ask_end(self, read: ChunkRead) -> None:
+        read.high = self.source.executed_end() if self.variant.high == "end of gtid_executed" else self.source.end
 
-    def _hand_over_chunk(self) -> None:
-        assert self.reading
-        chunk, self.reading = self.reading.chunk, None
-        copied = self.handover.rows_copied
+    def _read_again(self, read: ChunkRead) -> None:
+        """Its connection broke: up to the same key, or to where it was cut off, but in a new view."""
+        read.rows = read.high = None
+
+    def _hand_over_chunk(self, read: ChunkRead) -> None:
+        self.readings.remove(read)
+        chunk: Chunk = read.chunk
+        copied, cursors = self.handover.rows_copied, list(self.handover.progress.values())
         emitted = self._apply(self.handover.on_chunk(chunk))
         progressed = self.handover.rows_copied - copied
         self.situations["chunk had to wait for the stream"] += bool(chunk.keys) and not progressed
         self.situations["touched rows dropped"] += emitted < progressed
         self.situations["empty chunk"] += not chunk.keys
+        self.situations["emitted before an earlier one"] += bool(emitted) and cursors == list(self.handover.progress.values())
 
     # checkpoints, crashes and the next copy
 
@@ -216,7 +249,7 @@ class SimulatedMigration:
         self.saved = Saved(self.handover.position, tuple(self.handover.progress.values()), target, frozenset(self.ahead))
 
     def _crash(self) -> None:
-        self.situations["crash with a chunk in flight"] += self.reading is not None
+        self.situations["crash with a chunk in flight"] += bool(self.readings)
         self.situations["resumed in the middle of the copy"] += any(each.cursor for each in self.saved.progress)
         self.situations["resumed in the middle of a transaction"] += bool(self.saved.ahead)
         self._resume()

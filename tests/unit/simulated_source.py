@@ -14,7 +14,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from cdc.gtid import GtidSet
-from cdc.model import Batch, Chunk, ChunkRequest, Column, Delivery, LogEnd, Op, Position, Table, TableId, encode_row
+from cdc.model import Batch, Boundary, Chunk, ChunkRequest, Column, Delivery, LogEnd, Op, Position, Table, TableId, encode_row
 from cdc.packed import Packed
 
 UUID = "3e11fa47-71ca-11e1-9e33-c80aa9429562"
@@ -243,25 +243,49 @@ def _batches(changes: Collection[Change]) -> tuple[Batch, ...]:
     return tuple(batches)
 
 
-@dataclass
+@dataclass(eq=False)
 class ChunkRead:
-    """A chunk on its way: waiting for visibility, then the read of the view, then the question where the binlog ends."""
+    """A chunk on its way: its last key is looked up, it waits for visibility, reads the view, asks where the binlog ends."""
 
     source: SimulatedSource
     request: ChunkRequest
+    boundary: Boundary | None = None
+    """The key it will end with, until the hand-over is told."""
+    upto: bytes | None = None
+    looked_up: bool = False
     rows: Rows | None = None
     high: LogEnd | None = None
+
+    def look_up(self) -> None:
+        """Find the key of the last row asked for, in a view of this moment."""
+        rows = self._within(self.request.upto)
+        self.looked_up = True
+        self.upto = self.request.upto
+        if len(rows) >= self.request.limit:
+            self.upto = key_bytes(rows[self.request.limit - 1][0])
+            self.boundary = Boundary(self.request, self.upto)
 
     @property
     def visible(self) -> bool:
         """What WAIT_FOR_EXECUTED_GTID_SET waits for."""
         return self.request.seen.gtids <= self.source.executed
 
-    def read(self) -> None:
-        """Read the rows after the cursor, in the source's order, in a view of this moment."""
+    def read(self, at_most: int) -> None:
+        """Read the rows of the range, in the source's order, in a view of this moment; no more than `at_most`."""
+        rows = self._within(self.upto)
+        self.rows = dict(rows[:at_most])
+        if len(self.rows) == at_most:
+            self.upto = key_bytes(list(self.rows)[-1])
+
+    def _within(self, upto: bytes | None) -> list[tuple[int, str]]:
         after = CURSORS[self.request.after] if self.request.after is not None else -1
-        rows = sorted((key, value) for key, value in self.source.view[self.request.table.id].items() if key > after)
-        self.rows = dict(rows[: self.request.limit])
+        last = CURSORS[upto] if upto is not None else KEYS[-1]
+        return sorted((key, value) for key, value in self.source.view[self.request.table.id].items() if after < key <= last)
+
+    @property
+    def finished(self) -> bool:
+        """Whether it can be handed over."""
+        return self.rows is not None and self.high is not None
 
     @property
     def chunk(self) -> Chunk:
@@ -269,4 +293,4 @@ class ChunkRead:
         assert self.rows is not None
         assert self.high is not None
         keys, rows = map(key_bytes, self.rows), (row_bytes(key, value) for key, value in self.rows.items())
-        return Chunk(self.request, Packed.of(keys), Packed.of(rows), self.high)
+        return Chunk(self.request, Packed.of(keys), Packed.of(rows), self.high, self.upto)

@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from cdc.gtid import GtidSet
 from cdc.handover import Handover
-from cdc.model import Batch, Chunk, ChunkRequest, Delivery, LogEnd, Position, TableId, TableProgress
+from cdc.model import Batch, Boundary, Chunk, ChunkRequest, Delivery, LogEnd, Position, TableId, TableProgress
 from cdc.packed import Packed
 from mapstore import MapStore
 from tests.unit.simulated_migration import WEIGHTS, A, B, SimulatedMigration, Stale, Variant, random_wish
@@ -33,7 +33,9 @@ SITUATIONS = {
     "seven digits in a binlog's name", "transaction in parts", "waited for visibility", "view ahead of the stream",
     "view behind the stream", "chunk had to wait for the stream", "chunk completed by the stream", "touched rows dropped",
     "empty chunk", "reconnected in the middle of a transaction", "reconnected with a chunk in flight",
-    "crash with a chunk in flight", "resumed in the middle of the copy", "resumed in the middle of a transaction",
+    "several chunks of one table", "chunks of several tables", "a later chunk was ahead", "emitted before an earlier one",
+    "cut off before its end", "grown table's tail cut off", "crash with a chunk in flight",
+    "resumed in the middle of the copy", "resumed in the middle of a transaction",
 }  # fmt: skip
 
 wishes = st.lists(
@@ -116,9 +118,43 @@ class Forgets(Handover):
 
     def on_delivery(self, delivery: Delivery) -> Iterator[Batch]:
         for batch in super().on_delivery(delivery):
-            if self._flight:
-                self._flight.touched = MapStore()
+            for flight in self._flights:
+                flight.touched = MapStore()
             yield batch
+
+
+class RecordsForOne(Handover):
+    """Records touched keys for the chunk asked for first, and not for the others in flight."""
+
+    def on_delivery(self, delivery: Delivery) -> Iterator[Batch]:
+        for batch in super().on_delivery(delivery):
+            for flight in self._flights[1:]:
+                flight.touched = MapStore()
+            yield batch
+
+
+class RecordsLate(Handover):
+    """Records touched keys from when a chunk's rows are here, instead of from when it was asked for."""
+
+    def on_chunk(self, chunk: Chunk) -> Iterator[Batch]:
+        self._flight(chunk.request).touched = MapStore()
+        yield from super().on_chunk(chunk)
+
+
+class JumpsOver(Handover):
+    """Moves the cursor to the end of the chunk emitted last, over earlier ones that are still in flight."""
+
+    def _advance(self, table: TableId) -> None:
+        ranges = self._ranges[table]
+        ranges.sort(key=lambda each: each.emitted is None)
+        super()._advance(table)
+
+
+class LosesTheRest(Handover):
+    """Takes a chunk that was cut off for all of its range."""
+
+    def on_chunk(self, chunk: Chunk) -> Iterator[Batch]:
+        return super().on_chunk(replace(chunk, upto=self._flight(chunk.request).upto))
 
 
 class AsksTooEarly(Handover):
@@ -136,7 +172,7 @@ class EmitsAtOnce(Handover):
     """Does not wait until the stream has reached the end of the binlog that the chunk names."""
 
     def on_chunk(self, chunk: Chunk) -> Iterator[Batch]:
-        return super().on_chunk(Chunk(chunk.request, chunk.keys, chunk.rows, LogEnd("binlog.000001", 0)))
+        return super().on_chunk(replace(chunk, high=LogEnd("binlog.000001", 0)))
 
 
 class SortsNames(Handover):
@@ -144,7 +180,7 @@ class SortsNames(Handover):
 
     def on_chunk(self, chunk: Chunk) -> Iterator[Batch]:
         if self.position.file and self.position.file > chunk.high.file:
-            chunk = Chunk(chunk.request, chunk.keys, chunk.rows, LogEnd("binlog.000001", 0))
+            chunk = replace(chunk, high=LogEnd("binlog.000001", 0))
         return super().on_chunk(chunk)
 
 
@@ -153,6 +189,10 @@ class SortsNames(Handover):
     [
         pytest.param(Variant(waits_for_visibility=False), id="reads without waiting for gtid_executed"),
         pytest.param(Variant(Forgets), id="does not record touched keys"),
+        pytest.param(Variant(RecordsForOne), id="records touched keys for one chunk of several"),
+        pytest.param(Variant(RecordsLate), id="records touched keys from the arrival of the rows"),
+        pytest.param(Variant(JumpsOver), id="moves the cursor over chunks in flight"),
+        pytest.param(Variant(LosesTheRest), id="loses the rest of a chunk that was cut off"),
         pytest.param(Variant(high="end of gtid_executed"), id="takes high from gtid_executed"),
         pytest.param(Variant(high="end of the binlog before the read"), id="takes high before the read"),
         pytest.param(Variant(EmitsAtOnce), id="emits without waiting for high"),
@@ -184,8 +224,41 @@ def test_an_idle_source_is_copied_by_heartbeats_alone() -> None:
     end = LogEnd("binlog.000001", 4)
     while request := handover.request():
         keys = [key for key in KEYS if request.after is None or key > CURSORS[request.after]][: request.limit]
-        chunk = Chunk(request, Packed.of(map(key_bytes, keys)), Packed.of(row_bytes(key, "v") for key in keys), end)
+        upto = key_bytes(keys[-1]) if len(keys) == request.limit else None
+        chunk = Chunk(request, Packed.of(map(key_bytes, keys)), Packed.of(row_bytes(key, "v") for key in keys), end, upto)
         list(handover.on_chunk(chunk))
         list(handover.on_delivery(Delivery(position=Position(GtidSet(), *end))))
     assert not handover.copying
     assert handover.rows_copied == 2 * len(KEYS)
+
+
+def test_what_follows_a_chunk_can_be_asked_for_once_its_last_key_is_known() -> None:
+    """Until then only another table's chunk; never more than a few."""
+    handover = Handover(map(TableProgress, TABLES), Position(GtidSet()), chunk_rows=2)
+    first, other = handover.request(), handover.request()
+    assert first
+    assert other
+    assert (first.table.id, first.after, other.table.id, other.after) == (A, None, B, None)
+    assert handover.request() is None
+    handover.on_boundary(Boundary(first, key_bytes(8)))
+    second = handover.request()
+    assert second
+    assert (second.table.id, second.after, second.upto) == (A, key_bytes(8), None)
+    handover.on_boundary(Boundary(second, key_bytes(10)))
+    assert handover.request()
+    handover.on_boundary(Boundary(other, key_bytes(7)))
+    assert handover.request() is None
+
+
+def test_no_more_is_asked_for_while_many_bytes_wait_for_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stream is behind: rows would only lie here. It goes on when they are emitted."""
+    row = row_bytes(7, "v")
+    monkeypatch.setattr("cdc.handover.WAITING_BYTES", len(row))
+    handover = Handover([TableProgress(TABLES[0])], Position(GtidSet()), chunk_rows=1)
+    first = handover.request()
+    assert first
+    end = LogEnd("binlog.000001", 4)
+    assert not list(handover.on_chunk(Chunk(first, Packed.of([key_bytes(7)]), Packed.of([row]), end, key_bytes(7))))
+    assert handover.request() is None
+    assert list(handover.on_delivery(Delivery(position=Position(GtidSet(), *end))))
+    assert handover.request()

@@ -15,7 +15,7 @@ from cdc.errors import PreflightFailed
 from cdc.gtid import GtidSet
 from cdc.model import ChunkRequest, Column, Position, Table, TableId, encode_row
 from cdc.mysql.schema import codec_name, encoded_labels, labels
-from cdc.mysql.snapshot import after_condition, chunk_query, literal, select_expression
+from cdc.mysql.snapshot import after_condition, boundary_query, chunk_query, literal, select_expression, upto_condition
 
 ID = Column("id", "bigint", "bigint")
 NAME = Column("name", "varchar", "varchar(9)", "utf8mb4", "utf8mb4_0900_ai_ci")
@@ -106,19 +106,20 @@ def test_after_a_key_of_one_column_is_greater() -> None:
 
 
 def test_after_a_key_of_several_columns_is_written_out() -> None:
-    """Each level greater, or equal and the next one; the leading >= makes it a range of the index."""
+    """Each level greater, or equal and the next one: two ranges of the index, which MySQL sees."""
     condition = after_condition(table(ID, RAW, NAME), encode_row([b"7", b"\x01", b"a"]))
-    assert condition == "(`id` >= 7 AND (`id` > 7 OR (`raw` >= X'01' AND (`raw` > X'01' OR `name` > _utf8mb4 X'61'))))"
+    assert condition == "(`id` > 7 OR (`id` = 7 AND (`raw` > X'01' OR (`raw` = X'01' AND `name` > _utf8mb4 X'61'))))"
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=4), st.data())
-def test_after_a_key_is_the_order_of_tuples(key: list[int], data: st.DataObject) -> None:
-    """The condition, evaluated, is Python's own comparison of tuples."""
+def test_after_and_up_to_a_key_are_the_order_of_tuples(key: list[int], data: st.DataObject) -> None:
+    """The conditions, evaluated, are Python's own comparison of tuples, and every key fulfils one of them."""
     other = data.draw(st.lists(st.integers(0, 3), min_size=len(key), max_size=len(key)))
     columns = [Column(f"c{i}", "int", "int") for i in range(len(key))]
-    condition = after_condition(table(*columns), encode_row([b"%d" % value for value in key]))
-    python = condition.replace("`", "").replace("AND", "and").replace("OR", "or")
-    assert eval(python, {f"c{i}": value for i, value in enumerate(other)}) is (tuple(other) > tuple(key))
+    for condition, expected in ((after_condition, tuple(other) > tuple(key)), (upto_condition, tuple(other) <= tuple(key))):
+        text = condition(table(*columns), encode_row([b"%d" % value for value in key]))
+        python = text.replace("`", "").replace(" = ", " == ").replace("AND", "and").replace("OR", "or")
+        assert eval(python, {f"c{i}": value for i, value in enumerate(other)}) is expected
 
 
 def test_a_key_with_another_number_of_columns_is_refused() -> None:
@@ -131,12 +132,21 @@ def test_a_chunk_s_query_lists_the_columns_and_follows_the_key() -> None:
     """By name, FLOAT as DOUBLE, in the key's order, which need not be the columns'."""
     columns = (Column("v", "float", "float"), NAME, ID)
     orders = Table(TableId("shop", "orders"), columns, (2, 1))
-    assert chunk_query(ChunkRequest(orders, None, 500, Position(GtidSet()))) == (
-        "SELECT CAST(`v` AS DOUBLE), `name`, `id` FROM `shop`.`orders` FORCE INDEX (PRIMARY) ORDER BY `id`, `name` LIMIT 500"
+    selected = "SELECT CAST(`v` AS DOUBLE), `name`, `id` FROM `shop`.`orders` FORCE INDEX (PRIMARY)"
+    assert chunk_query(ChunkRequest(orders, None, 500, Position(GtidSet())), None) == f"{selected} ORDER BY `id`, `name` LIMIT 1000"
+    assert chunk_query(ChunkRequest(orders, encode_row([b"7", b"a"]), 5, Position(GtidSet())), encode_row([b"9", b"c"])) == (
+        f"{selected} WHERE (`id` > 7 OR (`id` = 7 AND `name` > _utf8mb4 X'61')) AND (`id` < 9 OR (`id` = 9 AND `name` <= _utf8mb4 X'63'))"
+        " ORDER BY `id`, `name` LIMIT 10"
     )
-    assert chunk_query(ChunkRequest(orders, encode_row([b"7", b"a"]), 5, Position(GtidSet()))) == (
-        "SELECT CAST(`v` AS DOUBLE), `name`, `id` FROM `shop`.`orders` FORCE INDEX (PRIMARY) "
-        "WHERE (`id` >= 7 AND (`id` > 7 OR `name` > _utf8mb4 X'61')) ORDER BY `id`, `name` LIMIT 5"
+
+
+def test_the_end_of_a_chunk_is_the_key_of_the_last_row_asked_for() -> None:
+    """Its columns alone, as the rows have them; within the range asked for."""
+    rates = Table(TableId("shop", "rates"), (NAME, Column("v", "float", "float"), ID), (2, 1))
+    selected = "SELECT `id`, CAST(`v` AS DOUBLE) FROM `shop`.`rates` FORCE INDEX (PRIMARY)"
+    assert boundary_query(ChunkRequest(rates, None, 500, Position(GtidSet()))) == f"{selected} ORDER BY `id`, `v` LIMIT 1 OFFSET 499"
+    assert boundary_query(ChunkRequest(rates, None, 1, Position(GtidSet()), encode_row([b"9", b"0.5"]))) == (
+        f"{selected} WHERE (`id` < 9 OR (`id` = 9 AND `v` <= 0.5e0)) ORDER BY `id`, `v` LIMIT 1 OFFSET 0"
     )
 
 
@@ -147,9 +157,9 @@ names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=1
 def test_no_name_and_no_key_gets_out_of_its_quotes(schema: str, name: str, column: str, key: bytes) -> None:
     """With the quoted names and hexadecimal texts taken out, the same fixed statement is left."""
     odd = table(Column(column, "varbinary", "varbinary(20)"), name=TableId(schema, name))
-    query = chunk_query(ChunkRequest(odd, encode_row([key]), 3, Position(GtidSet())))
+    query = chunk_query(ChunkRequest(odd, encode_row([key]), 3, Position(GtidSet())), encode_row([key]))
     rest = re.sub(r"X'[0-9a-f]*'", "X", re.sub(r"`(?:[^`]|``)*`", "N", query))
-    assert rest == "SELECT N FROM N.N FORCE INDEX (PRIMARY) WHERE N > X ORDER BY N LIMIT 3"
+    assert rest == "SELECT N FROM N.N FORCE INDEX (PRIMARY) WHERE N > X AND N <= X ORDER BY N LIMIT 6"
 
 
 def test_only_float_is_selected_as_something_else() -> None:
