@@ -37,13 +37,26 @@ def test_a_benchmark_gives_a_table_and_one_json_object_with_figures_ratios_and_n
     assert mysql_server.password not in done.stdout + done.stderr
 
 
-def test_the_memory_benchmark_lets_a_transaction_through_in_parts(mysql_server):
-    """Plain and compressed, many budgets long."""
+def small(server, *arguments):
+    """Run a benchmark on the server; its JSON object."""
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "memory", "--json", "--megabytes", "20", "--repeats", "1"],
-        capture_output=True, text=True, timeout=200, check=False, env=os.environ | {"CDC_SANDBOX_MYSQL_URL": mysql_server.url},
+        [sys.executable, "-m", "benchmarks", *arguments, "--json", "--repeats", "1"],
+        capture_output=True, text=True, timeout=200, check=False, env=os.environ | {"CDC_SANDBOX_MYSQL_URL": server.url},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    figures = json.loads(done.stdout.splitlines()[-1])["figures"]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_the_memory_benchmark_lets_a_transaction_through_in_parts(mysql_server):
+    """Plain and compressed, many budgets long."""
+    figures = small(mysql_server, "memory", "--megabytes", "20")["figures"]
     assert set(figures) == {"compression OFF", "compression ON"}
     assert all(figure["parts"] >= 5 for figure in figures.values())
+
+
+def test_the_copy_benchmark_copies_and_follows_under_writes(mysql_server):
+    """The writer's transactions are in both reports."""
+    found = small(mysql_server, "copy", "--rows", "5000", "--follow-seconds", "3")
+    assert found["ratio"] > 0
+    assert [each["rows_copied"] for each in found["runs"]["idle"]] == [5000]
+    assert all(each["follow"]["transactions"] > 0 for each in found["runs"]["written"])
