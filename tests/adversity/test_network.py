@@ -33,13 +33,12 @@ def test_connections_cut_anywhere_are_opened_again_and_nothing_is_lost_or_double
         faulty.cut_after = iter([int(10 ** rng.uniform(0, 5)) for _ in range(12)])
         faulty.cut()
         orders.wait_streaming(process)
-        faulty.cut()
-        time.sleep(1)
-        faulty.cut()
+        while faulty.cuts <= 6:  # how many places the copy itself came to is a matter of its speed
+            faulty.cut()
+            time.sleep(1)
     end = orders.gtids()
     orders.wait(process, lambda checkpoint: end <= checkpoint.position.gtids)
     orders.end(process)
-    assert faulty.cuts > 6
     orders.assert_identical()
 
 
