@@ -21,7 +21,7 @@ FUZZ_SEED ?= 1
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
-demo: $(READY)  ## migrate a live table on a throwaway server: copy, kill -9, resume, compare
+demo: $(READY)  ## migrate a live table on a throwaway server: copy, kill -9, resume, compare, measure
 	$(BIN)/cdc demo
 
 test: lint types  ## lint, types, and all tests on real servers

@@ -56,7 +56,7 @@ def migrate(config: Config, *, on_start: Callable[[Start, int], Watch | None] = 
         with explained(config.source):
             preflight.require(preflight.run(source.control, config.tables))
         with MapStoreTarget(config.target, fresh=config.strategy is Strategy.FULL) as target:
-            start = _begin(config, source, target.load_checkpoint())
+            start = begin(config, source, target.load_checkpoint())
             with explained(config.source):  # again: one prepared since the first look may be in the position
                 preflight.require([preflight.prepared_xa(source.control)])
             copying = [progress.table.id for progress in start.tables]
@@ -68,7 +68,7 @@ def migrate(config: Config, *, on_start: Callable[[Start, int], Watch | None] = 
             return report
 
 
-def _begin(config: Config, source: MySqlSource, checkpoint: Checkpoint | None) -> Start:
+def begin(config: Config, source: MySqlSource, checkpoint: Checkpoint | None) -> Start:
     """Where to start. The position is read before the tables, so that a change of theirs in between is seen in the stream."""
     executed, purged = source.gtids()
     plan = choose(config.strategy, checkpoint, executed, purged)

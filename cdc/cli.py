@@ -7,14 +7,16 @@ import sys
 import time
 from enum import StrEnum
 from itertools import islice
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
 
-from cdc import api, preflight
+from cdc import api, preflight, report
 from cdc.changes import change_line
-from cdc.config import CHECKPOINT_SECONDS, CHUNK_ROWS, DEFAULT_TARGET, Config, Strategy, parse_mapstore_url, parse_table
+from cdc.compare import WAIT_SECONDS, measure
+from cdc.config import CHECKPOINT_SECONDS, CHUNK_ROWS, DEFAULT_TARGET, Config, Strategy, parse_mapstore_url, parse_shares, parse_table
 from cdc.debezium import envelopes
 from cdc.errors import CdcError, ConfigError, DifferencesFound
 from cdc.migration import Report, Start
@@ -136,6 +138,35 @@ def _differences(found: Differences) -> dict[str, object]:
     """One table's result for JSON."""
     figures = {"rows": found.rows, "missing": found.missing, "extra": found.extra, "changed": found.changed}
     return {"table": str(found.table), "identical": found.identical, **figures, "keys": [_key(key) for key in found.examples]}
+
+
+@app.command()
+def compare(
+    source: SourceArgument,
+    *,
+    tables: TablesOption,
+    churn: Annotated[str, typer.Option(help="shares of the rows to change, as 0.5%,1%,5%; without it, wait for real changes")] = "",
+    may_write: Annotated[
+        bool, typer.Option("--may-write", help="--churn may change rows of these tables; a sandbox needs no word")
+    ] = False,
+    wait_seconds: Annotated[float, typer.Option(min=0.0, help="how long to wait for changes without --churn")] = WAIT_SECONDS,
+    html: Annotated[Path | None, typer.Option(help="write a page with plots to this file")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Full copy or incremental run? Measure both on your own tables."""
+    found = measure(
+        api.parse_source(source), tuple(dict.fromkeys(map(parse_table, tables))), churn=parse_shares(churn), may_write=may_write,
+        wait_seconds=wait_seconds, say=lambda text: _stderr.print(text, highlight=False, soft_wrap=True),
+    )  # fmt: skip
+    if html:
+        try:
+            html.write_text(report.page(found), encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"The page {html} cannot be written: {error.strerror}.", hint="Choose another file with --html.") from error
+    if as_json:
+        print(json.dumps(found.as_dict()))
+    else:
+        report.show(found)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -87,6 +88,20 @@ def parse_table(name: str) -> TableId:
     if not match:
         raise ConfigError(f"{name!r} is not a table's full name.", hint="Name tables as DB.TABLE, for example --tables shop.orders")
     return TableId(match[1] or match[2], match[3] or match[4])
+
+
+def parse_shares(text: str) -> tuple[float, ...]:
+    """`0.5%,1%,20%` as shares: 0.005, 0.01, 0.2. Nothing is no shares."""
+    shares = []
+    for part in filter(None, (each.strip() for each in text.split(","))):
+        try:
+            share = float(part.removesuffix("%")) / 100 if part.endswith("%") else math.nan
+        except ValueError:
+            share = math.nan
+        if not 0 < share <= 1:
+            raise ConfigError(f"{part!r} is no share of rows from 0% to 100%.", hint="Write --churn as percentages: --churn 0.5%,1%,20%")
+        shares.append(share)
+    return tuple(shares)
 
 
 class Strategy(StrEnum):

@@ -30,6 +30,7 @@ _COMMON: dict[str, Option] = {
     "innodb-buffer-pool-size": "256M",
     "innodb-use-native-aio": False,
     "skip-name-resolve": True,
+    "report-host": "cdc-sandbox",  # by which `cdc compare` knows that it may write here
 }
 
 

@@ -19,7 +19,7 @@ HERE = Position(GtidSet.parse(f"{UUID}:1-5"), "binlog.000900", 1_000)
 
 
 class Source:
-    """What `_begin` asks a source."""
+    """What `begin` asks a source."""
 
     def __init__(
         self, *, server_uuid: str = UUID, executed: str = f"{UUID}:1-7", purged: str = "", tables: tuple[Table, ...] = TABLES
@@ -43,7 +43,7 @@ class Source:
 
 def begin(source: Source, checkpoint: Checkpoint | None, strategy: Strategy = Strategy.AUTO) -> Any:
     config = Config(SourceUrl("h", 3306, "u"), Path("state"), tuple(table.id for table in TABLES), strategy)
-    return api._begin(config, cast(Any, source), checkpoint)
+    return api.begin(config, cast(Any, source), checkpoint)
 
 
 def checkpoint(*progress: TableProgress) -> Checkpoint:

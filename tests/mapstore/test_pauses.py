@@ -1,0 +1,24 @@
+"""How long single writes took: every one is counted once, and the maps hold what was written."""
+
+from __future__ import annotations
+
+from mapstore import MapStore, pauses
+
+ITEMS = [(b"%d" % n, b"value %d" % n) for n in range(5_000)]
+
+
+def test_every_write_is_in_the_histogram_once():
+    """By the smallest bound that it kept; the longest is at most where the last one stands."""
+    store = MapStore(shards=1)
+    found = pauses.measure("a map", store, ITEMS)
+    assert dict(store.items()) == dict(ITEMS)
+    assert found.writes == sum(found.histogram) == len(ITEMS)
+    last = max(n for n, count in enumerate(found.histogram) if count)
+    assert 0 < found.p99 <= found.worst <= found.seconds
+    assert last == len(pauses.BOUNDS) or found.worst * 1e9 <= pauses.BOUNDS[last]
+    assert last == 0 or found.worst * 1e9 > pauses.BOUNDS[last - 1]
+
+
+def test_nothing_written_is_no_pause():
+    """An empty table is no error."""
+    assert [each.writes for each in pauses.compare([])] == [0, 0, 0]
