@@ -17,12 +17,12 @@ from cdc.errors import ConfigError, SchemaChanged
 from cdc.gtid import DomainGtids, Gtids, GtidSet
 from cdc.handover import Handover
 from cdc.migration import Migration, Report, Start
-from cdc.model import Checkpoint, Position, TableId, TableProgress, TableState
+from cdc.model import Checkpoint, Position, Rates, TableId, TableProgress, TableState
 from cdc.mysql.connection import connect, explained
 from cdc.mysql.snapshot import read_all
 from cdc.mysql.source import MySqlSource
 from cdc.resume import require_continuable
-from cdc.strategy import choose
+from cdc.strategy import Costs, choose
 from cdc.targets.mapstore import MapStoreTarget, read_state
 from cdc.targets.verifying import VerifyingTarget
 from cdc.values import converters
@@ -57,10 +57,12 @@ def migrate(config: Config, *, on_start: Callable[[Start, int], Watch | None] = 
             preflight.require(preflight.run(source.control, config.tables))
         with MapStoreTarget(config.target, fresh=config.strategy is Strategy.FULL) as target:
             start = begin(config, source, target.load_checkpoint())
+            if start.plan.strategy is Strategy.FULL and target.load_checkpoint():
+                target.copy_afresh()
             with explained(config.source):  # again: one prepared since the first look may be in the position
                 preflight.require([preflight.prepared_xa(source.control)])
             copying = [progress.table.id for progress in start.tables]
-            watch = on_start(start, source.estimated_rows(copying))
+            watch = on_start(start, source.sizes(copying)[0])
             migration = Migration(config, source, target, start, *([watch] if watch else []))
             with stopped_by_signals(migration.stop):
                 report = migration.run()
@@ -71,7 +73,10 @@ def migrate(config: Config, *, on_start: Callable[[Start, int], Watch | None] = 
 def begin(config: Config, source: MySqlSource, checkpoint: Checkpoint | None) -> Start:
     """Where to start. The position is read before the tables, so that a change of theirs in between is seen in the stream."""
     executed, purged = source.gtids()
-    plan = choose(config.strategy, checkpoint, executed, purged)
+    plan = choose(config.strategy, checkpoint, executed, purged, _costs(config, source, checkpoint))
+    rates = checkpoint.rates if checkpoint else Rates()
+    if plan.strategy is Strategy.FULL:
+        checkpoint = None
     position = checkpoint.position if checkpoint else source.position()
     known = {each.table.id: each for each in checkpoint.tables} if checkpoint else {}
     progress = []
@@ -85,7 +90,16 @@ def begin(config: Config, source: MySqlSource, checkpoint: Checkpoint | None) ->
     uuid = source.server_uuid
     if checkpoint and checkpoint.source != uuid:
         position = Position(position.gtids)  # another server's files say nothing about this one's
-    return Start(plan, uuid, position, progress, source.clock_offset())
+    return Start(plan, uuid, position, progress, source.clock_offset(), rates, source.behind(position) if checkpoint else None)
+
+
+def _costs(config: Config, source: MySqlSource, checkpoint: Checkpoint | None) -> Costs | None:
+    """What the two ways would cost, where there is a choice."""
+    if config.strategy is not Strategy.AUTO or checkpoint is None:
+        return None
+    behind = source.behind(checkpoint.position) if checkpoint.source == source.server_uuid else None
+    rows, size = source.sizes(each.table.id for each in checkpoint.tables)
+    return Costs(behind.bytes if behind else None, rows, size, source.retention())
 
 
 def changes(

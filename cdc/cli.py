@@ -20,9 +20,9 @@ from cdc.config import CHECKPOINT_SECONDS, CHUNK_ROWS, DEFAULT_TARGET, Config, S
 from cdc.debezium import envelopes
 from cdc.errors import CdcError, ConfigError, DifferencesFound
 from cdc.migration import Report, Start
-from cdc.model import decode_row
+from cdc.model import Checkpoint, decode_row
 from cdc.progress import ProgressLine
-from cdc.targets.mapstore import read_state
+from cdc.targets.mapstore import read_copy_under_way, read_state
 from cdc.values import json_lines, tsv_lines
 from cdc.verify import Differences
 
@@ -172,12 +172,13 @@ def compare(
 @app.command()
 def status(target: StateArgument = DEFAULT_TARGET, *, as_json: JsonOption = False) -> None:
     """Show the last checkpoint of a target; also while a migration writes to it."""
-    checkpoint, _ = read_state(parse_mapstore_url(target))
-    position = checkpoint.position
+    path = parse_mapstore_url(target)
+    checkpoint, _ = read_state(path)
+    position, new = checkpoint.position, read_copy_under_way(path)
     found = {
         "source": checkpoint.source, "position": str(position.gtids), "file": position.file, "offset": position.offset,
         "age_seconds": round(time.time() - checkpoint.created_at, 1), "last_run": checkpoint.report,
-        "tables": {str(p.table.id): {"state": p.state, "rows_copied": p.rows_copied} for p in checkpoint.tables},
+        "tables": _progress(checkpoint), "copy_under_way": _progress(new) if new else None,
     }  # fmt: skip
     if as_json:
         print(json.dumps(found))
@@ -188,9 +189,16 @@ def status(target: StateArgument = DEFAULT_TARGET, *, as_json: JsonOption = Fals
     )
     for progress in checkpoint.tables:
         print(f"{progress.table.id}: {progress.state}, {progress.rows_copied:,} rows copied")
+    for progress in new.tables if new else ():
+        print(f"a new copy of {progress.table.id} is under way beside it: {progress.rows_copied:,} rows copied")
     lag = checkpoint.report.get("lag_ms")
     if isinstance(lag, dict):
         print("lag of that run: " + ", ".join(f"{name} {value} ms" for name, value in lag.items()))
+
+
+def _progress(checkpoint: Checkpoint) -> dict[str, object]:
+    """How far the tables are, for JSON."""
+    return {str(p.table.id): {"state": p.state, "rows_copied": p.rows_copied} for p in checkpoint.tables}
 
 
 @app.command()

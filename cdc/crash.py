@@ -10,7 +10,9 @@ import os
 import signal
 from collections import Counter
 
-POINTS = ("after-chunk-read", "after-apply", "mid-transaction", "mid-image", "before-checkpoint", "after-checkpoint")
+POINTS = (
+    "after-chunk-read", "after-apply", "mid-transaction", "mid-image", "before-checkpoint", "after-checkpoint", "before-swap", "after-swap",
+)  # fmt: skip
 _NAME, _, _COUNT = os.environ.get("CDC_CRASH_AT", "").partition(":")
 _passed: Counter[str] = Counter()
 

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from cdc.config import Config
 from cdc.crash import crash_point
 from cdc.handover import Handover
 from cdc.interfaces import Source, Target
 from cdc.metrics import LagHistogram
-from cdc.model import Batch, Boundary, Checkpoint, Chunk, Delivery, LogEnd, Position, SourceAway, TableProgress
+from cdc.model import Batch, Behind, Boundary, Checkpoint, Chunk, Delivery, LogEnd, Position, Rates, SourceAway, TableProgress
+from cdc.speed import Speed
 from cdc.strategy import Plan
 
 _CHECKPOINT_SHARE = 10
@@ -26,13 +27,18 @@ _TICK = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where a run begins: the plan, the source's identity, the position, the tables' progress, and the clocks' difference in seconds."""
+    """Where a run begins: the plan, the source's identity, the position, the tables' progress, and the clocks' difference in seconds.
+
+    `rates` are those measured before, `behind` is how much binlog there is to catch up with, where that is known.
+    """
 
     plan: Plan
     source_uuid: str
     position: Position
     tables: Sequence[TableProgress]
     clock_offset: float = 0.0
+    rates: Rates = field(default_factory=Rates)
+    behind: Behind | None = None
 
 
 @dataclass(slots=True)
@@ -75,6 +81,7 @@ class Migration:
         self._config, self._source, self._target, self._start, self._watch = config, source, target, start, watch
         self._handover = Handover(start.tables, start.position, chunk_rows=config.chunk_rows)
         self._lag = LagHistogram()
+        self._speed = Speed(start.rates, start.behind)
         self.report = Report(start.plan.strategy.value, start.plan.reason)
         self._began = time.monotonic()
         self._checkpoint_due = self._watch_due = self._began
@@ -126,6 +133,7 @@ class Migration:
 
     def _apply(self, batch: Batch) -> None:
         self._target.apply(batch)
+        self._speed.count(batch)
         crash_point("after-apply")
 
     def _count(self, delivery: Delivery) -> None:
@@ -140,6 +148,7 @@ class Migration:
         now = time.monotonic()
         if self._handover.copying:
             self.report.snapshot_seconds = now - self._began
+        self._speed.look(now - self._began, self._handover.copying, self._handover.position)
         if now >= self._watch_due:
             self._watch_due = now + _TICK
             self._figures()
@@ -159,7 +168,9 @@ class Migration:
         self._figures()
         self.report.checkpoints += 1
         progress = tuple(self._handover.progress.values())
-        checkpoint = Checkpoint(self._start.source_uuid, self._handover.position, progress, time.time(), self.report.as_dict())
+        checkpoint = Checkpoint(
+            self._start.source_uuid, self._handover.position, progress, time.time(), self.report.as_dict(), self._speed.rates
+        )
         self._target.commit(checkpoint)
         now = time.monotonic()
         pause = self._config.checkpoint_seconds

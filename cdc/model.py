@@ -98,6 +98,13 @@ class LogEnd(NamedTuple):
     offset: int
 
 
+class Behind(NamedTuple):
+    """How many bytes of binlog lay between a position and the binlog's end when it was asked for, and that end."""
+
+    bytes: int
+    end: LogEnd
+
+
 def log_number(file: str) -> int:
     """`binlog.000042` -> 42. The numbers outgrow six digits, so names do not sort."""
     return int(file.rpartition(".")[2])
@@ -261,6 +268,19 @@ class TableProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class Rates:
+    """How fast rows and bytes came when it was last measured, each a second; 0 where nothing large enough was."""
+
+    copy_rows: float = 0.0
+    copy_bytes: float = 0.0
+    """Of keys and rows."""
+    stream_rows: float = 0.0
+    """Changes."""
+    stream_bytes: float = 0.0
+    """Of the binlog."""
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """Everything needed to go on after a crash. Valid together with the target's rows as of the same commit.
 
@@ -274,3 +294,4 @@ class Checkpoint:
     created_at: float
     """Unix seconds."""
     report: dict[str, object] = field(default_factory=dict)
+    rates: Rates = field(default_factory=Rates)

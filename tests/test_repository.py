@@ -78,7 +78,8 @@ MAY_IMPORT = {
     "cdc.verify": VALUES,
     "cdc.strategy": VALUES | {"cdc.resume"},
     "cdc.handover": VALUES | {"cdc.chunk_size", "mapstore"},
-    "cdc.migration": VALUES | {"cdc.handover", "cdc.metrics", "cdc.strategy"},
+    "cdc.speed": VALUES,
+    "cdc.migration": VALUES | {"cdc.handover", "cdc.metrics", "cdc.speed", "cdc.strategy"},
 }
 """The core, module by module. Everything else of cdc is wiring, or has a rule of its own below."""
 

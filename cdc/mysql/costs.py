@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from cdc.model import Position, log_number
+from collections.abc import Iterable
+
+from cdc.model import Position, TableId, log_number
 from cdc.mysql.connection import Connection, text
+
+_TABLE = "SELECT table_rows, data_length FROM information_schema.tables WHERE table_schema = %s AND table_name = %s"
 
 
 def binlog_bytes_since(connection: Connection, position: Position) -> int | None:
@@ -14,3 +18,21 @@ def binlog_bytes_since(connection: Connection, position: Position) -> int | None
     if at not in sizes:
         return None
     return max(0, sum(size for number, size in sizes.items() if number >= at) - position.offset)
+
+
+def table_sizes(connection: Connection, tables: Iterable[TableId]) -> tuple[int, int]:
+    """About how many rows the tables have and how many bytes those take on the source, from its statistics."""
+    rows = size = 0
+    for table in tables:
+        for some, data in connection.rows(_TABLE, table):
+            rows, size = rows + int(some or 0), size + int(data or 0)
+    return rows, size
+
+
+def retention_seconds(connection: Connection) -> int | None:
+    """How long the source keeps a binlog after it has gone on to the next; None when it removes none by itself."""
+    variables = {text(name): text(value) for name, value in connection.rows("SHOW GLOBAL VARIABLES LIKE '%expire_logs%'")}
+    if variables.get("binlog_expire_logs_auto_purge") == "OFF":
+        return None
+    days = float(variables.get("expire_logs_days", "0"))
+    return int(variables.get("binlog_expire_logs_seconds", "0")) or round(days * 86_400) or None

@@ -17,9 +17,10 @@ from cdc.config import SourceUrl
 from cdc.crash import crash_point
 from cdc.errors import Temporary
 from cdc.gtid import Gtids
-from cdc.model import Boundary, Chunk, ChunkRequest, Delivery, LogEnd, Position, SourceAway, Table, TableId
+from cdc.model import Behind, Boundary, Chunk, ChunkRequest, Delivery, LogEnd, Position, SourceAway, Table, TableId
 from cdc.mysql.binlog import BinlogReader
 from cdc.mysql.connection import connect, explained
+from cdc.mysql.costs import binlog_bytes_since, retention_seconds, table_sizes
 from cdc.mysql.flavor import flavor_of
 from cdc.mysql.patience import Patience
 from cdc.mysql.schema import read_table
@@ -94,10 +95,21 @@ class MySqlSource:
         with explained(self._url):
             return [read_table(self.control, name) for name in names]
 
-    def estimated_rows(self, tables: Iterable[TableId]) -> int:
-        """About how many rows the tables have, from the statistics."""
-        sql = "SELECT COALESCE(SUM(table_rows), 0) FROM information_schema.tables WHERE table_schema = %s AND table_name = %s"
-        return sum(int(self._one(sql, table)) for table in tables)
+    def sizes(self, tables: Iterable[TableId]) -> tuple[int, int]:
+        """About how many rows the tables have and how many bytes those take, from the statistics."""
+        with explained(self._url):
+            return table_sizes(self.control, tables)
+
+    def behind(self, position: Position) -> Behind | None:
+        """How far the binlog goes on after a position; None when the position's place in it is not known."""
+        with explained(self._url):
+            size = binlog_bytes_since(self.control, position)
+            return None if size is None else Behind(size, log_end(self.control))
+
+    def retention(self) -> int | None:
+        """Seconds for which binlogs are kept, None when they are not removed."""
+        with explained(self._url):
+            return retention_seconds(self.control)
 
     def clock_offset(self) -> float:
         """Seconds to add to this machine's clock to get the source's, as exact as half a round trip."""

@@ -3,6 +3,9 @@
 The binlog is the write-ahead log, so nothing is written per row. A commit saves an image of every map that changed under a new name,
 then one SQLite transaction makes the checkpoint point at them: that commit is the atomic step. A crash at any moment leaves the previous
 checkpoint with its own images; what a crash left behind is removed when the folder is opened.
+
+A new copy of what is there already is made beside it: two checkpoints, each with its images. The first commit at which all of its tables
+are complete takes the old one away in the same transaction. Until then whoever reads the folder sees the old one.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import fcntl
 import os
 import time
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import compress
@@ -24,10 +27,12 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 from cdc.crash import crash_point
 from cdc.errors import CdcError, ConfigError, DamagedState
 from cdc.gtid import KINDS, flavor_of
-from cdc.model import Batch, Checkpoint, Column, Op, Position, Table, TableId, TableProgress, TableState
+from cdc.model import Batch, Checkpoint, Column, Op, Position, Rates, Table, TableId, TableProgress, TableState
 from mapstore import ImageError, MapStore
 
-FORMAT = 2
+FORMAT = 3
+_CURRENT, _NEXT = "current", "next"
+"""The parts of a checkpoint: the one that is read, and a new copy that is not complete."""
 _DATABASE, _LOCK = "checkpoint.sqlite", "lock"
 
 _meta = sa.MetaData()
@@ -36,6 +41,7 @@ _checkpoints = sa.Table(
     _meta,
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("format", sa.Integer, nullable=False),
+    sa.Column("part", sa.String, nullable=False),
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("source", sa.String, nullable=False),
     sa.Column("flavor", sa.String, nullable=False),
@@ -43,6 +49,7 @@ _checkpoints = sa.Table(
     sa.Column("file", sa.String),
     sa.Column("offset", sa.Integer, nullable=False),
     sa.Column("report", sa.JSON, nullable=False),
+    sa.Column("rates", sa.JSON, nullable=False),
 )
 _tables = sa.Table(
     "checkpoint_table",
@@ -61,24 +68,25 @@ _tables = sa.Table(
 class MapStoreTarget:
     """A state folder, opened for writing by one process at a time. A context manager; leaving it commits nothing.
 
-    `fresh` forgets what the folder holds, readable or not.
+    What was begun last is gone on with: a new copy that is not complete yet, else what the folder holds. `fresh` begins a new copy: beside
+    what the folder holds if that can be read, else instead of it.
     """
 
     def __init__(self, path: Path, *, fresh: bool = False) -> None:
         self._path = path
         self._lock = _locked(path)
-        if fresh:
-            for stale in path.glob(f"{_DATABASE}*"):
-                stale.unlink()
         self._engine = _engine(path)
         self._generation = 0
+        self._part = _CURRENT
+        self._published: dict[str, set[str]] = {}
+        """The images that checkpoints name, by the checkpoint's part."""
         self._maps: dict[TableId, MapStore] = {}
         self._images: dict[TableId, str] = {}
         self._changed: set[TableId] = set()
         self._checkpoint: Checkpoint | None = None
         try:
+            self._load(fresh)
             _meta.create_all(self._engine)
-            self._load()
         except BaseException:
             self.close()
             raise
@@ -94,6 +102,11 @@ class MapStoreTarget:
         self._engine.dispose()
         self._lock.close()
 
+    def copy_afresh(self) -> None:
+        """Begin a new copy beside what is held, which stays as it is until the new one is complete."""
+        self._maps, self._images, self._changed, self._checkpoint = {}, {}, set(), None
+        self._load(fresh=True)
+
     def apply(self, batch: Batch) -> None:
         """Apply a batch's changes in order. Applying them again changes nothing."""
         self._changed.add(batch.table)
@@ -103,12 +116,13 @@ class MapStoreTarget:
         """Publish the maps and the checkpoint together. Raises CdcError when the disk refuses; the last checkpoint stays good."""
         self._generation += 1
         images = {each.table.id: self._image(each.table.id, i) for i, each in enumerate(checkpoint.tables)}
+        swap = self._part == _NEXT and all(each.state is TableState.STREAMING for each in checkpoint.tables)
         crash_point("before-checkpoint")
-        with _refusals(self._path), self._engine.begin() as connection:
-            connection.execute(sa.delete(_tables))
-            connection.execute(sa.delete(_checkpoints))
-            connection.execute(sa.insert(_checkpoints), _checkpoint_row(self._generation, checkpoint))
-            connection.execute(sa.insert(_tables), [_table_row(self._generation, p, images[p.table.id]) for p in checkpoint.tables])
+        if swap:
+            crash_point("before-swap")
+        self._publish(checkpoint, images, replaced=(_CURRENT, _NEXT) if swap else (self._part,), part=_CURRENT if swap else self._part)
+        if swap:
+            crash_point("after-swap")
         crash_point("after-checkpoint")
         self._images, self._checkpoint, self._changed = images, checkpoint, set()
         self._remove_unused()
@@ -136,15 +150,41 @@ class MapStoreTarget:
         crash_point("mid-image")
         return name
 
-    def _load(self) -> None:
-        loaded = _read_checkpoint(self._engine, self._path)
-        if loaded:
-            self._generation, self._checkpoint, self._images = loaded
+    def _publish(self, checkpoint: Checkpoint, images: Mapping[TableId, str], *, replaced: Sequence[str], part: str) -> None:
+        """The atomic step: this checkpoint, as this part, in place of these."""
+        old = sa.select(_checkpoints.c.id).where(_checkpoints.c.part.in_(replaced))
+        with _refusals(self._path), self._engine.begin() as connection:
+            connection.execute(sa.delete(_tables).where(_tables.c.checkpoint_id.in_(old)))
+            connection.execute(sa.delete(_checkpoints).where(_checkpoints.c.part.in_(replaced)))
+            connection.execute(sa.insert(_checkpoints), _checkpoint_row(self._generation, part, checkpoint))
+            connection.execute(sa.insert(_tables), [_table_row(self._generation, p, images[p.table.id]) for p in checkpoint.tables])
+        for each in replaced:
+            self._published.pop(each, None)
+        self._published[part] = set(images.values())
+        self._part = part
+
+    def _load(self, fresh: bool) -> None:
+        parts = self._readable() if fresh else _read_checkpoints(self._engine, self._path)
+        self._generation = max((generation for generation, _, _ in parts.values()), default=0)
+        self._part = _NEXT if _NEXT in parts or (fresh and parts) else _CURRENT
+        self._published = {part: set(images.values()) for part, (_, _, images) in parts.items()}
+        if self._part in parts and not fresh:
+            _, self._checkpoint, self._images = parts[self._part]
             self._maps = {table: _load_image(self._path / name) for table, name in self._images.items()}
         self._remove_unused()
 
+    def _readable(self) -> dict[str, _Loaded]:
+        """The checkpoints. Those that cannot be read are no copies to keep: their file goes."""
+        try:
+            return _read_checkpoints(self._engine, self._path)
+        except (ConfigError, DamagedState):
+            self._engine.dispose()
+            for stale in self._path.glob(f"{_DATABASE}*"):
+                stale.unlink()
+            return {}
+
     def _remove_unused(self) -> None:
-        kept = set(self._images.values())
+        kept = set().union(*self._published.values())
         for path in self._path.glob("*.map*"):
             if path.name not in kept:
                 path.unlink(missing_ok=True)
@@ -207,7 +247,7 @@ def read_state(path: Path, *, rows_of: Sequence[TableId] = ()) -> tuple[Checkpoi
     engine = _engine(path, read_only=True)
     try:
         for attempt in range(5):
-            loaded = _read_checkpoint(engine, path)
+            loaded = _read_checkpoints(engine, path).get(_CURRENT)
             if loaded is None:
                 raise ConfigError(f"The migration in {path} has not reached its first checkpoint.", hint="Wait for it, or run it again.")
             _, checkpoint, images = loaded
@@ -221,6 +261,16 @@ def read_state(path: Path, *, rows_of: Sequence[TableId] = ()) -> tuple[Checkpoi
             except FileNotFoundError:  # a newer checkpoint has replaced it meanwhile
                 time.sleep(0.1 * attempt)
         raise DamagedState(f"An image is missing in {path}.", hint="Copy again with --strategy full.")
+    finally:
+        engine.dispose()
+
+
+def read_copy_under_way(path: Path) -> Checkpoint | None:
+    """The checkpoint of a new copy that is being made beside what the folder holds, None if there is none."""
+    engine = _engine(path, read_only=True)
+    try:
+        found = _read_checkpoints(engine, path).get(_NEXT)
+        return found[1] if found else None
     finally:
         engine.dispose()
 
@@ -261,28 +311,34 @@ def _engine(path: Path, *, read_only: bool = False) -> sa.Engine:
     return engine
 
 
-def _read_checkpoint(engine: sa.Engine, path: Path) -> tuple[int, Checkpoint, dict[TableId, str]] | None:
+_Loaded = tuple[int, Checkpoint, dict[TableId, str]]
+"""A checkpoint's number, itself, and the names of its images."""
+
+
+def _read_checkpoints(engine: sa.Engine, path: Path) -> dict[str, _Loaded]:
+    """The checkpoints of a folder, by their part."""
     try:
         with engine.connect() as connection:
             connection.exec_driver_sql("BEGIN")  # both tables as of one moment; the driver opens a transaction only to write
             if not sa.inspect(connection).has_table(_tables.name):  # the one made last: a folder that is being made has none yet
-                return None
-            found = connection.execute(sa.select(_checkpoints.c.format)).scalar_one_or_none()
-            if found is None:
-                return None
-            if found != FORMAT:
-                raise ConfigError(
-                    f"The state in {path} has format {found}, this version reads {FORMAT}.",
-                    hint="Use the version that wrote it, or copy again into another folder.",
-                )
-            row = connection.execute(sa.select(_checkpoints)).one()
-            tables = connection.execute(sa.select(_tables).where(_tables.c.checkpoint_id == row.id)).all()
+                return {}
+            for found in connection.execute(sa.select(_checkpoints.c.format)).scalars():
+                if found != FORMAT:
+                    raise ConfigError(
+                        f"The state in {path} has format {found}, this version reads {FORMAT}.",
+                        hint="Use the version that wrote it, or copy again into another folder.",
+                    )
+            rows = connection.execute(sa.select(_checkpoints)).all()
+            tables = connection.execute(sa.select(_tables)).all()
     except DatabaseError as error:
         raise DamagedState(f"The checkpoint in {path} cannot be read: {error.orig}.", hint="Copy again into another folder.") from error
-    progress = tuple(_progress(each) for each in tables)
-    checkpoint = Checkpoint(
-        row.source, Position(KINDS[row.flavor].parse(row.gtids), row.file, row.offset), progress, row.created_at, row.report
-    )
+    return {row.part: _loaded(row, [each for each in tables if each.checkpoint_id == row.id]) for row in rows}
+
+
+def _loaded(row: Any, tables: Sequence[Any]) -> _Loaded:
+    position = Position(KINDS[row.flavor].parse(row.gtids), row.file, row.offset)
+    progress = tuple(map(_progress, tables))
+    checkpoint = Checkpoint(row.source, position, progress, row.created_at, row.report, Rates(**row.rates))
     return row.id, checkpoint, {TableId(each.schema, each.name): each.image for each in tables}
 
 
@@ -293,12 +349,12 @@ def _load_image(path: Path) -> MapStore:
         raise DamagedState(f"The image {path} cannot be used: {error}.", hint="Copy again with --strategy full.") from error
 
 
-def _checkpoint_row(number: int, checkpoint: Checkpoint) -> dict[str, object]:
+def _checkpoint_row(number: int, part: str, checkpoint: Checkpoint) -> dict[str, object]:
     position = checkpoint.position
     return {
-        "id": number, "format": FORMAT, "created_at": checkpoint.created_at, "source": checkpoint.source,
+        "id": number, "format": FORMAT, "part": part, "created_at": checkpoint.created_at, "source": checkpoint.source,
         "flavor": flavor_of(position.gtids), "gtids": str(position.gtids),
-        "file": position.file, "offset": position.offset, "report": checkpoint.report,
+        "file": position.file, "offset": position.offset, "report": checkpoint.report, "rates": asdict(checkpoint.rates),
     }  # fmt: skip
 
 

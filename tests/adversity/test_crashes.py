@@ -11,6 +11,7 @@ import pytest
 
 from cdc import shop
 from cdc.crash import POINTS
+from cdc.targets.mapstore import read_copy_under_way, read_state
 from tests.fix_migration import Project
 
 RANDOM_KILLS = int(os.environ.get("CDC_SOAK_KILLS", "6"))
@@ -27,8 +28,12 @@ def options() -> list[str]:
     return ["--chunk-rows", "400", "--checkpoint-seconds", "0"]
 
 
+SWAP = ("before-swap", "after-swap")
+"""Passed once in a run, and only by a new copy beside an old one."""
+
+
 @pytest.mark.parametrize("nth", [1, 3])
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", [point for point in POINTS if point not in SWAP])
 def test_a_kill_at_a_crash_point_loses_and_doubles_nothing(orders: Project, point: str, nth: int):
     """Killed at the n-th passing of a point during a copy under writes, then run again until caught up."""
     if point == "mid-transaction":
@@ -41,6 +46,30 @@ def test_a_kill_at_a_crash_point_loses_and_doubles_nothing(orders: Project, poin
     assert sum(writer.done.values()) > 0
     if point in ("after-checkpoint", "mid-transaction"):
         assert resumed["strategy"] == "incremental"
+    orders.migrate()
+    orders.assert_identical()
+
+
+@pytest.mark.parametrize("point", ["mid-image", "before-checkpoint", "after-checkpoint", "after-chunk-read", *SWAP])
+def test_a_kill_during_a_new_copy_leaves_the_old_one_until_the_new_one_is_complete(orders: Project, point: str):
+    """Readers see either whole copy; the same command without --strategy goes on with the new one, under writes all along."""
+    orders.migrate(*options())
+    old, _ = read_state(orders.state)
+    with shop.Writer(orders.source, orders.table, per_second=60) as writer:
+        arguments = orders.arguments("--until-caught-up", "--strategy", "full", *options())
+        killed = orders.cdc(*arguments, crash_at=f"{point}{'' if point in SWAP else ':4'}")
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        found, maps = read_state(orders.state, rows_of=[orders.table])
+        if point == "after-swap":
+            assert found.position != old.position
+        else:
+            assert found == old
+            assert len(maps[orders.table]) == 4_000
+            assert read_copy_under_way(orders.state)
+        resumed = orders.migrate(*options())
+        assert resumed["strategy"] == "incremental"
+    assert sum(writer.done.values()) > 0
+    assert read_copy_under_way(orders.state) is None
     orders.migrate()
     orders.assert_identical()
 

@@ -11,7 +11,7 @@ from cdc import api
 from cdc.config import Config, SourceUrl, Strategy
 from cdc.errors import PositionLost, SchemaChanged
 from cdc.gtid import GtidSet
-from cdc.model import Checkpoint, Column, Position, Table, TableProgress, TableState
+from cdc.model import Behind, Checkpoint, Column, LogEnd, Position, Rates, Table, TableProgress, TableState
 from tests.unit.simulated_source import TABLES, UUID
 
 OTHER_UUID = UUID.replace("3", "4", 1)
@@ -25,6 +25,7 @@ class Source:
         self, *, server_uuid: str = UUID, executed: str = f"{UUID}:1-7", purged: str = "", tables: tuple[Table, ...] = TABLES
     ) -> None:
         self.server_uuid = server_uuid
+        self.binlog_bytes = 10
         self._gtids = GtidSet.parse(executed), GtidSet.parse(purged)
         self._tables = {table.id: table for table in tables}
 
@@ -36,6 +37,15 @@ class Source:
 
     def tables(self, names: Any) -> list[Table]:
         return [self._tables[name] for name in names]
+
+    def sizes(self, tables: Any) -> tuple[int, int]:
+        return 1_000, 50_000
+
+    def behind(self, position: Position) -> Behind | None:
+        return Behind(self.binlog_bytes, LogEnd("binlog.000901", 4)) if position.file else None
+
+    def retention(self) -> int | None:
+        return None
 
     def clock_offset(self) -> float:
         return 0.0
@@ -87,3 +97,20 @@ def test_another_server_with_the_same_transactions_is_not_believed_to_have_the_s
     """A replica can continue by GTIDs; where its own binlog is, its stream has yet to tell, or chunks are merged too early."""
     start = begin(Source(server_uuid=OTHER_UUID), checkpoint(TableProgress(TABLES[0])))
     assert start.position == Position(HERE.gtids)
+
+
+@pytest.mark.parametrize(("binlog_bytes", "strategy"), [(10, Strategy.INCREMENTAL), (10**9, Strategy.FULL)])
+def test_auto_begins_a_copy_anew_where_that_is_clearly_faster(binlog_bytes: int, strategy: Strategy) -> None:
+    """From where the source is, with no cursor of the old one and what was measured kept; else it knows how far it is behind."""
+    source, rates = Source(), Rates(copy_rows=1e6, copy_bytes=1e8)
+    source.binlog_bytes = binlog_bytes
+    known = tuple(TableProgress(table, TableState.STREAMING, b"\x017", 4) for table in TABLES)
+    start = begin(source, Checkpoint(UUID, HERE, known, 0.0, {}, rates))
+    assert start.plan.strategy is strategy
+    assert start.rates == rates
+    if strategy is Strategy.FULL:
+        assert (start.position, start.behind) == (Position(GtidSet.parse(f"{UUID}:1-7")), None)
+        assert list(start.tables) == [TableProgress(table) for table in TABLES]
+    else:
+        assert (start.position, start.behind) == (HERE, Behind(10, LogEnd("binlog.000901", 4)))
+        assert tuple(start.tables) == known

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from cdc.errors import ConfigError
+from cdc.errors import ConfigError, DamagedState
 from cdc.gtid import DomainGtids, Gtids, GtidSet
-from cdc.model import Checkpoint, Position, TableProgress
-from cdc.targets.mapstore import MapStoreTarget, read_state
-from tests.unit.simulated_source import TABLES
+from cdc.model import Batch, Checkpoint, Op, Position, Rates, TableProgress, TableState
+from cdc.packed import Packed
+from cdc.targets.mapstore import MapStoreTarget, read_copy_under_way, read_state
+from tests.unit.simulated_source import TABLES, key_bytes, row_bytes
 
 A = "3e11fa47-71ca-11e1-9e33-c80aa9429562"
 
@@ -38,3 +39,73 @@ def test_a_checkpoint_gives_its_gtids_back_as_those_of_its_flavor(tmp_path: Path
     found, _ = read_state(tmp_path)
     assert found == checkpoint
     assert type(found.position.gtids) is type(gtids)
+
+
+def held(position: int, state: TableState) -> Checkpoint:
+    return Checkpoint("source", Position(GtidSet.parse(f"{A}:1-{position}")), (TableProgress(TABLES[0], state),), 1.0, {}, Rates(1.0, 2.0))
+
+
+def put(target: MapStoreTarget, key: int, value: str) -> None:
+    target.apply(Batch(TABLES[0].id, bytes((Op.UPSERT,)), Packed.of([key_bytes(key)]), Packed.of([row_bytes(key, value)])))
+
+
+def seen(path: Path) -> tuple[str, dict[bytes, bytes]]:
+    """What a reader finds: the position and the rows."""
+    checkpoint, maps = read_state(path, rows_of=[TABLES[0].id])
+    return str(checkpoint.position.gtids), dict(maps[TABLES[0].id].items())
+
+
+@pytest.mark.parametrize("begun", ["opened fresh", "decided later"])
+def test_a_new_copy_is_made_beside_the_old_one_and_takes_its_place_when_complete(tmp_path: Path, begun: str) -> None:
+    """Until then readers see the old one, also when the copy is gone on with later; one that begins anew drops the unfinished."""
+    with MapStoreTarget(tmp_path) as target:
+        put(target, 1, "old")
+        target.commit(held(5, TableState.STREAMING))
+    old = (f"{A}:1-5", {key_bytes(1): row_bytes(1, "old")})
+    with MapStoreTarget(tmp_path, fresh=begun == "opened fresh") as target:
+        if begun == "decided later":
+            target.copy_afresh()
+        assert target.load_checkpoint() is None
+        assert list(target.rows(TABLES[0].id)) == []
+        put(target, 2, "new")
+        target.commit(held(7, TableState.COPYING))
+        assert seen(tmp_path) == old
+        assert read_copy_under_way(tmp_path) == held(7, TableState.COPYING)
+    with MapStoreTarget(tmp_path, fresh=True) as target:  # anew: the row above is not in it
+        assert seen(tmp_path) == old
+        target.commit(held(8, TableState.COPYING))
+    with MapStoreTarget(tmp_path) as target:  # goes on
+        assert target.load_checkpoint() == held(8, TableState.COPYING)
+        put(target, 3, "new")
+        target.commit(held(9, TableState.COPYING))
+        assert seen(tmp_path) == old
+        target.commit(held(10, TableState.STREAMING))
+        assert seen(tmp_path) == (f"{A}:1-10", {key_bytes(3): row_bytes(3, "new")})
+        assert read_copy_under_way(tmp_path) is None
+        put(target, 4, "newer")
+        target.commit(held(11, TableState.STREAMING))
+    assert seen(tmp_path)[0] == f"{A}:1-11"
+    assert len(list(tmp_path.glob("*.map*"))) == 1
+
+
+def test_a_fresh_copy_of_which_nothing_was_committed_leaves_the_unfinished_one_to_go_on_with(tmp_path: Path) -> None:
+    """Its images go with the commit that replaces it, not before."""
+    with MapStoreTarget(tmp_path) as target:
+        target.commit(held(5, TableState.STREAMING))
+    with MapStoreTarget(tmp_path, fresh=True) as target:
+        put(target, 2, "new")
+        target.commit(held(7, TableState.COPYING))
+    MapStoreTarget(tmp_path, fresh=True).close()
+    with MapStoreTarget(tmp_path) as target:
+        assert target.load_checkpoint() == held(7, TableState.COPYING)
+        assert dict(target.rows(TABLES[0].id)) == {key_bytes(2): row_bytes(2, "new")}
+
+
+def test_what_cannot_be_read_is_no_copy_to_keep(tmp_path: Path) -> None:
+    """A fresh copy begins in its place."""
+    (tmp_path / "checkpoint.sqlite").write_bytes(b"not a database, but long enough to be read as a header of one" * 9)
+    with pytest.raises(DamagedState):
+        MapStoreTarget(tmp_path)
+    with MapStoreTarget(tmp_path, fresh=True) as target:
+        target.commit(held(7, TableState.COPYING))
+    assert seen(tmp_path) == (f"{A}:1-7", {})

@@ -7,8 +7,9 @@ import pytest
 from cdc.config import Strategy
 from cdc.errors import ConfigError, PositionLost
 from cdc.gtid import GtidSet
-from cdc.model import Checkpoint, Position
-from cdc.strategy import choose
+from cdc.model import Checkpoint, Position, Rates, TableProgress, TableState
+from cdc.strategy import Costs, choose
+from tests.unit.simulated_source import TABLES
 
 A = "3e11fa47-71ca-11e1-9e33-c80aa9429562"
 B = "ffffffff-0000-11e1-9e33-c80aa9429562"
@@ -67,3 +68,47 @@ def test_a_position_that_is_lost_stops_the_run_and_says_which_part(requested: St
         choose(requested, at(f"{A}:1-5"), gtids(executed), gtids(purged))
     assert words in str(found.value)
     assert "--strategy full" in found.value.hint
+
+
+def complete(rates: Rates, *, state: TableState = TableState.STREAMING, rows: int = 0) -> Checkpoint:
+    """A checkpoint at A:1-5 with one table."""
+    return Checkpoint(A, Position(gtids(f"{A}:1-5")), (TableProgress(TABLES[0], state, None, rows),), 0.0, {}, rates)
+
+
+MEASURED = Rates(copy_rows=1_000, copy_bytes=100_000, stream_bytes=50_000)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "costs", "strategy", "words"),
+    [
+        (complete(MEASURED), Costs(500_000, 10_000, 900_000, None), Strategy.INCREMENTAL, "500,000 bytes of binlog since the checkpoint"),
+        (complete(MEASURED), Costs(1_000_000, 10_000, 900_000, None), Strategy.INCREMENTAL, "take about 20.0 s, a copy of 10,000 rows"),
+        (complete(MEASURED), Costs(1_000_001, 10_000, 900_000, None), Strategy.FULL, "clearly faster: 1,000,001 bytes of binlog"),
+        (
+            complete(MEASURED, rows=11_000),
+            Costs(1_000_001, 10_000, 900_000, None),
+            Strategy.INCREMENTAL,
+            "11,000 rows (900,000 bytes) 11.0 s",
+        ),
+        (complete(Rates(copy_rows=1_000, copy_bytes=100_000)), Costs(2_000_001, 10_000, 9, None), Strategy.FULL, "take about 20.0 s"),
+        (complete(Rates()), Costs(10**12, 10, 9, None), Strategy.INCREMENTAL, "was not measured yet"),
+        (complete(MEASURED), Costs(None, 10, 9, None), Strategy.INCREMENTAL, "how much binlog that is cannot be told"),
+        (complete(MEASURED, state=TableState.COPYING), Costs(10**12, 10, 9, None), Strategy.INCREMENTAL, "the copy in it is not complete"),
+        (complete(MEASURED), Costs(10**9, 4_000_000, 9, 3600), Strategy.FULL, "keeps its binlogs for 3,600 s only"),
+        (complete(MEASURED), Costs(2 * 10**8, 4_000_000, 9, 3600), Strategy.INCREMENTAL, "keeps its binlogs for 3,600 s only"),
+    ],
+)
+def test_auto_weighs_both_ways_by_what_was_measured(checkpoint: Checkpoint, costs: Costs, strategy: Strategy, words: str) -> None:
+    """A copy only where it promises less than half the time; the reason has the numbers, and what retention asks of the run."""
+    plan = choose(Strategy.AUTO, checkpoint, gtids(f"{A}:1-9"), GtidSet(), costs)
+    assert plan.strategy is strategy
+    assert words in plan.reason
+    assert "\n" not in plan.reason
+
+
+def test_costs_change_nothing_for_a_position_that_is_lost_or_a_strategy_that_was_named() -> None:
+    """However cheap a copy would be."""
+    costs = Costs(10**12, 1, 1, None)
+    with pytest.raises(PositionLost):
+        choose(Strategy.AUTO, complete(MEASURED), gtids(f"{A}:1-9"), gtids(f"{A}:1-7"), costs)
+    assert choose(Strategy.INCREMENTAL, complete(MEASURED), gtids(f"{A}:1-9"), GtidSet(), costs).strategy is Strategy.INCREMENTAL

@@ -1,0 +1,52 @@
+"""How fast a run was: measured once each, only where there was enough to measure."""
+
+from __future__ import annotations
+
+import pytest
+
+from cdc.gtid import GtidSet
+from cdc.model import Batch, Behind, LogEnd, Op, Position, Rates, TableId
+from cdc.packed import Packed
+from cdc.speed import ENOUGH_BYTES, Speed
+
+BEFORE = Rates(1.0, 2.0, 3.0, 4.0)
+END = LogEnd("binlog.000009", 100)
+
+
+def batch(size: int, *, backfill: bool) -> Batch:
+    return Batch(TableId("s", "t"), bytes((Op.UPSERT,)), Packed.of([b"k"]), Packed.of([bytes(size - 1)]), backfill=backfill)
+
+
+def at(offset: int) -> Position:
+    return Position(GtidSet(), END.file, offset)
+
+
+@pytest.mark.parametrize(("size", "rates"), [(ENOUGH_BYTES, Rates(0.5, ENOUGH_BYTES / 2, 3.0, 4.0)), (ENOUGH_BYTES - 1, BEFORE)])
+def test_a_copy_has_a_speed_when_it_is_complete_and_was_large(size: int, rates: Rates) -> None:
+    """Rows and bytes from the run's begin to the copy's end."""
+    speed = Speed(BEFORE, None)
+    speed.look(0.1, True, at(0))
+    speed.count(batch(size, backfill=True))
+    speed.look(2.0, False, at(0))
+    speed.look(9.0, False, at(0))
+    assert speed.rates == rates
+
+
+def test_a_catch_up_has_a_speed_when_the_binlog_s_end_of_then_is_reached() -> None:
+    """Not before, and once only."""
+    speed = Speed(BEFORE, Behind(ENOUGH_BYTES, END))
+    speed.count(batch(10, backfill=False))
+    speed.look(1.0, False, at(99))
+    assert speed.rates == BEFORE
+    speed.look(4.0, False, at(100))
+    speed.look(9.0, False, at(200))
+    assert speed.rates == Rates(1.0, 2.0, 0.25, ENOUGH_BYTES / 4)
+
+
+@pytest.mark.parametrize(("behind", "copying"), [(Behind(ENOUGH_BYTES - 1, END), False), (Behind(ENOUGH_BYTES, END), True), (None, False)])
+def test_too_little_or_a_copy_at_the_same_time_tells_no_speed_of_the_stream(behind: Behind | None, copying: bool) -> None:
+    """What was known stays."""
+    speed = Speed(BEFORE, behind)
+    speed.look(1.0, copying, at(0))
+    speed.look(2.0, False, at(100))
+    assert speed.rates == BEFORE
