@@ -212,6 +212,13 @@ def dump(
     name = parse_table(table)
     checkpoint, maps = read_state(parse_mapstore_url(target), rows_of=[name])
     definition = next(progress.table for progress in checkpoint.tables if progress.table.id == name)
+    if checkpoint.applied is not None:
+        ahead = checkpoint.applied.count_after(checkpoint.position.gtids)
+        _stderr.print(
+            f"These rows were saved while the migration went on: they hold some changes of the {ahead:,} transactions after the "
+            "checkpoint's position. Going on makes them exact; a stop by SIGINT or SIGTERM leaves exact ones.",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
     for line in (json_lines if form is DumpFormat.JSONL else tsv_lines)(definition, maps[name].values()):
         print(line)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
-from cdc.model import Batch, Boundary, Checkpoint, Chunk, ChunkRequest, Delivery, LogEnd, Position, SourceAway, Table, TableId
+from cdc.gtid import Gtids
+from cdc.model import Batch, Boundary, Checkpoint, Chunk, ChunkRequest, Delivery, LogEnd, Position, SourceAway, Table
 
 
 class Source(Protocol):
@@ -24,17 +25,27 @@ class Source(Protocol):
         """Where the source's binlog ends now."""
 
 
+class Pending(Protocol):
+    """A checkpoint whose rows are being saved while more is applied."""
+
+    def done(self) -> bool:
+        """Whether all of its rows are saved, or could not be."""
+
+    def publish(self, applied: Gtids) -> None:
+        """Make it the last checkpoint, once it is done and between transactions. Raises what the saving raised.
+
+        `applied` are the transactions applied by now: the saved rows may hold some of those that follow the checkpoint's position.
+        """
+
+
 class Target(Protocol):
-    """Where rows go. `apply` is idempotent; what was applied counts only once `commit` has returned."""
+    """Where rows go. `apply` is idempotent; what was applied counts only once it was committed."""
 
     def apply(self, batch: Batch) -> None:
         """Apply a batch's changes in order."""
 
     def commit(self, checkpoint: Checkpoint) -> None:
-        """Make everything applied so far durable together with the checkpoint, in one atomic step."""
+        """Make everything applied so far durable together with the checkpoint, in one atomic step. One that is pending is dropped."""
 
-    def load_checkpoint(self) -> Checkpoint | None:
-        """The checkpoint of the last commit, None if there is none."""
-
-    def rows(self, table: TableId) -> Iterator[tuple[bytes, bytes]]:
-        """Every (canonical key, canonical row) of a table, in any order."""
+    def begin_commit(self, checkpoint: Checkpoint) -> Pending:
+        """Begin to make everything applied so far durable, and go on applying meanwhile; one at a time."""

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from cdc.config import Config
 from cdc.crash import crash_point
 from cdc.handover import Handover
-from cdc.interfaces import Source, Target
+from cdc.interfaces import Pending, Source, Target
 from cdc.metrics import LagHistogram
 from cdc.model import Batch, Behind, Boundary, Checkpoint, Chunk, Delivery, LogEnd, Position, Rates, SourceAway, TableProgress
 from cdc.speed import Speed
@@ -85,6 +85,8 @@ class Migration:
         self.report = Report(start.plan.strategy.value, start.plan.reason)
         self._began = time.monotonic()
         self._checkpoint_due = self._watch_due = self._began
+        self._pending: tuple[float, Pending] | None = None
+        """The checkpoint that is being saved, and since when."""
         self._goal: LogEnd | None = None
         self._stop = False
 
@@ -153,8 +155,8 @@ class Migration:
             self._watch_due = now + _TICK
             self._figures()
             self._watch(self.report, self._handover)
-        if now >= self._checkpoint_due and not self._handover.in_transaction:
-            self._commit()
+        if not self._handover.in_transaction:
+            self._commit_when_due(now)
 
     def _figures(self) -> None:
         report = self.report
@@ -163,15 +165,31 @@ class Migration:
         report.lag_ms = self._lag.as_milliseconds()
         report.position = str(self._handover.position.gtids)
 
+    def _commit_when_due(self, now: float) -> None:
+        """Rows are saved while the stream goes on. A target that keeps few of them has them saved by the next look."""
+        if self._pending is not None:
+            began, pending = self._pending
+            if pending.done():
+                pending.publish(self._handover.position.gtids)
+                self._pending = None
+                self._committed(began)
+        elif now >= self._checkpoint_due:
+            self._pending = now, self._target.begin_commit(self._checkpoint())
+
     def _commit(self) -> None:
+        """Commit here and now, with rows exactly as of the position."""
         began = time.monotonic()
+        self._pending = None
+        self._target.commit(self._checkpoint())
+        self._committed(began)
+
+    def _checkpoint(self) -> Checkpoint:
         self._figures()
         self.report.checkpoints += 1
         progress = tuple(self._handover.progress.values())
-        checkpoint = Checkpoint(
-            self._start.source_uuid, self._handover.position, progress, time.time(), self.report.as_dict(), self._speed.rates
-        )
-        self._target.commit(checkpoint)
+        return Checkpoint(self._start.source_uuid, self._handover.position, progress, time.time(), self.report.as_dict(), self._speed.rates)
+
+    def _committed(self, began: float) -> None:
         now = time.monotonic()
         pause = self._config.checkpoint_seconds
         self._checkpoint_due = now + (max(pause, _CHECKPOINT_SHARE * (now - began)) if pause else 0.0)

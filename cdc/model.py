@@ -295,3 +295,6 @@ class Checkpoint:
     """Unix seconds."""
     report: dict[str, object] = field(default_factory=dict)
     rates: Rates = field(default_factory=Rates)
+    applied: Gtids | None = None
+    """The transactions of which the rows may hold some already, `position` included: they were saved while changes went on. What follows
+    `position` makes them exact. None when the rows are exactly those at `position`."""

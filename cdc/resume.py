@@ -8,11 +8,11 @@ from cdc.gtid import Gtids, flavor_of
 START_AGAIN = "Copy the tables again: --strategy full."
 
 
-def require_continuable(position: Gtids, executed: Gtids, purged: Gtids) -> None:
+def require_continuable(position: Gtids, executed: Gtids, purged: Gtids, applied: Gtids | None = None) -> None:
     """Raise PositionLost unless the source still has all that follows `position`, and has had all of `position` itself.
 
     `executed` and `purged` are the source's gtid_executed and gtid_purged; on MariaDB its gtid_binlog_state,
-    and the position at which its oldest binlog begins.
+    and the position at which its oldest binlog begins. `applied` is what the rows hold in part beyond the position.
     """
     if flavor_of(position) != flavor_of(executed):
         raise PositionLost(
@@ -23,7 +23,7 @@ def require_continuable(position: Gtids, executed: Gtids, purged: Gtids) -> None
         raise PositionLost(
             f"The source has purged {purged - position} from its binlogs, which the checkpoint does not have yet.", hint=START_AGAIN
         )
-    foreign = position - executed
+    foreign = (applied or position) - executed
     if foreign:
         raise PositionLost(
             f"The checkpoint holds {foreign}, which this source has never executed: it is another server, or it has lost transactions.",

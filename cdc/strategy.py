@@ -49,7 +49,7 @@ def choose(requested: Strategy, checkpoint: Checkpoint | None, executed: Gtids, 
         if requested is Strategy.INCREMENTAL:
             raise ConfigError("An incremental run was asked for, and the target has no checkpoint to start from.", hint=START_AGAIN)
         return Plan(Strategy.FULL, "the target has no checkpoint")
-    require_continuable(checkpoint.position.gtids, executed, purged)
+    require_continuable(checkpoint.position.gtids, executed, purged, checkpoint.applied)
     missed = executed.count_after(checkpoint.position.gtids)
     reason = f"the checkpoint can be continued; the source has gone on by {missed:,} transactions"
     if requested is Strategy.INCREMENTAL or costs is None:

@@ -73,7 +73,7 @@ MAY_IMPORT = {
     "cdc.chunk_size": set(),
     "cdc.model": {"cdc.gtid", "cdc.packed"},
     "cdc.config": {"cdc.errors", "cdc.model"},
-    "cdc.interfaces": {"cdc.model"},
+    "cdc.interfaces": {"cdc.gtid", "cdc.model"},
     "cdc.resume": VALUES,
     "cdc.verify": VALUES,
     "cdc.strategy": VALUES | {"cdc.resume"},

@@ -4,6 +4,10 @@ The binlog is the write-ahead log, so nothing is written per row. A commit saves
 then one SQLite transaction makes the checkpoint point at them: that commit is the atomic step. A crash at any moment leaves the previous
 checkpoint with its own images; what a crash left behind is removed when the folder is opened.
 
+Images are saved by a thread while changes are applied. Such an image is fuzzy: it holds some of the changes that came after the
+checkpoint's position, and the stream, which sends them again from there, makes it exact. The checkpoint says how far they may go, so that
+only a source that has all of them is accepted.
+
 A new copy of what is there already is made beside it: two checkpoints, each with its images. The first commit at which all of its tables
 are complete takes the old one away in the same transaction. Until then whoever reads the folder sees the old one.
 """
@@ -14,19 +18,21 @@ import fcntl
 import os
 import time
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import compress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 from cdc.crash import crash_point
 from cdc.errors import CdcError, ConfigError, DamagedState
-from cdc.gtid import KINDS, flavor_of
+from cdc.gtid import KINDS, Gtids, flavor_of
 from cdc.model import Batch, Checkpoint, Column, Op, Position, Rates, Table, TableId, TableProgress, TableState
 from mapstore import ImageError, MapStore
 
@@ -46,6 +52,7 @@ _checkpoints = sa.Table(
     sa.Column("source", sa.String, nullable=False),
     sa.Column("flavor", sa.String, nullable=False),
     sa.Column("gtids", sa.Text, nullable=False),
+    sa.Column("applied", sa.Text),
     sa.Column("file", sa.String),
     sa.Column("offset", sa.Integer, nullable=False),
     sa.Column("report", sa.JSON, nullable=False),
@@ -81,9 +88,11 @@ class MapStoreTarget:
         self._published: dict[str, set[str]] = {}
         """The images that checkpoints name, by the checkpoint's part."""
         self._maps: dict[TableId, MapStore] = {}
-        self._images: dict[TableId, str] = {}
-        self._changed: set[TableId] = set()
+        self._images: _Images = {}
+        self._changes: Counter[TableId] = Counter()
+        """How often each map was changed: an image is of the map as it is while this number is the one it was begun at."""
         self._checkpoint: Checkpoint | None = None
+        self._saver = ThreadPoolExecutor(1, thread_name_prefix="cdc-images")
         try:
             self._load(fresh)
             _meta.create_all(self._engine)
@@ -99,32 +108,38 @@ class MapStoreTarget:
 
     def close(self) -> None:
         """Let the folder go. What was not committed is gone."""
+        self._saver.shutdown()
         self._engine.dispose()
         self._lock.close()
 
     def copy_afresh(self) -> None:
         """Begin a new copy beside what is held, which stays as it is until the new one is complete."""
-        self._maps, self._images, self._changed, self._checkpoint = {}, {}, set(), None
+        self._maps, self._images, self._checkpoint = {}, {}, None
         self._load(fresh=True)
 
     def apply(self, batch: Batch) -> None:
         """Apply a batch's changes in order. Applying them again changes nothing."""
-        self._changed.add(batch.table)
+        self._changes[batch.table] += 1
         apply_batch(self._maps.setdefault(batch.table, MapStore()), batch)
 
     def commit(self, checkpoint: Checkpoint) -> None:
         """Publish the maps and the checkpoint together. Raises CdcError when the disk refuses; the last checkpoint stays good."""
-        self._generation += 1
-        images = {each.table.id: self._image(each.table.id, i) for i, each in enumerate(checkpoint.tables)}
+        self._publish(self._save(checkpoint).result(), checkpoint)
+
+    def begin_commit(self, checkpoint: Checkpoint) -> Saving:
+        """Begin to save the maps; the rest of the commit is `publish` of what is returned."""
+        return Saving(checkpoint, self._save(checkpoint), self._publish)
+
+    def _publish(self, images: _Images, checkpoint: Checkpoint) -> None:
         swap = self._part == _NEXT and all(each.state is TableState.STREAMING for each in checkpoint.tables)
         crash_point("before-checkpoint")
         if swap:
             crash_point("before-swap")
-        self._publish(checkpoint, images, replaced=(_CURRENT, _NEXT) if swap else (self._part,), part=_CURRENT if swap else self._part)
+        self._replace(checkpoint, images, replaced=(_CURRENT, _NEXT) if swap else (self._part,), part=_CURRENT if swap else self._part)
         if swap:
             crash_point("after-swap")
         crash_point("after-checkpoint")
-        self._images, self._checkpoint, self._changed = images, checkpoint, set()
+        self._images, self._checkpoint = images, checkpoint
         self._remove_unused()
 
     def load_checkpoint(self) -> Checkpoint | None:
@@ -139,28 +154,37 @@ class MapStoreTarget:
         """The row under a canonical key."""
         return self._maps.setdefault(table, MapStore()).get(key)
 
-    def _image(self, table: TableId, number: int) -> str:
-        """The name of an image of the table as it is now, saved unless the last one still is."""
-        store = self._maps.setdefault(table, MapStore())
-        if table in self._images and table not in self._changed:
-            return self._images[table]
-        name = f"{self._generation:010d}-{number}.map"
-        with _refusals(self._path):
-            store.save(self._path / name, metadata=str(table).encode())
-        crash_point("mid-image")
-        return name
+    def _save(self, checkpoint: Checkpoint) -> Future[_Images]:
+        """Begin to save images of the tables' maps, but for those whose last one still is what the map is now."""
+        self._generation += 1
+        images, stale = {}, []
+        for number, table in enumerate(each.table.id for each in checkpoint.tables):
+            images[table] = Image(f"{self._generation:010d}-{number}.map", self._changes[table])
+            if table in self._images and self._images[table].changes == self._changes[table]:
+                images[table] = self._images[table]
+            else:
+                stale.append((table, self._maps.setdefault(table, MapStore())))
 
-    def _publish(self, checkpoint: Checkpoint, images: Mapping[TableId, str], *, replaced: Sequence[str], part: str) -> None:
+        def save() -> _Images:
+            for table, store in stale:
+                with _refusals(self._path):
+                    store.save(self._path / images[table].name, metadata=str(table).encode())
+                crash_point("mid-image")
+            return images
+
+        return self._saver.submit(save)
+
+    def _replace(self, checkpoint: Checkpoint, images: _Images, *, replaced: Sequence[str], part: str) -> None:
         """The atomic step: this checkpoint, as this part, in place of these."""
         old = sa.select(_checkpoints.c.id).where(_checkpoints.c.part.in_(replaced))
         with _refusals(self._path), self._engine.begin() as connection:
             connection.execute(sa.delete(_tables).where(_tables.c.checkpoint_id.in_(old)))
             connection.execute(sa.delete(_checkpoints).where(_checkpoints.c.part.in_(replaced)))
             connection.execute(sa.insert(_checkpoints), _checkpoint_row(self._generation, part, checkpoint))
-            connection.execute(sa.insert(_tables), [_table_row(self._generation, p, images[p.table.id]) for p in checkpoint.tables])
+            connection.execute(sa.insert(_tables), [_table_row(self._generation, p, images[p.table.id].name) for p in checkpoint.tables])
         for each in replaced:
             self._published.pop(each, None)
-        self._published[part] = set(images.values())
+        self._published[part] = {image.name for image in images.values()}
         self._part = part
 
     def _load(self, fresh: bool) -> None:
@@ -169,8 +193,9 @@ class MapStoreTarget:
         self._part = _NEXT if _NEXT in parts or (fresh and parts) else _CURRENT
         self._published = {part: set(images.values()) for part, (_, _, images) in parts.items()}
         if self._part in parts and not fresh:
-            _, self._checkpoint, self._images = parts[self._part]
-            self._maps = {table: _load_image(self._path / name) for table, name in self._images.items()}
+            _, self._checkpoint, names = parts[self._part]
+            self._maps = {table: _load_image(self._path / name) for table, name in names.items()}
+            self._images = {table: Image(name, self._changes[table]) for table, name in names.items()}
         self._remove_unused()
 
     def _readable(self) -> dict[str, _Loaded]:
@@ -188,6 +213,32 @@ class MapStoreTarget:
         for path in self._path.glob("*.map*"):
             if path.name not in kept:
                 path.unlink(missing_ok=True)
+
+
+class Image(NamedTuple):
+    """A saved map: its file's name, and the number of changes the map had when it was begun."""
+
+    name: str
+    changes: int
+
+
+_Images = dict[TableId, Image]
+
+
+class Saving:
+    """A commit whose images are being saved while changes are applied."""
+
+    def __init__(self, checkpoint: Checkpoint, images: Future[_Images], publish: Callable[[_Images, Checkpoint], None]) -> None:
+        self._checkpoint, self._images, self._publish = checkpoint, images, publish
+
+    def done(self) -> bool:
+        """Whether the images are saved, or could not be."""
+        return self._images.done()
+
+    def publish(self, applied: Gtids) -> None:
+        """Make it the checkpoint. `applied` is what was applied by now: the images may hold some of it. Raises what `commit` raises."""
+        exact = applied == self._checkpoint.position.gtids
+        self._publish(self._images.result(), self._checkpoint if exact else replace(self._checkpoint, applied=applied))
 
 
 @contextmanager
@@ -338,7 +389,8 @@ def _read_checkpoints(engine: sa.Engine, path: Path) -> dict[str, _Loaded]:
 def _loaded(row: Any, tables: Sequence[Any]) -> _Loaded:
     position = Position(KINDS[row.flavor].parse(row.gtids), row.file, row.offset)
     progress = tuple(map(_progress, tables))
-    checkpoint = Checkpoint(row.source, position, progress, row.created_at, row.report, Rates(**row.rates))
+    applied = KINDS[row.flavor].parse(row.applied) if row.applied is not None else None
+    checkpoint = Checkpoint(row.source, position, progress, row.created_at, row.report, Rates(**row.rates), applied)
     return row.id, checkpoint, {TableId(each.schema, each.name): each.image for each in tables}
 
 
@@ -354,6 +406,7 @@ def _checkpoint_row(number: int, part: str, checkpoint: Checkpoint) -> dict[str,
     return {
         "id": number, "format": FORMAT, "part": part, "created_at": checkpoint.created_at, "source": checkpoint.source,
         "flavor": flavor_of(position.gtids), "gtids": str(position.gtids),
+        "applied": None if checkpoint.applied is None else str(checkpoint.applied),
         "file": position.file, "offset": position.offset, "report": checkpoint.report, "rates": asdict(checkpoint.rates),
     }  # fmt: skip
 

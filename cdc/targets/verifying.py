@@ -6,8 +6,9 @@ hand-over lets through only rows the stream has not touched since the chunk was 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
+from cdc.gtid import Gtids
 from cdc.model import Batch, Checkpoint, TableId
 from cdc.targets.mapstore import apply_batch
 from cdc.verify import Differences, Tally
@@ -37,13 +38,16 @@ class VerifyingTarget:
     def commit(self, checkpoint: Checkpoint) -> None:
         """Nothing to make durable."""
 
-    def load_checkpoint(self) -> Checkpoint | None:
-        """There is none."""
-        return None
+    def begin_commit(self, checkpoint: Checkpoint) -> VerifyingTarget:
+        """Nothing to wait for either."""
+        return self
 
-    def rows(self, table: TableId) -> Iterator[tuple[bytes, bytes]]:
-        """Every (key, row) held now."""
-        return iter(self._maps[table].items())
+    def done(self) -> bool:
+        """At once."""
+        return True
+
+    def publish(self, applied: Gtids) -> None:
+        """Nothing to publish."""
 
     def differences(self) -> list[Differences]:
         """What the walk found, once it has reached every table's end: rows held that no chunk and no change accounts for are extra."""

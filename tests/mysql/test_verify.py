@@ -22,7 +22,7 @@ def spoil(project: Project, change) -> None:
     with MapStoreTarget(project.state) as target:
         store = target._maps[project.table]
         change(store)
-        target._changed.add(project.table)
+        target._changes[project.table] += 1
         target.commit(target.load_checkpoint())
 
 

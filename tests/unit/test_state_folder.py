@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -109,3 +110,38 @@ def test_what_cannot_be_read_is_no_copy_to_keep(tmp_path: Path) -> None:
     with MapStoreTarget(tmp_path, fresh=True) as target:
         target.commit(held(7, TableState.COPYING))
     assert seen(tmp_path) == (f"{A}:1-7", {})
+
+
+def test_rows_are_saved_while_changes_are_applied(tmp_path: Path) -> None:
+    """Such a checkpoint says up to where its rows may have gone, and the next one saves what came meanwhile."""
+    with MapStoreTarget(tmp_path) as target:
+        put(target, 1, "first")
+        pending = target.begin_commit(held(5, TableState.STREAMING))
+        put(target, 2, "second")
+        pending.publish(GtidSet.parse(f"{A}:1-6"))
+        found, maps = read_state(tmp_path, rows_of=[TABLES[0].id])
+        assert found == replace(held(5, TableState.STREAMING), applied=GtidSet.parse(f"{A}:1-6"))
+        assert maps[TABLES[0].id][key_bytes(1)] == row_bytes(1, "first")
+        target.commit(held(6, TableState.STREAMING))
+    found, maps = read_state(tmp_path, rows_of=[TABLES[0].id])
+    assert found == held(6, TableState.STREAMING)
+    assert len(maps[TABLES[0].id]) == 2
+
+
+def test_nothing_applied_meanwhile_leaves_an_exact_checkpoint(tmp_path: Path) -> None:
+    """`applied` is for what is beyond the position only."""
+    with MapStoreTarget(tmp_path) as target:
+        put(target, 1, "first")
+        target.begin_commit(held(5, TableState.STREAMING)).publish(GtidSet.parse(f"{A}:1-5"))
+    assert read_state(tmp_path)[0] == held(5, TableState.STREAMING)
+
+
+def test_a_commit_drops_the_one_that_is_pending(tmp_path: Path) -> None:
+    """A clean stop does not wait for another look; the images of the dropped one go."""
+    with MapStoreTarget(tmp_path) as target:
+        put(target, 1, "first")
+        target.begin_commit(held(5, TableState.STREAMING))
+        put(target, 1, "second")
+        target.commit(held(6, TableState.STREAMING))
+    assert seen(tmp_path) == (f"{A}:1-6", {key_bytes(1): row_bytes(1, "second")})
+    assert len(list(tmp_path.glob("*.map"))) == 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from cdc.config import Strategy
@@ -68,6 +70,14 @@ def test_a_position_that_is_lost_stops_the_run_and_says_which_part(requested: St
         choose(requested, at(f"{A}:1-5"), gtids(executed), gtids(purged))
     assert words in str(found.value)
     assert "--strategy full" in found.value.hint
+
+
+def test_rows_that_went_further_than_the_position_need_a_source_that_has_gone_as_far() -> None:
+    """It would not send again what is in them already, nor take it back."""
+    further = replace(at(f"{A}:1-5"), applied=gtids(f"{A}:1-7"))
+    with pytest.raises(PositionLost, match=f"holds {A}:7, which this source has never executed"):
+        choose(Strategy.AUTO, further, gtids(f"{A}:1-6"), GtidSet())
+    assert choose(Strategy.AUTO, further, gtids(f"{A}:1-7"), GtidSet()).strategy is Strategy.INCREMENTAL
 
 
 def complete(rates: Rates, *, state: TableState = TableState.STREAMING, rows: int = 0) -> Checkpoint:
