@@ -46,7 +46,8 @@ def our_copy(place: Place, name: str, chunk_rows: int = CHUNK_ROWS) -> float:
         while handover.copying:
             while request := handover.request():
                 source.request(request)
-            for batch in _batches(handover, source.next(1.0)):
+            part = handover.emit()
+            for batch in [part] if part else _batches(handover, source.next(1.0)):
                 apply_batch(store, batch)
         seconds = time.perf_counter() - began
     return len(store) / seconds
@@ -59,7 +60,7 @@ def _batches(handover: Handover, item: object) -> list[Batch]:
         case Boundary():
             handover.on_boundary(item)
         case Chunk():
-            return list(handover.on_chunk(item))
+            handover.on_chunk(item)
     return []
 
 

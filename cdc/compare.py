@@ -267,13 +267,14 @@ class _Watched:
     def __init__(self, source: MySqlSource, clock_offset: float, *, at_end: bool) -> None:
         self._source, self._offset, self._at_end = source, clock_offset, at_end
         self._began = self._now()
-        self._waiting = [self._began] if at_end else []
+        self._waiting = [(self._began, self._began, 1)] if at_end else []
         self.lag = LagHistogram()
 
     def shown(self) -> None:
         """The target shows all that has come so far."""
-        for committed in self._waiting:
-            self.lag.add(max(0.0, self._now() - max(committed, self._began)))
+        for oldest, newest, count in self._waiting:
+            shortest, longest = (max(0.0, self._now() - max(committed, self._began)) for committed in (newest, oldest))
+            self.lag.add_between(shortest, longest, count)
         self._waiting = []
 
     def _now(self) -> float:
@@ -292,8 +293,8 @@ class _Watched:
         if not self._at_end:
             self.shown()
         item = self._source.next(timeout)
-        if isinstance(item, Delivery) and item.transactions and item.committed_at is not None:
-            self._waiting.append(item.committed_at)
+        if isinstance(item, Delivery) and item.committed_since is not None and item.committed_at is not None:
+            self._waiting.append((item.committed_since, item.committed_at, item.transactions))
         return item
 
     def log_end(self) -> LogEnd:

@@ -12,10 +12,14 @@ from dataclasses import dataclass, field, replace
 
 from cdc.chunk_size import ChunkSize
 from cdc.model import Batch, Boundary, Chunk, ChunkRequest, Delivery, Op, Position, TableId, TableProgress, TableState
+from cdc.packed import Packed
 from mapstore import MapStore
 
 IN_FLIGHT = 4
 """Chunks that are asked for and not yet emitted: while two are read, one more is ready to be, and one waits for the stream."""
+
+PART_BYTES = 512 << 10
+"""A chunk is emitted in parts of about this size, so that what the stream delivers meanwhile does not wait for all of it."""
 
 WAITING_BYTES = 64 << 20
 """No chunk is asked for while chunks with this many bytes wait for the stream: it is behind, and more rows would only lie here."""
@@ -27,7 +31,8 @@ _INVERTED = bytes((1, 0)) + bytes(254)
 class _Range:
     """A part of a table beyond its cursor: the keys after `after`, up to and with `upto`.
 
-    It is asked for (`request`; from then on the keys that the stream changes are `touched`), then it is here (`chunk`), then `emitted`.
+    It is asked for (`request`; from then on the keys that the stream changes are `touched`), then it is here (`chunk`), then its first `at`
+    rows are emitted, then it is `emitted`.
     """
 
     table: TableId
@@ -36,6 +41,7 @@ class _Range:
     request: ChunkRequest | None = None
     touched: MapStore = field(default_factory=MapStore)
     chunk: Chunk | None = None
+    at: int = 0
     emitted: int | None = None
     """How many rows it had."""
 
@@ -88,17 +94,30 @@ class Handover:
                     flight.touched.put_many(batch.keys.buffers, batch.no_rows())
             yield batch
         self.in_transaction = delivery.position is None
-        if delivery.position is not None:
-            self.position = delivery.position
-            yield from self._emit()
+        self.position = delivery.position or self.position
 
-    def on_chunk(self, chunk: Chunk) -> Iterator[Batch]:
-        """The batches to apply now that the rows of a chunk are here."""
+    def on_chunk(self, chunk: Chunk) -> None:
+        """The rows of a chunk are here; `emit` gives them."""
         flight = self._flight(chunk.request)
         flight.chunk = chunk
         self._end_at(flight, chunk.upto)
         self._sizes[flight.table].learn(chunk.request.limit, len(chunk.keys), len(chunk.rows.data), chunk.seconds)
-        yield from self._emit()
+
+    def emit(self) -> Batch | None:
+        """A part of a chunk whose view the stream has passed, to apply before anything else; None while there is none.
+
+        What comes between two parts counts: a key that the stream touches then is not in the later ones.
+        """
+        while not self.in_transaction:
+            flight = next((each for each in self._flights if each.chunk and self.position.reached(each.chunk.high)), None)
+            if flight is None or flight.chunk is None:
+                break
+            keys, rows = self._next_part(flight, flight.chunk)
+            if flight.at == len(flight.chunk.keys):
+                self._emitted(flight, flight.at)
+            if keys:
+                return Batch(flight.table, bytes((Op.UPSERT,)) * len(keys), keys, rows, backfill=True)
+        return None
 
     def _flight(self, request: ChunkRequest) -> _Range:
         for flight in self._flights:
@@ -113,25 +132,22 @@ class Handover:
             ranges.insert(ranges.index(flight) + 1, _Range(flight.table, upto, flight.upto))
             flight.upto = upto
 
-    def _emit(self) -> Iterator[Batch]:
-        """The rows of every chunk whose view the stream has passed, in whichever order that is."""
-        if self.in_transaction:
-            return
-        for flight in list(self._flights):
-            chunk = flight.chunk
-            if chunk is None or not self.position.reached(chunk.high):
-                continue
-            keys, rows = chunk.keys, chunk.rows
-            touched = flight.touched.contains_many(keys.buffers)
-            if any(touched):
-                untouched = touched.translate(_INVERTED)
-                keys, rows = keys.select(untouched), rows.select(untouched)
-            if keys:
-                yield Batch(flight.table, bytes((Op.UPSERT,)) * len(keys), keys, rows, backfill=True)
-            self._flights.remove(flight)
-            flight.chunk, flight.touched, flight.emitted = None, MapStore(), len(chunk.keys)
-            self.rows_copied += len(chunk.keys)
-            self._advance(flight.table)
+    def _next_part(self, flight: _Range, chunk: Chunk) -> tuple[Packed, Packed]:
+        """The untouched among the next rows of a chunk; it may be none of them."""
+        first, n = flight.at, len(chunk.keys)
+        flight.at = min(n, first + max(1, n * PART_BYTES // max(1, len(chunk.rows.data))))
+        keys, rows = chunk.keys.part(first, flight.at), chunk.rows.part(first, flight.at)
+        touched = flight.touched.contains_many(keys.buffers)
+        if not any(touched):
+            return keys, rows
+        untouched = touched.translate(_INVERTED)
+        return keys.select(untouched), rows.select(untouched)
+
+    def _emitted(self, flight: _Range, rows: int) -> None:
+        self._flights.remove(flight)
+        flight.chunk, flight.touched, flight.emitted = None, MapStore(), rows
+        self.rows_copied += rows
+        self._advance(flight.table)
 
     def _advance(self, table: TableId) -> None:
         """Move the cursor over what is emitted without a gap; at its end the table is copied."""

@@ -101,7 +101,9 @@ class Migration:
         while not self._finished():
             while request := self._handover.request():
                 self._source.request(request)
-            self._take(self._source.next(_TICK))
+            if part := self._handover.emit():
+                self._apply(part)
+            self._take(self._source.next(0.0 if part else _TICK))
             self._keep_up_appearances()
         if not self._handover.in_transaction:
             self._commit()
@@ -130,8 +132,7 @@ class Migration:
             case Boundary():
                 self._handover.on_boundary(item)
             case Chunk():
-                for batch in self._handover.on_chunk(item):
-                    self._apply(batch)
+                self._handover.on_chunk(item)
 
     def _apply(self, batch: Batch) -> None:
         self._target.apply(batch)
@@ -141,9 +142,10 @@ class Migration:
     def _count(self, delivery: Delivery) -> None:
         self.report.rows_streamed += sum(map(len, delivery.batches))
         self.report.transactions += delivery.transactions
-        if delivery.transactions and delivery.committed_at is not None:
-            lag = max(0.0, time.time() + self._start.clock_offset - delivery.committed_at)
-            self._lag.add(lag)
+        if delivery.transactions and delivery.committed_at is not None and delivery.committed_since is not None:
+            now = time.time() + self._start.clock_offset
+            lag = max(0.0, now - delivery.committed_at)
+            self._lag.add_between(lag, max(lag, now - delivery.committed_since), delivery.transactions)
             self.report.lag_now_ms = round(1000 * lag, 1)
 
     def _keep_up_appearances(self) -> None:

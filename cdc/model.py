@@ -194,12 +194,14 @@ class Delivery:
     """What the stream hands over at once: changes, and the position after them.
 
     `position` is None inside a transaction that is larger than the reader's budget: its parts are applied as they come, and the
-    position moves only with the last. A heartbeat is a delivery without batches. `committed_at` is in Unix seconds.
+    position moves only with the last. A heartbeat is a delivery without batches. `committed_since` and `committed_at` are the times at
+    which the oldest and the newest of the transactions committed, in Unix seconds.
     """
 
     batches: tuple[Batch, ...] = ()
     position: Position | None = None
     transactions: int = 0
+    committed_since: float | None = None
     committed_at: float | None = None
     transaction: Transaction | None = None
     """That of all the changes, where the rows before them were asked for: then a delivery holds no other transaction's."""

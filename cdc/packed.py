@@ -50,6 +50,13 @@ class Packed(Sequence[bytes]):
 
     __hash__ = None  # type: ignore[assignment]
 
+    def part(self, first: int, end: int) -> Packed:
+        """Strings `first` to `end - 1`."""
+        if first == 0 and end == len(self):
+            return self
+        base, offsets = self.offsets[first], self.offsets[first : end + 1]
+        return Packed(self.data[base : offsets[-1]], array("Q", map(base.__rsub__, offsets)) if base else offsets)
+
     def select(self, wanted: bytes) -> Packed:
         """The strings whose byte in `wanted` is 1; the others' is 0."""
         if len(wanted) != len(self):

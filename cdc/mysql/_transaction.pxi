@@ -59,7 +59,8 @@ cdef struct Transactions:
     bint moved                  # since something was taken
     size_t marked_rows
     uint64_t transactions
-    uint64_t marked_at
+    uint64_t marked_at          # when the newest of the transactions committed
+    uint64_t marked_since       # and the oldest
     char marked_file[FILE_NAME]
     size_t marked_file_n
     uint64_t marked_offset
@@ -126,6 +127,7 @@ cdef bint commit(Transactions *t) noexcept nogil:
     t.transactions += t.changed
     if t.committed_at:
         t.marked_at = t.committed_at
+        t.marked_since = t.marked_since if t.marked_since else t.committed_at
     mark(t)
     close_transaction(t)
     return True
@@ -498,12 +500,13 @@ cdef object transactions_take(Transactions *t, plans):
             runs.append(run_of(t, plans[t.runs[i].plan], t.runs[i].start, stop))
     forget(t, upto)
     if not t.moved:
-        return runs, None, "", 0, 0, 0
+        return runs, None, "", 0, 0, 0, 0
     gtids = []
     for i in range(t.n_ranges):
         r = &t.ranges[i]
         gtids.append((r.uuid[:16], r.tag[:r.tag_n], r.first, r.last))
-    taken = (runs, gtids, t.marked_file[:t.marked_file_n].decode("utf-8", "replace"), t.marked_offset, t.transactions, t.marked_at)
-    t.n_ranges = t.transactions = t.marked_rows = t.marked_at = 0
+    file = t.marked_file[:t.marked_file_n].decode("utf-8", "replace")
+    taken = (runs, gtids, file, t.marked_offset, t.transactions, t.marked_since, t.marked_at)
+    t.n_ranges = t.transactions = t.marked_rows = t.marked_at = t.marked_since = 0
     t.moved = False
     return taken

@@ -198,7 +198,7 @@ class BinlogReader:
     # what comes
 
     def _delivery(self) -> Delivery:
-        runs, gtids, file, offset, transactions, committed_at = self._stream.take()
+        runs, gtids, file, offset, transactions, *committed = self._stream.take()
         batches = tuple(
             Batch(table, ops, Packed(*keys), Packed(*rows), befores=Packed(*befores) if befores else None)
             for table, ops, keys, rows, befores in runs
@@ -208,7 +208,8 @@ class BinlogReader:
             return Delivery(batches, transaction=transaction)
         before = self._position.gtids
         self._position = Position(flavor_with(before).advanced(before, gtids), file, offset)
-        return Delivery(batches, self._position, transactions, committed_at / 1e6 if committed_at else None, transaction)
+        oldest, newest = (microseconds / 1e6 if microseconds else None for microseconds in committed)
+        return Delivery(batches, self._position, transactions, oldest, newest, transaction)
 
     def _transaction(self) -> Transaction:
         source, tag, number, committed_at, server_id, offset = self._stream.transaction

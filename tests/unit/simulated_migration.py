@@ -22,7 +22,7 @@ LARGEST = 4
 WEIGHTS = {
     "write": 3, "show": 4, "execute": 5, "deliver": 3, "deliver_part": 4, "heartbeat": 1, "request": 4, "look_up": 8, "tell_boundary": 8,
     "read_view": 6, "ask_end": 6, "hand_over_chunk": 6, "rotate": 0.3, "checkpoint": 0.4, "crash": 0.1, "start_over": 6, "reconnect": 0.2,
-    "read_again": 0.2,
+    "read_again": 0.2, "emit": 6,
 }  # fmt: skip
 """The moves, and how often one is taken among those that are possible."""
 
@@ -78,6 +78,8 @@ class SimulatedMigration:
         self.target = {name: dict(rows) for name, rows in saved.target.items()}
         self.ahead = set(saved.ahead)
         """The keys that an unfinished transaction has changed: they are past the position until its end."""
+        self.emitted = 0
+        """Rows applied of chunks."""
         self.readings: list[ChunkRead] = []
         """In the order they were asked for; they get on in any."""
 
@@ -173,9 +175,9 @@ class SimulatedMigration:
 
     def _take(self, delivery: Delivery) -> None:
         self.ahead |= {(batch.table, int(decode_row(key)[0] or b"")) for batch in delivery.batches for key in batch.keys}
-        copied = self.handover.rows_copied
+        changed = {batch.table for batch in delivery.batches}
+        self.situations["changed between parts of a chunk"] += any(each.at and each.table in changed for each in self.handover._flights)
         self._apply(self.handover.on_delivery(delivery))
-        self.situations["chunk completed by the stream"] += self.handover.rows_copied > copied
         if delivery.transactions:
             self.ahead.clear()
 
@@ -234,13 +236,19 @@ class SimulatedMigration:
     def _hand_over_chunk(self, read: ChunkRead) -> None:
         self.readings.remove(read)
         chunk: Chunk = read.chunk
-        copied, cursors = self.handover.rows_copied, list(self.handover.progress.values())
-        emitted = self._apply(self.handover.on_chunk(chunk))
-        progressed = self.handover.rows_copied - copied
-        self.situations["chunk had to wait for the stream"] += bool(chunk.keys) and not progressed
-        self.situations["touched rows dropped"] += emitted < progressed
+        self.handover.on_chunk(chunk)
+        self.situations["chunk had to wait for the stream"] += bool(chunk.keys) and not self.handover.position.reached(chunk.high)
         self.situations["empty chunk"] += not chunk.keys
-        self.situations["emitted before an earlier one"] += bool(emitted) and cursors == list(self.handover.progress.values())
+
+    def _emit(self) -> None:
+        copied, cursors = self.handover.rows_copied, list(self.handover.progress.values())
+        if part := self.handover.emit():
+            self.emitted += self._apply([part])
+        progressed = self.handover.rows_copied > copied
+        self.situations["emitted before an earlier one"] += progressed and cursors == list(self.handover.progress.values())
+        if not any(each.at for each in self.handover._flights):
+            self.situations["touched rows dropped"] += self.emitted < self.handover.rows_copied
+            self.emitted = self.handover.rows_copied
 
     # checkpoints, crashes and the next copy
 

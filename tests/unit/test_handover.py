@@ -31,7 +31,7 @@ BURST = 40
 SITUATIONS = {
     "key change", "visible out of the binlog's order", "executed out of the binlog's order", "delivered before visible",
     "seven digits in a binlog's name", "transaction in parts", "waited for visibility", "view ahead of the stream",
-    "view behind the stream", "chunk had to wait for the stream", "chunk completed by the stream", "touched rows dropped",
+    "view behind the stream", "chunk had to wait for the stream", "changed between parts of a chunk", "touched rows dropped",
     "empty chunk", "reconnected in the middle of a transaction", "reconnected with a chunk in flight",
     "several chunks of one table", "chunks of several tables", "a later chunk was ahead", "emitted before an earlier one",
     "cut off before its end", "grown table's tail cut off", "crash with a chunk in flight",
@@ -44,6 +44,12 @@ wishes = st.lists(
     ),
     max_size=3,
 )
+
+
+@pytest.fixture(autouse=True)
+def _parts_of_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that much may happen between the parts of a chunk."""
+    monkeypatch.setattr("cdc.handover.PART_BYTES", 1)
 
 
 class Machine(RuleBasedStateMachine):
@@ -136,9 +142,20 @@ class RecordsForOne(Handover):
 class RecordsLate(Handover):
     """Records touched keys from when a chunk's rows are here, instead of from when it was asked for."""
 
-    def on_chunk(self, chunk: Chunk) -> Iterator[Batch]:
+    def on_chunk(self, chunk: Chunk) -> None:
         self._flight(chunk.request).touched = MapStore()
-        yield from super().on_chunk(chunk)
+        super().on_chunk(chunk)
+
+
+class LooksOnce(Handover):
+    """Drops touched rows when it begins to emit a chunk, and not those touched between its parts."""
+
+    def on_delivery(self, delivery: Delivery) -> Iterator[Batch]:
+        for batch in super().on_delivery(delivery):
+            for flight in self._flights:
+                if flight.at:
+                    flight.touched = MapStore()
+            yield batch
 
 
 class JumpsOver(Handover):
@@ -153,8 +170,8 @@ class JumpsOver(Handover):
 class LosesTheRest(Handover):
     """Takes a chunk that was cut off for all of its range."""
 
-    def on_chunk(self, chunk: Chunk) -> Iterator[Batch]:
-        return super().on_chunk(replace(chunk, upto=self._flight(chunk.request).upto))
+    def on_chunk(self, chunk: Chunk) -> None:
+        super().on_chunk(replace(chunk, upto=self._flight(chunk.request).upto))
 
 
 class AsksTooEarly(Handover):
@@ -171,17 +188,17 @@ class AsksTooEarly(Handover):
 class EmitsAtOnce(Handover):
     """Does not wait until the stream has reached the end of the binlog that the chunk names."""
 
-    def on_chunk(self, chunk: Chunk) -> Iterator[Batch]:
-        return super().on_chunk(replace(chunk, high=LogEnd("binlog.000001", 0)))
+    def on_chunk(self, chunk: Chunk) -> None:
+        super().on_chunk(replace(chunk, high=LogEnd("binlog.000001", 0)))
 
 
 class SortsNames(Handover):
     """Takes the names of binlogs for something that sorts."""
 
-    def on_chunk(self, chunk: Chunk) -> Iterator[Batch]:
+    def on_chunk(self, chunk: Chunk) -> None:
         if self.position.file and self.position.file > chunk.high.file:
             chunk = replace(chunk, high=LogEnd("binlog.000001", 0))
-        return super().on_chunk(chunk)
+        super().on_chunk(chunk)
 
 
 @pytest.mark.parametrize(
@@ -191,6 +208,7 @@ class SortsNames(Handover):
         pytest.param(Variant(Forgets), id="does not record touched keys"),
         pytest.param(Variant(RecordsForOne), id="records touched keys for one chunk of several"),
         pytest.param(Variant(RecordsLate), id="records touched keys from the arrival of the rows"),
+        pytest.param(Variant(LooksOnce), id="does not record keys touched between the parts of a chunk"),
         pytest.param(Variant(JumpsOver), id="moves the cursor over chunks in flight"),
         pytest.param(Variant(LosesTheRest), id="loses the rest of a chunk that was cut off"),
         pytest.param(Variant(high="end of gtid_executed"), id="takes high from gtid_executed"),
@@ -213,8 +231,9 @@ def test_a_chunk_nobody_asked_for_is_refused() -> None:
     assert request
     late = Chunk(replace(request), Packed(), Packed(), LogEnd("binlog.000001", 4))
     with pytest.raises(ValueError, match="not requested"):
-        list(handover.on_chunk(late))
-    list(handover.on_chunk(Chunk(request, Packed(), Packed(), late.high)))
+        handover.on_chunk(late)
+    handover.on_chunk(Chunk(request, Packed(), Packed(), late.high))
+    assert not handover.emit()
     assert handover.copying  # the stream has not told where it is yet
 
 
@@ -226,8 +245,10 @@ def test_an_idle_source_is_copied_by_heartbeats_alone() -> None:
         keys = [key for key in KEYS if request.after is None or key > CURSORS[request.after]][: request.limit]
         upto = key_bytes(keys[-1]) if len(keys) == request.limit else None
         chunk = Chunk(request, Packed.of(map(key_bytes, keys)), Packed.of(row_bytes(key, "v") for key in keys), end, upto)
-        list(handover.on_chunk(chunk))
+        handover.on_chunk(chunk)
         list(handover.on_delivery(Delivery(position=Position(GtidSet(), *end))))
+        while handover.emit():
+            pass
     assert not handover.copying
     assert handover.rows_copied == 2 * len(KEYS)
 
@@ -258,7 +279,9 @@ def test_no_more_is_asked_for_while_many_bytes_wait_for_the_stream(monkeypatch: 
     first = handover.request()
     assert first
     end = LogEnd("binlog.000001", 4)
-    assert not list(handover.on_chunk(Chunk(first, Packed.of([key_bytes(7)]), Packed.of([row]), end, key_bytes(7))))
+    handover.on_chunk(Chunk(first, Packed.of([key_bytes(7)]), Packed.of([row]), end, key_bytes(7)))
+    assert not handover.emit()
     assert handover.request() is None
-    assert list(handover.on_delivery(Delivery(position=Position(GtidSet(), *end))))
+    list(handover.on_delivery(Delivery(position=Position(GtidSet(), *end))))
+    assert handover.emit()
     assert handover.request()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -54,3 +55,14 @@ def test_memory_does_not_grow_with_the_transactions() -> None:
     for i in range(10_000):
         histogram.add(1e-4 * (86_400 / 1e-4) ** (i / 9_999))
     assert len(histogram._counts) < 1_100
+
+
+def test_transactions_of_one_delivery_lie_evenly_between_its_newest_and_its_oldest() -> None:
+    """Each counts once, however many there are."""
+    several, many = LagHistogram(), LagHistogram()
+    several.add_between(1.0, 4.0, 4)
+    assert [round(several.percentile(share / 4), 1) for share in (1, 2, 3, 4)] == [1.0, 2.0, 3.0, 4.0]
+    many.add_between(1.0, 4.0, 1000)
+    many.add(9.0, 1000)
+    assert many.percentile(0.5) == pytest.approx(4.0, rel=0.02)
+    assert many.percentile(0.501) == 9.0

@@ -46,3 +46,13 @@ def test_a_batch_leaves_what_its_changes_one_by_one_leave(runs, before):
     for _ in range(2):
         apply_batch(store, batch)
         assert dict(store.items()) == expected
+
+
+@given(st.lists(st.binary(max_size=5), max_size=20), st.integers(0, 20), st.integers(0, 20))
+def test_a_part_is_what_a_slice_is(strings: list[bytes], first: int, end: int) -> None:
+    """With offsets of its own, from 0."""
+    end = min(end, len(strings))
+    first = min(first, end)
+    part = Packed.of(strings).part(first, end)
+    assert list(part) == strings[first:end]
+    assert part == Packed.of(strings[first:end])
