@@ -14,12 +14,15 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import get_context
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import alternate, say, table
 from benchmarks.oltp import define_work
 from benchmarks.source import Place, create, fill, machine, options, place
+from cdc.errors import ConfigError
+from cdc.targets.mapstore import read_state
 
 NAME = "orders"
 PER_SECOND, FOLLOW_SECONDS = 2_000, 10
@@ -77,29 +80,50 @@ def _transactions(runs: dict[str, Any], phase: str) -> int:
 
 
 def _copy(here: Place) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="cdc-benchmark-") as folder:
-        return _migrate(here, Path(folder), "--until-caught-up")
+    with tempfile.TemporaryDirectory(prefix="cdc-benchmark-") as folder, _migration(here, Path(folder), "--until-caught-up") as process:
+        return _report(process)
 
 
 def _written(here: Place, rows: int, per_second: int, seconds: int) -> dict[str, Any]:
-    """A copy under writes, then following from its checkpoint under the same writes."""
-    with tempfile.TemporaryDirectory(prefix="cdc-benchmark-") as folder, _writer(here, rows, per_second):
-        copied = _migrate(here, Path(folder), "--until-caught-up")
-        time.sleep(1)
-        return {"copy": copied, "follow": _migrate(here, Path(folder), seconds=seconds)}
+    """A copy under writes, then following from its checkpoint under the same writes; each begins to be written to once it has begun."""
+    with tempfile.TemporaryDirectory(prefix="cdc-benchmark-") as folder, _writer(here, rows, per_second) as writing:
+        with _migration(here, Path(folder), "--until-caught-up") as process:
+            writing.set()
+            copied = _report(process)
+        writing.clear()
+        with _migration(here, Path(folder), "--until-caught-up") as process:
+            _report(process)
+        with _migration(here, Path(folder)) as process:
+            writing.set()
+            time.sleep(seconds)
+            writing.clear()
+            process.send_signal(signal.SIGTERM)
+            return {"copy": copied, "follow": _report(process)}
 
 
-def _migrate(here: Place, state: Path, *arguments: str, seconds: int = 0) -> dict[str, Any]:
-    """Run the command to its end, or for some seconds; its own report."""
-    source = here.source
+@contextmanager
+def _migration(here: Place, state: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """The command, from its first checkpoint: by then it follows the binlog."""
+    source, began = here.source, time.time()
     url = f"mysql://{source.user}@{source.host}:{source.port}/"
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "cdc", "migrate", url, f"mapstore:{state}", "--tables", str(here.table(NAME)), "--json", *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ | {"CDC_SOURCE_PASSWORD": source.password},
-    )  # fmt: skip
-    if seconds:
-        time.sleep(seconds)
-        process.send_signal(signal.SIGTERM)
+    ) as process:  # fmt: skip
+        while process.poll() is None and not _begun(state, began):
+            time.sleep(0.001)
+        yield process
+
+
+def _begun(state: Path, began: float) -> bool:
+    try:
+        return read_state(state)[0].created_at > began
+    except ConfigError:
+        return False
+
+
+def _report(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """What the command prints at its end."""
     out, _ = process.communicate()
     if process.returncode:
         raise AssertionError(f"cdc migrate ended with exit code {process.returncode}")
@@ -108,30 +132,29 @@ def _migrate(here: Place, state: Path, *arguments: str, seconds: int = 0) -> dic
 
 
 @contextmanager
-def _writer(here: Place, rows: int, per_second: int) -> Iterator[None]:
-    """A process that updates single rows, each committed, until the end of the block. Fails if it could not keep its pace."""
+def _writer(here: Place, rows: int, per_second: int) -> Iterator[Event]:
+    """A process that updates single rows, each committed, while the event is set. Says by how much it could not keep its pace."""
     context = get_context("spawn")
-    stop, behind = context.Event(), context.Value("d", 0.0)
-    process = context.Process(target=_write, args=(here, rows, per_second, stop, behind))
+    writing, ended, behind = context.Event(), context.Event(), context.Value("d", 0.0)
+    process = context.Process(target=_write, args=(here, rows, _BURST / per_second, (writing, ended, behind)))
     process.start()
     try:
-        yield
+        yield writing
     finally:
-        stop.set()
+        ended.set()
+        writing.set()
         process.join()
     say(f"    the writer was behind by {behind.value:.1f} s at most")
 
 
-def _write(here: Place, rows: int, per_second: int, stop: Any, behind: Any) -> None:
+def _write(here: Place, rows: int, pause: float, shared: tuple[Event, Event, Any]) -> None:
+    writing, ended, behind = shared
     with here.connect() as connection:
-        done, due = 0, time.monotonic()
-        while not stop.is_set():
+        done, due = 0, 0.0
+        while writing.wait() and not ended.is_set():
             connection.rows(f"CALL work({done}, {_BURST}, {rows})")
             done += _BURST
-            due += _BURST / per_second
-            ahead = due - time.monotonic()
-            behind.value = max(behind.value, -ahead)
-            if ahead > 0:
-                time.sleep(ahead)
-            elif ahead < -1:
-                due = time.monotonic()  # what was missed is not made up for
+            now = time.monotonic()
+            due = now if now - due > 1 else due + pause  # what was missed in a pause is not made up for
+            behind.value = max(behind.value, now - due)
+            time.sleep(max(0.0, due - now))

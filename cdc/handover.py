@@ -18,7 +18,7 @@ from mapstore import MapStore
 IN_FLIGHT = 4
 """Chunks that are asked for and not yet emitted: while two are read, one more is ready to be, and one waits for the stream."""
 
-PART_BYTES = 512 << 10
+PART_BYTES = 256 << 10
 """A chunk is emitted in parts of about this size, so that what the stream delivers meanwhile does not wait for all of it."""
 
 WAITING_BYTES = 64 << 20
@@ -108,10 +108,7 @@ class Handover:
 
         What comes between two parts counts: a key that the stream touches then is not in the later ones.
         """
-        while not self.in_transaction:
-            flight = next((each for each in self._flights if each.chunk and self.position.reached(each.chunk.high)), None)
-            if flight is None or flight.chunk is None:
-                break
+        while (flight := self._passed()) and flight.chunk:
             keys, rows = self._next_part(flight, flight.chunk)
             if flight.at == len(flight.chunk.keys):
                 self._emitted(flight, flight.at)
@@ -132,12 +129,23 @@ class Handover:
             ranges.insert(ranges.index(flight) + 1, _Range(flight.table, upto, flight.upto))
             flight.upto = upto
 
+    @property
+    def ready(self) -> bool:
+        """Whether `emit` has something to look at."""
+        return self._passed() is not None
+
+    def _passed(self) -> _Range | None:
+        """A chunk whose view the stream has passed."""
+        if self.in_transaction:
+            return None
+        return next((each for each in self._flights if each.chunk and self.position.reached(each.chunk.high)), None)
+
     def _next_part(self, flight: _Range, chunk: Chunk) -> tuple[Packed, Packed]:
         """The untouched among the next rows of a chunk; it may be none of them."""
         first, n = flight.at, len(chunk.keys)
         flight.at = min(n, first + max(1, n * PART_BYTES // max(1, len(chunk.rows.data))))
         keys, rows = chunk.keys.part(first, flight.at), chunk.rows.part(first, flight.at)
-        touched = flight.touched.contains_many(keys.buffers)
+        touched = flight.touched.contains_many(keys.buffers) if flight.touched else b""
         if not any(touched):
             return keys, rows
         untouched = touched.translate(_INVERTED)

@@ -21,6 +21,10 @@ from cdc.strategy import Plan
 _CHECKPOINT_SHARE = 10
 """A checkpoint is not begun before this many times the last one's duration has passed: it costs a tenth of the time at most."""
 
+
+_PART_PATIENCE = 0.01
+"""Seconds that a part of a chunk waits while the stream delivers: a stream that never rests slows a copy down and does not stop it."""
+
 _TICK = 0.25
 """Seconds until a quiet migration looks again whether it should stop, commit or report."""
 
@@ -84,7 +88,7 @@ class Migration:
         self._speed = Speed(start.rates, start.behind)
         self.report = Report(start.plan.strategy.value, start.plan.reason)
         self._began = time.monotonic()
-        self._checkpoint_due = self._watch_due = self._began
+        self._checkpoint_due = self._watch_due = self._part_due = self._began
         self._pending: tuple[float, Pending] | None = None
         """The checkpoint that is being saved, and since when."""
         self._goal: LogEnd | None = None
@@ -96,14 +100,15 @@ class Migration:
 
     def run(self) -> Report:
         """Migrate until caught up if the config says so, else until `stop`. Raises what reading or storing raises."""
-        self._commit()
         self._source.start(self._start.position, [progress.table for progress in self._start.tables])
+        self._commit()  # while it connects
         while not self._finished():
             while request := self._handover.request():
                 self._source.request(request)
-            if part := self._handover.emit():
-                self._apply(part)
-            self._take(self._source.next(0.0 if part else _TICK))
+            item = self._source.next(0.0 if self._handover.ready else _TICK)
+            self._take(item)
+            if item is None or time.monotonic() >= self._part_due:
+                self._emit()
             self._keep_up_appearances()
         if not self._handover.in_transaction:
             self._commit()
@@ -117,6 +122,12 @@ class Migration:
         self._goal = self._goal or self._source.log_end()
         self.report.caught_up = self._handover.position.reached(self._goal)
         return self.report.caught_up
+
+    def _emit(self) -> None:
+        """A part of a chunk, when the stream has nothing waiting, or has kept it waiting."""
+        if part := self._handover.emit():
+            self._apply(part)
+        self._part_due = time.monotonic() + _PART_PATIENCE
 
     def _take(self, item: Delivery | Boundary | Chunk | SourceAway | None) -> None:
         match item:
