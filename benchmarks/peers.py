@@ -42,7 +42,7 @@ def our_copy(place: Place, name: str, chunk_rows: int = CHUNK_ROWS) -> float:
         tables = source.tables([place.table(name)])
         position = Position(source.gtids()[0])
         handover = Handover(map(TableProgress, tables), position, chunk_rows=chunk_rows)
-        source.start(position, tables)
+        source.start(position, list(map(TableProgress, tables)))
         while handover.copying:
             while request := handover.request():
                 source.request(request)
@@ -73,7 +73,7 @@ def our_stream(place: Place, name: str, span: Span) -> float:
     with MySqlSource(place.source, heartbeat_seconds=1.0) as source:
         tables = source.tables([place.table(name)])
         began = time.perf_counter()
-        source.start(span.position, tables)
+        source.start(span.position, list(map(TableProgress, tables)))
         position = span.position
         while not end <= position.gtids:
             delivery = source.next(1.0)

@@ -13,11 +13,11 @@ from pathlib import Path
 from cdc import preflight
 from cdc.changes import Changes
 from cdc.config import AWAY_SECONDS, Config, SourceUrl, Strategy, parse_table
-from cdc.errors import ConfigError, SchemaChanged
+from cdc.errors import CdcError, ConfigError, DamagedState
 from cdc.gtid import DomainGtids, Gtids, GtidSet
 from cdc.handover import Handover
 from cdc.migration import Migration, Report, Start
-from cdc.model import Checkpoint, Position, Rates, TableId, TableProgress, TableState
+from cdc.model import Checkpoint, CopyAnew, Position, Rates, TableId, TableProgress, TableState
 from cdc.mysql.connection import connect, explained
 from cdc.mysql.snapshot import read_all
 from cdc.mysql.source import MySqlSource
@@ -52,13 +52,19 @@ def migrate(config: Config, *, on_start: Callable[[Start, int], Watch | None] = 
     `on_start` gets the start and the estimated number of rows to copy, and may return a function that watches the run.
     Raises CdcError; its class says what can be done. Whatever it raises, the last checkpoint stays good.
     """
-    with MySqlSource(config.source, heartbeat_seconds=config.heartbeat_seconds, give_up_seconds=config.give_up_seconds) as source:
-        with explained(config.source):
-            preflight.require(preflight.run(source.control, config.tables))
+    known = _known(config)
+    with _source(config) as source:
+        with explained(config.source):  # what has become of a table that is known, the stream tells
+            preflight.require(preflight.run(source.control, [table for table in config.tables if table not in known]))
         with MapStoreTarget(config.target, fresh=config.strategy is Strategy.FULL) as target:
             start = begin(config, source, target.load_checkpoint())
             if start.plan.strategy is Strategy.FULL and target.load_checkpoint():
+                with explained(config.source):
+                    preflight.require(preflight.run(source.control, config.tables))
                 target.copy_afresh()
+            for each in start.tables:
+                if _from_start(each):
+                    target.apply(CopyAnew(each.table, "its copy begins"))
             with explained(config.source):  # again: one prepared since the first look may be in the position
                 preflight.require([preflight.prepared_xa(source.control)])
             copying = [progress.table.id for progress in start.tables]
@@ -68,6 +74,28 @@ def migrate(config: Config, *, on_start: Callable[[Start, int], Watch | None] = 
                 report = migration.run()
             report.bytes_received = source.bytes_received
             return report
+
+
+def _source(config: Config) -> MySqlSource:
+    """A source whose changes of tables are followed."""
+    return MySqlSource(
+        config.source, heartbeat_seconds=config.heartbeat_seconds, give_up_seconds=config.give_up_seconds, examine=preflight.examine
+    )
+
+
+def _known(config: Config) -> set[TableId]:
+    """The tables that a checkpoint knows which will be gone on from."""
+    if config.strategy is Strategy.FULL:
+        return set()
+    try:
+        return {each.table.id for each in read_state(config.target)[0].tables}
+    except (ConfigError, DamagedState):
+        return set()
+
+
+def _from_start(progress: TableProgress) -> bool:
+    """Whether nothing of its copy counts yet: then it begins with the columns that the table has now."""
+    return progress.state is TableState.COPYING and progress.cursor is None
 
 
 def begin(config: Config, source: MySqlSource, checkpoint: Checkpoint | None) -> Start:
@@ -80,12 +108,12 @@ def begin(config: Config, source: MySqlSource, checkpoint: Checkpoint | None) ->
     position = checkpoint.position if checkpoint else source.position()
     known = {each.table.id: each for each in checkpoint.tables} if checkpoint else {}
     progress = []
-    for table in source.tables(config.tables):
-        each = known.get(table.id, TableProgress(table))
-        if each.table.fingerprint != table.fingerprint:
-            raise SchemaChanged(
-                f"{table.id} has other columns or another key now than at the checkpoint.", hint="Copy it again: --strategy full."
-            )
+    for name, table in source.described(config.tables).items():
+        each = known.get(name)
+        if each is None or _from_start(each):
+            if isinstance(table, CdcError):
+                raise table
+            each = TableProgress(table)
         progress.append(each)
     uuid = source.server_uuid
     if checkpoint and checkpoint.source != uuid:
@@ -131,7 +159,7 @@ def changes(
         require_continuable(start.gtids, executed, purged)
         definitions = stream.tables(names)
         goal = stream.log_end() if until_caught_up else None
-        stream.start(start, definitions)
+        stream.start(start, list(map(TableProgress, definitions)))
         known = {table.id: (table, converters(table, parse_json=parse_json)) for table in definitions}
         return Changes(stream, stack.pop_all(), known, start, goal=goal, on_away=on_away)
 
@@ -165,7 +193,7 @@ def verify(source_url: SourceUrl, target: Path, tables: Sequence[TableId] = ()) 
                 f"The copy of {each.table.id} is not complete, there is nothing to verify yet.", hint="Run `cdc migrate` first."
             )
     config = Config(source_url, target, tuple(maps), until_caught_up=True)
-    with MySqlSource(source_url, heartbeat_seconds=config.heartbeat_seconds, give_up_seconds=config.give_up_seconds) as source:
+    with _source(config) as source:
         executed, purged = source.gtids()
         plan = choose(Strategy.INCREMENTAL, checkpoint, executed, purged)
         walk = [TableProgress(each.table) for each in chosen]

@@ -22,7 +22,7 @@ from cdc.config import Config, SourceUrl, Strategy
 from cdc.errors import ConfigError, DifferencesFound
 from cdc.metrics import LagHistogram
 from cdc.migration import Migration
-from cdc.model import Boundary, Checkpoint, Chunk, ChunkRequest, Delivery, LogEnd, Position, SourceAway, Table, TableId
+from cdc.model import Boundary, Checkpoint, Chunk, ChunkRequest, Delivery, LogEnd, Position, SourceAway, TableId, TableProgress
 from cdc.mysql.churn import Churn, is_sandbox
 from cdc.mysql.connection import connect, explained
 from cdc.mysql.costs import binlog_bytes_since
@@ -240,7 +240,7 @@ class _Bench:
         if all(each.position.gtids == position.gtids for each in checkpoints):
             return position
         with MySqlSource(self._source, heartbeat_seconds=1.0) as source:
-            source.start(position, [progress.table for progress in first.tables])
+            source.start(position, first.tables)
             within = False
             while within or not all(each.position.gtids <= position.gtids for each in checkpoints):
                 match source.next(_TICK):
@@ -280,7 +280,7 @@ class _Watched:
     def _now(self) -> float:
         return time.time() + self._offset
 
-    def start(self, position: Position, tables: Sequence[Table]) -> None:
+    def start(self, position: Position, tables: Sequence[TableProgress]) -> None:
         """Begin to stream what follows `position` for these tables."""
         self._source.start(position, tables)
 

@@ -11,7 +11,8 @@ import signal
 from collections import Counter
 
 POINTS = (
-    "after-chunk-read", "after-apply", "mid-transaction", "mid-image", "before-checkpoint", "after-checkpoint", "before-swap", "after-swap",
+    "after-chunk-read", "after-apply", "mid-transaction", "schema-change",
+    "mid-image", "before-checkpoint", "after-checkpoint", "before-swap", "after-swap",
 )  # fmt: skip
 _NAME, _, _COUNT = os.environ.get("CDC_CRASH_AT", "").partition(":")
 _passed: Counter[str] = Counter()

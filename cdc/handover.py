@@ -11,7 +11,21 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from cdc.chunk_size import ChunkSize
-from cdc.model import Batch, Boundary, Chunk, ChunkRequest, Delivery, Op, Position, TableId, TableProgress, TableState
+from cdc.model import (
+    Batch,
+    Boundary,
+    Chunk,
+    ChunkRequest,
+    CopyAnew,
+    Delivery,
+    Emptied,
+    Op,
+    Position,
+    TableChange,
+    TableId,
+    TableProgress,
+    TableState,
+)
 from cdc.packed import Packed
 from mapstore import MapStore
 
@@ -55,17 +69,28 @@ class Handover:
         self.rows_copied = 0
         self.in_transaction = False
         """Whether a part of a large transaction was applied and its end has not come."""
-        copying = [each for each in self.progress.values() if each.state is TableState.COPYING]
-        self._ranges = {each.table.id: [_Range(each.table.id, each.cursor, None)] for each in copying}
+        self._chunk_rows = chunk_rows
+        self._ranges: dict[TableId, list[_Range]] = {}
         """Of each table being copied, everything beyond its cursor, in order and without gaps."""
-        self._sizes = {table: ChunkSize(chunk_rows) for table in self._ranges}
+        self._sizes: dict[TableId, ChunkSize] = {}
         self._flights: list[_Range] = []
         """The ranges that are asked for and not emitted."""
+        self._dropped: list[ChunkRequest] = []
+        """Asked for before the table changed: what comes of them is passed over."""
+        for each in self.progress.values():
+            if each.state is TableState.COPYING:
+                self._copy_on(each)
 
     @property
     def copying(self) -> bool:
         """Whether a table is still being copied."""
         return bool(self._ranges)
+
+    def _copy_on(self, progress: TableProgress) -> None:
+        """Copy what lies beyond the cursor."""
+        table = progress.table.id
+        self._ranges[table] = [_Range(table, progress.cursor, None)]
+        self._sizes[table] = ChunkSize(self._chunk_rows)
 
     def request(self) -> ChunkRequest | None:
         """Ask for the next chunk, once per chunk; None while there is nothing to ask for. Call it until then.
@@ -84,24 +109,32 @@ class Handover:
 
     def on_boundary(self, boundary: Boundary) -> None:
         """The chunk will end at this key, so that what follows can be asked for."""
-        self._end_at(self._flight(boundary.request), boundary.upto)
+        if flight := self._flight(boundary.request):
+            self._end_at(flight, boundary.upto)
 
-    def on_delivery(self, delivery: Delivery) -> Iterator[Batch]:
-        """The batches to apply, in order, now that the stream has delivered this."""
+    def on_delivery(self, delivery: Delivery) -> Iterator[Batch | TableChange]:
+        """The batches and changes of tables to apply, in order, now that the stream has delivered this."""
         for batch in delivery.batches:
             for flight in self._flights:
                 if flight.table == batch.table:
                     flight.touched.put_many(batch.keys.buffers, batch.no_rows())
             yield batch
+        for change in delivery.tables:
+            self._change(change)
+            yield change
         self.in_transaction = delivery.position is None
         self.position = delivery.position or self.position
 
     def on_chunk(self, chunk: Chunk) -> None:
         """The rows of a chunk are here; `emit` gives them."""
         flight = self._flight(chunk.request)
+        if flight is None:
+            self._dropped = [request for request in self._dropped if request is not chunk.request]
+            return
         flight.chunk = chunk
-        self._end_at(flight, chunk.upto)
-        self._sizes[flight.table].learn(chunk.request.limit, len(chunk.keys), len(chunk.rows.data), chunk.seconds)
+        if not chunk.failure:
+            self._end_at(flight, chunk.upto)
+            self._sizes[flight.table].learn(chunk.request.limit, len(chunk.keys), len(chunk.rows.data), chunk.seconds)
 
     def emit(self) -> Batch | None:
         """A part of a chunk whose view the stream has passed, to apply before anything else; None while there is none.
@@ -109,6 +142,8 @@ class Handover:
         What comes between two parts counts: a key that the stream touches then is not in the later ones.
         """
         while (flight := self._passed()) and flight.chunk:
+            if flight.chunk.failure:
+                raise flight.chunk.failure
             keys, rows = self._next_part(flight, flight.chunk)
             if flight.at == len(flight.chunk.keys):
                 self._emitted(flight, flight.at)
@@ -116,10 +151,26 @@ class Handover:
                 return Batch(flight.table, bytes((Op.UPSERT,)) * len(keys), keys, rows, backfill=True)
         return None
 
-    def _flight(self, request: ChunkRequest) -> _Range:
+    def _change(self, change: TableChange) -> None:
+        """A table is another now: what was read of it is old, and what is being read may be of either."""
+        table = change.id
+        self._dropped += [each.request for each in self._flights if each.table == table and each.request and not each.chunk]
+        self._flights = [each for each in self._flights if each.table != table]
+        self._ranges.pop(table, None)
+        known = self.progress.pop(table, None)
+        if isinstance(change, CopyAnew):
+            self.progress[table] = TableProgress(change.table)
+            self._copy_on(self.progress[table])
+        elif isinstance(change, Emptied) and known:
+            self.progress[table] = replace(known, state=TableState.STREAMING, cursor=None)
+
+    def _flight(self, request: ChunkRequest) -> _Range | None:
+        """The range a chunk was asked for, None if the table has changed since. Raises ValueError for one that nobody asked for."""
         for flight in self._flights:
             if flight.request is request and flight.chunk is None:
                 return flight
+        if any(each is request for each in self._dropped):
+            return None
         raise ValueError("this chunk was not requested")
 
     def _end_at(self, flight: _Range, upto: bytes | None) -> None:

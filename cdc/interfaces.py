@@ -6,13 +6,25 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from cdc.gtid import Gtids
-from cdc.model import Batch, Boundary, Checkpoint, Chunk, ChunkRequest, Delivery, LogEnd, Position, SourceAway, Table
+from cdc.model import (
+    Batch,
+    Boundary,
+    Checkpoint,
+    Chunk,
+    ChunkRequest,
+    Delivery,
+    LogEnd,
+    Position,
+    SourceAway,
+    TableChange,
+    TableProgress,
+)
 
 
 class Source(Protocol):
     """Where rows come from: chunks on request, and the stream from a position on, both through `next`."""
 
-    def start(self, position: Position, tables: Sequence[Table]) -> None:
+    def start(self, position: Position, tables: Sequence[TableProgress]) -> None:
         """Begin to stream what follows `position` for these tables."""
 
     def request(self, chunk: ChunkRequest) -> None:
@@ -41,8 +53,8 @@ class Pending(Protocol):
 class Target(Protocol):
     """Where rows go. `apply` is idempotent; what was applied counts only once it was committed."""
 
-    def apply(self, batch: Batch) -> None:
-        """Apply a batch's changes in order."""
+    def apply(self, change: Batch | TableChange) -> None:
+        """Apply a batch's changes in order, or that of a table as a whole."""
 
     def commit(self, checkpoint: Checkpoint) -> None:
         """Make everything applied so far durable together with the checkpoint, in one atomic step. One that is pending is dropped."""

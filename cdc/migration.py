@@ -14,16 +14,33 @@ from cdc.crash import crash_point
 from cdc.handover import Handover
 from cdc.interfaces import Pending, Source, Target
 from cdc.metrics import LagHistogram
-from cdc.model import Batch, Behind, Boundary, Checkpoint, Chunk, Delivery, LogEnd, Position, Rates, SourceAway, TableProgress
+from cdc.model import (
+    Batch,
+    Behind,
+    Boundary,
+    Checkpoint,
+    Chunk,
+    CopyAnew,
+    Delivery,
+    Emptied,
+    LogEnd,
+    Position,
+    Rates,
+    SourceAway,
+    TableChange,
+    TableProgress,
+)
 from cdc.speed import Speed
 from cdc.strategy import Plan
 
 _CHECKPOINT_SHARE = 10
 """A checkpoint is not begun before this many times the last one's duration has passed: it costs a tenth of the time at most."""
 
-
 _PART_PATIENCE = 0.01
 """Seconds that a part of a chunk waits while the stream delivers: a stream that never rests slows a copy down and does not stop it."""
+
+_SCHEMA_CHANGES = 100
+"""Told in the report, at most."""
 
 _TICK = 0.25
 """Seconds until a quiet migration looks again whether it should stop, commit or report."""
@@ -63,6 +80,8 @@ class Report:
     position: str = ""
     checkpoints: int = 0
     caught_up: bool = False
+    schema_changes: list[str] = field(default_factory=list)
+    """What statements have done to tables as a whole, the last hundred."""
     waiting: str = ""
     """Why nothing comes at the moment."""
 
@@ -100,7 +119,7 @@ class Migration:
 
     def run(self) -> Report:
         """Migrate until caught up if the config says so, else until `stop`. Raises what reading or storing raises."""
-        self._source.start(self._start.position, [progress.table for progress in self._start.tables])
+        self._source.start(self._start.position, self._start.tables)
         self._commit()  # while it connects
         while not self._finished():
             while request := self._handover.request():
@@ -135,8 +154,8 @@ class Migration:
                 self.report.waiting = item.reason
             case Delivery():
                 self.report.waiting = ""
-                for batch in self._handover.on_delivery(item):
-                    self._apply(batch)
+                for change in self._handover.on_delivery(item):
+                    self._apply(change)
                 self._count(item)
                 if item.position is None:
                     crash_point("mid-transaction")
@@ -145,9 +164,14 @@ class Migration:
             case Chunk():
                 self._handover.on_chunk(item)
 
-    def _apply(self, batch: Batch) -> None:
-        self._target.apply(batch)
-        self._speed.count(batch)
+    def _apply(self, change: Batch | TableChange) -> None:
+        self._target.apply(change)
+        if isinstance(change, Batch):
+            self._speed.count(change)
+        else:
+            crash_point("schema-change")
+            what = "is copied anew" if isinstance(change, CopyAnew) else "was emptied" if isinstance(change, Emptied) else "is gone"
+            self.report.schema_changes = [*self.report.schema_changes, f"{change.id} {what}: {change.because}"][-_SCHEMA_CHANGES:]
         crash_point("after-apply")
 
     def _count(self, delivery: Delivery) -> None:

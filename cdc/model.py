@@ -190,6 +190,40 @@ class Transaction:
 
 
 @dataclass(frozen=True, slots=True)
+class CopyAnew:
+    """The rows held of this table, if any, do not count any more; it is copied from its start, with these columns."""
+
+    table: Table
+    because: str
+    """The statement."""
+
+    @property
+    def id(self) -> TableId:
+        """The table's name."""
+        return self.table.id
+
+
+@dataclass(frozen=True, slots=True)
+class Emptied:
+    """The table has no rows any more."""
+
+    id: TableId
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """There is no table of this name any more."""
+
+    id: TableId
+    because: str
+
+
+TableChange = CopyAnew | Emptied | Gone
+"""What the source has done to a table as a whole."""
+
+
+@dataclass(frozen=True, slots=True)
 class Delivery:
     """What the stream hands over at once: changes, and the position after them.
 
@@ -205,6 +239,8 @@ class Delivery:
     committed_at: float | None = None
     transaction: Transaction | None = None
     """That of all the changes, where the rows before them were asked for: then a delivery holds no other transaction's."""
+    tables: tuple[TableChange, ...] = ()
+    """What happened to whole tables after the batches; `position` follows it, and is never None then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +286,8 @@ class Chunk:
     high: LogEnd
     upto: bytes | None = None
     seconds: float = 0.0
+    failure: Exception | None = None
+    """Why it could not be read. That counts only if the stream passes `high` without a change of the table that explains it."""
 
 
 class TableState(StrEnum):

@@ -18,7 +18,7 @@ from cdc.model import TableId
 from cdc.mysql.connection import Connection, quote_identifier
 from cdc.preflight_tables import check_tables
 
-__all__ = ["Check", "Status", "require", "run"]
+__all__ = ["Check", "Status", "examine", "require", "run"]
 
 OLDEST_VERSION = (8, 0, 14)
 LEAST_RETENTION = 3600
@@ -34,14 +34,25 @@ def run(connection: Connection, tables: Sequence[TableId]) -> list[Check]:
     checks = [_check_version(version)]
     if checks[0].status is not Status.OK:
         return checks
-    variables = {str(name): str(value) for name, value in connection.rows("SHOW GLOBAL VARIABLES")}
-    source = Source(connection, _version_numbers(version), variables, _quote_account(account))
+    source = _source(connection, version, account)
+    variables = source.variables
     mariadb = connection.is_mariadb
     checks += (setting.check(variables) for setting in _SETTINGS if setting.name not in (_MYSQL_ONLY if mariadb else _MARIADB_ONLY))
     checks += (made(name, source, check) for name, check in (_MARIADB_CHECKS if mariadb else _CHECKS).items())
     if tables:
         checks += check_tables(source, tables)
     return [_without_persist(check) for check in checks] if mariadb else checks
+
+
+def _source(connection: Connection, version: str, account: str) -> Source:
+    variables = {str(name): str(value) for name, value in connection.rows("SHOW GLOBAL VARIABLES")}
+    return Source(connection, _version_numbers(version), variables, _quote_account(account))
+
+
+def examine(connection: Connection, table: TableId) -> None:
+    """Raise PreflightFailed if this table cannot be migrated: asked when a statement has changed it."""
+    version, account = connection.one("SELECT VERSION(), CURRENT_USER()")
+    require(check_tables(_source(connection, version, account), [table]))
 
 
 def _without_persist(check: Check) -> Check:

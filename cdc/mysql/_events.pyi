@@ -12,6 +12,7 @@ MORE: int
 FULL: int
 ENDED: int
 REFUSED: int
+APART: int
 WITHIN: int
 BEGIN: int
 END: int

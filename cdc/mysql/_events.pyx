@@ -33,7 +33,7 @@ cpdef enum:               # what `decode` stopped at; the first four are for its
     MORE = 0, FULL, ENDED, REFUSED, AT_TABLE, AT_STATEMENT, AT_PAYLOAD, AT_INNER, AT_COMPRESSED, FAILED
 
 cpdef enum:             # of a statement for the open transaction, as `on_statement` returns it
-    WITHIN = 0, BEGIN, END, TWO_PHASE, TWO_PHASE_END
+    WITHIN = 0, BEGIN, END, TWO_PHASE, TWO_PHASE_END, APART
 
 include "_text.pxi"
 include "_jsonb.pxi"
@@ -120,7 +120,7 @@ cdef class EventStream:
     cdef unsigned n_tables
     cdef uint64_t counts[256]
     cdef uint64_t ignorable[256]
-    cdef bint checksums, started, unpacking, mariadb
+    cdef bint checksums, started, unpacking, mariadb, apart
     cdef Mapped *packed             # the table of the compressed rows that Python is asked to unpack
     cdef object statement           # keeps an unpacked one alive
     cdef uint64_t unpacked, unpacked_size
@@ -156,6 +156,8 @@ cdef class EventStream:
     def decode(self):
         """Work off what is here: MORE bytes are needed, the budget is FULL, the source ENDED the stream, or REFUSED it (`packet`).
 
+        It is FULL, too, after a statement that stands APART: what has come is taken before it goes on.
+
         Raises UnsupportedEvent for an event that cannot be decoded, and what the callbacks raise. What was complete before
         can be taken all the same; the stream cannot go on.
         """
@@ -166,6 +168,8 @@ cdef class EventStream:
             if state <= REFUSED:
                 return state
             self.answer(state)
+            if self.apart:
+                return FULL
 
     def decode_one(self, const uint8_t[::1] event not None):
         """For tests: one event without a checksum, in memory of exactly its size, so that a sanitizer sees any step outside."""
@@ -265,9 +269,10 @@ cdef class EventStream:
         Inside a transaction over the budget it is what has come of it, and gtids is None: no position follows it.
         """
         taken = transactions_take(&self.t, self.plans)
-        if self.n_tables > TABLES and not self.t.n_rows and not self.t.gtid.first and not self.unpacking:
+        if (self.apart or self.n_tables > TABLES) and not self.t.n_rows and not self.t.gtid.first and not self.unpacking:
             self.forget_tables()                # between transactions nothing refers to them
             self.plans.clear()
+        self.apart = False
         return taken
 
     # Python's turns
@@ -310,7 +315,8 @@ cdef class EventStream:
         if meaning == BEGIN:
             self.t.begun = True
         elif meaning != WITHIN:
-            self.t.two_phase = self.t.two_phase or meaning != END
+            self.apart = meaning == APART
+            self.t.two_phase = self.t.two_phase or meaning == TWO_PHASE or meaning == TWO_PHASE_END
             if meaning != TWO_PHASE and not commit(&self.t):
                 raise MemoryError
 

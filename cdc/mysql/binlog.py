@@ -16,7 +16,6 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 import pymysql
@@ -26,16 +25,16 @@ from pymysql.err import raise_mysql_exception
 from pymysqlreplication import BinLogStreamReader
 
 from cdc.config import SourceUrl
-from cdc.errors import CdcError, PositionLost, SchemaChanged, Temporary, UnsupportedEvent
+from cdc.errors import CdcError, PositionLost, Temporary, UnsupportedEvent
 from cdc.gtid import DomainGtids, Gtids, GtidSet
-from cdc.model import Batch, Delivery, Position, Table, Transaction
+from cdc.model import Batch, Delivery, Position, Table, TableChange, Transaction
 from cdc.mysql import dump
-from cdc.mysql._events import BEGIN, END, ENDED, FULL, REFUSED, TWO_PHASE, TWO_PHASE_END, WITHIN, EventStream
+from cdc.mysql._events import APART, BEGIN, END, ENDED, FULL, REFUSED, TWO_PHASE, TWO_PHASE_END, WITHIN, EventStream
 from cdc.mysql.connection import Connection, explain, explained, settings
 from cdc.mysql.flavor import flavor_with
+from cdc.mysql.followed import Followed
 from cdc.mysql.schema import codec_name
 from cdc.mysql.statements import Meaning, meaning
-from cdc.mysql.tablemap import resolve
 from cdc.packed import Packed
 
 BATCH_BYTES = 4 << 20
@@ -101,18 +100,21 @@ def _explain_dump(error: pymysql.MySQLError, source: SourceUrl) -> CdcError:
 class BinlogReader:
     """Follows the binlog of a source from a position on, for some tables. One iteration, then it is used up.
 
+    Plain tables must stay as they are; a change of them ends it.
     `befores`: deliveries have the rows before the changes too, and changes of one transaction only.
     """
 
     def __init__(
-        self, source: SourceUrl, position: Position, tables: Sequence[Table], *, heartbeat_seconds: float, befores: bool = False
+        self, source: SourceUrl, position: Position, tables: Sequence[Table] | Followed, *, heartbeat_seconds: float, befores: bool = False
     ) -> None:
         self._source = source
         self._position = position
-        self._tables = {table.id: table for table in tables}
+        self._followed = tables if isinstance(tables, Followed) else Followed(tables)
+        self._changes: list[TableChange] = []
+        """What statements did to whole tables since the last delivery with a position."""
         self._server_id = random.randrange(1 << 30, 1 << 31)
         self._heartbeat_seconds = heartbeat_seconds
-        self._stream = EventStream(partial(resolve, tables=self._tables), self._on_statement, unpack, budget=BATCH_BYTES, keep=befores)
+        self._stream = EventStream(self._followed.resolve, self._on_statement, unpack, budget=BATCH_BYTES, keep=befores)
         self._befores = befores
         self._connection: StreamConnection | None = None
         self._abandoned = False
@@ -120,7 +122,7 @@ class BinlogReader:
     @property
     def events(self) -> Counter[str]:
         """How many events came, by type; skipped ones with the reason."""
-        return Counter(self._stream.counts_by_kind())
+        return Counter(self._stream.counts_by_kind()) + self._followed.skipped
 
     @property
     def bytes_received(self) -> int:
@@ -208,8 +210,10 @@ class BinlogReader:
             return Delivery(batches, transaction=transaction)
         before = self._position.gtids
         self._position = Position(flavor_with(before).advanced(before, gtids), file, offset)
+        self._followed.settle(self._position)
+        changes, self._changes = tuple(self._changes), []
         oldest, newest = (microseconds / 1e6 if microseconds else None for microseconds in committed)
-        return Delivery(batches, self._position, transactions, oldest, newest, transaction)
+        return Delivery(batches, self._position, transactions, oldest, newest, transaction, changes)
 
     def _transaction(self) -> Transaction:
         source, tag, number, committed_at, server_id, offset = self._stream.transaction
@@ -220,13 +224,17 @@ class BinlogReader:
     def _place(self) -> str:
         return "{}:{}".format(*self._stream.place)
 
-    def _on_statement(self, status: bytes, schema: bytes, query: bytes) -> int:
+    def _on_statement(self, status: bytes, schema: bytes, query: bytes) -> int:  # noqa: PLR0911 (one table)
         """What a statement does to the open transaction."""
         statement = query.decode(_charset(status), errors="replace")
         words = statement[:200].upper().split()
         changed = self._stream.changed
-        match meaning(statement, schema.decode(errors="replace"), self._tables):
-            case Meaning.BEGIN:
+        what = meaning(statement)
+        if what in (Meaning.TABLES, Meaning.TABLE_WITH_ROWS):
+            place = Position(self._position.gtids, *self._stream.place)
+            self._changes += self._followed.changes(statement, schema.decode(errors="replace"), place)
+        match what:
+            case Meaning.BEGIN | Meaning.TABLE_WITH_ROWS:
                 return BEGIN
             case Meaning.COMMIT:
                 return END
@@ -246,12 +254,9 @@ class BinlogReader:
                     f"The statement before {self._place} changed rows without row events.",
                     hint="Set binlog_format = ROW in every session of the source, then copy again with --strategy full.",
                 )
-            case Meaning.SCHEMA_CHANGE:
-                raise SchemaChanged(
-                    f"At {self._place} the source changed a followed table: {_shorten(statement)}",
-                    hint="This version cannot follow that. The checkpoint stays before it; copy again with --strategy full to go past it.",
-                )
-            case Meaning.ELSEWHERE:
+            case Meaning.TABLES if self._changes and not self._stream.begun:
+                return APART
+            case Meaning.TABLES | Meaning.ELSEWHERE:
                 return WITHIN if self._stream.begun else END
 
 
@@ -308,8 +313,3 @@ def _charset(status: bytes) -> str:
         else:
             break
     return "utf-8"
-
-
-def _shorten(statement: str, limit: int = 120) -> str:
-    text = " ".join(statement.split())
-    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -156,6 +156,11 @@ class SnapshotReader:
             flavor.close_view(self._connected())
             return Chunk(request, keys, rows, high, keys[-1] if cut else upto, seconds)
 
+    def log_end(self) -> LogEnd:
+        """The end of the binlog now."""
+        with self._session() as connection:
+            return log_end(connection)
+
     def abandon(self) -> None:
         """Break off a read in progress, from another thread, for good."""
         self._abandoned = True

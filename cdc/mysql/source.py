@@ -15,16 +15,18 @@ from typing import TypeVar
 
 from cdc.config import SourceUrl
 from cdc.crash import crash_point
-from cdc.errors import Temporary
+from cdc.errors import CdcError, PreflightFailed, Temporary
 from cdc.gtid import Gtids
-from cdc.model import Behind, Boundary, Chunk, ChunkRequest, Delivery, LogEnd, Position, SourceAway, Table, TableId
+from cdc.model import Behind, Boundary, Chunk, ChunkRequest, Delivery, LogEnd, Position, SourceAway, Table, TableId, TableProgress
 from cdc.mysql.binlog import BinlogReader
-from cdc.mysql.connection import connect, explained
+from cdc.mysql.connection import Connection, connect, explained
 from cdc.mysql.costs import binlog_bytes_since, retention_seconds, table_sizes
 from cdc.mysql.flavor import flavor_of
+from cdc.mysql.followed import Described, Followed
 from cdc.mysql.patience import Patience
 from cdc.mysql.schema import read_table
 from cdc.mysql.snapshot import SnapshotReader, log_end
+from cdc.packed import Packed
 from cdc.resume import require_continuable
 
 _INBOX = 32
@@ -41,12 +43,23 @@ class MySqlSource:
     """One source server. A context manager; leaving it ends its threads and connections. Not used again afterwards.
 
     A lost connection is opened again by itself; `give_up_seconds` bounds how long that may take, None waits for ever.
-    `befores`: deliveries have the rows before the changes too, and changes of one transaction only.
+    `befores`: deliveries have the rows before the changes too, and changes of one transaction only. `examine` raises PreflightFailed for a
+    table that cannot be migrated; with it, statements that change tables are followed, without it they end the stream.
     """
 
-    def __init__(self, url: SourceUrl, *, heartbeat_seconds: float, give_up_seconds: float | None = None, befores: bool = False) -> None:
+    def __init__(
+        self,
+        url: SourceUrl,
+        *,
+        heartbeat_seconds: float,
+        give_up_seconds: float | None = None,
+        befores: bool = False,
+        examine: Callable[[Connection, TableId], None] | None = None,
+    ) -> None:
         self._url, self._heartbeat_seconds, self._give_up_seconds = url, heartbeat_seconds, give_up_seconds
-        self._befores = befores
+        self._befores, self._examine = befores, examine
+        self._described: dict[TableId, Table | CdcError] = {}
+        """What was told of tables last."""
         self._inbox: queue.Queue[_Item | BaseException] = queue.Queue(_INBOX)
         self._requests: queue.SimpleQueue[ChunkRequest | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
@@ -91,9 +104,25 @@ class MySqlSource:
             return flavor_of(self.control).position(self.control)
 
     def tables(self, names: Iterable[TableId]) -> list[Table]:
-        """The tables' definitions."""
-        with explained(self._url):
-            return [read_table(self.control, name) for name in names]
+        """The tables' definitions. Raises PreflightFailed for one that is missing or has no key."""
+        found = list(self.described(names).values())
+        for each in found:
+            if isinstance(each, CdcError):
+                raise each
+        return [each for each in found if isinstance(each, Table)]
+
+    def described(self, names: Iterable[TableId]) -> dict[TableId, Table | CdcError]:
+        """Each table's definition, or why there is none."""
+        found: dict[TableId, Table | CdcError] = {}
+        for name in names:
+            with explained(self._url):
+                try:
+                    table = read_table(self.control, name)
+                    found[table.id] = table
+                except PreflightFailed as error:
+                    found[name] = error
+        self._described |= found
+        return found
 
     def sizes(self, tables: Iterable[TableId]) -> tuple[int, int]:
         """About how many rows the tables have and how many bytes those take, from the statistics."""
@@ -136,10 +165,15 @@ class MySqlSource:
 
     # the inbox
 
-    def start(self, position: Position, tables: Sequence[Table]) -> None:
+    def start(self, position: Position, tables: Sequence[TableProgress]) -> None:
         """Begin to stream what follows `position` for these tables, and to serve chunk requests."""
         self._server_uuid = self.server_uuid
-        self._run("stream", lambda: self._stream(position, tables))
+        folds = self._one("SELECT @@lower_case_table_names") != "0"
+        followed = Followed([each.table for each in tables], self._describe if self._examine else None, folds=folds)
+        if self._examine:
+            followed.compare(tables, self._described, self.log_end())
+            followed.settle(position)
+        self._run("stream", lambda: self._stream(position, followed))
         for reader in self._readers:
             self._run("chunks", partial(self._chunks, reader))
 
@@ -163,12 +197,28 @@ class MySqlSource:
         now = self._binlog.bytes_received if self._binlog else 0
         return self._bytes_before + self.control.bytes_received + sum(each.bytes_received for each in self._readers) + now
 
-    def _stream(self, position: Position, tables: Sequence[Table]) -> Iterator[_Item]:
+    def _describe(self, name: TableId) -> Described:
+        """A table as it is now, asked from the stream's thread."""
+        with explained(self._url):
+            connection = connect(self._url)
+            try:
+                assert self._examine
+                self._examine(connection, name)
+                found: Table | CdcError = read_table(connection, name)
+            except PreflightFailed as error:
+                found = error
+            try:
+                return Described(found, log_end(connection))
+            finally:
+                self._bytes_before += connection.bytes_received
+                connection.abandon()
+
+    def _stream(self, position: Position, followed: Followed) -> Iterator[_Item]:
         """Deliveries from `position` on, over as many connections as it takes. Each begins where the last complete delivery ended."""
         patience = Patience(self._closing, self._give_up_seconds)
         while True:
             reader = self._binlog = BinlogReader(
-                self._url, position, tables, heartbeat_seconds=self._heartbeat_seconds, befores=self._befores
+                self._url, position, followed, heartbeat_seconds=self._heartbeat_seconds, befores=self._befores
             )
             try:
                 for delivery in reader:
@@ -205,13 +255,20 @@ class MySqlSource:
     def _chunks(self, reader: SnapshotReader) -> Iterator[_Item]:
         """The chunks asked for, each after the key it will end with if the table has more.
 
-        One whose connection breaks is read again, up to the same key: the lower bound of its view stays good.
+        One whose connection breaks is read again, up to the same key: the lower bound of its view stays good. A failure is told as a chunk:
+        if the table has changed, the stream will say so before it comes to the end that the binlog has then.
         """
         while (request := self._requests.get()) is not None:
-            upto = yield from self._patiently(partial(reader.boundary, request))
-            if upto is not None:
-                yield Boundary(request, upto)
-            chunk = yield from self._patiently(partial(reader.read, request, upto or request.upto))
+            try:
+                upto = yield from self._patiently(partial(reader.boundary, request))
+                if upto is not None:
+                    yield Boundary(request, upto)
+                chunk = yield from self._patiently(partial(reader.read, request, upto or request.upto))
+            except CdcError as error:
+                if isinstance(error, Temporary):
+                    raise
+                high = yield from self._patiently(reader.log_end)
+                chunk = Chunk(request, Packed(), Packed(), high, failure=error)
             crash_point("after-chunk-read")
             yield chunk
 

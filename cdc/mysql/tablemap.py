@@ -7,7 +7,7 @@ how a column is read and printed; it does not decide what is done when the colum
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -134,21 +134,16 @@ def parse_table_map(body: bytes) -> TableMap:
     return mapped
 
 
-def resolve(body: bytes, tables: Mapping[TableId, Table]) -> Plan | None:
-    """The plan for the rows behind this table map, None if its table is not one of these. Raises as `plan` does."""
+def table_named(body: bytes) -> TableId:
+    """The table that a table map describes. Raises UnsupportedEvent when it is damaged."""
+    data = _Bytes(body)
     try:
-        table = tables.get(_table_named(body))
+        data.take(8)
+        schema = data.string()
+        data.take(1)
+        return TableId(schema.decode(), data.string().decode())
     except ValueError as error:
         raise UnsupportedEvent(f"A table map in the binlog cannot be read: {error}.", hint=_COPY) from error
-    return plan(body, table) if table else None
-
-
-def _table_named(body: bytes) -> TableId:
-    data = _Bytes(body)
-    data.take(8)
-    schema = data.string()
-    data.take(1)
-    return TableId(schema.decode(), data.string().decode())
 
 
 def _columns(types: bytes, metadata: _Bytes) -> Iterator[MappedColumn]:

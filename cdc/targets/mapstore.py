@@ -33,7 +33,7 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 from cdc.crash import crash_point
 from cdc.errors import CdcError, ConfigError, DamagedState
 from cdc.gtid import KINDS, Gtids, flavor_of
-from cdc.model import Batch, Checkpoint, Column, Op, Position, Rates, Table, TableId, TableProgress, TableState
+from cdc.model import Batch, Checkpoint, Column, Op, Position, Rates, Table, TableChange, TableId, TableProgress, TableState
 from mapstore import ImageError, MapStore
 
 FORMAT = 3
@@ -117,10 +117,13 @@ class MapStoreTarget:
         self._maps, self._images, self._checkpoint = {}, {}, None
         self._load(fresh=True)
 
-    def apply(self, batch: Batch) -> None:
-        """Apply a batch's changes in order. Applying them again changes nothing."""
-        self._changes[batch.table] += 1
-        apply_batch(self._maps.setdefault(batch.table, MapStore()), batch)
+    def apply(self, change: Batch | TableChange) -> None:
+        """Apply a batch's changes in order, or that of a whole table. Applying them again changes nothing."""
+        self._changes[change.table if isinstance(change, Batch) else change.id] += 1
+        if isinstance(change, Batch):
+            apply_batch(self._maps.setdefault(change.table, MapStore()), change)
+        else:  # one that is being saved stays as it was before
+            self._maps.pop(change.id, None)
 
     def commit(self, checkpoint: Checkpoint) -> None:
         """Publish the maps and the checkpoint together. Raises CdcError when the disk refuses; the last checkpoint stays good."""
@@ -181,7 +184,10 @@ class MapStoreTarget:
             connection.execute(sa.delete(_tables).where(_tables.c.checkpoint_id.in_(old)))
             connection.execute(sa.delete(_checkpoints).where(_checkpoints.c.part.in_(replaced)))
             connection.execute(sa.insert(_checkpoints), _checkpoint_row(self._generation, part, checkpoint))
-            connection.execute(sa.insert(_tables), [_table_row(self._generation, p, images[p.table.id].name) for p in checkpoint.tables])
+            if checkpoint.tables:
+                connection.execute(
+                    sa.insert(_tables), [_table_row(self._generation, p, images[p.table.id].name) for p in checkpoint.tables]
+                )
         for each in replaced:
             self._published.pop(each, None)
         self._published[part] = {image.name for image in images.values()}

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from cdc.errors import SchemaChanged
 from cdc.gtid import Gtids
-from cdc.model import Batch, Checkpoint, TableId
+from cdc.model import Batch, Checkpoint, TableChange, TableId
 from cdc.targets.mapstore import apply_batch
 from cdc.verify import Differences, Tally
 from mapstore import MapStore
@@ -24,8 +25,13 @@ class VerifyingTarget:
         """Keys that were compared, or that the stream has written or deleted since the walk began."""
         self._tallies = {table: Tally(table) for table in maps}
 
-    def apply(self, batch: Batch) -> None:
-        """Compare a chunk's rows; apply the stream's changes."""
+    def apply(self, batch: Batch | TableChange) -> None:
+        """Compare a chunk's rows; apply the stream's changes. Raises SchemaChanged when a table as a whole was changed."""
+        if not isinstance(batch, Batch):
+            raise SchemaChanged(
+                f"The source has changed {batch.id} since the checkpoint: {batch.because}",
+                hint="Let the migration come to that and finish its copy, then compare again.",
+            )
         store = self._maps[batch.table]
         if batch.backfill:
             tally = self._tallies[batch.table]

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from cdc.model import Column, Table, TableId
-from cdc.mysql import tablemap
 from cdc.mysql._events import BEGIN, END, TWO_PHASE, TWO_PHASE_END, WITHIN, EventStream, Plan
 from cdc.mysql.binlog import unpack
+from cdc.mysql.followed import Followed
 from cdc.mysql.statements import Meaning, meaning
 
 HERE = Path(__file__).parent
@@ -64,7 +64,7 @@ def resolve(table_map: bytes) -> Plan | None:
     if table_map not in _plans:
         if len(_plans) > 2000:
             _plans.clear()
-        _plans[table_map] = tablemap.resolve(table_map, tables())
+        _plans[table_map] = Followed(tables().values()).resolve(table_map)
     return _plans[table_map]
 
 
@@ -72,7 +72,7 @@ def on_statement(status: bytes, schema: bytes, statement: bytes) -> int:
     text = statement.decode(errors="replace")
     if text.upper().startswith(("XA COMMIT", "XA ROLLBACK")):
         return TWO_PHASE_END
-    return _MEANINGS.get(meaning(text, schema.decode(errors="replace"), ()), END)
+    return _MEANINGS.get(meaning(text), END)
 
 
 def stream(budget: int = 1 << 20, unpacker: Callable[[bytes, int], Any] = unpack, *, keep: bool = False) -> EventStream:

@@ -238,16 +238,6 @@ def test_xa_in_one_phase_is_followed_and_in_two_phases_is_refused(simple: Projec
     assert "XA transaction" in err
 
 
-@pytest.mark.parametrize("statement", ["ALTER TABLE t ADD COLUMN w INT", "TRUNCATE TABLE t", "DROP TABLE t"])
-def test_a_schema_change_in_the_stream_is_exit_code_6(simple: Project, statement: str):
-    """The position stays before it."""
-    process = simple.start()
-    simple.wait_streaming(process)
-    simple.sql("INSERT INTO t VALUES (2, 2)", statement)
-    _, err = process.communicate(timeout=30)
-    assert process.returncode == 6, err
-
-
 def test_statements_instead_of_rows_stop_the_stream(simple: Project):
     """A session may choose so."""
     process = simple.start()

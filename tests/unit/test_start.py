@@ -9,9 +9,9 @@ import pytest
 
 from cdc import api
 from cdc.config import Config, SourceUrl, Strategy
-from cdc.errors import PositionLost, SchemaChanged
+from cdc.errors import CdcError, PositionLost, PreflightFailed
 from cdc.gtid import GtidSet
-from cdc.model import Behind, Checkpoint, Column, LogEnd, Position, Rates, Table, TableProgress, TableState
+from cdc.model import Behind, Checkpoint, Column, LogEnd, Position, Rates, Table, TableId, TableProgress, TableState
 from tests.unit.simulated_source import TABLES, UUID
 
 OTHER_UUID = UUID.replace("3", "4", 1)
@@ -35,8 +35,8 @@ class Source:
     def position(self) -> Position:
         return Position(self._gtids[0])
 
-    def tables(self, names: Any) -> list[Table]:
-        return [self._tables[name] for name in names]
+    def described(self, names: Any) -> dict[TableId, Table | CdcError]:
+        return {name: self._tables.get(name) or PreflightFailed("there is none") for name in names}
 
     def sizes(self, tables: Any) -> tuple[int, int]:
         return 1_000, 50_000
@@ -77,11 +77,20 @@ def test_a_checkpoint_is_gone_on_from_with_each_table_where_it_was() -> None:
     assert list(start.tables) == [known, TableProgress(TABLES[1])]
 
 
-def test_a_table_with_other_columns_than_at_the_checkpoint_stops_the_run() -> None:
-    """A change of the table that the stream would not show, because it came before the position or went unlogged."""
+def test_a_table_begins_with_the_columns_of_what_is_held_of_it() -> None:
+    """The stream tells how they changed. Of a table of which nothing counts yet, it begins with those it has now."""
     other = Table(TABLES[0].id, (*TABLES[0].columns, Column("more", "int", "int")), TABLES[0].key)
-    with pytest.raises(SchemaChanged, match=r"shop\.a has other columns"):
-        begin(Source(tables=(other, TABLES[1])), checkpoint(TableProgress(TABLES[0])))
+    held = TableProgress(TABLES[0], TableState.COPYING, b"\x017", 4)
+    assert next(iter(begin(Source(tables=(other, TABLES[1])), checkpoint(held)).tables)) == held
+    assert next(iter(begin(Source(tables=(other, TABLES[1])), checkpoint(TableProgress(TABLES[0]))).tables)) == TableProgress(other)
+
+
+def test_a_table_that_is_gone_is_missed_only_if_nothing_is_held_of_it() -> None:
+    """Else the stream tells what has become of it."""
+    held = TableProgress(TABLES[0], TableState.STREAMING)
+    assert next(iter(begin(Source(tables=TABLES[1:]), checkpoint(held)).tables)) == held
+    with pytest.raises(PreflightFailed):
+        begin(Source(tables=TABLES[1:]), checkpoint())
 
 
 @pytest.mark.parametrize(

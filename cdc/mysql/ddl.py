@@ -1,0 +1,348 @@
+"""What a statement in the binlog does to tables: which it creates, changes, empties, renames, drops. Text in, effects out.
+
+It splits a statement into tokens and reads names and what an ALTER begins its parts with. It does not read the definitions of columns: how
+a table looks afterwards is asked of the source. Where a part is not known, the table's rows count as rewritten.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from cdc.model import TableId
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """There is a table of this name now. If there was one before, it was replaced, or left alone, where that was said."""
+
+    table: TableId
+    replacing: bool = False
+    unless_there: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """The table was dropped."""
+
+    table: TableId
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaGone:
+    """All tables of a schema were dropped."""
+
+    schema: str
+
+
+@dataclass(frozen=True, slots=True)
+class Emptied:
+    """The table's rows were removed, its columns are the same."""
+
+    table: TableId
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """The table has another name."""
+
+    table: TableId
+    to: TableId
+
+
+@dataclass(frozen=True, slots=True)
+class Altered:
+    """The table has other columns, or may have.
+
+    `rows_kept`: columns of the same name and type hold what they held. `renamed` are names of columns, old and new; `dropped` those that
+    were taken away, even if others of the same name were added.
+    """
+
+    table: TableId
+    rows_kept: bool = False
+    renamed: tuple[tuple[str, str], ...] = ()
+    dropped: frozenset[str] = frozenset()
+
+
+Effect = Created | Gone | SchemaGone | Emptied | Moved | Altered
+
+
+class NotUnderstood(ValueError):
+    """The statement concerns tables, but its grammar is not the expected one."""
+
+
+def effects(statement: str, default_schema: str) -> list[Effect]:  # noqa: PLR0911 (one table: a verb, what it does)
+    """What the statement does to tables, in order; nothing where it concerns something else.
+
+    Raises NotUnderstood. `words` then tells which names could be meant.
+    """
+    reader = _Reader(list(_tokens(statement)), default_schema)
+    if reader.accept("ALTER"):
+        return _alter(reader)
+    if reader.accept("CREATE"):
+        replacing = reader.accept("OR", "REPLACE")
+        if not reader.accept("TABLE"):
+            return []
+        absent = reader.accept("IF", "NOT", "EXISTS")
+        return [Created(reader.table(), replacing, absent)]
+    if reader.accept("DROP"):
+        return _drop(reader)
+    if reader.accept("RENAME"):
+        return _rename(reader) if reader.accept("TABLE") or reader.accept("TABLES") else []
+    if reader.accept("TRUNCATE"):
+        reader.accept("TABLE")
+        return [Emptied(reader.table())]
+    return []
+
+
+def words(statement: str) -> list[str]:
+    """Names and words, those inside of texts too, where a statement is not understood."""
+    found = []
+    for token in _tokens(statement):
+        if token.kind in (_Kind.TEXT, _Kind.QUOTED):
+            found += [token.text, *_WORD.findall(token.text)]
+        elif token.kind is not _Kind.SIGN:
+            found.append(token.text)
+    return found
+
+
+class _Kind(Enum):
+    WORD = auto()
+    NAME = auto()
+    """In backquotes."""
+    QUOTED = auto()
+    """In double quotes: a text, or with ANSI_QUOTES a name. Its place tells."""
+    TEXT = auto()
+    SIGN = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    kind: _Kind
+    text: str
+
+
+_LETTER = r"[\w$\u0080-\uffff]"
+_WORD = re.compile(f"{_LETTER}+")
+_TOKEN = re.compile(
+    rf"""/\*M?!\d*|\*/                                       # the marks of a versioned comment; what is inside counts
+      | /\*.*?(?:\*/|$) | --(?=\s|$)[^\n]* | \#[^\n]*      # comments
+      | `((?:[^`]|``)+)`                                    # 1: a quoted name
+      | "((?:[^"\\]|""|\\.)*)" | '((?:[^'\\]|''|\\.)*)'    # 2, 3: a text, or with ANSI_QUOTES a name
+      | ({_LETTER}+)                                        # 4: a word
+      | (\S)                                                # 5: anything else""",
+    re.DOTALL | re.VERBOSE,
+)
+
+
+def _tokens(statement: str) -> Iterator[_Token]:
+    for match in _TOKEN.finditer(statement):
+        name, double, single, word, sign = match.groups()
+        if name is not None:
+            yield _Token(_Kind.NAME, name.replace("``", "`"))
+        elif double is not None:
+            yield _Token(_Kind.QUOTED, double.replace('""', '"'))
+        elif single is not None:
+            yield _Token(_Kind.TEXT, single)
+        elif word is not None:
+            yield _Token(_Kind.WORD, word)
+        elif sign is not None:
+            yield _Token(_Kind.SIGN, sign)
+
+
+class _Reader:
+    """Goes through tokens."""
+
+    def __init__(self, tokens: Sequence[_Token], default_schema: str) -> None:
+        self._tokens, self._schema, self._at = tokens, default_schema, 0
+
+    def __bool__(self) -> bool:
+        return self._at < len(self._tokens)
+
+    @property
+    def word(self) -> str:
+        """The next token in upper case if it is a bare word or a sign, else nothing."""
+        if not self or self._tokens[self._at].kind not in (_Kind.WORD, _Kind.SIGN):
+            return ""
+        return self._tokens[self._at].text.upper()
+
+    def accept(self, *expected: str) -> bool:
+        """Go past these bare words, if they come next."""
+        if not expected:
+            return True
+        start = self._at
+        for word in expected:
+            if self.word != word:
+                self._at = start
+                return False
+            self._at += 1
+        return True
+
+    def name(self) -> str:
+        """Go past a name."""
+        token = self._tokens[self._at] if self else _Token(_Kind.SIGN, "the end")
+        if token.kind in (_Kind.SIGN, _Kind.TEXT):
+            raise NotUnderstood(f"a name is expected before {token.text!r}")
+        self._at += 1
+        return token.text
+
+    def table(self) -> TableId:
+        """Go past the name of a table."""
+        first = self.name()
+        return TableId(first, self.name()) if self.accept(".") else TableId(self._schema, first)
+
+    def past_waiting(self) -> None:
+        """Go past MariaDB's word on how long to wait for a lock."""
+        if self.accept("WAIT"):
+            self._at += 1
+        else:
+            self.accept("NOWAIT")
+
+    def parts(self) -> Iterator[_Reader]:
+        """What is left, split at commas outside of parentheses."""
+        depth, part = 0, list[_Token]()
+        for token in self._tokens[self._at :]:
+            sign = token.text if token.kind is _Kind.SIGN else ""
+            depth += (sign == "(") - (sign == ")")
+            if sign == "," and not depth:
+                yield _Reader(part, self._schema)
+                part = []
+            else:
+                part.append(token)
+        yield _Reader(part, self._schema)
+
+    def rest(self) -> set[str]:
+        """The bare words and names that are left, in upper case."""
+        return {token.text.upper() for token in self._tokens[self._at :] if token.kind is not _Kind.TEXT}
+
+
+def _drop(reader: _Reader) -> list[Effect]:
+    if reader.accept("DATABASE") or reader.accept("SCHEMA"):
+        reader.accept("IF", "EXISTS")
+        return [SchemaGone(reader.name())]
+    if reader.accept("INDEX"):
+        reader.accept("IF", "EXISTS")
+        is_key = reader.name().upper() == "PRIMARY"
+        if not reader.accept("ON"):
+            raise NotUnderstood("ON is expected after an index's name")
+        table = reader.table()
+        return [Altered(table)] if is_key else []
+    if not reader.accept("TABLE") and not reader.accept("TABLES"):
+        return []
+    reader.accept("IF", "EXISTS")
+    gone: list[Effect] = [Gone(reader.table())]
+    while reader.accept(","):
+        gone.append(Gone(reader.table()))
+    return gone
+
+
+def _rename(reader: _Reader) -> list[Effect]:
+    moved: list[Effect] = []
+    while True:
+        reader.accept("IF", "EXISTS")
+        table = reader.table()
+        reader.past_waiting()
+        if not reader.accept("TO"):
+            raise NotUnderstood("TO is expected after a table's name")
+        moved.append(Moved(table, reader.table()))
+        if not reader.accept(","):
+            return moved
+
+
+_INDEXES = {"INDEX", "KEY", "UNIQUE", "FULLTEXT", "SPATIAL"}
+_HARMLESS = {
+    "ALGORITHM", "LOCK", "FORCE", "COMMENT", "AUTO_INCREMENT", "ROW_FORMAT", "KEY_BLOCK_SIZE", "ENABLE", "DISABLE", "ORDER", "DEFAULT",
+    "CHARACTER", "CHARSET", "COLLATE", "STATS_PERSISTENT", "STATS_AUTO_RECALC", "STATS_SAMPLE_PAGES", "MAX_ROWS", "MIN_ROWS",
+    "AVG_ROW_LENGTH", "CHECKSUM", "COMPRESSION", "ENCRYPTION", "TABLESPACE", "ALTER", "WITH", "WITHOUT", "PARTITION", "REORGANIZE",
+    "COALESCE", "REBUILD", "OPTIMIZE", "ANALYZE", "CHECK", "REPAIR", "REMOVE", "PAGE_COMPRESSED", "PAGE_COMPRESSION_LEVEL", "ENCRYPTED",
+    "ENCRYPTION_KEY_ID",
+}  # fmt: skip
+"""What a part of an ALTER begins with that leaves columns and rows as they are. ALTER is that of a default, an index or a constraint."""
+_EXAMINED = {"ENGINE", "CONSTRAINT", "FOREIGN"}
+"""What leaves columns and rows as they are, but may make a table one that cannot be followed."""
+_REWRITES = {"PRIMARY", "PARTITION", "PERIOD", "SYSTEM"}
+"""Of what is added or dropped: after it rows may be others without a row event. PARTITION is that of DROP."""
+
+
+def _alter(reader: _Reader) -> list[Effect]:
+    reader.accept("ONLINE")
+    ignore = reader.accept("IGNORE")
+    if not reader.accept("TABLE"):
+        return []
+    reader.accept("IF", "EXISTS")
+    table = reader.table()
+    reader.past_waiting()
+    alteration = _Alteration(table, rows_kept=not ignore)
+    for part in reader.parts() if reader else ():
+        alteration.read(part)
+    return alteration.effects()
+
+
+@dataclass(slots=True)
+class _Alteration:
+    """Gathers what the parts of an ALTER do."""
+
+    table: TableId
+    rows_kept: bool
+    to: TableId | None = None
+    other: TableId | None = None
+    examined: bool = False
+    renamed: list[tuple[str, str]] | None = None
+    dropped: set[str] | None = None
+
+    def effects(self) -> list[Effect]:
+        """The table's new name comes first: under that it can be looked up."""
+        table = self.to or self.table
+        found: list[Effect] = [Moved(self.table, self.to)] if self.to else []
+        if not self.rows_kept or self.examined or self.renamed or self.dropped:
+            found.append(Altered(table, self.rows_kept, tuple(self.renamed or ()), frozenset(self.dropped or ())))
+        return [*found, Altered(self.other)] if self.other else found
+
+    def read(self, part: _Reader) -> None:
+        """One part."""
+        if part.accept("ADD"):
+            self._add(part)
+        elif part.accept("DROP"):
+            self._drop(part)
+        elif part.accept("RENAME"):
+            self._rename(part)
+        elif part.accept("EXCHANGE", "PARTITION"):
+            part.name()
+            if not part.accept("WITH", "TABLE"):
+                raise NotUnderstood("WITH TABLE is expected after a partition's name")
+            self.other, self.rows_kept = part.table(), False
+        elif part.word in _EXAMINED:
+            self.examined = True
+        elif part.word not in _HARMLESS:
+            if part.accept("CONVERT") and part.word != "TO":
+                raise NotUnderstood("a table and a partition are converted into each other")
+            self.rows_kept = False
+
+    def _add(self, part: _Reader) -> None:
+        if part.word in _INDEXES or part.word == "PARTITION":
+            return
+        self.examined = True
+        self.rows_kept = self.rows_kept and part.word not in _REWRITES and not (part.word in _EXAMINED and "PRIMARY" in part.rest())
+
+    def _drop(self, part: _Reader) -> None:
+        if part.word in _INDEXES | {"FOREIGN", "CHECK", "CONSTRAINT"}:
+            self.rows_kept = self.rows_kept and "PRIMARY" not in part.rest()
+        elif part.word in _REWRITES:
+            self.rows_kept = False
+        else:
+            part.accept("COLUMN")
+            part.accept("IF", "EXISTS")
+            self.dropped = (self.dropped or set()) | {part.name()}
+
+    def _rename(self, part: _Reader) -> None:
+        if part.accept("COLUMN"):
+            part.accept("IF", "EXISTS")
+            old = part.name()
+            if not part.accept("TO"):
+                raise NotUnderstood("TO is expected after a column's name")
+            self.renamed = [*(self.renamed or ()), (old, part.name())]
+        elif part.word not in _INDEXES:
+            _ = part.accept("TO") or part.accept("AS") or part.accept("=")
+            self.to = part.table()

@@ -1,0 +1,173 @@
+"""The tables a stream follows, with their columns as of the place it has come to, and what a statement there means for them.
+
+The source tells a table's columns as they are now, which may be later than the place the stream has come to. So a definition that was asked
+for counts until the binlog's end of that moment: a statement that changes the table before that makes it void, and the table is copied
+anew. If none comes, the definition was the right one all along. docs/handover.md says more.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+from cdc.errors import CdcError, SchemaChanged
+from cdc.model import CopyAnew, Emptied, Gone, LogEnd, Position, Table, TableChange, TableId, TableProgress, TableState
+from cdc.mysql import ddl
+from cdc.mysql._events import Plan
+from cdc.mysql.tablemap import plan, table_named
+
+GO_ON = "Change the table so that it can be followed and run the same command again, or leave it out of --tables."
+_COPY = "Copy the table again: --strategy full."
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A table as the source has it now, or why it cannot be followed; and the end of the binlog after it was asked."""
+
+    table: Table | CdcError
+    end: LogEnd
+
+
+Describe = Callable[[TableId], Described]
+
+
+@dataclass(slots=True)
+class _Entry:
+    table: Table | None
+    """None where the source has none that can be followed: rows are passed over."""
+    until: LogEnd | None = None
+    """The end of the binlog when the source was asked; None once the stream is past it."""
+    refusal: CdcError | None = None
+    """Raised if no statement before `until` explains it."""
+    copied: bool = True
+    """Whether rows are held that count. Until then rows of other columns may be passed over: before `until` there will be a change."""
+
+
+class Followed:
+    """Begins with these tables. Without `describe` any change of them ends the stream. `folds`: names of tables have no case."""
+
+    def __init__(self, tables: Iterable[Table], describe: Describe | None = None, *, folds: bool = False) -> None:
+        self._describe, self._folds = describe, folds
+        self._entries = {table.id: _Entry(table) for table in tables}
+        self._wanted = set(self._entries)
+        self.skipped: Counter[str] = Counter()
+        """Statements that were passed over, with the reason."""
+
+    def compare(self, progress: Iterable[TableProgress], now: Mapping[TableId, Table | CdcError], end: LogEnd) -> None:
+        """Tell how the tables look on the source where the binlog ends here: a difference must be explained on the way there."""
+        for each in progress:
+            entry, there = self._entries[each.table.id], now.get(each.table.id, each.table)
+            if each.state is TableState.COPYING and each.cursor is None:
+                entry.until, entry.copied = end, False
+            elif isinstance(there, CdcError):
+                entry.until, entry.refusal = end, SchemaChanged(there.message, hint=there.hint)
+            elif there.fingerprint != each.table.fingerprint:
+                entry.until = end
+                entry.refusal = SchemaChanged(
+                    f"{each.table.id} has other columns or another key than when it was copied, and the binlog does not say how.",
+                    hint=_COPY,
+                )
+
+    def resolve(self, body: bytes) -> Plan | None:
+        """The plan for the rows behind this table map, None if they are to be passed over. Raises as `plan` does."""
+        entry = self._entries.get(table_named(body))
+        if entry is None or entry.table is None:
+            return None
+        try:
+            return plan(body, entry.table)
+        except SchemaChanged as error:
+            if entry.copied:
+                raise
+            entry.refusal = error
+            return None
+
+    def settle(self, position: Position) -> None:
+        """The stream has come here. Raises what no statement up to here has explained."""
+        for entry in self._entries.values():
+            if entry.until and position.reached(entry.until):
+                if entry.refusal:
+                    raise entry.refusal
+                entry.until, entry.copied = None, True
+
+    def changes(self, statement: str, schema: str, place: Position) -> list[TableChange]:
+        """What a statement, whose end is at `place`, does to the tables, in order. Raises SchemaChanged where that cannot be followed."""
+        try:
+            effects = ddl.effects(statement, schema)
+        except ddl.NotUnderstood as error:
+            if self._named(ddl.words(statement), schema):
+                raise self._refused(statement, place, f"which is not understood: {error}.") from error
+            effects = []
+        found: list[TableChange] = []
+        for effect in effects:
+            found += self._effect(effect, statement, place)
+        if not found:
+            self.skipped["skipped statement: changes no followed table"] += 1
+        return found
+
+    def _effect(self, effect: ddl.Effect, statement: str, place: Position) -> list[TableChange]:
+        because = shorten(statement)
+        match effect:
+            case ddl.SchemaGone(schema):
+                tables = [table for table in self._entries if table.schema == self._fold(schema)]
+                return [change for table in tables for change in self._gone(table, statement, place)]
+            case ddl.Created(name, replacing, unless_there):
+                table = self._id(name)
+                same = table in self._entries and (unless_there or not (replacing or self._describe))
+                return self._anew(table, statement, place) if table in self._wanted and not same else []
+            case ddl.Gone(name):
+                return self._gone(self._id(name), statement, place)
+            case ddl.Moved(name, to):
+                moved = self._gone(self._id(name), statement, place)
+                return [*moved, *self._anew(self._id(to), statement, place)] if self._id(to) in self._wanted else moved
+            case ddl.Emptied(name) if (entry := self._entries.get(self._id(name))) and self._describe and entry.until is None:
+                return [Emptied(self._id(name), because)]
+            case ddl.Emptied(name) | ddl.Altered(name):
+                table = self._id(name)
+                return self._anew(table, statement, place) if table in self._entries else []
+
+    def _gone(self, table: TableId, statement: str, place: Position) -> list[TableChange]:
+        if table not in self._entries:
+            return []
+        if self._describe is None:
+            raise self._refused(statement, place, "")
+        del self._entries[table]
+        return [Gone(table, shorten(statement))]
+
+    def _anew(self, table: TableId, statement: str, place: Position) -> list[TableChange]:
+        """Ask for the table's columns."""
+        if self._describe is None:
+            raise self._refused(statement, place, "")
+        described = self._describe(table)
+        if isinstance(described.table, CdcError):
+            refusal = self._refused(statement, place, described.table.message, described.table.hint)
+            if place.reached(described.end):
+                raise refusal
+            self._entries[table] = _Entry(None, described.end, refusal)
+            return []
+        self._entries[table] = _Entry(described.table, described.end, copied=False)
+        return [CopyAnew(described.table, shorten(statement))]
+
+    def _refused(self, statement: str, place: Position, why: str, hint: str = "") -> SchemaChanged:
+        hint = f"{hint} {GO_ON}".strip() if why else f"This command cannot follow that. {_COPY}"
+        where = f"At {place.file}:{place.offset} the source changed a followed table"
+        return SchemaChanged(f"{where}: {shorten(statement)} {why}".strip(), hint=hint)
+
+    def _named(self, words: list[str], schema: str) -> bool:
+        """Whether a table of ours is named anywhere, in whatever case."""
+        folded = [word.casefold() for word in words]
+        ours = {(table.schema.casefold(), table.table.casefold()) for table in self._wanted}
+        return not ours.isdisjoint({(schema.casefold(), word) for word in folded} | set(pairwise(folded)))
+
+    def _fold(self, name: str) -> str:
+        return name.lower() if self._folds else name
+
+    def _id(self, table: TableId) -> TableId:
+        return TableId(*map(self._fold, table))
+
+
+def shorten(statement: str, limit: int = 120) -> str:
+    """A statement on one line, its beginning where it is long."""
+    text = " ".join(statement.split())
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,0 +1,320 @@
+"""Statements that change tables, while they are copied, while they are followed, and while nobody looks; on both servers, under writes."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pymysql
+import pytest
+
+from cdc.model import Checkpoint, TableId, TableState
+from cdc.mysql.connection import connect
+from cdc.sandbox import Sandbox
+from tests.fix_migration import Project
+
+CHANGES = [
+    "ALTER TABLE t ADD COLUMN added INT",
+    "ALTER TABLE t ADD COLUMN with_default VARCHAR(20) NOT NULL DEFAULT 'ä' FIRST",
+    "ALTER TABLE t ADD COLUMN computed INT AS (v + 1) STORED, ADD COLUMN noted TIMESTAMP NULL DEFAULT CURRENT_TIMESTAMP",
+    "ALTER TABLE t RENAME COLUMN added TO renamed",
+    "ALTER TABLE t CHANGE COLUMN renamed `re named` BIGINT UNSIGNED NULL AFTER v",
+    "ALTER TABLE t MODIFY COLUMN text CHAR(40) CHARACTER SET latin1, ALGORITHM=COPY",
+    "ALTER TABLE t DROP COLUMN `re named`, ADD COLUMN `re named` INT DEFAULT 7",
+    "ALTER TABLE t CONVERT TO CHARACTER SET utf8mb4",
+    "ALTER TABLE t DROP COLUMN with_default",
+    "ALTER TABLE t ADD INDEX (v), COMMENT = 'DROP TABLE t'",
+    "ALTER TABLE t DROP PRIMARY KEY, ADD PRIMARY KEY (id, v), ADD UNIQUE only_id (id), DROP COLUMN computed, ALGORITHM=COPY",
+    "ALTER TABLE t DROP PRIMARY KEY, DROP INDEX only_id, ADD PRIMARY KEY (id), ALGORITHM=COPY",
+    "ALTER TABLE t ADD COLUMN kind ENUM('a','b') NOT NULL",
+    "ALTER TABLE t MODIFY COLUMN kind ENUM('b','c','a') NOT NULL",
+    "TRUNCATE TABLE t",
+]
+
+
+@pytest.fixture(params=["mysql", "mariadb"])
+def project(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Project]:
+    """A database of its own on either server, and an empty state folder."""
+    names = {"mysql": ("mysql_server", "source_db"), "mariadb": ("mariadb_server", "mariadb_db")}[request.param]
+    server, database = map(request.getfixturevalue, names)
+    assert isinstance(server, Sandbox)
+    made = Project(server, database, tmp_path / "state")
+    yield made
+    made.admin.close()
+
+
+def fill(project: Project, rows: int, table: str = "t") -> None:
+    project.sql(
+        f"CREATE TABLE {table} (id INT PRIMARY KEY, v INT, text VARCHAR(40) CHARACTER SET utf8mb4)",
+        f"INSERT INTO {table} WITH RECURSIVE n AS (SELECT 0 i UNION ALL SELECT i + 1 FROM n WHERE i < 99) "
+        f"SELECT a.i * 100 + b.i, a.i, CONCAT('é', b.i) FROM n a, n b WHERE a.i * 100 + b.i < {rows}",
+    )
+
+
+class Writer:
+    """Writes to `t` by the columns' names until told to stop; that there is no such table for a moment does not disturb it."""
+
+    def __init__(self, project: Project, seed: int = 1) -> None:
+        self._source, self._database = project.source, project.database
+        self._rng, self._stop = random.Random(seed), threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.written = 0
+        self.error: BaseException | None = None
+
+    def __enter__(self) -> Writer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        if self.error:
+            raise self.error
+
+    def _run(self) -> None:
+        try:
+            with connect(self._source) as connection:
+                connection.select_db(self._database)
+                while not self._stop.wait(0.005):
+                    key, other, number = (self._rng.randrange(12_000) for _ in range(3))
+                    statement = self._rng.choice(
+                        [
+                            f"INSERT INTO t (id, v) VALUES ({key}, {number}) ON DUPLICATE KEY UPDATE v = {number}",
+                            f"UPDATE t SET v = v + 1, text = '{number}' WHERE id BETWEEN {key} AND {key + 5}",
+                            f"DELETE FROM t WHERE id = {key}",
+                            f"UPDATE IGNORE t SET id = {other} WHERE id = {key}",
+                        ]
+                    )
+                    try:
+                        self.written += connection.query(statement)
+                    except pymysql.MySQLError as error:
+                        if error.args[0] not in (1146, 1412, 1213, 1205):
+                            raise
+        except BaseException as error:
+            self.error = error
+
+
+def change(project: Project, statement: str) -> None:
+    """Run a statement; again if it was disturbed by rows that were written meanwhile, as the server's own way of doing it online may be."""
+    for _ in range(20):
+        try:
+            return project.sql(statement)
+        except pymysql.IntegrityError:
+            continue
+    raise AssertionError(statement)
+
+
+def caught_up(project: Project, *names: str):
+    """Whether a checkpoint has everything that is committed now, with exactly these tables, all complete."""
+    end = project.gtids()
+    wanted = {TableId(project.database, name) for name in names or ("t",)}
+
+    def reached(checkpoint: Checkpoint) -> bool:
+        complete = {each.table.id for each in checkpoint.tables if each.state is TableState.STREAMING}
+        return end <= checkpoint.position.gtids and complete == wanted == {each.table.id for each in checkpoint.tables}
+
+    return reached
+
+
+def copying(checkpoint: Checkpoint) -> bool:
+    return any(each.state is TableState.COPYING for each in checkpoint.tables)
+
+
+def names(project: Project) -> set[str]:
+    """The columns that `cdc dump` shows."""
+    lines = project.cdc("dump", f"mapstore:{project.state}", str(project.table)).stdout.splitlines()
+    assert lines
+    (found,) = {frozenset(json.loads(line)) for line in lines}
+    return set(found)
+
+
+def test_changes_made_while_following_under_writes_are_followed(project: Project):
+    """One after the other, rows being written all along; the columns can be told by name in the end."""
+    fill(project, 2_000)
+    process = project.start()
+    project.wait_streaming(process)
+    with Writer(project) as writer:
+        for statement in CHANGES:
+            change(project, statement)
+            before = writer.written
+            while writer.written < before + 10:
+                assert not writer.error
+                time.sleep(0.01)
+        project.wait(process, caught_up(project))
+    assert writer.written > 0
+    project.wait(process, caught_up(project))
+    report, _ = project.end(process)
+    project.assert_identical()
+    assert names(project) == {"id", "v", "text", "re named", "noted", "kind"}
+    assert len(report["schema_changes"]) >= 10
+
+
+def test_changes_made_while_copying_under_writes_are_followed(project: Project):
+    """The copy begins anew, wherever its chunks were."""
+    fill(project, 10_000)
+    process = project.start("--chunk-rows", "20")
+    project.wait(process, copying)
+    found = 0
+    with Writer(project) as writer:
+        for statement in CHANGES[:-1]:
+            change(project, statement)
+            end = project.gtids()
+            found += copying(project.wait(process, lambda checkpoint, end=end: end <= checkpoint.position.gtids))
+    assert writer.written > 0
+    assert found > len(CHANGES) // 2
+    project.wait(process, caught_up(project))
+    project.end(process)
+    assert project.assert_identical() > 5_000
+
+
+def test_changes_made_while_stopped_are_followed(project: Project):
+    """Two at a time, with rows before and after each, in the order of the binlog."""
+    fill(project, 50)
+    project.migrate()
+    for number, statement in enumerate(CHANGES):
+        project.sql(f"UPDATE t SET v = {number} WHERE id = 3", statement, f"REPLACE INTO t (id, v) VALUES ({number}, 1)")
+        if number % 2 == 0:
+            assert project.migrate()["strategy"] == "incremental"
+            project.assert_identical()
+
+
+def test_many_changes_made_while_stopped_are_followed_at_once(project: Project):
+    """The source tells only how the table looks after the last; rows of all columns between are in the binlog."""
+    fill(project, 500)
+    project.migrate()
+    for number, statement in enumerate(CHANGES[:-1]):
+        project.sql(
+            statement, f"REPLACE INTO t (id, v) VALUES ({number}, 1), ({900 + number}, 5)", f"DELETE FROM t WHERE id = {100 + number}"
+        )
+    project.migrate()
+    assert project.assert_identical() == 500
+
+
+@pytest.mark.parametrize("nth", [1, 2, 5])
+@pytest.mark.parametrize("point", ["schema-change", "after-checkpoint", "before-checkpoint"])
+def test_a_kill_around_a_change_loses_nothing(project: Project, point: str, nth: int):
+    """The change and the position after it are in one checkpoint, or in none."""
+    fill(project, 1_000)
+    project.migrate()
+    for number, statement in enumerate(CHANGES[:6]):
+        project.sql(f"REPLACE INTO t (id, v) VALUES ({number}, 5)", statement, f"DELETE FROM t WHERE id = {100 + number}")
+    arguments = project.arguments("--until-caught-up", "--checkpoint-seconds", "0", "--chunk-rows", "300")
+    killed = project.cdc(*arguments, crash_at=f"{point}:{nth}")
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    project.migrate()
+    assert project.assert_identical() == 994
+
+
+def test_a_table_that_was_emptied_stays_complete(project: Project):
+    """TRUNCATE costs no copy."""
+    fill(project, 100)
+    project.migrate()
+    project.sql("TRUNCATE t", "INSERT INTO t VALUES (7, 7, 'seven')", "TRUNCATE TABLE t", "INSERT INTO t VALUES (1, 2, 'x'), (2, 3, NULL)")
+    report = project.migrate()
+    assert report["rows_copied"] == 0
+    assert len(report["schema_changes"]) == 2
+    assert project.assert_identical() == 2
+
+
+def test_a_dropped_table_is_gone_and_one_made_anew_is_followed(project: Project):
+    """By its name: the other goes on all along."""
+    fill(project, 100)
+    fill(project, 10, "u")
+    other = TableId(project.database, "u")
+    process = project.start("--tables", str(other))
+    project.wait_streaming(process)
+    project.sql("DROP TABLE t", "INSERT INTO u VALUES (50, 1, 'x')")
+    project.wait(process, caught_up(project, "u"))
+    project.sql("CREATE TABLE t (a VARCHAR(10) PRIMARY KEY)", "INSERT INTO t VALUES ('x'), ('y')", "DELETE FROM u WHERE id = 0")
+    project.wait(process, caught_up(project, "t", "u"))
+    report, _ = project.end(process)
+    assert project.assert_identical(project.table, other) == 12
+    assert [text.split(":")[0].split()[-1] for text in report["schema_changes"]] == ["gone", "anew"]
+
+
+def test_a_table_dropped_while_stopped_is_gone(project: Project):
+    """The stream tells; a run that names it after that is told that there is none."""
+    fill(project, 10)
+    fill(project, 10, "u")
+    project.migrate("--tables", f"{project.database}.u")
+    project.sql("DROP TABLE t")
+    assert "is gone" in str(project.migrate("--tables", f"{project.database}.u")["schema_changes"])
+    assert "There is no table" in project.refused("--tables", f"{project.database}.u", expect=3)
+
+
+CUT_OVERS = {
+    "gh-ost": ["RENAME TABLE t TO _t_del, _t_gho TO t", "DROP TABLE _t_del"],
+    "gh-ost in two steps": ["RENAME TABLE t TO _t_del", "RENAME TABLE _t_gho TO t", "DROP TABLE _t_del"],
+    "pt-online-schema-change": ["RENAME TABLE `t` TO `_t_old`, `_t_gho` TO `t`", "DROP TABLE IF EXISTS `_t_old`"],
+    "by hand": ["ALTER TABLE t RENAME TO _t_old", "ALTER TABLE _t_gho RENAME t", "DROP TABLE _t_old"],
+}
+
+
+@pytest.mark.parametrize("tool", CUT_OVERS)
+def test_a_table_replaced_by_an_online_schema_change_is_followed_under_its_name(project: Project, tool: str):
+    """Its rows are those of the table that took its place, under writes that go on."""
+    fill(project, 2_000)
+    process = project.start()
+    project.wait_streaming(process)
+    with Writer(project) as writer:
+        project.sql(
+            "CREATE TABLE _t_gho LIKE t",
+            "ALTER TABLE _t_gho ADD COLUMN more INT NOT NULL DEFAULT 5, MODIFY COLUMN text TEXT",
+        )
+        project.sql("INSERT INTO _t_gho (id, v) SELECT id, v + 1 FROM t", *CUT_OVERS[tool])
+        before = writer.written
+        while writer.written < before + 50:
+            assert not writer.error
+            time.sleep(0.01)
+    project.wait(process, caught_up(project))
+    project.end(process)
+    assert project.assert_identical() > 1_000
+    assert names(project) == {"id", "v", "more", "text"}
+
+
+@pytest.mark.parametrize(
+    ("statement", "words", "repair"),
+    [
+        ("ALTER TABLE t DROP PRIMARY KEY", "primary key", "ALTER TABLE t ADD PRIMARY KEY (id)"),
+        ("ALTER TABLE t ENGINE = MyISAM", "must be in InnoDB", "ALTER TABLE t ENGINE = InnoDB"),
+    ],
+)
+def test_what_cannot_be_followed_stops_there_with_exit_code_6_and_goes_on_when_repaired(
+    project: Project, statement: str, words: str, repair: str
+):
+    """The sentence says what is wrong and how to go on."""
+    fill(project, 100)
+    process = project.start()
+    before = project.wait_streaming(process).position.gtids
+    project.sql(statement)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 6, out + err
+    assert words in err
+    assert "run the same command again" in err
+    assert project.refused(expect=6)
+    status = json.loads(project.cdc("status", f"mapstore:{project.state}", "--json").stdout)
+    assert status["position"] == str(before)
+    project.sql(repair, "DELETE FROM t WHERE id < 50")
+    project.migrate()
+    assert project.assert_identical() == 50
+
+
+def test_other_tables_statements_are_passed_over(project: Project):
+    """Also those that name ours in passing."""
+    fill(project, 10)
+    process = project.start()
+    project.wait_streaming(process)
+    project.sql(
+        "CREATE TABLE other (id INT PRIMARY KEY, t INT)", "ALTER TABLE other ADD INDEX (t)", "CREATE TABLE copy LIKE t", "DROP TABLE copy",
+        "ALTER TABLE other DROP COLUMN t", "CREATE INDEX i ON t (v)", "DROP INDEX i ON t", "CREATE VIEW w AS SELECT id FROM t",
+        "DROP VIEW w", "CREATE TABLE IF NOT EXISTS t (a INT)", "ANALYZE TABLE t",
+    )  # fmt: skip
+    project.wait(process, caught_up(project))
+    report, _ = project.end(process)
+    assert report["schema_changes"] == []
+    assert report["rows_copied"] == 10

@@ -1,0 +1,141 @@
+"""What a statement means for the tables that are followed, when the source tells only how they look now."""
+
+from __future__ import annotations
+
+import pytest
+
+from cdc.errors import CdcError, PreflightFailed, SchemaChanged
+from cdc.gtid import GtidSet
+from cdc.model import Column, CopyAnew, Emptied, Gone, LogEnd, Position, Table, TableChange, TableId, TableProgress, TableState
+from cdc.mysql.followed import Described, Followed
+
+A, B = TableId("shop", "a"), TableId("shop", "b")
+
+
+def table(name: TableId, *columns: str) -> Table:
+    return Table(name, tuple(Column(column, "int", "int") for column in columns), (0,))
+
+
+def at(offset: int) -> Position:
+    return Position(GtidSet(), "binlog.000001", offset)
+
+
+class Source:
+    """Tells how tables look now, and where its binlog ends."""
+
+    def __init__(self, end: int = 100) -> None:
+        self.now: dict[TableId, Table | CdcError] = {}
+        self.end = LogEnd("binlog.000001", end)
+
+    def __call__(self, name: TableId) -> Described:
+        return Described(self.now.get(name) or PreflightFailed(f"The table {name} does not exist.", hint="Make one."), self.end)
+
+
+def kinds(changes: list[TableChange]) -> list[tuple[type[TableChange], TableId]]:
+    return [(type(each), each.id) for each in changes]
+
+
+def test_a_change_asks_for_the_columns_and_copies_anew() -> None:
+    """The statement is told, on one line."""
+    source = Source()
+    source.now[A] = table(A, "id", "more")
+    followed = Followed([table(A, "id"), table(B, "id")], source)
+    (change,) = followed.changes("ALTER TABLE a\n  MODIFY id INT", "shop", at(50))
+    assert change == CopyAnew(table(A, "id", "more"), "ALTER TABLE a MODIFY id INT")
+
+
+def test_a_table_that_is_emptied_keeps_its_columns() -> None:
+    """Unless it is not known yet whether they are the right ones."""
+    source = Source()
+    source.now[A] = table(A, "id", "more")
+    followed = Followed([table(A, "id")], source)
+    assert kinds(followed.changes("TRUNCATE a", "shop", at(10))) == [(Emptied, A)]
+    followed.changes("ALTER TABLE a MODIFY id INT", "shop", at(20))
+    assert kinds(followed.changes("TRUNCATE a", "shop", at(30))) == [(CopyAnew, A)]
+    followed.settle(at(100))
+    assert kinds(followed.changes("TRUNCATE a", "shop", at(110))) == [(Emptied, A)]
+
+
+def test_a_table_that_went_and_one_that_came_under_its_name() -> None:
+    """A name is followed, whatever table has it; those of other names are passed over."""
+    source = Source()
+    source.now[A] = table(A, "x")
+    followed = Followed([table(A, "id"), table(B, "id")], source)
+    swap = "RENAME TABLE a TO _a_old, _a_new TO a"
+    assert kinds(followed.changes(swap, "shop", at(10))) == [(Gone, A), (CopyAnew, A)]
+    assert followed.changes("DROP TABLE _a_old", "shop", at(20)) == []
+    assert kinds(followed.changes("DROP DATABASE shop", "", at(30))) == [(Gone, B), (Gone, A)]
+    assert followed.changes("DROP TABLE a", "shop", at(40)) == []
+    assert kinds(followed.changes("CREATE TABLE a (x INT)", "shop", at(50))) == [(CopyAnew, A)]
+    assert followed.changes("CREATE TABLE IF NOT EXISTS a (x INT)", "shop", at(60)) == []
+    assert kinds(followed.changes("CREATE OR REPLACE TABLE a (x INT)", "shop", at(70))) == [(CopyAnew, A)]
+    assert followed.skipped.total() == 3
+
+
+def test_names_without_case_are_found_in_any() -> None:
+    """Where the server stores them folded; elsewhere another case is another table."""
+    source = Source()
+    assert kinds(Followed([table(A, "id")], source, folds=True).changes("DROP TABLE Shop.A", "", at(1))) == [(Gone, A)]
+    assert Followed([table(A, "id")], source).changes("DROP TABLE Shop.A", "", at(1)) == []
+
+
+def test_a_table_that_cannot_be_followed_stops_the_stream_there() -> None:
+    """If nothing that is not read yet can explain it."""
+    with pytest.raises(SchemaChanged, match=r"binlog\.000001:100 .*does not exist") as refused:
+        Followed([table(A, "id")], Source()).changes("ALTER TABLE a MODIFY id INT", "shop", at(100))
+    assert "Make one." in refused.value.hint
+
+
+def test_a_table_that_cannot_be_followed_now_may_have_been_later_dropped() -> None:
+    """The stream goes on to the end that the binlog had when the source was asked."""
+    followed = Followed([table(A, "id"), table(B, "id")], Source())
+    assert followed.changes("ALTER TABLE a MODIFY id INT", "shop", at(50)) == []
+    followed.settle(at(60))
+    assert kinds(followed.changes("DROP TABLE a", "shop", at(70))) == [(Gone, A)]
+    followed.settle(at(100))
+    assert followed.changes("ALTER TABLE b MODIFY id INT", "shop", at(99)) == []
+    with pytest.raises(SchemaChanged, match="does not exist"):
+        followed.settle(at(100))
+
+
+def test_a_difference_to_the_source_must_be_explained_by_the_stream() -> None:
+    """Of what is held; what is not copied yet has the columns of now."""
+    held = TableProgress(table(A, "id"), TableState.STREAMING)
+    now: dict[TableId, Table | CdcError] = {A: table(A, "id", "more"), B: table(B, "id")}
+    source = Source()
+    source.now = now
+    for statements, explained in (["ALTER TABLE a ADD more INT"], True), (["ALTER TABLE b ADD more INT"], False):
+        followed = Followed([held.table, table(B, "id")], source)
+        followed.compare([held, TableProgress(table(B, "id"))], now, source.end)
+        for statement in statements:
+            followed.changes(statement, "shop", at(50))
+        if explained:
+            followed.settle(at(100))
+        else:
+            with pytest.raises(SchemaChanged, match="does not say how"):
+                followed.settle(at(100))
+
+
+def test_without_somebody_to_ask_any_change_ends_the_stream() -> None:
+    """As for those who only look at changes."""
+    followed = Followed([table(A, "id")])
+    for statement in (
+        "TRUNCATE a",
+        "DROP TABLE a",
+        "ALTER TABLE a MODIFY id INT",
+        "RENAME TABLE a TO c",
+        "DROP DATABASE shop",
+        "CREATE OR REPLACE TABLE a LIKE b",
+    ):
+        with pytest.raises(SchemaChanged, match=statement):
+            followed.changes(statement, "shop", at(10))
+    for statement in "TRUNCATE b", "CREATE TABLE a (id INT)", "CREATE TABLE b (id INT)":
+        assert followed.changes(statement, "shop", at(10)) == []
+
+
+def test_a_statement_that_is_not_understood_ends_the_stream_if_it_may_mean_a_followed_table() -> None:
+    """Any word in the right place could be one."""
+    followed = Followed([table(A, "id")], Source())
+    assert followed.changes("ALTER TABLE b CONVERT PARTITION p TO TABLE c", "shop", at(10)) == []
+    with pytest.raises(SchemaChanged, match="not understood"):
+        followed.changes("ALTER TABLE b CONVERT PARTITION p TO TABLE a", "shop", at(10))
