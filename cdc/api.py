@@ -21,7 +21,9 @@ from cdc.model import Checkpoint, CopyAnew, Position, Rates, TableId, TableProgr
 from cdc.mysql.connection import connect, explained
 from cdc.mysql.snapshot import read_all
 from cdc.mysql.source import MySqlSource
+from cdc.oversight import Oversight, reloaded_by_signal
 from cdc.resume import require_continuable
+from cdc.settings import Settings, SettingsFile
 from cdc.strategy import Costs, choose
 from cdc.targets.mapstore import MapStoreTarget, read_state
 from cdc.targets.verifying import VerifyingTarget
@@ -46,34 +48,44 @@ def check(source: SourceUrl, tables: Sequence[TableId] = ()) -> list[preflight.C
         connection.abandon()
 
 
-def migrate(config: Config, *, on_start: Callable[[Start, int], Watch | None] = lambda *_: None) -> Report:
+def migrate(
+    config: Config,
+    *,
+    on_start: Callable[[Start, int], Watch | None] = lambda *_: None,
+    file: SettingsFile | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Report:
     """Run a migration to its end: caught up, or SIGINT or SIGTERM, whichever the config waits for.
 
-    `on_start` gets the start and the estimated number of rows to copy, and may return a function that watches the run.
-    Raises CdcError; its class says what can be done. Whatever it raises, the last checkpoint stays good.
+    `on_start` gets the start and the estimated number of rows to copy, and may return a function that watches the run. `file` is read
+    again at SIGHUP; `say` gets a sentence about what came of it. Raises CdcError; its class says what can be done. Whatever it raises,
+    the last checkpoint stays good.
     """
     known = _known(config)
-    with _source(config) as source:
+    with ExitStack() as stack:
+        oversight = Oversight(config.source, Settings(config.limits, config.tables), file, say)
+        stack.enter_context(reloaded_by_signal(oversight.reload if file else None))
+        source = stack.enter_context(_source(config))
         with explained(config.source):  # what has become of a table that is known, the stream tells
             preflight.require(preflight.run(source.control, [table for table in config.tables if table not in known]))
-        with MapStoreTarget(config.target, fresh=config.strategy is Strategy.FULL) as target:
-            start = begin(config, source, target.load_checkpoint())
-            if start.plan.strategy is Strategy.FULL and target.load_checkpoint():
-                with explained(config.source):
-                    preflight.require(preflight.run(source.control, config.tables))
-                target.copy_afresh()
-            for each in start.tables:
-                if _from_start(each):
-                    target.apply(CopyAnew(each.table, "its copy begins"))
-            with explained(config.source):  # again: one prepared since the first look may be in the position
-                preflight.require([preflight.prepared_xa(source.control)])
-            copying = [progress.table.id for progress in start.tables]
-            watch = on_start(start, source.sizes(copying)[0])
-            migration = Migration(config, source, target, start, *([watch] if watch else []))
-            with stopped_by_signals(migration.stop):
-                report = migration.run()
-            report.bytes_received = source.bytes_received
-            return report
+        target = stack.enter_context(MapStoreTarget(config.target, fresh=config.strategy is Strategy.FULL))
+        start = begin(config, source, target.load_checkpoint())
+        if start.plan.strategy is Strategy.FULL and target.load_checkpoint():
+            with explained(config.source):
+                preflight.require(preflight.run(source.control, config.tables))
+            target.copy_afresh()
+        for each in start.tables:
+            if _from_start(each):
+                target.apply(CopyAnew(each.table, "its copy begins"))
+        with explained(config.source):  # again: one prepared since the first look may be in the position
+            preflight.require([preflight.prepared_xa(source.control)])
+        stack.enter_context(oversight)
+        watch = on_start(start, source.sizes(each.table.id for each in start.tables)[0]) or (lambda *_: None)
+        migration = Migration(config, source, target, start, watch=watch, throttle=oversight.throttle)
+        stack.enter_context(stopped_by_signals(migration.stop))
+        report = migration.run()
+        report.bytes_received = source.bytes_received
+        return report
 
 
 def _source(config: Config) -> MySqlSource:

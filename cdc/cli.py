@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from enum import StrEnum
@@ -16,12 +17,23 @@ from rich.console import Console
 from cdc import api, preflight, report
 from cdc.changes import change_line
 from cdc.compare import WAIT_SECONDS, measure
-from cdc.config import CHECKPOINT_SECONDS, CHUNK_ROWS, DEFAULT_TARGET, Config, Strategy, parse_mapstore_url, parse_shares, parse_table
+from cdc.config import (
+    CHECKPOINT_SECONDS,
+    CHUNK_ROWS,
+    DEFAULT_TARGET,
+    Config,
+    SourceUrl,
+    Strategy,
+    parse_mapstore_url,
+    parse_shares,
+    parse_table,
+)
 from cdc.debezium import envelopes
 from cdc.errors import CdcError, ConfigError, DifferencesFound
 from cdc.migration import Report, Start
 from cdc.model import Checkpoint, decode_row
 from cdc.progress import ProgressLine
+from cdc.settings import SettingsFile
 from cdc.targets.mapstore import read_copy_under_way, read_state
 from cdc.values import json_lines, tsv_lines
 from cdc.verify import Differences
@@ -61,17 +73,32 @@ def migrate(
     source: SourceArgument,
     target: Annotated[str, typer.Argument(help="mapstore:PATH")] = DEFAULT_TARGET,
     *,
-    tables: TablesOption,
+    tables: Annotated[list[str] | None, typer.Option("--tables", help="DB.TABLE; repeat for several, or name them in --config")] = None,
     strategy: Annotated[Strategy, typer.Option(help="auto resumes from a checkpoint if there is one")] = Strategy.AUTO,
     until_caught_up: Annotated[bool, typer.Option("--until-caught-up", help="stop when the source's present end is reached")] = False,
     checkpoint_seconds: Annotated[float, typer.Option(min=0.0, help="time between checkpoints; 0: after every step")] = CHECKPOINT_SECONDS,
     chunk_rows: Annotated[int, typer.Option(min=1, help="rows a chunk at most; it takes what fits in time and bytes")] = CHUNK_ROWS,
+    config: Annotated[Path | None, typer.Option(help="TOML with tables and limits; SIGHUP has it read again")] = None,
+    max_rows_per_second: Annotated[int | None, typer.Option(min=1, help="rows the copy reads")] = None,
+    max_bytes_per_second: Annotated[int | None, typer.Option(min=1, help="bytes of rows the copy reads")] = None,
+    max_threads_running: Annotated[int | None, typer.Option(min=1, help="copy only while the source runs no more threads")] = None,
+    max_replica_lag: Annotated[float | None, typer.Option(min=1, help="seconds; copy only while --replica is behind no more")] = None,
+    replica: Annotated[str | None, typer.Option(help="a replica of the source, as mysql://user:password@host:port/")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Copy tables by primary key, then follow the binlog from the copy's own position."""
-    config = Config(
-        api.parse_source(source), parse_mapstore_url(target), tuple(dict.fromkeys(map(parse_table, tables))), strategy, until_caught_up,
-        chunk_rows, checkpoint_seconds,
+    limits = {
+        "max_rows_per_second": max_rows_per_second, "max_bytes_per_second": max_bytes_per_second,
+        "max_threads_running": max_threads_running, "max_replica_lag": max_replica_lag,
+        "replica": SourceUrl.of_replica(replica, os.environ) if replica is not None else None,
+    }  # fmt: skip
+    file = SettingsFile(config, limits, tuple(map(parse_table, tables or [])), os.environ)
+    settings = file.read()
+    if not settings.tables:
+        raise ConfigError("No table is named.", hint="Name tables with --tables DB.TABLE, or in the file of --config.")
+    wanted = Config(
+        api.parse_source(source), parse_mapstore_url(target), settings.tables, strategy, until_caught_up, chunk_rows, checkpoint_seconds,
+        limits=settings.limits,
     )  # fmt: skip
     lines: list[ProgressLine] = []
 
@@ -81,11 +108,16 @@ def migrate(
         return lines[0]
 
     try:
-        report = api.migrate(config, on_start=on_start)
+        report = api.migrate(wanted, on_start=on_start, file=file if config else None, say=_say)
     finally:
         for line in lines:
             line.close()
     print(json.dumps(report.as_dict()) if as_json else _summary(report))
+
+
+def _say(text: str) -> None:
+    """Tell a person something, from any thread."""
+    _stderr.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _summary(report: Report) -> str:

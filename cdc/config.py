@@ -33,6 +33,17 @@ class SourceUrl:
     password: str = field(repr=False, default="")
 
     @classmethod
+    def of_replica(cls, url: str, environ: Mapping[str, str]) -> SourceUrl:
+        """The same for a replica of the source, with a password of its own."""
+        try:
+            return cls.parse(url, {"CDC_SOURCE_PASSWORD": environ.get("CDC_REPLICA_PASSWORD", "")})
+        except ConfigError as error:
+            message = error.message.replace("The source URL", "The replica's URL")
+            raise ConfigError(
+                message, hint="A replica looks like mysql://user:password@host:3306/ (or leave the password to CDC_REPLICA_PASSWORD)."
+            ) from None
+
+    @classmethod
     def parse(cls, url: str, environ: Mapping[str, str]) -> SourceUrl:
         """Read `mysql://user:password@host:port/`; raises ConfigError without ever showing the password."""
         try:
@@ -113,6 +124,36 @@ class Strategy(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What bounds a copy; None where nothing does. The stream has no bounds."""
+
+    max_rows_per_second: int | None = None
+    max_bytes_per_second: int | None = None
+    max_threads_running: int | None = None
+    """Of the source, its Threads_running."""
+    max_replica_lag: float | None = None
+    """Seconds that `replica` may be behind."""
+    replica: SourceUrl | None = None
+
+    def __post_init__(self) -> None:
+        if (self.max_replica_lag is None) is not (self.replica is None):
+            there, missing = ("replica", "max-replica-lag") if self.replica else ("max-replica-lag", "replica")
+            raise ConfigError(
+                f"There is a {there} without a {missing}.", hint="Give both: --replica mysql://user@host/ --max-replica-lag SECONDS."
+            )
+
+    def __str__(self) -> str:
+        """In words, without a password."""
+        words = [
+            f"{self.max_rows_per_second:,} rows a second" if self.max_rows_per_second is not None else "",
+            f"{self.max_bytes_per_second:,} bytes a second" if self.max_bytes_per_second is not None else "",
+            f"while the source runs {self.max_threads_running:,} threads" if self.max_threads_running is not None else "",
+            f"while {self.replica.redacted} is {self.max_replica_lag:g} s behind" if self.replica else "",
+        ]
+        return f"at most {', '.join(filter(None, words))}" if any(words) else "none"
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """One migration. Times in seconds, sizes in rows."""
 
@@ -124,6 +165,7 @@ class Config:
     chunk_rows: int = CHUNK_ROWS
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     heartbeat_seconds: float = 1.0
+    limits: Limits = Limits()
 
     @property
     def give_up_seconds(self) -> float | None:

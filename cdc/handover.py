@@ -7,7 +7,7 @@ returned so far leaves the target equal to the source at `position`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from cdc.chunk_size import ChunkSize
@@ -21,6 +21,7 @@ from cdc.model import (
     Emptied,
     Op,
     Position,
+    Table,
     TableChange,
     TableId,
     TableProgress,
@@ -86,23 +87,32 @@ class Handover:
         """Whether a table is still being copied."""
         return bool(self._ranges)
 
+    @property
+    def in_flight(self) -> int:
+        """How many chunks are asked for and not emitted."""
+        return len(self._flights)
+
     def _copy_on(self, progress: TableProgress) -> None:
         """Copy what lies beyond the cursor."""
         table = progress.table.id
         self._ranges[table] = [_Range(table, progress.cursor, None)]
         self._sizes[table] = ChunkSize(self._chunk_rows)
 
-    def request(self) -> ChunkRequest | None:
+    def request(self, allowed: Callable[[Table, int], int] = lambda _, rows: rows) -> ChunkRequest | None:
         """Ask for the next chunk, once per chunk; None while there is nothing to ask for. Call it until then.
 
-        Only between transactions: `position` must name all that was applied, or a touched key could be missed.
+        `allowed` is asked how many of so many rows of a table may be read now, 0 for none. Only between transactions: `position` must
+        name all that was applied, or a touched key could be missed.
         """
         waiting = sum(len(each.chunk.rows.data) for each in self._flights if each.chunk)
         if self.in_transaction or len(self._flights) >= IN_FLIGHT or waiting >= WAITING_BYTES:
             return None
         for each in (each for ranges in self._ranges.values() for each in ranges if each.request is None):
             table = self.progress[each.table].table
-            each.request = ChunkRequest(table, each.after, self._sizes[each.table].rows, self.position, each.upto)
+            rows = allowed(table, self._sizes[each.table].rows)
+            if not rows:
+                return None
+            each.request = ChunkRequest(table, each.after, rows, self.position, each.upto)
             self._flights.append(each)
             return each.request
         return None

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
-from cdc.config import Config
+from cdc.config import Config, Limits
 from cdc.crash import crash_point
 from cdc.handover import Handover
 from cdc.interfaces import Pending, Source, Target
@@ -32,6 +32,7 @@ from cdc.model import (
 )
 from cdc.speed import Speed
 from cdc.strategy import Plan
+from cdc.throttle import Throttle
 
 _CHECKPOINT_SHARE = 10
 """A checkpoint is not begun before this many times the last one's duration has passed: it costs a tenth of the time at most."""
@@ -84,6 +85,9 @@ class Report:
     """What statements have done to tables as a whole, the last hundred."""
     waiting: str = ""
     """Why nothing comes at the moment."""
+    throttled: str = ""
+    """What the copy is held back by at the moment."""
+    throttled_seconds: float = 0.0
 
     def as_dict(self) -> dict[str, object]:
         """Plain values, for JSON."""
@@ -99,10 +103,13 @@ class Migration:
         source: Source,
         target: Target,
         start: Start,
+        *,
         watch: Callable[[Report, Handover], None] = lambda *_: None,
+        throttle: Throttle | None = None,
     ) -> None:
         self._config, self._source, self._target, self._start, self._watch = config, source, target, start, watch
         self._handover = Handover(start.tables, start.position, chunk_rows=config.chunk_rows)
+        self._throttle = throttle or Throttle(Limits())
         self._lag = LagHistogram()
         self._speed = Speed(start.rates, start.behind)
         self.report = Report(start.plan.strategy.value, start.plan.reason)
@@ -122,9 +129,10 @@ class Migration:
         self._source.start(self._start.position, self._start.tables)
         self._commit()  # while it connects
         while not self._finished():
-            while request := self._handover.request():
+            while request := self._handover.request(self._throttle.rows):
+                self._throttle.asked(request)
                 self._source.request(request)
-            item = self._source.next(0.0 if self._handover.ready else _TICK)
+            item = self._source.next(0.0 if self._handover.ready else self._throttle.pause(_TICK))
             self._take(item)
             if item is None or time.monotonic() >= self._part_due:
                 self._emit()
@@ -162,6 +170,7 @@ class Migration:
             case Boundary():
                 self._handover.on_boundary(item)
             case Chunk():
+                self._throttle.came(item)
                 self._handover.on_chunk(item)
 
     def _apply(self, change: Batch | TableChange) -> None:
@@ -187,6 +196,8 @@ class Migration:
         now = time.monotonic()
         if self._handover.copying:
             self.report.snapshot_seconds = now - self._began
+        else:
+            self._throttle.done()
         self._speed.look(now - self._began, self._handover.copying, self._handover.position)
         if now >= self._watch_due:
             self._watch_due = now + _TICK
@@ -199,6 +210,7 @@ class Migration:
         report = self.report
         report.rows_copied = self._handover.rows_copied
         report.seconds = time.monotonic() - self._began
+        report.throttled, report.throttled_seconds = self._throttle.reason, sum(self._throttle.seconds.values())
         report.lag_ms = self._lag.as_milliseconds()
         report.position = str(self._handover.position.gtids)
 

@@ -290,6 +290,16 @@ class Chunk:
     """Why it could not be read. That counts only if the stream passes `high` without a change of the table that explains it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How busy the servers are: a figure, or a sentence why it cannot be told; None where nobody has asked."""
+
+    threads_running: int | str | None = None
+    """Of the source."""
+    replica_lag: int | str | None = None
+    """In seconds."""
+
+
 class TableState(StrEnum):
     """Where a table stands: being copied, or complete and following the binlog."""
 

@@ -40,7 +40,8 @@ class ProgressLine:
         total = sum(each.rows_copied for each in handover.progress.values())
         phase = "copying" if handover.copying else "following"
         share = f" of about {max(self._expected, total):,}" if handover.copying and self._expected else ""
-        trouble = f" | waiting: {report.waiting}" if report.waiting else ""
+        why = report.waiting or report.throttled
+        trouble = f" | waiting: {why}" if why else ""
         return (
             f"{phase:<9} {total:,}{share} rows copied, {report.rows_streamed:,} streamed in {report.transactions:,} transactions, "
             f"lag {report.lag_now_ms:,.0f} ms, {report.seconds:.0f} s{trouble}"

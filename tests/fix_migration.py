@@ -59,9 +59,10 @@ class Project:
             env=os.environ | {"CDC_CRASH_AT": crash_at} | environment,
         )
 
-    def arguments(self, *options: str, table: str = "", url: str = "") -> list[str]:
-        """`migrate` with this source and state."""
-        return ["migrate", url or self.url, f"mapstore:{self.state}", "--tables", table or str(self.table), *options]
+    def arguments(self, *options: str, table: str = "", url: str = "", tables: bool = True) -> list[str]:
+        """`migrate` with this source and state, and this table unless the options name some."""
+        named = ["--tables", table or str(self.table)] if tables else []
+        return ["migrate", url or self.url, f"mapstore:{self.state}", *named, *options]
 
     def migrate(self, *options: str, expect: int = 0, **more: str) -> dict[str, object]:
         """Run `cdc migrate --until-caught-up --json` and give its JSON; empty when another exit code is expected."""
@@ -77,9 +78,9 @@ class Project:
         assert "Traceback" not in done.stderr
         return done.stderr.splitlines()[-1]
 
-    def start(self, *options: str) -> subprocess.Popen[str]:
+    def start(self, *options: str, tables: bool = True) -> subprocess.Popen[str]:
         """Start a migration that follows until it is stopped."""
-        command = [sys.executable, "-m", "cdc", *self.arguments("--json", "--checkpoint-seconds", "0.2", *options)]
+        command = [sys.executable, "-m", "cdc", *self.arguments("--json", "--checkpoint-seconds", "0.2", *options, tables=tables)]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def wait(self, process: subprocess.Popen[str], reached: Callable[[Checkpoint], bool]) -> Checkpoint:

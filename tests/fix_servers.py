@@ -11,6 +11,7 @@ import pymysql
 import pytest
 
 from cdc.sandbox import Sandbox
+from cdc.sandbox.containers import ContainerServer
 from cdc.sandbox.flavors import Options
 
 StartServer = Callable[[Options], Sandbox]
@@ -28,6 +29,40 @@ def connect(server: Sandbox, database: str | None = None) -> pymysql.Connection:
         database=database,
         autocommit=True,
     )
+
+
+def address_inside(server: Sandbox) -> tuple[str, int]:
+    """Where another server reaches it: containers see each other under addresses of their own."""
+    if isinstance(server.server, ContainerServer):
+        return server.server.address_inside
+    return server.host, server.port
+
+
+def replicate(source: Sandbox, replica: Sandbox, *databases: str) -> None:
+    """Make one server follow another from now on; the databases are there already, and empty."""
+    host, port = address_inside(source)
+    with closing(connect(source)) as from_there, from_there.cursor() as asked, closing(connect(replica)) as there, there.cursor() as cursor:
+        cursor.execute("SET SESSION sql_log_bin = 0")
+        for name in databases:
+            cursor.execute(f"CREATE DATABASE {name}")
+        mariadb = source.flavor == "mariadb"
+        asked.execute(f"SELECT @@global.{'gtid_binlog_pos' if mariadb else 'gtid_executed'}")
+        ((gtids,),) = asked.fetchall()
+        if mariadb:
+            cursor.execute("SET GLOBAL gtid_slave_pos = %s", (gtids,))
+            cursor.execute(
+                "CHANGE MASTER TO master_host = %s, master_port = %s, master_user = %s, master_password = %s, master_use_gtid = slave_pos",
+                (host, port, source.user, source.password),
+            )
+        else:
+            cursor.execute("RESET BINARY LOGS AND GTIDS")
+            cursor.execute("SET GLOBAL gtid_purged = %s", (gtids,))
+            cursor.execute(
+                "CHANGE REPLICATION SOURCE TO source_host = %s, source_port = %s, source_user = %s, source_password = %s,"
+                " source_auto_position = 1, get_source_public_key = 1",
+                (host, port, source.user, source.password),
+            )
+        cursor.execute("START REPLICA")
 
 
 @contextmanager

@@ -79,7 +79,9 @@ MAY_IMPORT = {
     "cdc.strategy": VALUES | {"cdc.resume"},
     "cdc.handover": VALUES | {"cdc.chunk_size", "mapstore"},
     "cdc.speed": VALUES,
-    "cdc.migration": VALUES | {"cdc.handover", "cdc.metrics", "cdc.speed", "cdc.strategy"},
+    "cdc.settings": VALUES,
+    "cdc.throttle": VALUES,
+    "cdc.migration": VALUES | {"cdc.handover", "cdc.metrics", "cdc.speed", "cdc.strategy", "cdc.throttle"},
 }
 """The core, module by module. Everything else of cdc is wiring, or has a rule of its own below."""
 

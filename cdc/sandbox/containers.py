@@ -51,6 +51,13 @@ class ContainerServer:
                 self.stop()
                 raise
 
+    @property
+    def address_inside(self) -> tuple[str, int]:
+        """Where other containers of the same engine reach it."""
+        self._container.reload()
+        networks = self._container.attrs["NetworkSettings"]["Networks"]
+        return next(iter(networks.values()))["IPAddress"], _PORT
+
     def kill(self) -> None:
         """End the server at once, as a crash would (SIGKILL)."""
         with _plain_errors():

@@ -1,0 +1,90 @@
+"""How busy the source is, and how far a replica of it is behind, as both say themselves.
+
+Over connections of its own with short patience, since a server under load may not answer. Decides nothing about what is too much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pymysql
+from pymysql.cursors import DictCursor
+
+from cdc.config import Limits, SourceUrl
+from cdc.errors import CdcError, ConfigError, Temporary
+from cdc.model import Load
+from cdc.mysql.connection import Connection, connect, explained
+
+READ_TIMEOUT = 5.0
+"""Seconds for an answer."""
+
+_SHOW_REPLICA = (8, 0, 22)
+"""MySQL's first version with SHOW REPLICA STATUS."""
+
+
+class LoadProbe:
+    """Asks the servers that some limits are about. For one thread."""
+
+    def __init__(self, source: SourceUrl) -> None:
+        self._source = source
+        self._connections: dict[SourceUrl, Connection] = {}
+
+    def read(self, limits: Limits, *, strict: bool = False) -> Load:
+        """The load now, with the reason in place of what a server cannot tell; if `strict`, that raises CdcError."""
+        return Load(
+            None if limits.max_threads_running is None else _told(self._threads_running, strict),
+            None if limits.replica is None else _told(partial(self._lag, limits.replica), strict),
+        )
+
+    def close(self) -> None:
+        """Close the connections; an answer that is waited for is none."""
+        for connection in list(self._connections.values()):
+            connection.abandon()
+        self._connections.clear()
+
+    def _threads_running(self) -> int:
+        return int(self._rows(self._source, lambda _: "SHOW GLOBAL STATUS LIKE 'Threads_running'")[0]["Value"])
+
+    def _lag(self, replica: SourceUrl) -> int:
+        """How far the replica is behind, over all of its sources."""
+        channels = self._rows(replica, _replica_status)
+        if not channels:
+            raise ConfigError(f"{replica.redacted} is no replica: it has no replication status.", hint="Check --replica.")
+        lags = [channel.get("Seconds_Behind_Source", channel.get("Seconds_Behind_Master")) for channel in channels]
+        known = [int(lag) for lag in lags if lag is not None]
+        if len(known) < len(lags):
+            raise Temporary(
+                f"Replica {replica.redacted} does not replicate.", hint="SHOW REPLICA STATUS there says why; START REPLICA starts it."
+            )
+        return max(known)
+
+    def _rows(self, url: SourceUrl, statement: Callable[[Connection], str]) -> list[dict[str, Any]]:
+        with explained(url):
+            try:
+                if url not in self._connections:
+                    self._connections[url] = connect(url, read_timeout=READ_TIMEOUT)
+                connection = self._connections[url]
+                with connection.cursor(DictCursor) as cursor:
+                    cursor.execute(statement(connection))
+                    return list(cursor.fetchall())
+            except (pymysql.MySQLError, OSError):
+                if gone := self._connections.pop(url, None):
+                    gone.abandon()
+                raise
+
+
+def _told(ask: Callable[[], int], strict: bool) -> int | str:
+    try:
+        return ask()
+    except CdcError as error:
+        if strict:
+            raise
+        return error.message.removesuffix(".")
+
+
+def _replica_status(connection: Connection) -> str:
+    if connection.is_mariadb:
+        return "SHOW ALL SLAVES STATUS"
+    return "SHOW REPLICA STATUS" if connection.version >= _SHOW_REPLICA else "SHOW SLAVE STATUS"

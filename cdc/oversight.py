@@ -1,0 +1,86 @@
+"""Looks after a running migration from outside: measures the servers' load for its throttle, and reads the config file again when asked.
+
+A thread of its own, so that a server that does not answer, or a file on a slow disk, never holds up the stream.
+"""
+
+from __future__ import annotations
+
+import queue
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from cdc.config import SourceUrl
+from cdc.errors import CdcError
+from cdc.mysql.load import LoadProbe
+from cdc.settings import Settings, SettingsFile
+from cdc.throttle import Throttle
+
+SECONDS = 1.0
+"""Between two measurements."""
+
+
+class Oversight:
+    """A context manager: on entry the load is measured once, which raises CdcError when it cannot be; on exit the thread ends.
+
+    `say` gets a sentence for a person, from any thread.
+    """
+
+    def __init__(self, source: SourceUrl, settings: Settings, file: SettingsFile | None, say: Callable[[str], None]) -> None:
+        self.throttle = Throttle(settings.limits)
+        self._settings, self._file, self._say = settings, file, say
+        self._probe = LoadProbe(source)
+        self._asked: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        """True for a reading of the file, False for the end. A queue, since that can be put into from a signal handler."""
+        self._thread = threading.Thread(target=self._work, name="cdc-oversight", daemon=True)
+
+    def __enter__(self) -> Oversight:
+        self.throttle.load = self._probe.read(self._settings.limits, strict=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._asked.put(False)
+        self._probe.close()
+        self._thread.join(SECONDS)  # one that waits for a server that does not answer ends with the process
+
+    def reload(self) -> None:
+        """Have the file read again, soon. Safe to call from a signal handler."""
+        self._asked.put(True)
+
+    def _work(self) -> None:
+        while True:
+            try:
+                if not self._asked.get(timeout=SECONDS):
+                    return
+                self._reload()
+            except queue.Empty:
+                self.throttle.load = self._probe.read(self.throttle.limits)
+
+    def _reload(self) -> None:
+        """Take over what the file says now, all of it or nothing."""
+        assert self._file
+        self._probe.close()  # the servers may be others now
+        try:
+            settings = self._file.read()
+            load = self._probe.read(settings.limits, strict=True)
+        except CdcError as error:
+            self._say(f"warning: the settings stay as they were. {error}")
+            return
+        self._settings = settings
+        self.throttle.load, self.throttle.limits = load, settings.limits
+        self._say(f"limits now: {settings.limits}")
+
+
+@contextmanager
+def reloaded_by_signal(reload: Callable[[], None] | None) -> Iterator[None]:
+    """SIGHUP asks for it, where there is something to reload; else it does what it always does."""
+    if reload is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGHUP, lambda *_: reload())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -1,0 +1,115 @@
+"""The config file: read as meant, or refused with one sentence that quotes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cdc.config import Limits, SourceUrl
+from cdc.errors import ConfigError
+from cdc.model import TableId
+from cdc.settings import Settings, SettingsFile
+
+SECRET = "hunter2"
+REPLICA = SourceUrl("r", 3306, "u", SECRET)
+WHOLE = """
+tables = ["shop.orders", "shop.`a.b`"]
+
+[limits]
+max-rows-per-second = 20_000
+max-bytes-per-second = 5000000
+max-threads-running = 25
+max-replica-lag = 2.5
+replica = "mysql://u:hunter2@r/"
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "cdc.toml"
+
+
+def read(path: Path | None, *tables: TableId, environ: dict[str, str] | None = None, **limits: Any) -> Settings:
+    return SettingsFile(path, limits, tables, environ or {}).read()
+
+
+def test_a_file_holds_tables_and_limits(path: Path) -> None:
+    """By the names of the options."""
+    path.write_text(WHOLE)
+    assert read(path) == Settings(Limits(20_000, 5_000_000, 25, 2.5, REPLICA), (TableId("shop", "orders"), TableId("shop", "a.b")))
+
+
+def test_an_empty_file_says_nothing(path: Path) -> None:
+    """Nor does none: then the command line is all."""
+    path.write_text("")
+    assert read(path) == read(None) == Settings(Limits(), ())
+
+
+def test_the_command_line_counts_where_both_say_something(path: Path) -> None:
+    """Tables are those of both, each once."""
+    path.write_text(WHOLE)
+    found = read(path, TableId("shop", "mine"), TableId("shop", "orders"), max_rows_per_second=7, max_threads_running=None)
+    assert found.limits == Limits(7, 5_000_000, 25, 2.5, REPLICA)
+    assert found.tables == (TableId("shop", "mine"), TableId("shop", "orders"), TableId("shop", "a.b"))
+
+
+def test_a_replica_s_password_may_come_from_the_environment(path: Path) -> None:
+    """It has a variable of its own, since it may be another server's account."""
+    path.write_text('[limits]\nreplica = "mysql://u@r"\nmax-replica-lag = 1')
+    found = read(path, environ={"CDC_REPLICA_PASSWORD": "its own", "CDC_SOURCE_PASSWORD": "another"})
+    assert found.limits.replica == SourceUrl("r", 3306, "u", "its own")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("tables = [", "its end is no TOML"),
+        ("[limits]\nreplica = mysql://u:hunter2@r/", "line 2, column"),
+        ("table = ['shop.orders']", "table is no setting. There are limits, tables."),
+        ("[limits]\nmax-rows = 5", "limits.max-rows is no setting. There are limits.max-bytes-per-second"),
+        ("tables = 'shop.orders'", "tables is no list of names"),
+        ("tables = ['shop.orders', 7]", "tables is no list of names"),
+        ("tables = ['orders']", "'orders' is not a table's full name"),
+        ("limits = 5", "limits is no table"),
+        ("[limits]\nmax-rows-per-second = '5'", "max-rows-per-second is no whole number from 1 on"),
+        ("[limits]\nmax-rows-per-second = 0", "max-rows-per-second is no whole number from 1 on"),
+        ("[limits]\nmax-rows-per-second = 1.5", "max-rows-per-second is no whole number from 1 on"),
+        ("[limits]\nmax-threads-running = true", "max-threads-running is no whole number from 1 on"),
+        ("[limits]\nmax-replica-lag = nan\nreplica = 'mysql://u:hunter2@r/'", "max-replica-lag is no number of seconds from 1 on"),
+        ("[limits]\nmax-replica-lag = inf\nreplica = 'mysql://u:hunter2@r/'", "max-replica-lag is no number of seconds from 1 on"),
+        ("[limits]\nmax-replica-lag = 5", "a max-replica-lag without a replica"),
+        ("[limits]\nreplica = 'mysql://u:hunter2@r/'", "a replica without a max-replica-lag"),
+        ("[limits]\nmax-replica-lag = 5\nreplica = 'u:hunter2@r'", "The replica's URL starts with u:, it needs mysql:"),
+        ("[limits]\nmax-replica-lag = 5\nreplica = ['mysql://u:hunter2@r']", "replica is no text"),
+    ],
+)
+def test_a_faulty_file_is_refused_with_one_sentence_and_no_password(path: Path, text: str, words: str) -> None:
+    """It names the file and the place, and says how to get there."""
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        read(path)
+    assert words in str(caught.value)
+    assert str(path) in caught.value.message
+    assert caught.value.hint
+    assert SECRET not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_refused(path: Path) -> None:
+    """A missing one, and one that is no text."""
+    with pytest.raises(ConfigError, match=r"cannot be read: No such file"):
+        read(path)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="no UTF-8"):
+        read(path)
+
+
+def test_limits_are_told_in_words_without_a_password() -> None:
+    """For the line that says what counts now."""
+    told = str(Limits(20_000, 5_000_000, 25, 2.5, REPLICA))
+    assert told == (
+        "at most 20,000 rows a second, 5,000,000 bytes a second, while the source runs 25 threads, while mysql://u@r:3306/ is 2.5 s behind"
+    )
+    assert str(Limits()) == "none"
+    assert SECRET not in repr(Limits(max_replica_lag=1, replica=REPLICA))
