@@ -82,6 +82,11 @@ def migrate(
         stack.enter_context(oversight)
         watch = on_start(start, source.sizes(each.table.id for each in start.tables)[0]) or (lambda *_: None)
         migration = Migration(config, source, target, start, watch=watch, throttle=oversight.throttle)
+        if config.metrics_port is not None:
+            from cdc.exporter import Exporter, served  # noqa: PLC0415 (an HTTP server is not imported for nothing)
+
+            exporter = Exporter(migration, source, target, oversight.throttle)
+            say(f"metrics at {stack.enter_context(served(exporter, config.metrics_address, config.metrics_port))}")
         stack.enter_context(stopped_by_signals(migration.stop))
         report = migration.run()
         report.bytes_received = source.bytes_received

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Mapping
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
@@ -21,6 +22,7 @@ from cdc.config import (
     CHECKPOINT_SECONDS,
     CHUNK_ROWS,
     DEFAULT_TARGET,
+    METRICS_ADDRESS,
     Config,
     SourceUrl,
     Strategy,
@@ -30,6 +32,7 @@ from cdc.config import (
 )
 from cdc.debezium import envelopes
 from cdc.errors import CdcError, ConfigError, DifferencesFound
+from cdc.metrics import milliseconds
 from cdc.migration import Report, Start
 from cdc.model import Checkpoint, decode_row
 from cdc.progress import ProgressLine
@@ -84,6 +87,8 @@ def migrate(
     max_threads_running: Annotated[int | None, typer.Option(min=1, help="copy only while the source runs no more threads")] = None,
     max_replica_lag: Annotated[float | None, typer.Option(min=1, help="seconds; copy only while --replica is behind no more")] = None,
     replica: Annotated[str | None, typer.Option(help="a replica of the source, as mysql://user:password@host:port/")] = None,
+    metrics_port: Annotated[int | None, typer.Option(min=0, max=65535, help="serve metrics for Prometheus there; 0: a free port")] = None,
+    metrics_address: Annotated[str, typer.Option(help="the address to serve metrics at")] = METRICS_ADDRESS,
     as_json: JsonOption = False,
 ) -> None:
     """Copy tables by primary key, then follow the binlog from the copy's own position."""
@@ -98,7 +103,7 @@ def migrate(
         raise ConfigError("No table is named.", hint="Name tables with --tables DB.TABLE, or in the file of --config.")
     wanted = Config(
         api.parse_source(source), parse_mapstore_url(target), settings.tables, strategy, until_caught_up, chunk_rows, checkpoint_seconds,
-        limits=settings.limits,
+        limits=settings.limits, metrics_port=metrics_port, metrics_address=metrics_address,
     )  # fmt: skip
     lines: list[ProgressLine] = []
 
@@ -121,13 +126,17 @@ def _say(text: str) -> None:
 
 
 def _summary(report: Report) -> str:
-    lag = report.lag_ms or {}
     end = "caught up" if report.caught_up else "stopped, checkpoint saved"
     return (
         f"{end}: {report.rows_copied:,} rows copied in {report.snapshot_seconds:.1f} s, {report.rows_streamed:,} streamed in "
         f"{report.transactions:,} transactions, {report.seconds:.1f} s in all, {report.bytes_received:,} bytes received, "
-        f"lag p50 {lag['p50']:.0f} / p99 {lag['p99']:.0f} / max {lag['max']:.0f} ms\nposition {report.position}"
+        f"{_lag(report.lag_ms)}\nposition {report.position}"
     )
+
+
+def _lag(figures: Mapping[str, float] | None) -> str:
+    """A run's lag in words."""
+    return "lag " + ", ".join(f"{name} {milliseconds(value)}" for name, value in (figures or {}).items())
 
 
 @app.command()
@@ -207,9 +216,10 @@ def status(target: StateArgument = DEFAULT_TARGET, *, as_json: JsonOption = Fals
     path = parse_mapstore_url(target)
     checkpoint, _ = read_state(path)
     position, new = checkpoint.position, read_copy_under_way(path)
+    lag = checkpoint.report.get("lag_ms")
     found = {
         "source": checkpoint.source, "position": str(position.gtids), "file": position.file, "offset": position.offset,
-        "age_seconds": round(time.time() - checkpoint.created_at, 1), "last_run": checkpoint.report,
+        "age_seconds": round(time.time() - checkpoint.created_at, 1), "lag_ms": lag, "last_run": checkpoint.report,
         "tables": _progress(checkpoint), "copy_under_way": _progress(new) if new else None,
     }  # fmt: skip
     if as_json:
@@ -223,9 +233,13 @@ def status(target: StateArgument = DEFAULT_TARGET, *, as_json: JsonOption = Fals
         print(f"{progress.table.id}: {progress.state}, {progress.rows_copied:,} rows copied")
     for progress in new.tables if new else ():
         print(f"a new copy of {progress.table.id} is under way beside it: {progress.rows_copied:,} rows copied")
-    lag = checkpoint.report.get("lag_ms")
     if isinstance(lag, dict):
-        print("lag of that run: " + ", ".join(f"{name} {value} ms" for name, value in lag.items()))
+        print(f"{_lag(lag)} in that run, {milliseconds(_number(checkpoint.report.get('lag_now_ms')))} at the checkpoint")
+
+
+def _number(value: object) -> float:
+    """A figure of a report, which another version may have written."""
+    return float(value) if isinstance(value, (int, float)) else 0.0
 
 
 def _progress(checkpoint: Checkpoint) -> dict[str, object]:

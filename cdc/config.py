@@ -18,6 +18,8 @@ CHUNK_ROWS = 100_000
 CHECKPOINT_SECONDS = 5.0
 AWAY_SECONDS = 120.0
 """Longer than a server takes to restart; shorter than a script's patience."""
+METRICS_ADDRESS = "127.0.0.1"
+"""Nobody else's business, unless they are told otherwise: the figures name tables."""
 DEFAULT_TARGET = "mapstore:./cdc-state"
 SOURCE_FORM = "A source looks like mysql://user:password@host:3306/ (or leave the password to CDC_SOURCE_PASSWORD)."
 QUOTING = "In a password write /, ?, #, [ and ] as %2F, %3F, %23, %5B and %5D."
@@ -166,6 +168,8 @@ class Config:
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     heartbeat_seconds: float = 1.0
     limits: Limits = Limits()
+    metrics_port: int | None = None
+    metrics_address: str = METRICS_ADDRESS
 
     @property
     def give_up_seconds(self) -> float | None:

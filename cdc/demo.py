@@ -22,6 +22,7 @@ from rich.console import Console
 from cdc import api, compare, report, shop
 from cdc.config import SourceUrl
 from cdc.errors import CdcError, ConfigError, DifferencesFound
+from cdc.metrics import milliseconds
 from cdc.model import Checkpoint, TableId, TableProgress, TableState
 from cdc.mysql.connection import connect
 from cdc.mysql.flavor import flavor_of
@@ -86,12 +87,12 @@ class _Demo:
             (found,) = api.compare_quiet(self._source, target, [TABLE])
             if not found.identical:
                 raise DifferencesFound(f"Source and target differ: {found}.")
-        lag = last["lag_ms"]
+        lag = {name: milliseconds(value) for name, value in last["lag_ms"].items()}
         say(
             f"\n   rows copied        {killed.rows_copied:,} before the kill, {resumed:,} after it\n"
             f"   rows streamed      {last['rows_streamed']:,} in {last['transactions']:,} transactions, since the resume\n"
             f"   seconds            {last['seconds']:.1f}, of which {last['snapshot_seconds']:.1f} until the copy was complete\n"
-            f"   lag                p50 {lag['p50']:.0f} ms, p99 {lag['p99']:.0f} ms, max {lag['max']:.0f} ms (since the kill)\n"
+            f"   lag                p50 {lag['p50']}, p99 {lag['p99']}, max {lag['max']} (since the kill)\n"
             f"   bytes received     {last['bytes_received']:,}, since the resume\n"
             f"   rows compared      {found.rows:,}\n"
             f"   [bold]identical: yes[/]\n"

@@ -13,7 +13,7 @@ from cdc.config import Config, Limits
 from cdc.crash import crash_point
 from cdc.handover import Handover
 from cdc.interfaces import Pending, Source, Target
-from cdc.metrics import LagHistogram
+from cdc.metrics import Lag
 from cdc.model import (
     Batch,
     Behind,
@@ -42,6 +42,9 @@ _PART_PATIENCE = 0.01
 
 _SCHEMA_CHANGES = 100
 """Told in the report, at most."""
+
+_SILENCE = 3
+"""Heartbeats that may be missing before the lag counts on by itself."""
 
 _TICK = 0.25
 """Seconds until a quiet migration looks again whether it should stop, commit or report."""
@@ -77,9 +80,14 @@ class Report:
     bytes_received: int = 0
     lag_ms: dict[str, float] | None = None
     lag_now_ms: float = 0.0
-    """Of the transaction applied last."""
+    """Of the transaction applied last, and how long nothing has come if the source is away."""
     position: str = ""
     checkpoints: int = 0
+    checkpoint_seconds: float = 0.0
+    """How long the last one took."""
+    checkpointed_at: float = 0.0
+    """Unix seconds."""
+    reconnects: int = 0
     caught_up: bool = False
     schema_changes: list[str] = field(default_factory=list)
     """What statements have done to tables as a whole, the last hundred."""
@@ -110,7 +118,7 @@ class Migration:
         self._config, self._source, self._target, self._start, self._watch = config, source, target, start, watch
         self._handover = Handover(start.tables, start.position, chunk_rows=config.chunk_rows)
         self._throttle = throttle or Throttle(Limits())
-        self._lag = LagHistogram()
+        self.lag = Lag(start.clock_offset, _SILENCE * config.heartbeat_seconds)
         self._speed = Speed(start.rates, start.behind)
         self.report = Report(start.plan.strategy.value, start.plan.reason)
         self._began = time.monotonic()
@@ -119,6 +127,11 @@ class Migration:
         """The checkpoint that is being saved, and since when."""
         self._goal: LogEnd | None = None
         self._stop = False
+
+    @property
+    def handover(self) -> Handover:
+        """How far the tables are."""
+        return self._handover
 
     def stop(self) -> None:
         """Ask the run to commit a last checkpoint and return. Safe to call from a signal handler."""
@@ -161,6 +174,7 @@ class Migration:
             case SourceAway():
                 self.report.waiting = item.reason
             case Delivery():
+                self.report.reconnects += bool(self.report.waiting)
                 self.report.waiting = ""
                 for change in self._handover.on_delivery(item):
                     self._apply(change)
@@ -186,11 +200,7 @@ class Migration:
     def _count(self, delivery: Delivery) -> None:
         self.report.rows_streamed += sum(map(len, delivery.batches))
         self.report.transactions += delivery.transactions
-        if delivery.transactions and delivery.committed_at is not None and delivery.committed_since is not None:
-            now = time.time() + self._start.clock_offset
-            lag = max(0.0, now - delivery.committed_at)
-            self._lag.add_between(lag, max(lag, now - delivery.committed_since), delivery.transactions)
-            self.report.lag_now_ms = round(1000 * lag, 1)
+        self.lag.count(delivery)
 
     def _keep_up_appearances(self) -> None:
         now = time.monotonic()
@@ -211,7 +221,8 @@ class Migration:
         report.rows_copied = self._handover.rows_copied
         report.seconds = time.monotonic() - self._began
         report.throttled, report.throttled_seconds = self._throttle.reason, sum(self._throttle.seconds.values())
-        report.lag_ms = self._lag.as_milliseconds()
+        report.lag_ms = self.lag.histogram.as_milliseconds()
+        report.lag_now_ms = round(1000 * self.lag.now, 1)
         report.position = str(self._handover.position.gtids)
 
     def _commit_when_due(self, now: float) -> None:
@@ -240,5 +251,6 @@ class Migration:
 
     def _committed(self, began: float) -> None:
         now = time.monotonic()
+        self.report.checkpoint_seconds, self.report.checkpointed_at = now - began, time.time()
         pause = self._config.checkpoint_seconds
         self._checkpoint_due = now + (max(pause, _CHECKPOINT_SHARE * (now - began)) if pause else 0.0)

@@ -7,6 +7,7 @@ import time
 from rich.console import Console
 
 from cdc.handover import Handover
+from cdc.metrics import milliseconds
 from cdc.migration import Report
 
 _QUIET_SECONDS = 2.0
@@ -44,5 +45,5 @@ class ProgressLine:
         trouble = f" | waiting: {why}" if why else ""
         return (
             f"{phase:<9} {total:,}{share} rows copied, {report.rows_streamed:,} streamed in {report.transactions:,} transactions, "
-            f"lag {report.lag_now_ms:,.0f} ms, {report.seconds:.0f} s{trouble}"
+            f"lag {milliseconds(report.lag_now_ms)}, {report.seconds:.0f} s{trouble}"
         )

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cdc.compare import Comparison, Level, Run, total
+from cdc.metrics import milliseconds
 from mapstore.pauses import BOUNDS, Pauses
 
 _SERIES = ("full copy", "incremental run")
@@ -65,7 +66,7 @@ def _ways(level: Level) -> tuple[tuple[str, Run], tuple[str, Run]]:
 
 
 def _figures(run: Run) -> list[str]:
-    lag = [f"{run.lag_ms[name]:,.0f} ms" for name in ("p99", "max")]
+    lag = [milliseconds(run.lag_ms[name]) for name in ("p99", "max")]
     return [f"{run.rows:,}", f"{run.seconds:.2f}", f"{run.loading_seconds:.2f}", f"{run.bytes_received:,}", *lag]
 
 

@@ -73,6 +73,11 @@ class Throttle:
         return self._held[1] if self._held else ""
 
     @property
+    def cause(self) -> str:
+        """What kind of thing it waits for, empty when it does not."""
+        return self._held[0].value if self._held else ""
+
+    @property
     def seconds(self) -> dict[str, float]:
         """For how long what has held the copy back."""
         return {cause.value: seconds for cause, seconds in self._seconds.items()}

@@ -157,6 +157,10 @@ class MapStoreTarget:
         """The row under a canonical key."""
         return self._maps.setdefault(table, MapStore()).get(key)
 
+    def stats(self) -> dict[TableId, dict[str, int]]:
+        """Each map's own counters. From any thread."""
+        return {table: store.stats() for table, store in list(self._maps.items())}
+
     def _save(self, checkpoint: Checkpoint) -> Future[_Images]:
         """Begin to save images of the tables' maps, but for those whose last one still is what the map is now."""
         self._generation += 1

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cdc.metrics import LagHistogram
+from cdc.gtid import GtidSet
+from cdc.metrics import Lag, LagHistogram, milliseconds
+from cdc.model import Delivery, Position
 
 seconds = st.lists(st.floats(1e-4, 1e5), min_size=1, max_size=200)
 
@@ -66,3 +68,80 @@ def test_transactions_of_one_delivery_lie_evenly_between_its_newest_and_its_olde
     many.add(9.0, 1000)
     assert many.percentile(0.5) == pytest.approx(4.0, rel=0.02)
     assert many.percentile(0.501) == 9.0
+
+
+@given(seconds)
+def test_the_buckets_of_a_scrape_are_cumulative_and_end_with_all(lags: list[float]) -> None:
+    """Each holds what its bound surely holds, and nothing above it."""
+    histogram, bounds = LagHistogram(), (0.001, 0.1, 10.0)
+    for lag in lags:
+        histogram.add(lag)
+    *counts, everything = histogram.cumulative(bounds)
+    assert everything == len(lags)
+    assert counts == sorted(counts)
+    for bound, count in zip(bounds, counts, strict=True):
+        assert sum(lag <= bound / 1.0201 for lag in lags) <= count <= sum(lag <= bound for lag in lags)
+    assert histogram.sum == pytest.approx(sum(lags))
+
+
+class Clock:
+    """Ours; the source's is five seconds ahead."""
+
+    now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def lag(clock: Clock) -> Lag:
+    return Lag(5.0, 3.0, clock=clock)
+
+
+def committed(since: float, at: float, number: int = 1) -> Delivery:
+    return Delivery((), Position(GtidSet()), number, since, at)
+
+
+HEARTBEAT = Delivery(position=Position(GtidSet()))
+
+
+def test_lag_is_measured_by_the_source_s_clock(lag: Lag) -> None:
+    """From commit to applied; that of now is of the newest."""
+    lag.count(committed(1_004.0, 1_004.9, 2))
+    assert lag.now == pytest.approx(0.1)
+    assert lag.histogram.as_milliseconds()["max"] == pytest.approx(1_000.0)
+
+
+def test_whoever_is_up_to_date_has_no_lag(lag: Lag, clock: Clock) -> None:
+    """A heartbeat comes when the source has nothing more, however late the last transaction was; a part of a large one says nothing."""
+    lag.count(committed(400.0, 405.0))
+    clock.now += 1.0
+    lag.count(Delivery())
+    assert lag.now == pytest.approx(600.0)
+    lag.count(HEARTBEAT)
+    assert lag.now == 0.0
+
+
+def test_lag_counts_on_when_nothing_comes_any_more(lag: Lag, clock: Clock) -> None:
+    """After three seconds, since heartbeats may be late; from when something came last. Then it is what it is again."""
+    lag.count(committed(1_004.9, 1_004.9))
+    clock.now += 3.0
+    assert lag.now == pytest.approx(0.1)
+    clock.now += 57.0
+    assert lag.now == 60.0
+    lag.count(committed(1_061.0, 1_064.0))
+    assert lag.now == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "<0.1 ms"), (0.04, "<0.1 ms"), (0.1, "0.1 ms"), (0.96, "1.0 ms"), (9.94, "9.9 ms"), (12.6, "13 ms"), (12_345.0, "12,345 ms")],
+)
+def test_a_short_lag_is_not_printed_as_none(value: float, text: str) -> None:
+    """Nobody has none."""
+    assert milliseconds(value) == text

@@ -35,7 +35,7 @@ def report(**figures: object) -> Report:
 def test_it_says_how_far_the_copy_is() -> None:
     """Rows against the estimate, changes, lag and time."""
     line = shown(terminal=False, report=report(rows_streamed=7, transactions=3, seconds=12.4))
-    assert line.startswith("copying   1,500 of about 4,000 rows copied, 7 streamed in 3 transactions, lag 0 ms, 12 s")
+    assert line.startswith("copying   1,500 of about 4,000 rows copied, 7 streamed in 3 transactions, lag <0.1 ms, 12 s")
 
 
 def test_an_estimate_that_was_too_small_grows_with_the_copy() -> None:
@@ -52,6 +52,12 @@ def test_once_copied_it_says_that_it_follows(expected: int) -> None:
 def test_it_says_what_it_waits_for() -> None:
     """A lost connection is told where the person looks."""
     assert "| waiting: the source is away" in shown(terminal=False, report=report(waiting="the source is away"))
+
+
+def test_it_says_what_holds_the_copy_back() -> None:
+    """Unless the source is away, which comes first."""
+    assert "| waiting: at most 5 rows a second" in shown(terminal=False, report=report(throttled="at most 5 rows a second"))
+    assert "| waiting: away" in shown(terminal=False, report=report(throttled="at most 5 rows a second", waiting="away"))
 
 
 def test_outside_of_a_terminal_lines_are_few_and_whole() -> None:
