@@ -63,9 +63,9 @@ def migrate(
     """
     known = _known(config)
     with ExitStack() as stack:
-        oversight = Oversight(config.source, Settings(config.limits, config.tables), file, say)
-        stack.enter_context(reloaded_by_signal(oversight.reload if file else None))
         source = stack.enter_context(_source(config))
+        oversight = Oversight(config.source, Settings(config.limits, config.tables), file, follow=source.follow, say=say)
+        stack.enter_context(reloaded_by_signal(oversight.reload if file else None))
         with explained(config.source):  # what has become of a table that is known, the stream tells
             preflight.require(preflight.run(source.control, [table for table in config.tables if table not in known]))
         target = stack.enter_context(MapStoreTarget(config.target, fresh=config.strategy is Strategy.FULL))

@@ -80,7 +80,7 @@ class Lag:
         if delivery.transactions and delivery.committed_at is not None and delivery.committed_since is not None:
             self._last = max(0.0, now - delivery.committed_at)
             self.histogram.add_between(self._last, max(self._last, now - delivery.committed_since), delivery.transactions)
-        elif delivery.position is not None and not delivery.batches:
+        elif delivery.position is not None and not delivery.batches and not delivery.tables:
             self._last = 0.0
 
     @property

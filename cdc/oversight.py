@@ -8,14 +8,20 @@ from __future__ import annotations
 import queue
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from cdc import preflight
 from cdc.config import SourceUrl
-from cdc.errors import CdcError
+from cdc.errors import CdcError, Temporary
+from cdc.model import Table, TableId
+from cdc.mysql.connection import Connection, explained
 from cdc.mysql.load import LoadProbe
+from cdc.mysql.schema import read_table
 from cdc.settings import Settings, SettingsFile
 from cdc.throttle import Throttle
+
+Follow = Callable[[Sequence[TableId], Callable[[Connection, TableId], Table | None]], None]
 
 SECONDS = 1.0
 """Between two measurements."""
@@ -27,16 +33,20 @@ class Oversight:
     `say` gets a sentence for a person, from any thread.
     """
 
-    def __init__(self, source: SourceUrl, settings: Settings, file: SettingsFile | None, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, source: SourceUrl, settings: Settings, file: SettingsFile | None, *, follow: Follow, say: Callable[[str], None]
+    ) -> None:
         self.throttle = Throttle(settings.limits)
-        self._settings, self._file, self._say = settings, file, say
+        self._source, self._file, self._follow, self._say = source, file, follow, say
+        self._tables = set(settings.tables)
+        """Those that are followed, or will be."""
         self._probe = LoadProbe(source)
         self._asked: queue.SimpleQueue[bool] = queue.SimpleQueue()
         """True for a reading of the file, False for the end. A queue, since that can be put into from a signal handler."""
         self._thread = threading.Thread(target=self._work, name="cdc-oversight", daemon=True)
 
     def __enter__(self) -> Oversight:
-        self.throttle.load = self._probe.read(self._settings.limits, strict=True)
+        self.throttle.load = self._probe.read(self.throttle.limits, strict=True)
         self._thread.start()
         return self
 
@@ -68,9 +78,32 @@ class Oversight:
         except CdcError as error:
             self._say(f"warning: the settings stay as they were. {error}")
             return
-        self._settings = settings
         self.throttle.load, self.throttle.limits = load, settings.limits
         self._say(f"limits now: {settings.limits}")
+        self._compare(settings.tables)
+
+    def _compare(self, tables: Sequence[TableId]) -> None:
+        """Have tables followed that are new in the file."""
+        for name in sorted(self._tables.difference(tables)):
+            self._say(f"{name} is not in the config file any more, and followed on: leaving a table out needs a restart.")
+        if added := [name for name in tables if name not in self._tables]:
+            self._tables.update(added)
+            self._follow(added, self._admit)
+
+    def _admit(self, connection: Connection, name: TableId) -> Table | None:
+        """The definition of a table that is new in the file, None when it cannot be migrated. Runs in the stream's thread."""
+        try:
+            with explained(self._source):
+                preflight.require(preflight.run(connection, [name]))
+                table = read_table(connection, name)
+        except Temporary:
+            raise
+        except CdcError as error:
+            self._tables.discard(name)  # the next reading of the file tries again
+            self._say(f"warning: {name} is not added. {error}")
+            return None
+        self._say(f"{name} is added: its copy begins.")
+        return table
 
 
 @contextmanager

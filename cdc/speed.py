@@ -17,7 +17,7 @@ class Speed:
         self.rates = before
         self._behind = behind if behind and behind.bytes >= ENOUGH_BYTES else None
         self._copied_rows = self._copied_bytes = self._streamed_rows = 0
-        self._was_copying = False
+        self._was_copying, self._copy_began = True, 0.0
 
     def count(self, batch: Batch) -> None:
         """A batch was applied."""
@@ -33,7 +33,11 @@ class Speed:
         A run that copies and catches up at once tells neither the speed of the stream alone.
         """
         if self._was_copying and not copying and self._copied_bytes >= ENOUGH_BYTES:
-            self.rates = replace(self.rates, copy_rows=self._copied_rows / seconds, copy_bytes=self._copied_bytes / seconds)
+            took = seconds - self._copy_began
+            self.rates = replace(self.rates, copy_rows=self._copied_rows / took, copy_bytes=self._copied_bytes / took)
+        if copying and not self._was_copying:  # tables were added
+            self._copied_rows = self._copied_bytes = 0
+            self._copy_began = seconds
         self._was_copying = copying
         if copying:
             self._behind = None

@@ -55,6 +55,13 @@ class Followed:
         self.skipped: Counter[str] = Counter()
         """Statements that were passed over, with the reason."""
 
+    def join(self, described: Described) -> CopyAnew:
+        """Follow one more table from here on, with the columns it has now."""
+        assert isinstance(described.table, Table)
+        self._entries[described.table.id] = _Entry(described.table, described.end, copied=False)
+        self._wanted.add(described.table.id)
+        return CopyAnew(described.table, "it was added")
+
     def compare(self, progress: Iterable[TableProgress], now: Mapping[TableId, Table | CdcError], end: LogEnd) -> None:
         """Tell how the tables look on the source where the binlog ends here: a difference must be explained on the way there."""
         for each in progress:

@@ -35,6 +35,9 @@ _INBOX = 32
 CHUNK_CONNECTIONS = 2
 """Chunks read at once. The server sends each from one thread of its own, and we unpack it in one."""
 
+Admit = Callable[[Connection, TableId], Table | None]
+"""Gives a table's definition, None if it is not to be followed after all."""
+
 _Item = Delivery | Boundary | Chunk | SourceAway
 _T = TypeVar("_T")
 
@@ -62,6 +65,7 @@ class MySqlSource:
         """What was told of tables last."""
         self._inbox: queue.Queue[_Item | BaseException] = queue.Queue(_INBOX)
         self._requests: queue.SimpleQueue[ChunkRequest | None] = queue.SimpleQueue()
+        self._joining: queue.SimpleQueue[tuple[Sequence[TableId], Admit]] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._closing = threading.Event()
         self._readers = [SnapshotReader(url) for _ in range(CHUNK_CONNECTIONS)]
@@ -181,6 +185,10 @@ class MySqlSource:
         """Begin to read a chunk; it comes through `next`."""
         self._requests.put(chunk)
 
+    def follow(self, tables: Sequence[TableId], admit: Admit) -> None:
+        """Follow these tables too, if they are admitted; a delivery says from where on. From any thread."""
+        self._joining.put((tables, admit))
+
     def next(self, timeout: float) -> _Item | None:
         """What came next, None after `timeout` seconds without anything. Raises what a reading thread raised."""
         try:
@@ -225,12 +233,32 @@ class MySqlSource:
                     patience.reset()
                     position = delivery.position or position
                     yield delivery
+                    if delivery.position is not None and not self._joining.empty():
+                        yield from self._join(delivery.position, followed)
+                        break
             except Temporary as error:
                 yield SourceAway(error.message)
                 patience.wait(error)
                 self._require_same_source(position, patience)
             self._bytes_before += reader.bytes_received
             reader.abandon()
+
+    def _join(self, position: Position, followed: Followed) -> Iterator[_Item]:
+        """Tables that are followed too from here on. The connection is opened again after it, so that none of their changes is missed."""
+        names, admit = self._joining.get()
+        for name in names:
+            if described := (yield from self._patiently(partial(self._admitted, name, admit))):
+                yield Delivery(position=position, tables=(followed.join(described),))
+
+    def _admitted(self, name: TableId, admit: Admit) -> Described | None:
+        with explained(self._url):
+            connection = connect(self._url)
+            try:
+                table = admit(connection, name)
+                return Described(table, log_end(connection)) if table else None
+            finally:
+                self._bytes_before += connection.bytes_received
+                connection.abandon()
 
     def _require_same_source(self, position: Position, patience: Patience) -> None:
         """Ask whoever answers now whether it is the same server and can continue from `position`."""

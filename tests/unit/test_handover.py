@@ -19,11 +19,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from cdc.gtid import GtidSet
 from cdc.handover import Handover
-from cdc.model import Batch, Boundary, Chunk, ChunkRequest, Delivery, LogEnd, Position, TableId, TableProgress
+from cdc.model import Batch, Boundary, Chunk, ChunkRequest, CopyAnew, Delivery, LogEnd, Op, Position, TableId, TableProgress, TableState
 from cdc.packed import Packed
 from mapstore import MapStore
 from tests.unit.simulated_migration import WEIGHTS, A, B, SimulatedMigration, Stale, Variant, random_wish
-from tests.unit.simulated_source import CURSORS, KEYS, TABLES, Wish, key_bytes, row_bytes
+from tests.unit.simulated_source import CURSORS, KEYS, TABLES, UUID, Wish, key_bytes, row_bytes
 
 LONGER = int(os.environ.get("CDC_MACHINE_EXAMPLES", "0"))
 BURST = 40
@@ -285,3 +285,25 @@ def test_no_more_is_asked_for_while_many_bytes_wait_for_the_stream(monkeypatch: 
     list(handover.on_delivery(Delivery(position=Position(GtidSet(), *end))))
     assert handover.emit()
     assert handover.request()
+
+
+def test_a_table_that_joins_is_copied_from_the_position_on() -> None:
+    """The chunk of it is in a view of that place at least, and what the stream changes after it counts."""
+    handover = Handover([TableProgress(TABLES[0], TableState.STREAMING)], Position(GtidSet()), chunk_rows=2)
+    assert handover.request() is None
+    here = Position(GtidSet.parse(f"{UUID}:1-5"), "binlog.000001", 100)
+    list(handover.on_delivery(Delivery(position=here, tables=(CopyAnew(TABLES[1], "it was added"),))))
+    assert handover.copying
+    request = handover.request()
+    assert request is not None
+    assert (request.table, request.after, request.seen) == (TABLES[1], None, here)
+    after = Position(here.gtids.add(UUID, 6), "binlog.000001", 200)
+    changed = Batch(B, bytes((Op.UPSERT,)), Packed.of([key_bytes(7)]), Packed.of([row_bytes(7, "new")]))
+    list(handover.on_delivery(Delivery((changed,), after, 1)))
+    rows = {7: "old", 8: "old"}
+    keys, values = Packed.of(map(key_bytes, rows)), Packed.of(row_bytes(key, value) for key, value in rows.items())
+    handover.on_chunk(Chunk(request, keys, values, LogEnd("binlog.000001", 200)))
+    emitted = handover.emit()
+    assert emitted is not None
+    assert list(emitted.keys) == [key_bytes(8)]
+    assert handover.progress[B].state is TableState.STREAMING

@@ -50,3 +50,13 @@ def test_too_little_or_a_copy_at_the_same_time_tells_no_speed_of_the_stream(behi
     speed.look(1.0, copying, at(0))
     speed.look(2.0, False, at(100))
     assert speed.rates == BEFORE
+
+
+def test_a_copy_of_tables_that_were_added_has_its_own_speed() -> None:
+    """From when they were added."""
+    speed = Speed(BEFORE, None)
+    speed.look(0.1, False, at(0))
+    speed.look(100.0, True, at(0))
+    speed.count(batch(ENOUGH_BYTES, backfill=True))
+    speed.look(104.0, False, at(0))
+    assert speed.rates == Rates(0.25, ENOUGH_BYTES / 4, 3.0, 4.0)
