@@ -16,7 +16,7 @@ FUZZ_EVENTS ?= 1000000
 FUZZ_MINUTES ?= 10
 FUZZ_SEED ?= 1
 
-.PHONY: help demo test lint types format sanitize fuzz soak clean
+.PHONY: help demo test lint types format sanitize fuzz model soak clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -51,6 +51,9 @@ fuzz: $(READY)  ## mutated binlog events (FUZZ_EVENTS, FUZZ_SEED) and results of
 	    $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $(FUZZ)/installed ./$(FUZZ)/source
 	$(SANITIZED) PYTHONPATH=$(FUZZ)/installed:. $(BIN)/python -P -m tests.events.fuzz $(FUZZ_EVENTS) $(FUZZ_SEED)
 	$(SANITIZED) PYTHONPATH=$(FUZZ)/installed:. $(BIN)/python -P -m tests.fuzz_rows --minutes $(FUZZ_MINUTES)
+
+model: $(READY)  ## the model of the hand-over, checked by spin, and what happens when a part is left out
+	$(BIN)/python -m tests.promela
 
 soak: $(READY)  ## random tables until 500,000 values were compared (CDC_PROPERTY_SEED), copies under load (CDC_LOAD_SEED)
 	CDC_PROPERTY_VALUES=500000 $(BIN)/pytest -q -s tests/mysql/test_rows_property.py
