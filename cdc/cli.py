@@ -19,6 +19,7 @@ from cdc import api, preflight, report
 from cdc.changes import change_line
 from cdc.compare import WAIT_SECONDS, measure
 from cdc.config import (
+    CHECKPOINT_BYTES,
     CHECKPOINT_SECONDS,
     CHUNK_ROWS,
     DEFAULT_TARGET,
@@ -80,6 +81,7 @@ def migrate(
     strategy: Annotated[Strategy, typer.Option(help="auto resumes from a checkpoint if there is one")] = Strategy.AUTO,
     until_caught_up: Annotated[bool, typer.Option("--until-caught-up", help="stop when the source's present end is reached")] = False,
     checkpoint_seconds: Annotated[float, typer.Option(min=0.0, help="time between checkpoints; 0: after every step")] = CHECKPOINT_SECONDS,
+    checkpoint_bytes: Annotated[int, typer.Option(min=1, help="keys and rows applied between checkpoints, if earlier")] = CHECKPOINT_BYTES,
     chunk_rows: Annotated[int, typer.Option(min=1, help="rows a chunk at most; it takes what fits in time and bytes")] = CHUNK_ROWS,
     config: Annotated[Path | None, typer.Option(help="TOML with tables and limits; SIGHUP has it read again")] = None,
     max_rows_per_second: Annotated[int | None, typer.Option(min=1, help="rows the copy reads")] = None,
@@ -103,7 +105,7 @@ def migrate(
         raise ConfigError("No table is named.", hint="Name tables with --tables DB.TABLE, or in the file of --config.")
     wanted = Config(
         api.parse_source(source), parse_mapstore_url(target), settings.tables, strategy, until_caught_up, chunk_rows, checkpoint_seconds,
-        limits=settings.limits, metrics_port=metrics_port, metrics_address=metrics_address,
+        checkpoint_bytes, limits=settings.limits, metrics_port=metrics_port, metrics_address=metrics_address,
     )  # fmt: skip
     lines: list[ProgressLine] = []
 

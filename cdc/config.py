@@ -16,6 +16,8 @@ from cdc.model import TableId
 CHUNK_ROWS = 100_000
 """Above what a chunk of small rows takes by its bytes (chunk_size.py); the bound is there for those who want less."""
 CHECKPOINT_SECONDS = 5.0
+CHECKPOINT_BYTES = 1 << 30
+"""What a copy at full speed applies in some CHECKPOINT_SECONDS: it counts where these are more."""
 AWAY_SECONDS = 120.0
 """Longer than a server takes to restart; shorter than a script's patience."""
 METRICS_ADDRESS = "127.0.0.1"
@@ -157,7 +159,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """One migration. Times in seconds, sizes in rows."""
+    """One migration. Times in seconds, sizes in rows or bytes."""
 
     source: SourceUrl
     target: Path
@@ -166,6 +168,7 @@ class Config:
     until_caught_up: bool = False
     chunk_rows: int = CHUNK_ROWS
     checkpoint_seconds: float = CHECKPOINT_SECONDS
+    checkpoint_bytes: int = CHECKPOINT_BYTES
     heartbeat_seconds: float = 1.0
     limits: Limits = Limits()
     metrics_port: int | None = None

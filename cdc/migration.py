@@ -30,12 +30,10 @@ from cdc.model import (
     TableChange,
     TableProgress,
 )
+from cdc.schedule import Schedule
 from cdc.speed import Speed
 from cdc.strategy import Plan
 from cdc.throttle import Throttle
-
-_CHECKPOINT_SHARE = 10
-"""A checkpoint is not begun before this many times the last one's duration has passed: it costs a tenth of the time at most."""
 
 _PART_PATIENCE = 0.01
 """Seconds that a part of a chunk waits while the stream delivers: a stream that never rests slows a copy down and does not stop it."""
@@ -122,7 +120,8 @@ class Migration:
         self._speed = Speed(start.rates, start.behind)
         self.report = Report(start.plan.strategy.value, start.plan.reason)
         self._began = time.monotonic()
-        self._checkpoint_due = self._watch_due = self._part_due = self._began
+        self._watch_due = self._part_due = self._began
+        self._schedule = Schedule(config.checkpoint_seconds, config.checkpoint_bytes)
         self._pending: tuple[float, Pending] | None = None
         """The checkpoint that is being saved, and since when."""
         self._goal: LogEnd | None = None
@@ -191,6 +190,7 @@ class Migration:
         self._target.apply(change)
         if isinstance(change, Batch):
             self._speed.count(change)
+            self._schedule.applied(len(change.keys.data) + len(change.rows.data))
         else:
             crash_point("schema-change")
             what = "is copied anew" if isinstance(change, CopyAnew) else "was emptied" if isinstance(change, Emptied) else "is gone"
@@ -233,7 +233,7 @@ class Migration:
                 pending.publish(self._handover.position.gtids)
                 self._pending = None
                 self._committed(began)
-        elif now >= self._checkpoint_due:
+        elif self._schedule.due(now):
             self._pending = now, self._target.begin_commit(self._checkpoint())
 
     def _commit(self) -> None:
@@ -245,6 +245,7 @@ class Migration:
 
     def _checkpoint(self) -> Checkpoint:
         self._figures()
+        self._schedule.begun()
         self.report.checkpoints += 1
         progress = tuple(self._handover.progress.values())
         return Checkpoint(self._start.source_uuid, self._handover.position, progress, time.time(), self.report.as_dict(), self._speed.rates)
@@ -252,5 +253,4 @@ class Migration:
     def _committed(self, began: float) -> None:
         now = time.monotonic()
         self.report.checkpoint_seconds, self.report.checkpointed_at = now - began, time.time()
-        pause = self._config.checkpoint_seconds
-        self._checkpoint_due = now + (max(pause, _CHECKPOINT_SHARE * (now - began)) if pause else 0.0)
+        self._schedule.committed(began, now)

@@ -70,6 +70,7 @@ MAY_IMPORT = {
     "cdc.gtid": set(),
     "cdc.packed": set(),
     "cdc.chunk_size": set(),
+    "cdc.schedule": set(),
     "cdc.model": {"cdc.gtid", "cdc.packed"},
     "cdc.metrics": {"cdc.model"},
     "cdc.config": {"cdc.errors", "cdc.model"},
@@ -81,7 +82,7 @@ MAY_IMPORT = {
     "cdc.speed": VALUES,
     "cdc.settings": VALUES,
     "cdc.throttle": VALUES,
-    "cdc.migration": VALUES | {"cdc.handover", "cdc.metrics", "cdc.speed", "cdc.strategy", "cdc.throttle"},
+    "cdc.migration": VALUES | {"cdc.handover", "cdc.metrics", "cdc.schedule", "cdc.speed", "cdc.strategy", "cdc.throttle"},
 }
 """The core, module by module. Everything else of cdc is wiring, or has a rule of its own below."""
 

@@ -149,6 +149,18 @@ def test_following_ends_cleanly_with_a_last_checkpoint_on_a_signal(project: Proj
     assert project.migrate()["rows_streamed"] == 0
 
 
+def test_a_checkpoint_is_written_when_enough_bytes_were_applied(project: Project):
+    """However far away the next one is by time."""
+    project.sql("CREATE TABLE t (id INT PRIMARY KEY, v VARCHAR(2000))")
+    project.migrate()
+    process = project.start("--checkpoint-seconds", "3600", "--checkpoint-bytes", "1000")
+    project.sql("INSERT INTO t VALUES (1, REPEAT('w', 2000))")
+    end = project.gtids()
+    project.wait(process, lambda checkpoint: end <= checkpoint.position.gtids)
+    report, _ = project.end(process)
+    assert report["checkpoints"] == 3, "the first, the one by bytes, the last"
+
+
 def test_a_transaction_larger_than_the_readers_budget_is_followed(project: Project):
     """Its parts are applied as they come, and the position moves at its end."""
     project.sql("CREATE TABLE t (id INT PRIMARY KEY, v VARCHAR(2000))")
