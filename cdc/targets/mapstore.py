@@ -95,7 +95,8 @@ class MapStoreTarget:
         self._saver = ThreadPoolExecutor(1, thread_name_prefix="cdc-images")
         try:
             self._load(fresh)
-            _meta.create_all(self._engine)
+            with _refusals(path):
+                _meta.create_all(self._engine)
         except BaseException:
             self.close()
             raise
@@ -204,7 +205,10 @@ class MapStoreTarget:
         self._published = {part: set(images.values()) for part, (_, _, images) in parts.items()}
         if self._part in parts and not fresh:
             _, self._checkpoint, names = parts[self._part]
-            self._maps = {table: _load_image(self._path / name) for table, name in names.items()}
+            try:
+                self._maps = {table: _load_image(self._path / name) for table, name in names.items()}
+            except FileNotFoundError as error:
+                raise DamagedState(f"The image {error.filename} is missing.", hint="Copy again with --strategy full.") from error
             self._images = {table: Image(name, self._changes[table]) for table, name in names.items()}
         self._remove_unused()
 
@@ -336,32 +340,31 @@ def read_copy_under_way(path: Path) -> Checkpoint | None:
         engine.dispose()
 
 
-def _locked(path: Path) -> IO[str]:
+def _locked(path: Path) -> IO[bytes]:
+    """The open lock file, with our number in it. It is closed, and so the lock given up, when the process ends however it may."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = (path / _LOCK).open("a+")
-    except OSError as error:
-        raise ConfigError(
-            f"The state folder {path} cannot be written: {error.strerror}.", hint="Choose another with mapstore:PATH."
-        ) from error
-    try:
+        lock = (path / _LOCK).open("ab+", buffering=0)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock.truncate(0)
+        lock.write(b"%d\n" % os.getpid())
     except BlockingIOError as error:
         lock.seek(0)
-        holder = lock.read().strip()
+        holder = lock.read().decode().strip()
         lock.close()
         raise ConfigError(
             f"The state folder {path} is in use by the process {holder}.",
             hint="Stop that one, or choose another folder with mapstore:PATH.",
         ) from error
-    lock.truncate(0)
-    lock.write(f"{os.getpid()}\n")
-    lock.flush()
+    except OSError as error:
+        raise ConfigError(
+            f"The state folder {path} cannot be written: {error.strerror}.", hint="Make room, or choose another with mapstore:PATH."
+        ) from error
     return lock
 
 
 def _engine(path: Path, *, read_only: bool = False) -> sa.Engine:
-    mode = "ro" if read_only else "rwc"
+    mode = "rw" if read_only else "rwc"  # whoever reads after a kill within a transaction has to undo it first
     engine = sa.create_engine(f"sqlite:///file:{path.resolve() / _DATABASE}?mode={mode}&uri=true")
 
     @sa.event.listens_for(engine, "connect")

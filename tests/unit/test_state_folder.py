@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -54,6 +56,25 @@ def seen(path: Path) -> tuple[str, dict[bytes, bytes]]:
     """What a reader finds: the position and the rows."""
     checkpoint, maps = read_state(path, rows_of=[TABLES[0].id])
     return str(checkpoint.position.gtids), dict(maps[TABLES[0].id].items())
+
+
+KILLED_WITHIN = """
+import os, signal, sqlite3, sys
+database = sqlite3.connect(sys.argv[1])
+database.execute("PRAGMA cache_size = 1")  # so that pages are written before the commit
+database.execute("UPDATE checkpoint SET gtids = hex(zeroblob(1000000))")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_readers_see_the_last_checkpoint_after_a_kill_within_the_atomic_step(tmp_path: Path) -> None:
+    """The first who looks undoes what SQLite's journal says was begun."""
+    with MapStoreTarget(tmp_path) as target:
+        put(target, 1, "old")
+        target.commit(held(5, TableState.STREAMING))
+    subprocess.run([sys.executable, "-c", KILLED_WITHIN, str(tmp_path / "checkpoint.sqlite")], check=False)
+    assert (tmp_path / "checkpoint.sqlite-journal").stat().st_size > 0
+    assert seen(tmp_path) == (f"{A}:1-5", {key_bytes(1): row_bytes(1, "old")})
 
 
 @pytest.mark.parametrize("begun", ["opened fresh", "decided later"])

@@ -1,0 +1,160 @@
+"""A state folder that cannot be written or read: one sentence, its exit code, and the last checkpoint as it was."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from cdc import shop
+from cdc.targets.mapstore import read_state
+from tests.fix_migration import Project
+
+ROWS = 4_000
+
+
+@pytest.fixture
+def orders(project: Project) -> Project:
+    shop.load(project.admin, project.table, ROWS)
+    return project
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of a few megabytes, to be filled or made read-only."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = mount("-t", "tmpfs", "-o", "size=4m", "none", str(folder))
+    if mounted.returncode:
+        pytest.skip(f"a small disk can only be mounted by root: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def mount(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["mount", *arguments], capture_output=True, text=True, check=False)
+
+
+def fill(disk: Path, leave: int) -> Path:
+    """A file that takes all of the disk but so many bytes."""
+    ballast = disk / "ballast"
+    free = os.statvfs(disk)
+    ballast.write_bytes(bytes(free.f_bavail * free.f_frsize - leave))
+    return ballast
+
+
+def images(state: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in state.glob("*.map*")}
+
+
+@pytest.mark.parametrize("leave", [0, 128 << 10], ids=["not even the checkpoint", "the checkpoint, not the image"])
+@pytest.mark.parametrize("following", [False, True], ids=["at the end", "while following"])
+def test_a_full_disk_leaves_the_last_checkpoint_good(orders: Project, disk: Path, leave: int, following: bool) -> None:
+    """The run ends and says what the system said; after making room the same command goes on from there."""
+    orders.state = disk / "state"
+    orders.migrate()
+    process = orders.start() if following else None
+    if process:
+        orders.wait_streaming(process)
+    ballast = fill(disk, leave)
+    before = read_state(orders.state)[0].position.gtids, images(orders.state)
+    orders.sql("UPDATE t SET note = 'more'")
+    if process:
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 1, said
+    else:
+        said = orders.refused(expect=1)
+    assert "Traceback" not in said
+    assert "cannot be written" in said
+    assert "last checkpoint is untouched" in said
+    assert (read_state(orders.state)[0].position.gtids, images(orders.state)) == before
+    ballast.unlink()
+    assert orders.migrate()["strategy"] == "incremental"
+    assert orders.assert_identical() == ROWS
+
+
+@pytest.mark.parametrize("leave", [0, 4096])
+def test_a_full_disk_has_no_room_for_a_new_folder(orders: Project, disk: Path, leave: int) -> None:
+    """Not even for the lock, or not for the checkpoint."""
+    ballast = fill(disk, leave)
+    orders.state = disk / "state"
+    assert "cannot be written" in orders.refused(expect=1 if leave else 2)
+    ballast.unlink()
+    orders.migrate()
+    assert orders.assert_identical() == ROWS
+
+
+def test_a_folder_that_has_become_read_only_is_refused_and_can_be_read(orders: Project, disk: Path) -> None:
+    """Whoever only looks needs no right to write."""
+    orders.state = disk / "state"
+    orders.migrate()
+    orders.sql("UPDATE t SET note = 'more' LIMIT 7")
+    assert mount("-o", "remount,ro", str(disk)).returncode == 0
+    assert "cannot be written: Read-only file system" in orders.refused(expect=2)
+    state = f"mapstore:{orders.state}"
+    for command in (["status", state], ["dump", state, str(orders.table)], ["verify", orders.url, state]):
+        done = orders.cdc(*command)
+        assert done.returncode == 0, done.stderr
+    assert mount("-o", "remount,rw", str(disk)).returncode == 0
+    assert orders.migrate()["rows_streamed"] == 7
+    orders.assert_identical()
+
+
+def test_a_limit_on_the_size_of_files_leaves_the_last_checkpoint_good(orders: Project) -> None:
+    """Like a full disk, for those who cannot mount one."""
+    orders.migrate()
+    orders.sql("UPDATE t SET note = 'more'")
+    limited = subprocess.run(
+        ["bash", "-c", 'ulimit -f 64; trap "" XFSZ; exec "$@"', "-", sys.executable, "-m", "cdc", *orders.arguments("--until-caught-up")],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert limited.returncode == 1, limited.stderr
+    assert "cannot be written" in limited.stderr
+    assert "last checkpoint is untouched" in limited.stderr
+    assert orders.migrate()["strategy"] == "incremental"
+    orders.assert_identical()
+
+
+@pytest.mark.parametrize("damage", ["a bit", "the end", "all of it"])
+def test_a_damaged_image_is_refused_and_a_full_copy_goes_past_it(orders: Project, damage: str) -> None:
+    """Nothing of a damaged image is used."""
+    orders.migrate()
+    (image,) = orders.state.glob("*.map")
+    content = bytearray(image.read_bytes())
+    if damage == "a bit":
+        content[len(content) // 2] ^= 1
+        image.write_bytes(content)
+    elif damage == "the end":
+        image.write_bytes(content[:-5000])
+    else:
+        image.unlink()
+    assert "--strategy full" in orders.refused(expect=1)
+    orders.migrate("--strategy", "full")
+    orders.assert_identical()
+
+
+@pytest.mark.parametrize(
+    ("version", "change"),
+    [(99, "ADD COLUMN more INT"), (1, "DROP COLUMN rates"), (1, "DROP COLUMN part")],
+    ids=["newer", "older", "oldest"],
+)
+def test_a_state_of_another_format_is_refused_and_left_alone(orders: Project, version: int, change: str) -> None:
+    """Its columns may be others; nothing of another version's state is touched by this one."""
+    orders.migrate()
+    with closing(sqlite3.connect(orders.state / "checkpoint.sqlite")) as database:
+        database.execute(f"UPDATE checkpoint SET format = {version}")
+        database.execute(f"ALTER TABLE checkpoint {change}")
+        database.commit()
+    before = {path.name: path.read_bytes() for path in orders.state.iterdir() if path.name != "lock"}
+    assert f"has format {version}" in orders.refused(expect=2)
+    for command in (["status"], ["dump"]):
+        done = orders.cdc(*command, f"mapstore:{orders.state}", *([str(orders.table)] if command == ["dump"] else []))
+        assert done.returncode == 2, done.stderr
+        assert f"has format {version}" in done.stderr
+    assert {path.name: path.read_bytes() for path in orders.state.iterdir() if path.name != "lock"} == before
