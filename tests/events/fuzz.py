@@ -9,12 +9,15 @@ import random
 import sys
 import time
 from collections import Counter
+from itertools import pairwise
 
 import zstandard
 
 from cdc.errors import CdcError
+from cdc.model import decode_row
 from cdc.mysql._events import EventStream
-from tests.events.recording import FORMAT, HEADER, TABLE_MAP, events, stream
+from tests.events import mariadb
+from tests.events.recording import FORMAT, HEADER, TABLE_MAP, events, stream, tables
 
 PREFIX = 40
 """Mutated events that one decoder gets before a new one is made; each error ends a decoder too."""
@@ -35,11 +38,13 @@ def unpacked() -> list[bytes]:
     return found
 
 
-def mutated(rng: random.Random, event: bytes) -> bytes:
-    """One to a few bytes changed, cut, repeated or inserted, behind the header more often than in it."""
+def mutated(rng: random.Random, event: bytes, header: int = HEADER) -> bytes:
+    """One to a few bytes changed, cut, repeated or inserted, behind the header more often than in it; the header is not cut."""
     data = bytearray(event)
     for _ in range(rng.choice((1, 1, 1, 2, 4, 16))):
-        at = rng.randrange(HEADER, len(data)) if len(data) > HEADER and rng.random() < 0.97 else rng.randrange(len(data))
+        if not data:
+            break
+        at = rng.randrange(header, len(data)) if len(data) > header and rng.random() < 0.97 else rng.randrange(len(data))
         what = rng.randrange(7)
         if what < 2:
             data[at] = rng.randrange(256)
@@ -48,43 +53,95 @@ def mutated(rng: random.Random, event: bytes) -> bytes:
         elif what == 3:
             data[at] = rng.choice(_SMALL_NUMBERS)
         elif what == 4:
-            del data[max(HEADER, at) :]
+            del data[max(header, at) :]
         elif what == 5:
-            del data[max(HEADER, at) : max(HEADER, at) + rng.randrange(1, 9)]
+            del data[max(header, at) : max(header, at) + rng.randrange(1, 9)]
         else:
             data[at:at] = rng.randbytes(rng.randrange(1, 9)) if rng.random() < 0.5 else data[at : at + rng.randrange(1, 40)]
     return bytes(data)
 
 
-def fresh(prefix: list[bytes]) -> EventStream:
-    decoder = stream(budget=1 << 16)
-    for event in prefix:
-        decoder.decode_one(event)
-    return decoder
+class Sender:
+    """A kind of server: what it sends, and what a decoder of it has got before anything mutated."""
+
+    def __init__(self, form: bytes, pool: list[bytes], rows: list[bytes]) -> None:
+        self.pool, self.rows = pool, rows
+        maps = {event[HEADER:]: event for event in pool if event[4] == TABLE_MAP}
+        self._prefix = [form, *maps.values()]
+
+    def decoder(self, *, keep: bool) -> EventStream:
+        decoder = stream(budget=1 << 16, keep=keep)
+        for event in self._prefix:
+            decoder.decode_one(event)
+        return decoder
+
+    def mutated(self, rng: random.Random) -> bytes:
+        return mutated(rng, rng.choice(self.rows if rng.random() < 0.7 else self.pool))
+
+
+class MariaDb(Sender):
+    """Its rows are compressed more often than not: then what is mutated is the rows, or what they are packed in."""
+
+    def __init__(self) -> None:
+        plain = [rows for each in mariadb.row_events() for rows in (each, mariadb.as_version_1(each))]
+        others = [mariadb.gtid(7), mariadb.gtid(8, flags=1), mariadb.statement(b"BEGIN"), mariadb.statement(b"CREATE TABLE x (id INT)"),
+                  mariadb.heartbeat(7 << 32), *(mariadb.event(kind, bytes(range(20))) for kind in (160, 161, 163, 164))]  # fmt: skip
+        shared = [event for event in events() if event[4] in (4, 16, 2, 27, TABLE_MAP)]
+        form = mariadb.mariadb_format()
+        super().__init__(form, [form, *others, *shared, *plain], plain)
+
+    def mutated(self, rng: random.Random) -> bytes:
+        if rng.random() < 0.4:
+            return super().mutated(rng)
+        rows = rng.choice(self.rows)
+        if rng.random() < 0.3:
+            return mutated(rng, mariadb.with_packed_rows(rows))
+        return mariadb.with_packed_rows(rows, lambda data: mariadb.compressed(mutated(rng, data, 0)))
+
+
+def senders() -> dict[str, Sender]:
+    recorded = [*events(), *unpacked()]
+    form = next(event for event in recorded if event[4] == FORMAT)
+    return {"MySQL": Sender(form, recorded, [event for event in recorded if event[4] in (30, 31, 32, 39)]), "MariaDB": MariaDb()}
+
+
+def take(decoder: EventStream, *, keep: bool) -> None:
+    """What comes out is whole: a canonical key and row for each change, and the row before where it is kept."""
+    while decoder.ready:
+        runs, *_ = decoder.take()
+        for table, ops, keys, rows, befores in runs:
+            assert (befores is not None) == keep
+            columns = len(tables()[table].columns)
+            for (data, ends), width in ((keys, len(tables()[table].key)), (rows, columns), (befores or (b"", None), columns)):
+                if ends is None:
+                    continue
+                assert len(ends) == len(ops) + 1
+                assert ends[-1] == len(data)
+                for start, end in pairwise(ends):
+                    assert start == end or len(decode_row(data[start:end])) == width
 
 
 def fuzz(count: int, seed: int) -> Counter[str]:
-    """Decode `count` mutated events; what became of them."""
+    """Decode `count` mutated events, of each sender, with and without the rows before changes; what became of them."""
     rng = random.Random(seed)
-    pool = [*events(), *unpacked()]
-    maps = {event[HEADER:]: event for event in pool if event[4] == TABLE_MAP}
-    prefix = [next(event for event in pool if event[4] == FORMAT), *maps.values()]
-    row_events = [event for event in pool if event[4] in (30, 31, 32, 39)]
     outcome: Counter[str] = Counter()
-    decoder, left = fresh(prefix), PREFIX
+    kinds = [(name, sender, keep) for name, sender in senders().items() for keep in (False, True)]
+    left = 0
     for _ in range(count):
-        event = mutated(rng, rng.choice(row_events if rng.random() < 0.7 else pool))
+        if not left:
+            (name, sender, keep), left = rng.choice(kinds), PREFIX
+            decoder = sender.decoder(keep=keep)
+            title = f"{name}{' kept' if keep else ''}"
+        event = sender.mutated(rng)
         try:
             decoder.decode_one(event)
-            outcome["decoded"] += 1
+            outcome[f"{title} decoded"] += 1
             left -= 1
         except CdcError as error:
-            outcome[type(error).__name__] += 1
+            outcome[f"{title} {type(error).__name__}"] += 1
             left = 0
-        if not left:
-            while decoder.ready:
-                decoder.take()
-            decoder, left = fresh(prefix), PREFIX
+        if keep or not left:
+            take(decoder, keep=keep)
     return outcome
 
 

@@ -9,36 +9,19 @@ import pytest
 
 from cdc.errors import UnsupportedEvent
 from cdc.mysql._events import EventStream
-from tests.events.recording import FORMAT, HEADER, TABLE_MAP, events, stream
-
-ROWS = {30: 169, 31: 170, 32: 171}
-
-
-def event(kind: int, body: bytes, *, timestamp: int = 7, server: int = 3, log_pos: int = 0) -> bytes:
-    return struct.pack("<IBIIIH", timestamp, kind, server, HEADER + len(body), log_pos, 0) + body
-
-
-def compressed(data: bytes) -> bytes:
-    return b"\x82" + len(data).to_bytes(2, "big") + zlib.compress(data)
-
-
-def with_packed_rows(rows: bytes, packer=compressed) -> bytes:
-    """A row event as MariaDB compresses it: all but what comes before the rows."""
-    at = HEADER + 8 + int.from_bytes(rows[HEADER + 8 : HEADER + 10], "little")
-    columns = rows[at]
-    assert columns < 0xFB
-    at += 1 + (columns + 7) // 8 * (2 if rows[4] == 31 else 1)
-    return event(ROWS[rows[4]], rows[HEADER:at] + packer(rows[at:]))
-
-
-def gtid(number: int, domain: int = 5, flags: int = 0) -> bytes:
-    return event(162, struct.pack("<QIB", number, domain, flags) + bytes(6))
-
-
-def mariadb_format() -> bytes:
-    form = bytearray(next(each for each in events() if each[4] == FORMAT))
-    form[HEADER + 2 : HEADER + 16] = b"10.11-MariaDB\0"
-    return bytes(form)
+from tests.events.mariadb import (
+    PLAIN,
+    as_version_1,
+    compressed,
+    event,
+    gtid,
+    heartbeat,
+    mariadb_format,
+    row_events,
+    statement,
+    with_packed_rows,
+)  # fmt: skip
+from tests.events.recording import TABLE_MAP, events, stream
 
 
 def fresh() -> EventStream:
@@ -57,15 +40,14 @@ def decoded(*more: bytes) -> tuple[object, ...]:
     return decoder.take()
 
 
-def row_events() -> list[bytes]:
-    return [each for each in events() if each[4] in ROWS and each[HEADER : HEADER + 6] != b"\xff\xff\xff\0\0\0"]
-
-
 def test_compressed_rows_are_the_rows() -> None:
     """Inserts, updates and deletes of all types, compressed, give what they give as they are."""
-    assert {each[4] for each in row_events()} == set(ROWS)
+    assert {each[4] for each in row_events()} == set(PLAIN)
     for rows in row_events():
-        assert decoded(with_packed_rows(rows))[0] == decoded(rows)[0]
+        plain = decoded(rows)[0]
+        assert decoded(as_version_1(rows))[0] == plain
+        assert decoded(with_packed_rows(rows))[0] == plain
+        assert decoded(with_packed_rows(as_version_1(rows)))[0] == plain
 
 
 @pytest.mark.parametrize(
@@ -112,14 +94,11 @@ def test_what_comes_in_the_middle_of_a_transaction_is_an_error() -> None:
 def test_a_compressed_statement_is_the_statement() -> None:
     """The decoder asks about it as about any other."""
     asked: list[bytes] = []
-    decoder = EventStream(
-        lambda body: None, lambda status, schema, statement: asked.append(statement) or 0, lambda *_: None, budget=1 << 20
-    )
-    head = struct.pack("<IIBHH", 1, 0, 2, 0, 0) + b"db\0"
-    decoder.decode_one(event(165, head + compressed(b"CREATE TABLE x (id INT)")))
+    decoder = EventStream(lambda body: None, lambda status, schema, text: asked.append(text) or 0, lambda *_: None, budget=1 << 20)
+    decoder.decode_one(statement(b"CREATE TABLE x (id INT)"))
     assert asked == [b"CREATE TABLE x (id INT)"]
     with pytest.raises(UnsupportedEvent, match="cannot be unpacked"):
-        decoder.decode_one(event(165, head + b"CREATE TABLE x (id INT)"))
+        decoder.decode_one(statement(b"CREATE TABLE x (id INT)", packer=bytes))
 
 
 @pytest.mark.parametrize("kind", [160, 161, 163, 164])
@@ -134,5 +113,5 @@ def test_a_heartbeat_beyond_four_gigabytes_has_its_offset_before_the_name() -> N
     """A header holds 32 bits of it; only MariaDB's heartbeats say so by a zero."""
     decoder = stream()
     decoder.decode_one(mariadb_format())
-    decoder.decode_one(event(27, (7 << 32).to_bytes(8, "little") + b"binlog.000009"))
+    decoder.decode_one(heartbeat(7 << 32))
     assert decoder.place == ("binlog.000009", 7 << 32)
