@@ -155,8 +155,8 @@ def compare(title: str, repeats: int, unit: str, tasks: Mapping[str, Callable[[]
     """
     runs = alternate(repeats, dict(tasks))
     ours, *peers = tasks
-    figures = {name: _figure(each) for name, each in runs.items()}
-    ratios = {name: _figure([a / b for a, b in zip(runs[ours], runs[name], strict=True)]) for name in peers}
+    figures = {name: figure(each) for name, each in runs.items()}
+    ratios = {name: figure([a / b for a, b in zip(runs[ours], runs[name], strict=True)]) for name in peers}
     table(
         f"{title} ({unit}, median of {repeats} runs in turn)",
         ["", unit, "lowest", "highest", "noise", "ours is"],
@@ -169,6 +169,7 @@ def _cells(figure: Mapping[str, Any]) -> list[Any]:
     return [round(figure["median"]), round(figure["lowest"]), round(figure["highest"]), f"{figure['noise']:.0%}"]
 
 
-def _figure(runs: Sequence[float]) -> dict[str, Any]:
+def figure(runs: Sequence[float]) -> dict[str, Any]:
+    """The median of runs, their spread, and the noise: the spread as a share of the median."""
     middle = statistics.median(runs)
     return {"median": middle, "lowest": min(runs), "highest": max(runs), "noise": (max(runs) - min(runs)) / middle, "runs": list(runs)}

@@ -60,3 +60,11 @@ def test_the_copy_benchmark_copies_and_follows_under_writes(mysql_server):
     assert found["ratio"] > 0
     assert [each["rows_copied"] for each in found["runs"]["idle"]] == [5000]
     assert all(each["follow"]["transactions"] > 0 for each in found["runs"]["written"])
+
+
+def test_the_resume_benchmark_goes_on_after_kills(mysql_server):
+    """Of each table and of an empty one, from images that hold the rows."""
+    found = small(mysql_server, "resume", "--rows", "3000")
+    assert set(found["figures"]) == {"sbtest, 3,000 rows", "orders, 3,000 rows", "no rows"}
+    assert all(figure["lowest"] > 0 for figure in found["figures"].values())
+    assert all(size > 3000 * 30 for size in found["image_bytes"].values())
