@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import struct
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from mapstore import ImageError, MapStore, read_metadata
 from mapstore._map import checksum
 from mapstore.image import VERSION
+from tests.mapstore import variants
 
 
 @pytest.fixture
@@ -46,6 +49,36 @@ def test_progress_is_reported(path):
     MapStore.load(path, progress=lambda *n: loaded.append(n))
     assert len(saved) == len(loaded) >= 4
     assert saved[-1] == loaded[-1] == (5000, 5000)
+
+
+GROWTH = """
+import resource, sys
+from mapstore import MapStore
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+if sys.argv[1] == "save":
+    store = MapStore()
+    for i in range(1_000):
+        store.put_many([b"%d %d" % (i, j) for j in range(1_000)], [bytes(100)] * 1_000)
+    before = peak()
+    store.save(sys.argv[2])
+else:
+    before = peak()
+    assert len(MapStore.load(sys.argv[2])) == 1_000_000
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(bool(variants.EXTRA), reason="the memory under a sanitizer is the sanitizer's")
+def test_saving_and_loading_take_little_more_memory_than_the_map(path):
+    """A few blocks of 4 MiB on their way, of an image of 110 MB; measured in processes of their own, as the peak of what they ever had."""
+    saved, loaded = (
+        int(subprocess.run([sys.executable, "-c", GROWTH, step, path], capture_output=True, text=True, check=True).stdout)
+        for step in ("save", "load")
+    )
+    size = path.stat().st_size >> 10
+    assert size > 100 << 10
+    assert saved < 48 << 10 < size / 2
+    assert loaded < 1.4 * size + (48 << 10)
 
 
 def test_a_failed_save_leaves_the_old_image(path):
