@@ -7,22 +7,22 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from cdc import preflight
 from cdc.changes import Changes
 from cdc.config import AWAY_SECONDS, Config, SourceUrl, Strategy, parse_table
-from cdc.errors import CdcError, ConfigError, DamagedState
+from cdc.errors import CdcError, ConfigError, DamagedState, TornTransaction
 from cdc.gtid import DomainGtids, Gtids, GtidSet
 from cdc.handover import Handover
 from cdc.migration import Migration, Report, Start
-from cdc.model import Checkpoint, CopyAnew, Position, Rates, TableId, TableProgress, TableState
-from cdc.mysql.connection import connect, explained
+from cdc.model import Checkpoint, CopyAnew, Position, Rates, TableId, TableProgress, TableState, servers_with
+from cdc.mysql.connection import Connection, connect, explained
 from cdc.mysql.snapshot import read_all
 from cdc.mysql.source import MySqlSource
 from cdc.oversight import Oversight, reloaded_by_signal
-from cdc.resume import require_continuable
 from cdc.settings import Settings, SettingsFile
 from cdc.strategy import Costs, choose
 from cdc.targets.mapstore import MapStoreTarget, read_state
@@ -39,13 +39,17 @@ def parse_source(url: str) -> SourceUrl:
 
 
 def check(source: SourceUrl, tables: Sequence[TableId] = ()) -> list[preflight.Check]:
-    """Whether a source, and these tables on it, can be migrated. Raises only when the source cannot be asked."""
-    connection = connect(source)
-    try:
-        with explained(source):
-            return preflight.run(connection, tables)
-    finally:
-        connection.abandon()
+    """Whether a source, and these tables on it, can be migrated; of several servers each. Raises only when one cannot be asked."""
+    found = []
+    for each in source.each:
+        connection = connect(each)
+        try:
+            with explained(each):
+                checks = preflight.run(connection, tables)
+        finally:
+            connection.abandon()
+        found += [replace(check, message=f"{each.address}: {check.message}") for check in checks] if source.others else checks
+    return found
 
 
 def migrate(
@@ -61,23 +65,35 @@ def migrate(
     again at SIGHUP; `say` gets a sentence about what came of it. Raises CdcError; its class says what can be done. Whatever it raises,
     the last checkpoint stays good.
     """
+    while True:
+        try:
+            return _migrate(config, on_start, file, say)
+        except TornTransaction:  # what the target holds in memory is no state of the source's any more
+            settings = file.read() if file else Settings(config.limits, config.tables)
+            config = replace(config, strategy=Strategy.INCREMENTAL, limits=settings.limits, tables=settings.tables)
+
+
+def _migrate(
+    config: Config, on_start: Callable[[Start, int], Watch | None], file: SettingsFile | None, say: Callable[[str], None]
+) -> Report:
     known = _known(config)
     with ExitStack() as stack:
         source = stack.enter_context(_source(config))
         oversight = Oversight(config.source, Settings(config.limits, config.tables), file, follow=source.follow, say=say)
+        oversight.measure(lambda: source.url)
         stack.enter_context(reloaded_by_signal(oversight.reload if file else None))
-        with explained(config.source):  # what has become of a table that is known, the stream tells
+        with explained(source.url):  # what has become of a table that is known, the stream tells
             preflight.require(preflight.run(source.control, [table for table in config.tables if table not in known]))
         target = stack.enter_context(MapStoreTarget(config.target, fresh=config.strategy is Strategy.FULL))
         start = begin(config, source, target.load_checkpoint())
         if start.plan.strategy is Strategy.FULL and target.load_checkpoint():
-            with explained(config.source):
+            with explained(source.url):
                 preflight.require(preflight.run(source.control, config.tables))
             target.copy_afresh()
         for each in start.tables:
             if _from_start(each):
                 target.apply(CopyAnew(each.table, "its copy begins"))
-        with explained(config.source):  # again: one prepared since the first look may be in the position
+        with explained(source.url):  # again: one prepared since the first look may be in the position
             preflight.require([preflight.prepared_xa(source.control)])
         stack.enter_context(oversight)
         watch = on_start(start, source.sizes(each.table.id for each in start.tables)[0]) or (lambda *_: None)
@@ -96,8 +112,14 @@ def migrate(
 def _source(config: Config) -> MySqlSource:
     """A source whose changes of tables are followed."""
     return MySqlSource(
-        config.source, heartbeat_seconds=config.heartbeat_seconds, give_up_seconds=config.give_up_seconds, examine=preflight.examine
-    )
+        config.source, heartbeat_seconds=config.heartbeat_seconds, give_up_seconds=config.give_up_seconds,
+        fit=_fit, examine=preflight.examine,
+    )  # fmt: skip
+
+
+def _fit(connection: Connection) -> None:
+    """Raise what makes a server unfit to be followed. Tables and prepared XA matter where a copy begins; later the stream tells of them."""
+    preflight.require(each for each in preflight.run(connection, ()) if each.name != "prepared_xa")
 
 
 def _known(config: Config) -> set[TableId]:
@@ -117,12 +139,14 @@ def _from_start(progress: TableProgress) -> bool:
 
 def begin(config: Config, source: MySqlSource, checkpoint: Checkpoint | None) -> Start:
     """Where to start. The position is read before the tables, so that a change of theirs in between is seen in the stream."""
-    executed, purged = source.gtids()
-    plan = choose(config.strategy, checkpoint, executed, purged, _costs(config, source, checkpoint))
+    if checkpoint and config.strategy is not Strategy.FULL:
+        source.settle(checkpoint.position, checkpoint.servers, checkpoint.applied)
+    executed, _ = source.gtids()
+    plan = choose(config.strategy, checkpoint, executed, _costs(config, source, checkpoint))
     rates = checkpoint.rates if checkpoint else Rates()
     if plan.strategy is Strategy.FULL:
         checkpoint = None
-    position = checkpoint.position if checkpoint else source.position()
+    position = _position(checkpoint, source) if checkpoint else source.position()
     known = {each.table.id: each for each in checkpoint.tables} if checkpoint else {}
     progress = []
     for name, table in source.described(config.tables).items():
@@ -132,17 +156,21 @@ def begin(config: Config, source: MySqlSource, checkpoint: Checkpoint | None) ->
                 raise table
             each = TableProgress(table)
         progress.append(each)
-    uuid = source.server_uuid
-    if checkpoint and checkpoint.source != uuid:
-        position = Position(position.gtids)  # another server's files say nothing about this one's
-    return Start(plan, uuid, position, progress, source.clock_offset(), rates, source.behind(position) if checkpoint else None)
+    servers = servers_with(checkpoint.servers if checkpoint else (), source.server_uuid)
+    behind = source.behind(position) if checkpoint else None
+    return Start(plan, servers, position, progress, source.clock_offset, rates, behind, source.url.address)
+
+
+def _position(checkpoint: Checkpoint, source: MySqlSource) -> Position:
+    """The checkpoint's, without file and offset if those are another server's: they say nothing about this one's binlog."""
+    return checkpoint.position if checkpoint.source == source.server_uuid else Position(checkpoint.position.gtids)
 
 
 def _costs(config: Config, source: MySqlSource, checkpoint: Checkpoint | None) -> Costs | None:
     """What the two ways would cost, where there is a choice."""
     if config.strategy is not Strategy.AUTO or checkpoint is None:
         return None
-    behind = source.behind(checkpoint.position) if checkpoint.source == source.server_uuid else None
+    behind = source.behind(_position(checkpoint, source))
     rows, size = source.sizes(each.table.id for each in checkpoint.tables)
     return Costs(behind.bytes if behind else None, rows, size, source.retention())
 
@@ -167,28 +195,31 @@ def changes(
     names = [parse_table(name) if isinstance(name, str) else name for name in tables]
     away = AWAY_SECONDS if until_caught_up else None
     with ExitStack() as stack:
-        stream = stack.enter_context(MySqlSource(url, heartbeat_seconds=1.0, give_up_seconds=away, befores=True))
-        with explained(url):
+        stream = stack.enter_context(MySqlSource(url, heartbeat_seconds=1.0, give_up_seconds=away, befores=True, fit=_fit))
+        if after is None:
+            start = stream.position()
+        else:
+            gtids, followed = _after(after, stream.gtids()[0])
+            start = Position(gtids)
+            stream.settle(start, followed)
+        with explained(stream.url):
             found = preflight.run(stream.control, names)
-        preflight.require([each for each in found if each.name != "prepared_xa"])  # of interest to a copy only
-        executed, purged = stream.gtids()
-        start = stream.position() if after is None else Position(_gtids_in(after, executed))
-        require_continuable(start.gtids, executed, purged)
+        preflight.require(each for each in found if each.name != "prepared_xa")  # of interest to a copy only
         definitions = stream.tables(names)
-        goal = stream.log_end() if until_caught_up else None
         stream.start(start, list(map(TableProgress, definitions)))
         known = {table.id: (table, converters(table, parse_json=parse_json)) for table in definitions}
-        return Changes(stream, stack.pop_all(), known, start, goal=goal, on_away=on_away)
+        return Changes(stream, stack.pop_all(), known, start, until_caught_up=until_caught_up, on_away=on_away)
 
 
-def _gtids_in(after: Gtids | str | Path, executed: Gtids) -> Gtids:
-    """What was named to start after, in the form of the source's own GTIDs."""
+def _after(after: Gtids | str | Path, executed: Gtids) -> tuple[Gtids, tuple[str, ...]]:
+    """What was named to start after, in the form of the source's own GTIDs, and the servers that led there, where that is known."""
     if isinstance(after, Path):
-        return read_state(after)[0].position.gtids
+        checkpoint, _ = read_state(after)
+        return checkpoint.position.gtids, checkpoint.servers
     if not isinstance(after, str):
-        return after
+        return after, ()
     try:
-        return DomainGtids.parse(after) if isinstance(executed, DomainGtids) else GtidSet.parse(after)
+        return (DomainGtids.parse(after) if isinstance(executed, DomainGtids) else GtidSet.parse(after)), ()
     except ValueError as error:
         raise ConfigError(
             str(error), hint="The source shows its own: SELECT @@global.gtid_executed, on MariaDB @@global.gtid_binlog_state."
@@ -211,11 +242,12 @@ def verify(source_url: SourceUrl, target: Path, tables: Sequence[TableId] = ()) 
             )
     config = Config(source_url, target, tuple(maps), until_caught_up=True)
     with _source(config) as source:
-        executed, purged = source.gtids()
-        plan = choose(Strategy.INCREMENTAL, checkpoint, executed, purged)
+        source.settle(checkpoint.position, checkpoint.servers, checkpoint.applied)
+        plan = choose(Strategy.INCREMENTAL, checkpoint, source.gtids()[0])
         walk = [TableProgress(each.table) for each in chosen]
         verifying = VerifyingTarget(maps)
-        Migration(config, source, verifying, Start(plan, source.server_uuid, checkpoint.position, walk)).run()
+        servers = servers_with(checkpoint.servers, source.server_uuid)
+        Migration(config, source, verifying, Start(plan, servers, _position(checkpoint, source), walk)).run()
         return verifying.differences()
 
 
@@ -223,7 +255,7 @@ def compare_quiet(source_url: SourceUrl, target: MapStoreTarget, tables: Sequenc
     """Compare tables row by row while nobody writes to the source."""
     with MySqlSource(source_url, heartbeat_seconds=1.0) as source:
         return [
-            compare(table.id, read_all(source_url, table), partial(target.get, table.id), target.rows(table.id))
+            compare(table.id, read_all(source.url, table), partial(target.get, table.id), target.rows(table.id))
             for table in source.tables(tables)
         ]
 

@@ -15,7 +15,8 @@ from functools import cached_property
 from types import TracebackType
 from typing import Protocol
 
-from cdc.model import Boundary, Chunk, Delivery, LogEnd, Position, SourceAway, Table, TableId, Transaction
+from cdc.errors import TornTransaction
+from cdc.model import Delivery, Item, LogEnd, Position, SourceAway, SourceChanged, Table, TableId, Transaction
 from cdc.values import Converter, json_row, named
 
 _TICK = 0.25
@@ -93,8 +94,11 @@ def change_line(change: Change) -> dict[str, object]:
 class Stream(Protocol):
     """What feeds changes: a source that was started, with the rows before its changes."""
 
-    def next(self, timeout: float) -> Delivery | Boundary | Chunk | SourceAway | None:
+    def next(self, timeout: float) -> Item | None:
         """What came next, None after `timeout` seconds without anything."""
+
+    def log_end(self) -> LogEnd | None:
+        """Where the binlog ends now, None while the source is away."""
 
 
 class Changes(Iterator[Change]):
@@ -110,10 +114,11 @@ class Changes(Iterator[Change]):
         tables: Mapping[TableId, tuple[Table, Sequence[Converter]]],
         position: Position,
         *,
-        goal: LogEnd | None,
+        until_caught_up: bool,
         on_away: Callable[[str], None],
     ) -> None:
-        self._stream, self._tables, self._goal, self._on_away = stream, tables, goal, on_away
+        self._stream, self._tables, self._on_away = stream, tables, on_away
+        self._ends, self._goal = until_caught_up, stream.log_end() if until_caught_up else None
         self._owned = ExitStack()
         self._owned.push(owned)
         self.position = position
@@ -146,13 +151,29 @@ class Changes(Iterator[Change]):
         self._owned.close()
 
     def _iterate(self) -> Iterator[Change]:
-        while not self._stopped and not (self._goal and self.position.reached(self._goal)):
+        while not self._stopped and not self._at_goal():
             item = self._stream.next(_TICK)
             if isinstance(item, SourceAway):
                 self._on_away(item.reason)
                 self._lose()
+            elif isinstance(item, SourceChanged):
+                self._go_over(item)
             elif isinstance(item, Delivery):
                 yield from self._delivered(item)
+
+    def _at_goal(self) -> bool:
+        if self._ends and self._goal is None:
+            self._goal = self._stream.log_end()
+        return self._goal is not None and self.position.reached(self._goal)
+
+    def _go_over(self, change: SourceChanged) -> None:
+        if self._lost:
+            raise TornTransaction(
+                f"{change.address} took over in the middle of the transaction {self._lost}, whose first changes have come.",
+                hint="Go on from the position, which lies before it. It comes again, unless it is lost with the server before.",
+            )
+        self.position = Position(self.position.gtids)
+        self._goal = None
 
     def _lose(self) -> None:
         if self._number:
@@ -191,4 +212,6 @@ class Changes(Iterator[Change]):
                     return
         if delivery.position is not None:
             self.position = delivery.position
+            if self._number and self._open == self._lost:
+                self._lost = ""
             self._begin()

@@ -45,7 +45,9 @@ from cdc.verify import Differences
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 _stderr = Console(stderr=True)
 
-SourceArgument = Annotated[str, typer.Argument(help="mysql://user:password@host:port/ (or the password in CDC_SOURCE_PASSWORD)")]
+SourceArgument = Annotated[
+    str, typer.Argument(help="mysql://user:password@host:port/, also host1:port,host2:port (or the password in CDC_SOURCE_PASSWORD)")
+]
 TablesOption = Annotated[list[str], typer.Option("--tables", help="DB.TABLE; repeat for several")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object, last, on stdout")]
 StateArgument = Annotated[str, typer.Argument(help="mapstore:PATH")]
@@ -220,7 +222,8 @@ def status(target: StateArgument = DEFAULT_TARGET, *, as_json: JsonOption = Fals
     position, new = checkpoint.position, read_copy_under_way(path)
     lag = checkpoint.report.get("lag_ms")
     found = {
-        "source": checkpoint.source, "position": str(position.gtids), "file": position.file, "offset": position.offset,
+        "source": checkpoint.source, "servers": checkpoint.servers, "position": str(position.gtids),
+        "file": position.file, "offset": position.offset,
         "age_seconds": round(time.time() - checkpoint.created_at, 1), "lag_ms": lag, "last_run": checkpoint.report,
         "tables": _progress(checkpoint), "copy_under_way": _progress(new) if new else None,
     }  # fmt: skip

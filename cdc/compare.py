@@ -22,7 +22,7 @@ from cdc.config import Config, SourceUrl, Strategy
 from cdc.errors import ConfigError, DifferencesFound
 from cdc.metrics import LagHistogram
 from cdc.migration import Migration
-from cdc.model import Boundary, Checkpoint, Chunk, ChunkRequest, Delivery, LogEnd, Position, SourceAway, TableId, TableProgress
+from cdc.model import Checkpoint, ChunkRequest, Delivery, Item, LogEnd, Position, TableId, TableProgress
 from cdc.mysql.churn import Churn, is_sandbox
 from cdc.mysql.connection import connect, explained
 from cdc.mysql.costs import binlog_bytes_since
@@ -132,6 +132,8 @@ def measure(
     Raises ConfigError unless `may_write` or the source is a sandbox when there are changes to make, and DifferencesFound when the two ways
     do not give the same rows.
     """
+    if source.others:
+        raise ConfigError(f"A comparison measures one server, and {source.redacted} names several.", hint="Name one of them.")
     with connect(source) as control, explained(source):
         preflight.require(preflight.run(control, tables))
         if churn and not may_write and not is_sandbox(control):
@@ -288,7 +290,7 @@ class _Watched:
         """Begin to read a chunk."""
         self._source.request(chunk)
 
-    def next(self, timeout: float) -> Delivery | Boundary | Chunk | SourceAway | None:
+    def next(self, timeout: float) -> Item | None:
         """What came next; what came before it has been applied."""
         if not self._at_end:
             self.shown()
@@ -297,6 +299,6 @@ class _Watched:
             self._waiting.append((item.committed_since, item.committed_at, item.transactions))
         return item
 
-    def log_end(self) -> LogEnd:
-        """Where the source's binlog ends now."""
+    def log_end(self) -> LogEnd | None:
+        """Where the source's binlog ends now, None while it is away."""
         return self._source.log_end()

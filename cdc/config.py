@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -23,7 +23,10 @@ AWAY_SECONDS = 120.0
 METRICS_ADDRESS = "127.0.0.1"
 """Nobody else's business, unless they are told otherwise: the figures name tables."""
 DEFAULT_TARGET = "mapstore:./cdc-state"
-SOURCE_FORM = "A source looks like mysql://user:password@host:3306/ (or leave the password to CDC_SOURCE_PASSWORD)."
+SOURCE_FORM = (
+    "A source looks like mysql://user:password@host:3306/ (or leave the password to CDC_SOURCE_PASSWORD); "
+    "servers of one replication are named side by side: host1:3306,host2:3306."
+)
 QUOTING = "In a password write /, ?, #, [ and ] as %2F, %3F, %23, %5B and %5D."
 
 
@@ -35,6 +38,8 @@ class SourceUrl:
     port: int
     user: str
     password: str = field(repr=False, default="")
+    others: tuple[tuple[str, int], ...] = ()
+    """Hosts and ports of the servers that may take over, in the order of preference."""
 
     @classmethod
     def of_replica(cls, url: str, environ: Mapping[str, str]) -> SourceUrl:
@@ -49,7 +54,20 @@ class SourceUrl:
 
     @classmethod
     def parse(cls, url: str, environ: Mapping[str, str]) -> SourceUrl:
-        """Read `mysql://user:password@host:port/`; raises ConfigError without ever showing the password."""
+        """Read `mysql://user:password@host:port,host:port/`; raises ConfigError without ever showing the password."""
+        scheme, slashes, rest = url.partition("//")
+        end = next((at for at, character in enumerate(rest) if character in "/?#"), len(rest))
+        user, at, hosts = rest[:end].rpartition("@")
+        first, *others = (cls._parse(f"{scheme}{slashes}{user}{at}{host}{rest[end:]}", environ) for host in hosts.split(","))
+        addresses = [each.address for each in (first, *others)]
+        for address in addresses:
+            if addresses.count(address) > 1:
+                raise ConfigError(f"The source URL names {address} twice.", hint="Name each server once. " + SOURCE_FORM)
+        return replace(first, others=tuple((each.host, each.port) for each in others))
+
+    @classmethod
+    def _parse(cls, url: str, environ: Mapping[str, str]) -> SourceUrl:
+        """Read a URL with one host."""
         try:
             parts = urlsplit(url)
         except ValueError:  # its text may quote the URL, so it is not passed on; neither is that of .port
@@ -74,10 +92,20 @@ class SourceUrl:
         return cls(parts.hostname, port, unquote(parts.username), password)
 
     @property
+    def each(self) -> tuple[SourceUrl, ...]:
+        """One URL for each server."""
+        return tuple(replace(self, host=host, port=port, others=()) for host, port in ((self.host, self.port), *self.others))
+
+    @property
+    def address(self) -> str:
+        """`host:port`, of several servers separated by commas; an IPv6 address in brackets."""
+        hosts = ((self.host, self.port), *self.others)
+        return ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in hosts)
+
+    @property
     def redacted(self) -> str:
         """The URL without the password, for people to read."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"mysql://{self.user}@{host}:{self.port}/"
+        return f"mysql://{self.user}@{self.address}/"
 
 
 def parse_mapstore_url(url: str) -> Path:

@@ -65,5 +65,9 @@ class Temporary(CdcError):
     exit_code = 75
 
 
+class TornTransaction(Temporary):
+    """Another server took over while a transaction was half delivered. The rows are good as of the last checkpoint only."""
+
+
 class SandboxUnavailable(Temporary):
     """No throwaway server could be had; the message lists every way that was tried."""

@@ -39,6 +39,15 @@ class Gtids(Protocol):
     def count_after(self, other: Any, /) -> int:
         """How many transactions lie between `other` and this."""
 
+    def shares_with(self, other: Any, /) -> bool:
+        """Whether any server has written in both."""
+
+    def written_by(self, server: str, /) -> bool:
+        """Whether the server with this name of its own has written in it."""
+
+    def passed_by(self, other: Any, /) -> bool:
+        """Whether who has `other` has gone on without this, and can never have it."""
+
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _TAG = re.compile(r"[a-z_][a-z0-9_]{0,31}")
@@ -130,6 +139,18 @@ class GtidSet:
     def count_after(self, other: GtidSet) -> int:
         """How many GTIDs of this set the other lacks."""
         return (self - other).count()
+
+    def shares_with(self, other: GtidSet) -> bool:
+        """Whether any server has written in both."""
+        return not {uuid for uuid, _ in self._sources}.isdisjoint(uuid for uuid, _ in other._sources)
+
+    def written_by(self, server: str) -> bool:
+        """Whether it holds GTIDs of the server with this server_uuid."""
+        return any(uuid == server.lower() for uuid, _ in self._sources)
+
+    def passed_by(self, _: GtidSet) -> bool:
+        """Never for certain: a gap in a server's numbers may be filled."""
+        return False
 
     def __bool__(self) -> bool:
         return bool(self._sources)
@@ -258,6 +279,20 @@ class DomainGtids:
         """How much further the domains have come here than there."""
         theirs = other._tops()
         return sum(max(0, number - theirs.get(domain, 0)) for domain, number in self._tops().items())
+
+    def shares_with(self, other: DomainGtids) -> bool:
+        """Whether any server has written in the same domain of both."""
+        return not self._last.keys().isdisjoint(other._last)
+
+    def written_by(self, server: str) -> bool:
+        """Whether it holds GTIDs of the server with this name, `mariadb-ID@host:port`."""
+        number = server.removeprefix("mariadb-").partition("@")[0]
+        return any(str(writer) == number for _, writer in self._last)
+
+    def passed_by(self, other: DomainGtids) -> bool:
+        """Whether a domain has come as far there without it: numbers ascend whoever writes."""
+        theirs = other._tops()
+        return any(number <= theirs.get(domain, 0) for (domain, _), number in self._last.items())
 
     def __bool__(self) -> bool:
         return bool(self._last)

@@ -135,6 +135,14 @@ class Handover:
         self.in_transaction = delivery.position is None
         self.position = delivery.position or self.position
 
+    def on_source_changed(self) -> None:
+        """Another server goes on from `position`. Where that is in its binlog is yet to be told; chunks are asked for again."""
+        self.position = Position(self.position.gtids)
+        for flight in self._flights:
+            flight.request = flight.chunk = None
+            flight.touched, flight.at = MapStore(), 0
+        self._flights.clear()
+
     def on_chunk(self, chunk: Chunk) -> None:
         """The rows of a chunk are here; `emit` gives them."""
         flight = self._flight(chunk.request)

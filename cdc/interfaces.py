@@ -6,19 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from cdc.gtid import Gtids
-from cdc.model import (
-    Batch,
-    Boundary,
-    Checkpoint,
-    Chunk,
-    ChunkRequest,
-    Delivery,
-    LogEnd,
-    Position,
-    SourceAway,
-    TableChange,
-    TableProgress,
-)
+from cdc.model import Batch, Checkpoint, ChunkRequest, Item, LogEnd, Position, TableChange, TableProgress
 
 
 class Source(Protocol):
@@ -30,11 +18,11 @@ class Source(Protocol):
     def request(self, chunk: ChunkRequest) -> None:
         """Begin to read a chunk; several may be under way."""
 
-    def next(self, timeout: float) -> Delivery | Boundary | Chunk | SourceAway | None:
+    def next(self, timeout: float) -> Item | None:
         """What came next, None after `timeout` seconds without anything. Raises what the reading raised."""
 
-    def log_end(self) -> LogEnd:
-        """Where the source's binlog ends now."""
+    def log_end(self) -> LogEnd | None:
+        """Where the binlog of the server that `next` tells of ends now, None while it is away."""
 
 
 class Pending(Protocol):

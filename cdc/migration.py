@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 
 from cdc.config import Config, Limits
 from cdc.crash import crash_point
+from cdc.errors import TornTransaction
 from cdc.handover import Handover
 from cdc.interfaces import Pending, Source, Target
 from cdc.metrics import Lag
@@ -23,12 +24,15 @@ from cdc.model import (
     CopyAnew,
     Delivery,
     Emptied,
+    Item,
     LogEnd,
     Position,
     Rates,
     SourceAway,
+    SourceChanged,
     TableChange,
     TableProgress,
+    servers_with,
 )
 from cdc.schedule import Schedule
 from cdc.speed import Speed
@@ -50,18 +54,20 @@ _TICK = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where a run begins: the plan, the source's identity, the position, the tables' progress, and the clocks' difference in seconds.
+    """Where a run begins: the plan, the servers followed so far (the source last), the position, the tables' progress.
 
-    `rates` are those measured before, `behind` is how much binlog there is to catch up with, where that is known.
+    `clock_offset` is the clocks' difference in seconds, `rates` are those measured before, `behind` is how much binlog there is to catch
+    up with, where that is known, `address` is the source's.
     """
 
     plan: Plan
-    source_uuid: str
+    servers: tuple[str, ...]
     position: Position
     tables: Sequence[TableProgress]
     clock_offset: float = 0.0
     rates: Rates = field(default_factory=Rates)
     behind: Behind | None = None
+    address: str = ""
 
 
 @dataclass(slots=True)
@@ -94,6 +100,10 @@ class Report:
     throttled: str = ""
     """What the copy is held back by at the moment."""
     throttled_seconds: float = 0.0
+    source: str = ""
+    """Host and port of the server that is followed."""
+    takeovers: int = 0
+    """How often another server has taken over."""
 
     def as_dict(self) -> dict[str, object]:
         """Plain values, for JSON."""
@@ -118,7 +128,8 @@ class Migration:
         self._throttle = throttle or Throttle(Limits())
         self.lag = Lag(start.clock_offset, _SILENCE * config.heartbeat_seconds)
         self._speed = Speed(start.rates, start.behind)
-        self.report = Report(start.plan.strategy.value, start.plan.reason)
+        self.report = Report(start.plan.strategy.value, start.plan.reason, source=start.address)
+        self._servers = start.servers
         self._began = time.monotonic()
         self._watch_due = self._part_due = self._began
         self._schedule = Schedule(config.checkpoint_seconds, config.checkpoint_bytes)
@@ -159,7 +170,7 @@ class Migration:
         if self._stop or not self._config.until_caught_up or self._handover.copying:
             return self._stop
         self._goal = self._goal or self._source.log_end()
-        self.report.caught_up = self._handover.position.reached(self._goal)
+        self.report.caught_up = self._goal is not None and self._handover.position.reached(self._goal)
         return self.report.caught_up
 
     def _emit(self) -> None:
@@ -168,10 +179,12 @@ class Migration:
             self._apply(part)
         self._part_due = time.monotonic() + _PART_PATIENCE
 
-    def _take(self, item: Delivery | Boundary | Chunk | SourceAway | None) -> None:
+    def _take(self, item: Item | None) -> None:
         match item:
             case SourceAway():
                 self.report.waiting = item.reason
+            case SourceChanged():
+                self._go_over(item)
             case Delivery():
                 self.report.reconnects += bool(self.report.waiting)
                 self.report.waiting = ""
@@ -185,6 +198,20 @@ class Migration:
             case Chunk():
                 self._throttle.came(item)
                 self._handover.on_chunk(item)
+
+    def _go_over(self, change: SourceChanged) -> None:
+        """Nothing that the server before has told about places in its binlog holds any more, and what it sent in part may never come."""
+        if self._handover.in_transaction:
+            raise TornTransaction(
+                f"{change.address} took over in the middle of a transaction.",
+                hint="Run the same command again: it goes on from the last checkpoint, which has nothing of it.",
+            )
+        self._handover.on_source_changed()
+        self._speed.forget_end()
+        self._goal = None
+        self._servers, self.lag.clock_offset = servers_with(self._servers, change.server), change.clock_offset
+        self.report.source = change.address
+        self.report.takeovers += 1
 
     def _apply(self, change: Batch | TableChange) -> None:
         self._target.apply(change)
@@ -248,7 +275,7 @@ class Migration:
         self._schedule.begun()
         self.report.checkpoints += 1
         progress = tuple(self._handover.progress.values())
-        return Checkpoint(self._start.source_uuid, self._handover.position, progress, time.time(), self.report.as_dict(), self._speed.rates)
+        return Checkpoint(self._servers, self._handover.position, progress, time.time(), self.report.as_dict(), self._speed.rates)
 
     def _committed(self, began: float) -> None:
         now = time.monotonic()

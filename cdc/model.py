@@ -12,7 +12,7 @@ from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from cdc.gtid import Gtids
 from cdc.packed import Packed
@@ -251,6 +251,18 @@ class SourceAway:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceChanged:
+    """From here on another server is read, which has had all that was delivered. The places in binlogs told before are not its own.
+
+    `server` is its own name for itself, `address` its host and port; `clock_offset` seconds added to this machine's clock give its.
+    """
+
+    server: str
+    address: str
+    clock_offset: float
+
+
+@dataclass(frozen=True, slots=True)
 class ChunkRequest:
     """Read about `limit` rows of `table`, in a view of all before `seen`.
 
@@ -288,6 +300,10 @@ class Chunk:
     seconds: float = 0.0
     failure: Exception | None = None
     """Why it could not be read. That counts only if the stream passes `high` without a change of the table that explains it."""
+
+
+Item: TypeAlias = Delivery | Boundary | Chunk | SourceAway | SourceChanged
+"""What a source tells next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,8 +353,8 @@ class Checkpoint:
     `report` holds the figures shown by `cdc status`; nothing is decided by them.
     """
 
-    source: str
-    """The source's name for itself: its server_uuid, or what stands for one on MariaDB."""
+    servers: tuple[str, ...]
+    """The servers that were followed, by their own names (server_uuid, or what stands for one on MariaDB); that of `position` last."""
     position: Position
     tables: tuple[TableProgress, ...]
     created_at: float
@@ -348,3 +364,13 @@ class Checkpoint:
     applied: Gtids | None = None
     """The transactions of which the rows may hold some already, `position` included: they were saved while changes went on. What follows
     `position` makes them exact. None when the rows are exactly those at `position`."""
+
+    @property
+    def source(self) -> str:
+        """The server whose binlog the position's file and offset are of."""
+        return self.servers[-1]
+
+
+def servers_with(servers: Iterable[str], now: str) -> tuple[str, ...]:
+    """The servers that were followed, now that this one is."""
+    return (*(each for each in servers if each != now), now)

@@ -55,6 +55,10 @@ class Oversight:
         self._probe.close()
         self._thread.join(SECONDS)  # one that waits for a server that does not answer ends with the process
 
+    def measure(self, source: Callable[[], SourceUrl]) -> None:
+        """Have the load measured of the server that this names each time."""
+        self._probe.source = source
+
     def reload(self) -> None:
         """Have the file read again, soon. Safe to call from a signal handler."""
         self._asked.put(True)

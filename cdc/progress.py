@@ -41,8 +41,9 @@ class ProgressLine:
         total = sum(each.rows_copied for each in handover.progress.values())
         phase = "copying" if handover.copying else "following"
         share = f" of about {max(self._expected, total):,}" if handover.copying and self._expected else ""
+        trouble = f" | from {report.source}" if report.takeovers else ""
         why = report.waiting or report.throttled
-        trouble = f" | waiting: {why}" if why else ""
+        trouble += f" | waiting: {why}" if why else ""
         return (
             f"{phase:<9} {total:,}{share} rows copied, {report.rows_streamed:,} streamed in {report.transactions:,} transactions, "
             f"lag {milliseconds(report.lag_now_ms)}, {report.seconds:.0f} s{trouble}"

@@ -27,6 +27,10 @@ class Speed:
         else:
             self._streamed_rows += len(batch)
 
+    def forget_end(self) -> None:
+        """Another server is followed: the binlog's end of then is not in its binlog."""
+        self._behind = None
+
     def look(self, seconds: float, copying: bool, position: Position) -> None:
         """Look, so long after the run began, whether a copy has become complete or the binlog's end of then was reached.
 

@@ -8,7 +8,7 @@ from cdc.config import Strategy
 from cdc.errors import ConfigError
 from cdc.gtid import Gtids
 from cdc.model import Checkpoint, TableState
-from cdc.resume import START_AGAIN, require_continuable
+from cdc.resume import START_AGAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +35,13 @@ _CLEARLY = 2
 """A copy reads all of the tables, and both times are estimates: it must promise to take less than half as long."""
 
 
-def choose(requested: Strategy, checkpoint: Checkpoint | None, executed: Gtids, purged: Gtids, costs: Costs | None = None) -> Plan:
-    """The strategy for this run. `executed` and `purged` are the source's; with `costs`, `auto` weighs the two ways.
+def choose(requested: Strategy, checkpoint: Checkpoint | None, executed: Gtids, costs: Costs | None = None) -> Plan:
+    """The strategy for this run. `executed` is the source's, which can continue the checkpoint; with `costs`, `auto` weighs the two ways.
 
     A position that is lost is never a reason to copy: the address may be wrong, and the copy would replace a good one by another server's.
-    Nor is a copy that is not complete given up: its rest is the smaller part.
+    So that ends the run before. Nor is a copy that is not complete given up: its rest is the smaller part.
 
-    Raises ConfigError for `incremental` without a checkpoint, PositionLost when the checkpoint's position cannot be continued.
+    Raises ConfigError for `incremental` without a checkpoint.
     """
     if requested is Strategy.FULL:
         return Plan(Strategy.FULL, "a full copy was asked for")
@@ -49,7 +49,6 @@ def choose(requested: Strategy, checkpoint: Checkpoint | None, executed: Gtids, 
         if requested is Strategy.INCREMENTAL:
             raise ConfigError("An incremental run was asked for, and the target has no checkpoint to start from.", hint=START_AGAIN)
         return Plan(Strategy.FULL, "the target has no checkpoint")
-    require_continuable(checkpoint.position.gtids, executed, purged, checkpoint.applied)
     missed = executed.count_after(checkpoint.position.gtids)
     reason = f"the checkpoint can be continued; the source has gone on by {missed:,} transactions"
     if requested is Strategy.INCREMENTAL or costs is None:

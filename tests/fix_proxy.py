@@ -33,6 +33,10 @@ class Proxy:
         self._listener.close()
         self.cut()
 
+    def lead_to(self, host: str, port: int) -> None:
+        """Lead new connections elsewhere."""
+        self._there = (host, port)
+
     def cut(self) -> None:
         """Cut what is connected now."""
         for pair in list(self._pairs):

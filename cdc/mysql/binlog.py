@@ -14,7 +14,7 @@ import select
 import struct
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -100,14 +100,21 @@ def _explain_dump(error: pymysql.MySQLError, source: SourceUrl) -> CdcError:
 class BinlogReader:
     """Follows the binlog of a source from a position on, for some tables. One iteration, then it is used up.
 
-    Plain tables must stay as they are; a change of them ends it.
+    Plain tables must stay as they are; a change of them ends it. `check` may refuse whoever answers.
     `befores`: deliveries have the rows before the changes too, and changes of one transaction only.
     """
 
     def __init__(
-        self, source: SourceUrl, position: Position, tables: Sequence[Table] | Followed, *, heartbeat_seconds: float, befores: bool = False
+        self,
+        source: SourceUrl,
+        position: Position,
+        tables: Sequence[Table] | Followed,
+        *,
+        heartbeat_seconds: float,
+        befores: bool = False,
+        check: Callable[[Connection], None] = lambda _: None,
     ) -> None:
-        self._source = source
+        self._source, self._check = source, check
         self._position = position
         self._followed = tables if isinstance(tables, Followed) else Followed(tables)
         self._changes: list[TableChange] = []
@@ -186,6 +193,7 @@ class BinlogReader:
         self._connection = StreamConnection(gtids=self._position.gtids, server_id=self._server_id, **arguments)
         if self._abandoned:
             self._connection.abandon()
+        self._check(self._connection)
         return self._connection
 
     def _over(self, state: int) -> CdcError:

@@ -176,16 +176,19 @@ def explain(error: pymysql.MySQLError, url: SourceUrl) -> CdcError:
         )
     if code == CR.CR_CONN_HOST_ERROR:
         return Temporary(f"No MySQL server answers at {url.redacted}: {text}.", hint="Check host and port, and that the server is running.")
-    if code in _GONE:
-        return Temporary(f"The connection to {url.redacted} was lost: {text}.", hint="Run the same command again to resume.")
+    if code in _GONE or error.args[:1] == (_CLOSED,):
+        why = text or "it is closed"
+        return Temporary(f"The connection to {url.redacted} was lost: {why}.", hint="Run the same command again to resume.")
     return CdcError(f"{url.redacted} answered with error {code}: {text}.")
 
 
 _DENIED = {
     ER.DBACCESS_DENIED_ERROR, ER.TABLEACCESS_DENIED_ERROR, ER.COLUMNACCESS_DENIED_ERROR, ER.SPECIFIC_ACCESS_DENIED_ERROR,
 }  # fmt: skip
-_SERVER_SHUTDOWN, _QUERY_KILLED, _INACTIVITY = 1053, 1317, 4031
-_GONE = {CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST, _SERVER_SHUTDOWN, _QUERY_KILLED, _INACTIVITY}
+_SERVER_SHUTDOWN, _QUERY_KILLED, _CONNECTION_KILLED, _INACTIVITY = 1053, 1317, 1927, 4031
+_GONE = {CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST, _SERVER_SHUTDOWN, _QUERY_KILLED, _CONNECTION_KILLED, _INACTIVITY}
+_CLOSED = 0
+"""PyMySQL's own number for a statement on a connection that it has given up."""
 
 
 _ENCODERS_ONLY = {kind: encode for kind, encode in conversions.items() if not isinstance(kind, int)}

@@ -98,6 +98,27 @@ class Followed:
                     raise entry.refusal
                 entry.until, entry.copied = None, True
 
+    def ask_again(self) -> list[TableChange]:
+        """Another server is read from now on: what was to be settled in the binlog of the one before, it is asked for. Raises Temporary."""
+        open_ones = {table: entry for table, entry in self._entries.items() if entry.until is not None}
+        if self._describe is None or not open_ones:
+            return []
+        answers = {table: self._describe(table) for table in open_ones}
+        changes: list[TableChange] = []
+        for table, entry in open_ones.items():
+            there, end = answers[table].table, answers[table].end
+            same = entry.table and not isinstance(there, CdcError) and there.fingerprint == entry.table.fingerprint
+            if same and entry.copied:
+                entry.until, entry.refusal = None, None
+            elif same or (entry.table and entry.copied):
+                entry.until = end
+            elif isinstance(there, CdcError):
+                self._entries[table] = _Entry(None, end, SchemaChanged(there.message, hint=there.hint))
+            else:
+                self._entries[table] = _Entry(there, end, copied=False)
+                changes.append(CopyAnew(there, "another server took over before its columns were settled"))
+        return changes
+
     def changes(self, statement: str, schema: str, place: Position) -> list[TableChange]:
         """What a statement, whose end is at `place`, does to the tables, in order. Raises SchemaChanged where that cannot be followed."""
         try:

@@ -8,7 +8,7 @@ import time
 
 from cdc.errors import Temporary
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
+_FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
 """Seconds. The first try comes before a person notices; the longest pause leaves a server that starts up alone."""
 
 
@@ -29,11 +29,11 @@ class Patience:
         """It is there again."""
         self._since, self._tries = None, 0
 
-    def wait(self, error: Temporary) -> None:
-        """Pause before the next try; raises `error` when there is to be none."""
+    def wait(self, error: Temporary, longest: float = LONGEST_PAUSE) -> None:
+        """Pause before the next try, about `longest` seconds at most; raises `error` when there is to be none."""
         self._since = self._since if self._since is not None else time.monotonic()
         out_of_patience = self._give_up_seconds is not None and self.away_seconds > self._give_up_seconds
-        pause = min(_FIRST_PAUSE * 2**self._tries, _LONGEST_PAUSE) * random.uniform(0.5, 1.5)
+        pause = min(_FIRST_PAUSE * 2**self._tries, longest) * random.uniform(0.5, 1.5)
         self._tries += 1
         if out_of_patience or self._closing.wait(pause):
             raise error

@@ -7,7 +7,7 @@ a fresh view, ask for the end of the binlog. docs/handover.md says why in this o
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 
@@ -114,10 +114,13 @@ def _query(request: ChunkRequest, columns: Sequence[Column], upto: bytes | None,
 
 
 class SnapshotReader:
-    """Reads chunks over one connection of its own, opened at the first, opened anew after a chunk that grew too large."""
+    """Reads chunks over one connection of its own, opened at the first, opened anew after a chunk that grew too large.
 
-    def __init__(self, source: SourceUrl) -> None:
-        self._source = source
+    `connected` opens it, and may refuse whoever answers.
+    """
+
+    def __init__(self, source: SourceUrl, connected: Callable[..., Connection] = connect) -> None:
+        self._source, self._open = source, connected
         self._connection: Connection | None = None
         self._received_before = 0
         self._abandoned = False
@@ -179,7 +182,7 @@ class SnapshotReader:
 
     def _connected(self) -> Connection:
         if self._connection is None:
-            self._connection = connect(self._source, raw=True, read_timeout=READ_TIMEOUT)
+            self._connection = self._open(self._source, raw=True, read_timeout=READ_TIMEOUT)
             if self._abandoned:
                 self._connection.abandon()
         return self._connection

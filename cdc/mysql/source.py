@@ -1,33 +1,52 @@
 """A MySQL source as the migration sees it: who it is, what it holds, and one inbox fed by the stream and by the chunks.
 
 A thread reads the stream and a few read chunks, the migration's own thread does everything else, so nothing above needs a lock.
+
+One server is followed at a time. The stream decides when another takes over; what places in binlogs mean is told by the server they are
+of, so whatever was asked of one server and comes after the change is dropped here, and no connection is used before it is known to
+lead to the server that was chosen.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from cdc.config import SourceUrl
 from cdc.crash import crash_point
 from cdc.errors import CdcError, PreflightFailed, Temporary
 from cdc.gtid import Gtids
-from cdc.model import Behind, Boundary, Chunk, ChunkRequest, Delivery, LogEnd, Position, SourceAway, Table, TableId, TableProgress
+from cdc.model import (
+    Behind,
+    Boundary,
+    Chunk,
+    ChunkRequest,
+    Delivery,
+    Item,
+    LogEnd,
+    Position,
+    SourceAway,
+    SourceChanged,
+    Table,
+    TableId,
+    TableProgress,
+    servers_with,
+)  # fmt: skip
 from cdc.mysql.binlog import BinlogReader
-from cdc.mysql.connection import Connection, connect, explained
+from cdc.mysql.connection import Connection, connect, explained, text
 from cdc.mysql.costs import binlog_bytes_since, retention_seconds, table_sizes
 from cdc.mysql.flavor import flavor_of
 from cdc.mysql.followed import Described, Followed
-from cdc.mysql.patience import Patience
+from cdc.mysql.hosts import BEHIND_PAUSE, Hosts, Server, Wanted
+from cdc.mysql.patience import LONGEST_PAUSE, Patience
 from cdc.mysql.schema import read_table
 from cdc.mysql.snapshot import SnapshotReader, log_end
 from cdc.packed import Packed
-from cdc.resume import require_continuable
 
 _INBOX = 32
 """Deliveries that may wait: with parts of 4 MiB this bounds what a slow target makes the reader hold."""
@@ -38,14 +57,18 @@ CHUNK_CONNECTIONS = 2
 Admit = Callable[[Connection, TableId], Table | None]
 """Gives a table's definition, None if it is not to be followed after all."""
 
-_Item = Delivery | Boundary | Chunk | SourceAway
 _T = TypeVar("_T")
 
 
-class MySqlSource:
-    """One source server. A context manager; leaving it ends its threads and connections. Not used again afterwards.
+class _Withdrawn(Exception):
+    """Another server was chosen meanwhile: what was asked for is not wanted any more."""
 
-    A lost connection is opened again by itself; `give_up_seconds` bounds how long that may take, None waits for ever.
+
+class MySqlSource:
+    """The server that is followed, one of those the URL names. A context manager; leaving it ends its threads and connections.
+
+    Not used again afterwards. A lost connection is opened again by itself, to another server if that one can go on; `give_up_seconds`
+    bounds how long that may take, None waits for ever. `fit` raises what makes a server unfit as a source, apart from its GTIDs.
     `befores`: deliveries have the rows before the changes too, and changes of one transaction only. `examine` raises PreflightFailed for a
     table that cannot be migrated; with it, statements that change tables are followed, without it they end the stream.
     """
@@ -57,54 +80,88 @@ class MySqlSource:
         heartbeat_seconds: float,
         give_up_seconds: float | None = None,
         befores: bool = False,
+        fit: Callable[[Connection], None] = lambda _: None,
         examine: Callable[[Connection, TableId], None] | None = None,
     ) -> None:
-        self._url, self._heartbeat_seconds, self._give_up_seconds = url, heartbeat_seconds, give_up_seconds
+        self._heartbeat_seconds, self._give_up_seconds = heartbeat_seconds, give_up_seconds
         self._befores, self._examine = befores, examine
         self._described: dict[TableId, Table | CdcError] = {}
         """What was told of tables last."""
-        self._inbox: queue.Queue[_Item | BaseException] = queue.Queue(_INBOX)
-        self._requests: queue.SimpleQueue[ChunkRequest | None] = queue.SimpleQueue()
+        self._inbox: queue.Queue[tuple[Server, Item] | BaseException] = queue.Queue(_INBOX)
+        self._requests: queue.SimpleQueue[tuple[Server, ChunkRequest] | None] = queue.SimpleQueue()
         self._joining: queue.SimpleQueue[tuple[Sequence[TableId], Admit]] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._closing = threading.Event()
-        self._readers = [SnapshotReader(url) for _ in range(CHUNK_CONNECTIONS)]
+        self._readers: dict[int, SnapshotReader] = {}
         self._binlog: BinlogReader | None = None
-        self.control = connect(url)
-        """For short questions, from the migration's thread."""
+        self._hosts = Hosts(url, fit)
+        self._wanted: Wanted | None = None
+        self._asking = Patience(self._closing, give_up_seconds)
         self._bytes_before = 0
         """Received over connections that are gone."""
+        self._chosen = self._told = self._hosts.choose()
+        """The server that is read from, and the one that the items which `next` has given are of."""
+        self.control = connect(self._chosen.url)
+        """For short questions, from the migration's thread."""
 
     def __enter__(self) -> MySqlSource:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._closing.set()
-        for reader in self._readers:
-            self._requests.put(None)
+        for reader in list(self._readers.values()):
             reader.abandon()
         if self._binlog:
             self._binlog.abandon()
+        for _each in range(CHUNK_CONNECTIONS):
+            self._requests.put(None)
         for thread in self._threads:
             thread.join()
         self.control.abandon()
 
+    def settle(self, position: Position, followed: tuple[str, ...] = (), applied: Gtids | None = None) -> None:
+        """Before `start`: go to the first server that can go on from `position`, to which those `followed` have led.
+
+        `applied` is what the target's rows may hold in part beyond it. A replica that is behind is waited for. Raises PositionLost, or
+        Temporary, when there is no server.
+        """
+        patience = Patience(self._closing, None)
+        self._wanted = Wanted(position, followed, applied)
+        while True:
+            try:
+                self._chosen = self._told = self._hosts.choose(self._wanted)
+                break
+            except Temporary as error:
+                if not self._hosts.behind:
+                    raise
+                patience.wait(error, BEHIND_PAUSE)
+        self._ask_anew()
+
     # questions
+
+    @property
+    def url(self) -> SourceUrl:
+        """That of the server alone."""
+        return self._told.url
 
     @property
     def server_uuid(self) -> str:
         """The source's own name for itself, which is no UUID on MariaDB."""
-        with explained(self._url):
-            return flavor_of(self.control).identity(self.control)
+        return self._told.identity
+
+    @property
+    def clock_offset(self) -> float:
+        """Seconds to add to this machine's clock to get the source's."""
+        return self._told.clock_offset
 
     def gtids(self) -> tuple[Gtids, Gtids]:
         """What the source has executed, and which part of it is no longer in its binlogs."""
-        with explained(self._url):
+        with explained(self.url):
             return flavor_of(self.control).gtids(self.control)
 
     def position(self) -> Position:
         """Where a run without a checkpoint begins."""
-        with explained(self._url):
+        with explained(self.url):
             return flavor_of(self.control).position(self.control)
 
     def tables(self, names: Iterable[TableId]) -> list[Table]:
@@ -119,7 +176,7 @@ class MySqlSource:
         """Each table's definition, or why there is none."""
         found: dict[TableId, Table | CdcError] = {}
         for name in names:
-            with explained(self._url):
+            with explained(self.url):
                 try:
                     table = read_table(self.control, name)
                     found[table.id] = table
@@ -130,85 +187,92 @@ class MySqlSource:
 
     def sizes(self, tables: Iterable[TableId]) -> tuple[int, int]:
         """About how many rows the tables have and how many bytes those take, from the statistics."""
-        with explained(self._url):
+        with explained(self.url):
             return table_sizes(self.control, tables)
 
     def behind(self, position: Position) -> Behind | None:
         """How far the binlog goes on after a position; None when the position's place in it is not known."""
-        with explained(self._url):
+        with explained(self.url):
             size = binlog_bytes_since(self.control, position)
             return None if size is None else Behind(size, log_end(self.control))
 
     def retention(self) -> int | None:
         """Seconds for which binlogs are kept, None when they are not removed."""
-        with explained(self._url):
+        with explained(self.url):
             return retention_seconds(self.control)
 
-    def clock_offset(self) -> float:
-        """Seconds to add to this machine's clock to get the source's, as exact as half a round trip."""
-        before = time.time()
-        there = float(self._one("SELECT UNIX_TIMESTAMP(NOW(6))"))
-        return there - (before + time.time()) / 2
+    def log_end(self) -> LogEnd | None:
+        """Where the binlog ends now, None while the server that `next` tells of is away."""
+        try:
+            with explained(self.url):
+                end = log_end(self.control)
+        except Temporary as error:
+            self._asking.wait(error)
+            with suppress(Temporary):
+                self._ask_anew()
+            return None
+        self._asking.reset()
+        return end
 
-    def log_end(self) -> LogEnd:
-        """Where the binlog ends now."""
-        patience = Patience(self._closing, self._give_up_seconds)
-        while True:
-            try:
-                with explained(self._url):
-                    return log_end(self.control)
-            except Temporary as error:
-                patience.wait(error)
-                self._bytes_before += self.control.bytes_received
-                with suppress(Temporary):
-                    self.control = connect(self._url)
-
-    def _one(self, sql: str, args: Sequence[object] | None = None) -> str:
-        with explained(self._url):
-            return str(self.control.one(sql, args)[0])
+    def _ask_anew(self) -> None:
+        """Have `control` lead to the server that `next` tells of."""
+        self._bytes_before += self.control.bytes_received
+        self.control.bytes_received = 0
+        self.control.abandon()
+        self.control = self._connected(self._told, self._told.url)
 
     # the inbox
 
     def start(self, position: Position, tables: Sequence[TableProgress]) -> None:
         """Begin to stream what follows `position` for these tables, and to serve chunk requests."""
-        self._server_uuid = self.server_uuid
-        folds = self._one("SELECT @@lower_case_table_names") != "0"
-        followed = Followed([each.table for each in tables], self._describe if self._examine else None, folds=folds)
+        with explained(self.url):
+            folds = text(self.control.one("SELECT @@lower_case_table_names")[0]) != "0"
+            end = log_end(self.control)
+        tables_followed = Followed([each.table for each in tables], self._describe if self._examine else None, folds=folds)
         if self._examine:
-            followed.compare(tables, self._described, self.log_end())
-            followed.settle(position)
-        self._run("stream", lambda: self._stream(position, followed))
-        for reader in self._readers:
-            self._run("chunks", partial(self._chunks, reader))
+            tables_followed.compare(tables, self._described, end)
+            tables_followed.settle(position)
+        wanted = self._wanted or Wanted(position)
+        wanted = replace(wanted, position=position, followed=servers_with(wanted.followed, self.server_uuid))
+        self._run("stream", lambda: self._stream(wanted, tables_followed))
+        for number in range(CHUNK_CONNECTIONS):
+            self._run("chunks", partial(self._chunks, number))
 
     def request(self, chunk: ChunkRequest) -> None:
-        """Begin to read a chunk; it comes through `next`."""
-        self._requests.put(chunk)
+        """Begin to read a chunk; it comes through `next`, unless that tells first that the source has changed."""
+        self._requests.put((self._told, chunk))
 
     def follow(self, tables: Sequence[TableId], admit: Admit) -> None:
         """Follow these tables too, if they are admitted; a delivery says from where on. From any thread."""
         self._joining.put((tables, admit))
 
-    def next(self, timeout: float) -> _Item | None:
+    def next(self, timeout: float) -> Item | None:
         """What came next, None after `timeout` seconds without anything. Raises what a reading thread raised."""
         try:
-            item = self._inbox.get(timeout=timeout)
+            found = self._inbox.get(timeout=timeout)
         except queue.Empty:
             return None
-        if isinstance(item, BaseException):
-            raise item
-        return item
+        if isinstance(found, BaseException):
+            raise found
+        server, item = found
+        if isinstance(item, SourceChanged):
+            self._told = server
+            with suppress(Temporary):  # log_end tries again
+                self._ask_anew()
+        return item if server is self._told else None
 
     @property
     def bytes_received(self) -> int:
         """Bytes of all connections so far."""
         now = self._binlog.bytes_received if self._binlog else 0
-        return self._bytes_before + self.control.bytes_received + sum(each.bytes_received for each in self._readers) + now
+        chunks = sum(each.bytes_received for each in list(self._readers.values()))
+        return self._bytes_before + self._hosts.bytes_received + self.control.bytes_received + chunks + now
 
     def _describe(self, name: TableId) -> Described:
         """A table as it is now, asked from the stream's thread."""
-        with explained(self._url):
-            connection = connect(self._url)
+        server = self._chosen
+        with explained(server.url):
+            connection = self._connected(server, server.url)
             try:
                 assert self._examine
                 self._examine(connection, name)
@@ -221,38 +285,56 @@ class MySqlSource:
                 self._bytes_before += connection.bytes_received
                 connection.abandon()
 
-    def _stream(self, position: Position, followed: Followed) -> Iterator[_Item]:
-        """Deliveries from `position` on, over as many connections as it takes. Each begins where the last complete delivery ended."""
+    def _stream(self, wanted: Wanted, tables: Followed) -> Iterator[tuple[Server, Item]]:
+        """Deliveries from a position on, over as many connections as it takes. Each begins where the last complete delivery ended."""
         patience = Patience(self._closing, self._give_up_seconds)
+        went_over = False
         while True:
+            server = self._chosen
             reader = self._binlog = BinlogReader(
-                self._url, position, followed, heartbeat_seconds=self._heartbeat_seconds, befores=self._befores
-            )
+                server.url, wanted.position, tables, heartbeat_seconds=self._heartbeat_seconds, befores=self._befores,
+                check=partial(self._require, server),
+            )  # fmt: skip
             try:
+                if went_over:
+                    if changes := tables.ask_again():
+                        yield server, Delivery(tables=tuple(changes), position=wanted.position)
+                    went_over = False
                 for delivery in reader:
                     patience.reset()
-                    position = delivery.position or position
-                    yield delivery
+                    wanted = replace(wanted, position=delivery.position) if delivery.position else wanted
+                    yield server, delivery
                     if delivery.position is not None and not self._joining.empty():
-                        yield from self._join(delivery.position, followed)
+                        yield from self._join(server, delivery.position, tables)
                         break
             except Temporary as error:
-                yield SourceAway(error.message)
+                yield server, SourceAway(error.message)
                 patience.wait(error)
-                self._require_same_source(position, patience)
             self._bytes_before += reader.bytes_received
             reader.abandon()
+            chosen = yield from self._choose_again(wanted, patience)
+            if (chosen.identity, chosen.url) != (server.identity, server.url):
+                wanted = replace(wanted, position=Position(wanted.position.gtids), followed=servers_with(wanted.followed, chosen.identity))
+                self._chosen, went_over = chosen, True
+                for each in list(self._readers.values()):
+                    each.abandon()
+                yield chosen, SourceChanged(chosen.identity, chosen.url.address, chosen.clock_offset)
 
-    def _join(self, position: Position, followed: Followed) -> Iterator[_Item]:
+    def _join(self, server: Server, position: Position, followed: Followed) -> Iterator[tuple[Server, Item]]:
         """Tables that are followed too from here on. The connection is opened again after it, so that none of their changes is missed."""
         names, admit = self._joining.get()
-        for name in names:
-            if described := (yield from self._patiently(partial(self._admitted, name, admit))):
-                yield Delivery(position=position, tables=(followed.join(described),))
+        for at, name in enumerate(names):
+            try:
+                described = self._admitted(server, name, admit)
+            except Temporary:
+                self._joining.put((names[at:], admit))
+                raise
+            if described:
+                yield server, Delivery(position=position, tables=(followed.join(described),))
 
-    def _admitted(self, name: TableId, admit: Admit) -> Described | None:
-        with explained(self._url):
-            connection = connect(self._url)
+    def _admitted(self, server: Server, name: TableId, admit: Admit) -> Described | None:
+        with explained(server.url):
+            connection = self._connected(server, server.url)
             try:
                 table = admit(connection, name)
                 return Described(table, log_end(connection)) if table else None
@@ -260,57 +342,86 @@ class MySqlSource:
                 self._bytes_before += connection.bytes_received
                 connection.abandon()
 
-    def _require_same_source(self, position: Position, patience: Patience) -> None:
-        """Ask whoever answers now whether it is the same server and can continue from `position`."""
+    def _choose_again(self, wanted: Wanted, patience: Patience) -> Generator[tuple[Server, Item], None, Server]:
+        """After the connection was lost: the same server if it answers, else one that can go on."""
         while True:
             try:
-                connection = connect(self._url)
-                with explained(self._url):
-                    flavor = flavor_of(connection)
-                    identity, (executed, purged) = flavor.identity(connection), flavor.gtids(connection)
-                self._bytes_before += connection.bytes_received
-                connection.abandon()
-                break
+                return self._hosts.choose(wanted, current=self._chosen)
             except Temporary as error:
-                patience.wait(error)
-        if identity != self._server_uuid:
-            raise Temporary(
-                f"Another server answers at {self._url.redacted} since the connection was lost.",
-                hint="Run the same command again: it checks whether that one can continue from the checkpoint.",
-            )
-        require_continuable(position.gtids, executed, purged)
+                yield self._chosen, SourceAway(error.message)
+                patience.wait(error, BEHIND_PAUSE if self._hosts.behind else LONGEST_PAUSE)
 
-    def _chunks(self, reader: SnapshotReader) -> Iterator[_Item]:
+    def _chunks(self, number: int) -> Iterator[tuple[Server, Item]]:
         """The chunks asked for, each after the key it will end with if the table has more.
 
         One whose connection breaks is read again, up to the same key: the lower bound of its view stays good. A failure is told as a chunk:
         if the table has changed, the stream will say so before it comes to the end that the binlog has then.
         """
-        while (request := self._requests.get()) is not None:
-            try:
-                upto = yield from self._patiently(partial(reader.boundary, request))
-                if upto is not None:
-                    yield Boundary(request, upto)
-                chunk = yield from self._patiently(partial(reader.read, request, upto or request.upto))
-            except CdcError as error:
-                if isinstance(error, Temporary):
-                    raise
-                high = yield from self._patiently(reader.log_end)
-                chunk = Chunk(request, Packed(), Packed(), high, failure=error)
-            crash_point("after-chunk-read")
-            yield chunk
+        reading: Server | None = None
+        while (asked := self._requests.get()) is not None:
+            server, request = asked
+            if server is not reading:
+                reading = server
+                self._renew(number, server)
+            reader = self._readers[number]
+            with suppress(_Withdrawn):
+                try:
+                    upto = yield from self._patiently(server, partial(reader.boundary, request))
+                    if upto is not None:
+                        yield server, Boundary(request, upto)
+                    chunk = yield from self._patiently(server, partial(reader.read, request, upto or request.upto))
+                except CdcError as error:
+                    if isinstance(error, Temporary):
+                        raise
+                    high = yield from self._patiently(server, reader.log_end)
+                    chunk = Chunk(request, Packed(), Packed(), high, failure=error)
+                crash_point("after-chunk-read")
+                yield server, chunk
 
-    def _patiently(self, ask: Callable[[], _T]) -> Generator[_Item, None, _T]:
-        """What the source answers, over as many connections as it takes."""
+    def _renew(self, number: int, server: Server) -> None:
+        """A reader of chunks for another server."""
+        before = self._readers.get(number)
+        self._bytes_before += before.bytes_received if before else 0
+        reader = self._readers[number] = SnapshotReader(server.url, partial(self._connected, server))
+        if self._closing.is_set():
+            reader.abandon()
+
+    def _patiently(self, server: Server, ask: Callable[[], _T]) -> Generator[tuple[Server, Item], None, _T]:
+        """What the server answers, over as many connections as it takes. Raises _Withdrawn when another is followed."""
         patience = Patience(self._closing, self._give_up_seconds)
-        while True:
+        while server is self._chosen:
             try:
                 return ask()
             except Temporary as error:
-                yield SourceAway(error.message)
-                patience.wait(error)
+                if server is self._chosen:
+                    yield server, SourceAway(error.message)
+                    patience.wait(error)
+        raise _Withdrawn
 
-    def _run(self, name: str, produce: Callable[[], Iterable[_Item]]) -> None:
+    # connections
+
+    def _connected(self, server: Server, url: SourceUrl, **how: Any) -> Connection:
+        """A connection to this very server. Raises Temporary when another answers at its address; then the stream is to look around."""
+        connection = connect(url, **how)
+        try:
+            self._require(server, connection)
+        except Temporary:
+            connection.abandon()
+            if self._binlog and server is self._chosen:
+                self._binlog.abandon()
+            raise
+        return connection
+
+    def _require(self, server: Server, connection: Connection) -> None:
+        """Raise Temporary unless the connection leads to this very server."""
+        with explained(server.url):
+            if flavor_of(connection).identity(connection) == server.identity:
+                return
+        raise Temporary(
+            f"Another server answers at {server.url.redacted} since the connection was lost.", hint="Run the same command again to resume."
+        )
+
+    def _run(self, name: str, produce: Callable[[], Iterable[tuple[Server, Item]]]) -> None:
         def work() -> None:
             try:
                 for item in produce():
@@ -323,7 +434,7 @@ class MySqlSource:
         self._threads.append(thread)
         thread.start()
 
-    def _offer(self, item: _Item | BaseException) -> bool:
+    def _offer(self, item: tuple[Server, Item] | BaseException) -> bool:
         while not self._closing.is_set():
             try:
                 self._inbox.put(item, timeout=0.2)

@@ -49,7 +49,7 @@ _checkpoints = sa.Table(
     sa.Column("format", sa.Integer, nullable=False),
     sa.Column("part", sa.String, nullable=False),
     sa.Column("created_at", sa.Float, nullable=False),
-    sa.Column("source", sa.String, nullable=False),
+    sa.Column("servers", sa.JSON, nullable=False),
     sa.Column("flavor", sa.String, nullable=False),
     sa.Column("gtids", sa.Text, nullable=False),
     sa.Column("applied", sa.Text),
@@ -403,7 +403,7 @@ def _loaded(row: Any, tables: Sequence[Any]) -> _Loaded:
     position = Position(KINDS[row.flavor].parse(row.gtids), row.file, row.offset)
     progress = tuple(map(_progress, tables))
     applied = KINDS[row.flavor].parse(row.applied) if row.applied is not None else None
-    checkpoint = Checkpoint(row.source, position, progress, row.created_at, row.report, Rates(**row.rates), applied)
+    checkpoint = Checkpoint(tuple(row.servers), position, progress, row.created_at, row.report, Rates(**row.rates), applied)
     return row.id, checkpoint, {TableId(each.schema, each.name): each.image for each in tables}
 
 
@@ -417,7 +417,7 @@ def _load_image(path: Path) -> MapStore:
 def _checkpoint_row(number: int, part: str, checkpoint: Checkpoint) -> dict[str, object]:
     position = checkpoint.position
     return {
-        "id": number, "format": FORMAT, "part": part, "created_at": checkpoint.created_at, "source": checkpoint.source,
+        "id": number, "format": FORMAT, "part": part, "created_at": checkpoint.created_at, "servers": checkpoint.servers,
         "flavor": flavor_of(position.gtids), "gtids": str(position.gtids),
         "applied": None if checkpoint.applied is None else str(checkpoint.applied),
         "file": position.file, "offset": position.offset, "report": checkpoint.report, "rates": asdict(checkpoint.rates),

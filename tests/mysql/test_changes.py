@@ -148,7 +148,7 @@ def test_positions_that_cannot_be_continued_are_refused(project: Project) -> Non
     project.sql("CREATE TABLE t (id INT PRIMARY KEY)")
     with pytest.raises(ConfigError, match="not a set of GTIDs"):
         cdc.changes(project.source, [project.table], after="yesterday")
-    with pytest.raises(PositionLost, match="never executed"):
+    with pytest.raises(PositionLost, match="another server"):
         cdc.changes(project.source, [project.table], after="00000000-0000-0000-0000-000000000000:1-5")
 
 

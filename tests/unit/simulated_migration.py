@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from random import Random
 
+from cdc.gtid import GtidSet
 from cdc.handover import IN_FLIGHT, Handover
 from cdc.model import Batch, Chunk, Delivery, Op, Position, TableId, TableProgress, TableState, decode_row, log_number
 from tests.unit.simulated_source import CURSORS, KEYS, TABLES, UUID, ChunkRead, SimulatedSource, Stream, Wish, key_bytes, row_bytes
@@ -22,7 +23,7 @@ LARGEST = 4
 WEIGHTS = {
     "write": 3, "show": 4, "execute": 5, "deliver": 3, "deliver_part": 4, "heartbeat": 1, "request": 4, "look_up": 8, "tell_boundary": 8,
     "read_view": 6, "ask_end": 6, "hand_over_chunk": 6, "rotate": 0.3, "checkpoint": 0.4, "crash": 0.1, "start_over": 6, "reconnect": 0.2,
-    "read_again": 0.2, "emit": 6,
+    "read_again": 0.2, "emit": 6, "take_over": 0.3,
 }  # fmt: skip
 """The moves, and how often one is taken among those that are possible."""
 
@@ -124,7 +125,7 @@ class SimulatedMigration:
         self.moves[move] += 1
         if move == "write":
             self._write(wishes)
-        elif move in ("show", "execute", "deliver_part"):
+        elif move in ("show", "execute", "deliver_part", "take_over"):
             getattr(self, f"_{move}")(which)
         elif can := self._reads().get(move):
             able = [each for each in self.readings if can(each)]
@@ -172,6 +173,23 @@ class SimulatedMigration:
         self.situations["reconnected in the middle of a transaction"] += bool(self.stream.sent)
         self.situations["reconnected with a chunk in flight"] += bool(self.readings)
         self.stream = Stream(self.source, self.stream.position)
+
+    def _take_over(self, which: int) -> None:
+        """Another server goes on: it has had all that was delivered in whole, and some of what came after."""
+        delivered = self.handover.position.gtids.count_after(GtidSet())
+        had = min(delivered + which, len(self.source.transactions))
+        self.situations["another server lacks transactions that views had shown"] += any(
+            each.visible for each in self.source.transactions[had:]
+        )
+        self.source = self.source.replica(had, which % 3)
+        self.saved = replace(self.saved, position=Position(self.saved.position.gtids))
+        self.situations["another server in the middle of a transaction"] += self.handover.in_transaction
+        self.situations["another server with a chunk in flight"] += bool(self.readings)
+        if self.handover.in_transaction:
+            self._resume()
+        else:
+            self.handover.on_source_changed()
+            self.stream, self.readings = Stream(self.source, self.handover.position), []
 
     def _take(self, delivery: Delivery) -> None:
         self.ahead |= {(batch.table, int(decode_row(key)[0] or b"")) for batch in delivery.batches for key in batch.keys}

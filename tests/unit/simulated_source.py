@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import groupby
+from itertools import count, groupby
 from typing import NamedTuple
 
 from cdc.gtid import GtidSet
@@ -124,10 +124,23 @@ class SimulatedSource:
         self.end = LogEnd(log_file(FIRST_FILE), HEADER)
         self.executed = GtidSet()
         self._known = self.executed, self.initial
+        self._numbers = count(1)
+
+    def replica(self, transactions: int, files: int) -> SimulatedSource:
+        """Another server, which has had the first so many transactions and has gone through so many binlog files more."""
+        other = SimulatedSource(self.initial)
+        other._numbers = self._numbers  # those of lost transactions are not given again: it has a UUID of its own
+        for _ in range(files):
+            other.rotate()
+        for each in self.transactions[:transactions]:
+            other._log(each.number, each.changes)
+            other.show(other.pending[0])
+            other.execute(other.unexecuted[0])
+        return other
 
     def write(self, wishes: Sequence[Wish]) -> Transaction:
         """Run a transaction and write it to the binlog: what it wishes to do, as far as rows and locks let it."""
-        number = len(self.transactions) + 1
+        number = next(self._numbers)
         locked = set().union(*(each.keys for each in self.pending))
         state, changes = self.view, []
         for i, wish in enumerate(wishes):
@@ -137,8 +150,11 @@ class SimulatedSource:
             done = list(_changes(state[name], wish, f"{number}.{i}"))
             changes += done
             state = applied(state, done)
+        return self._log(number, tuple(changes))
+
+    def _log(self, number: int, changes: tuple[Change, ...]) -> Transaction:
         self.end = LogEnd(self.end.file, self.end.offset + 10)
-        transaction = Transaction(number, tuple(changes), self.end)
+        transaction = Transaction(number, changes, self.end)
         for each in (self.log, self.transactions, self.pending):
             each.append(transaction)
         return transaction

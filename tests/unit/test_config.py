@@ -29,6 +29,8 @@ ENVIRONMENT = {"CDC_SOURCE_PASSWORD": "from-environment"}
         ("mysql://cdc:at@sign@h/", SourceUrl("h", 3306, "cdc", "at@sign")),
         ("mysql://cdc@h/", SourceUrl("h", 3306, "cdc", "from-environment")),
         ("mysql://cdc:@h/", SourceUrl("h", 3306, "cdc", "")),
+        ("mysql://cdc:a,b@h,g:3307/", SourceUrl("h", 3306, "cdc", "a,b", (("g", 3307),))),
+        ("mysql://cdc:x@[::1]:3307,h,[fe80::1]/", SourceUrl("::1", 3307, "cdc", "x", (("h", 3306), ("fe80::1", 3306)))),
     ],
 )
 def test_a_source_url_is_read_in_its_parts(url: str, expected: SourceUrl) -> None:
@@ -58,6 +60,12 @@ def test_no_password_anywhere_is_an_empty_one() -> None:
         ("mysql://cdc:hunter2@h:sql/", "port is not a number"),
         ("mysql://cdc:hunter2@h:65536/", "port is not a number"),
         ("mysql://cdc:hunter2@h:-1/", "port is not a number"),
+        ("mysql://cdc:hunter2@h,/", "names no host"),
+        ("mysql://cdc:hunter2@,h/", "names no host"),
+        ("mysql://cdc:hunter2@h,g:sql/", "port is not a number"),
+        ("mysql://cdc:hunter2@h,g/shop", "goes on after the port"),
+        ("mysql://cdc:hunter2@h:3306,g,h/", "names h:3306 twice"),
+        ("postgresql://cdc:hunter2@h,g/", "starts with postgresql:"),
     ],
 )
 def test_a_wrong_source_url_is_refused_with_what_is_wrong(url: str, words: str) -> None:
@@ -95,6 +103,15 @@ def test_the_password_is_in_no_text_made_of_a_configuration() -> None:
     for text in (repr(url), str(url), f"{url!r}", url.redacted, repr(config), str(config)):
         assert SECRET not in text
     assert url.redacted == "mysql://cdc@h:3307/"
+
+
+def test_several_hosts_are_one_url_each_in_their_order() -> None:
+    """With the same user and password; shown side by side, and without the password."""
+    url = SourceUrl.parse(f"mysql://cdc:{SECRET}@h,[::1]:3307/", {})
+    assert url.each == (SourceUrl("h", 3306, "cdc", SECRET), SourceUrl("::1", 3307, "cdc", SECRET))
+    assert url.redacted == "mysql://cdc@h:3306,[::1]:3307/"
+    assert url.each[1].address == "[::1]:3307"
+    assert SECRET not in repr(url)
 
 
 def test_an_ipv6_address_keeps_its_brackets_when_shown() -> None:

@@ -36,6 +36,8 @@ TABLE = TABLES[0]
         (pymysql.OperationalError(2003, "Can't connect"), Temporary, "No MySQL server answers"),
         (pymysql.OperationalError(2006, "gone away"), Temporary, "was lost"),
         (pymysql.OperationalError(2013, "Lost connection"), Temporary, "was lost"),
+        (pymysql.InterfaceError(0, ""), Temporary, "was lost: it is closed"),
+        (pymysql.OperationalError(1927, "Connection was killed"), Temporary, "was lost"),
         (pymysql.OperationalError(1053, "Server shutdown in progress"), Temporary, "was lost"),
         (pymysql.ProgrammingError(1064, "syntax"), CdcError, "answered with error 1064: syntax"),
         (pymysql.InterfaceError("no code"), CdcError, "no code"),
@@ -74,7 +76,7 @@ def state(tmp_path: Path) -> Path:
     """A state folder with one table of one row."""
     with MapStoreTarget(tmp_path) as target:
         target.apply(Batch(TABLE.id, bytes((Op.UPSERT,)), Packed.of([key_bytes(7)]), Packed.of([row_bytes(7, "v")])))
-        target.commit(Checkpoint(UUID, Position(GtidSet.parse(f"{UUID}:1-5"), "binlog.000001", 9), (TableProgress(TABLE),), 1.0))
+        target.commit(Checkpoint((UUID,), Position(GtidSet.parse(f"{UUID}:1-5"), "binlog.000001", 9), (TableProgress(TABLE),), 1.0))
     return tmp_path
 
 

@@ -139,3 +139,33 @@ def test_a_statement_that_is_not_understood_ends_the_stream_if_it_may_mean_a_fol
     assert followed.changes("ALTER TABLE b CONVERT PARTITION p TO TABLE c", "shop", at(10)) == []
     with pytest.raises(SchemaChanged, match="not understood"):
         followed.changes("ALTER TABLE b CONVERT PARTITION p TO TABLE a", "shop", at(10))
+
+
+def test_another_server_is_asked_for_what_was_to_be_settled_in_the_binlog_of_the_one_before() -> None:
+    """Places there are no places here: what is the same goes on, what is not is copied anew or must be explained here."""
+    held, fresh = TableProgress(table(A, "id"), TableState.STREAMING), TableProgress(table(B, "id"))
+    source = Source(100)
+    source.now = {A: table(A, "id", "more"), B: table(B, "id")}
+    followed = Followed([held.table, fresh.table], source)
+    followed.compare([held, fresh], source.now, source.end)
+    source.end = LogEnd("binlog.000001", 900)
+    assert followed.ask_again() == []
+    followed.settle(at(899))
+    source.now = {A: table(A, "id"), B: table(B, "id", "more")}
+    assert kinds(followed.ask_again()) == [(CopyAnew, B)]
+    followed.settle(at(900))
+    assert followed.ask_again() == []
+
+
+def test_a_difference_that_another_server_does_not_explain_either_ends_the_stream_at_its_own_place() -> None:
+    """Not at that of the one before."""
+    held = TableProgress(table(A, "id"), TableState.STREAMING)
+    source = Source(100)
+    source.now = {A: table(A, "id", "more")}
+    followed = Followed([held.table], source)
+    followed.compare([held], source.now, source.end)
+    source.end = LogEnd("binlog.000001", 900)
+    followed.ask_again()
+    followed.settle(at(100))
+    with pytest.raises(SchemaChanged, match="does not say how"):
+        followed.settle(at(900))

@@ -6,9 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc.errors import PositionLost
-from cdc.gtid import KINDS, LAST_OF_DOMAIN, DomainGtids, GtidSet, flavor_of
-from cdc.resume import require_continuable
+from cdc.gtid import KINDS, LAST_OF_DOMAIN, DomainGtids, flavor_of
 
 Model = dict[tuple[int, int], int]
 
@@ -74,33 +72,3 @@ def test_the_flavor_of_a_checkpoint_s_gtids_is_known_also_when_there_are_none() 
     """An empty position of either server is its own."""
     for name, kind in KINDS.items():
         assert flavor_of(kind.parse("")) == name
-
-
-@pytest.mark.parametrize(
-    ("position", "executed", "purged", "words"),
-    [
-        ("0-1-5", "0-1-9", "0-1-5", ""),
-        ("0-1-5", "0-1-5,0-2-9", "0-2-4", ""),
-        ("0-1-5,7-1-1", "0-1-9,7-1-1", "", ""),
-        ("0-1-5", "0-1-9", "0-1-6", "purged 0-1-6"),
-        ("0-1-5", "0-1-9,3-1-2", "3-1-2", "purged 3-1-2"),
-        ("0-1-5", "0-1-4", "", "holds 0-1-5, which this source has never executed"),
-        ("0-1-5", "0-2-9", "", "holds 0-1-5, which this source has never executed"),
-        ("0-1-5", "0-1-4,0-2-9", "", "holds 0-1-5, which this source has never executed"),
-    ],
-)
-def test_a_position_can_be_continued_or_the_sentence_says_what_is_lost(position: str, executed: str, purged: str, words: str) -> None:
-    """Purged beyond it, or never written there by that server: a server that only has higher numbers has not had it."""
-    arguments = [DomainGtids.parse(each) for each in (position, executed, purged)]
-    if not words:
-        require_continuable(*arguments)
-        return
-    with pytest.raises(PositionLost) as found:
-        require_continuable(*arguments)
-    assert words in str(found.value)
-
-
-def test_a_checkpoint_of_the_other_kind_of_server_is_never_continued() -> None:
-    """GTIDs of MySQL and of MariaDB say nothing about each other."""
-    with pytest.raises(PositionLost, match="another kind of server"):
-        require_continuable(DomainGtids.parse("0-1-5"), GtidSet(), GtidSet())

@@ -35,7 +35,8 @@ SITUATIONS = {
     "empty chunk", "reconnected in the middle of a transaction", "reconnected with a chunk in flight",
     "several chunks of one table", "chunks of several tables", "a later chunk was ahead", "emitted before an earlier one",
     "cut off before its end", "grown table's tail cut off", "crash with a chunk in flight",
-    "resumed in the middle of the copy", "resumed in the middle of a transaction",
+    "resumed in the middle of the copy", "resumed in the middle of a transaction", "another server with a chunk in flight",
+    "another server in the middle of a transaction", "another server lacks transactions that views had shown",
 }  # fmt: skip
 
 wishes = st.lists(
@@ -201,6 +202,16 @@ class SortsNames(Handover):
         super().on_chunk(chunk)
 
 
+class KeepsChunks(Handover):
+    """Takes the places in the binlog of the server before for places in that of the one that has taken over."""
+
+    def on_source_changed(self) -> None:
+        for flight in self._flights:
+            if flight.chunk is None:
+                flight.request = None
+        self._flights = [flight for flight in self._flights if flight.chunk]
+
+
 @pytest.mark.parametrize(
     "variant",
     [
@@ -216,6 +227,7 @@ class SortsNames(Handover):
         pytest.param(Variant(EmitsAtOnce), id="emits without waiting for high"),
         pytest.param(Variant(AsksTooEarly), id="asks in the middle of a transaction"),
         pytest.param(Variant(SortsNames), id="sorts the names of binlogs"),
+        pytest.param(Variant(KeepsChunks), id="keeps chunks of a server that another has taken over from"),
     ],
 )
 def test_the_simulation_catches_a_hand_over_that_leaves_something_out(variant: Variant) -> None:

@@ -12,6 +12,7 @@ from cdc.config import Config, SourceUrl, Strategy
 from cdc.errors import CdcError, PositionLost, PreflightFailed
 from cdc.gtid import GtidSet
 from cdc.model import Behind, Checkpoint, Column, LogEnd, Position, Rates, Table, TableId, TableProgress, TableState
+from cdc.resume import require_continuable
 from tests.unit.simulated_source import TABLES, UUID
 
 OTHER_UUID = UUID.replace("3", "4", 1)
@@ -28,6 +29,9 @@ class Source:
         self.binlog_bytes = 10
         self._gtids = GtidSet.parse(executed), GtidSet.parse(purged)
         self._tables = {table.id: table for table in tables}
+
+    def settle(self, position: Position, followed: Any, applied: Any) -> None:
+        require_continuable(position.gtids, *self._gtids, server=self.server_uuid, applied=applied, followed=followed)
 
     def gtids(self) -> tuple[GtidSet, GtidSet]:
         return self._gtids
@@ -47,8 +51,8 @@ class Source:
     def retention(self) -> int | None:
         return None
 
-    def clock_offset(self) -> float:
-        return 0.0
+    clock_offset = 0.0
+    url = SourceUrl("h", 3306, "u")
 
 
 def begin(source: Source, checkpoint: Checkpoint | None, strategy: Strategy = Strategy.AUTO) -> Any:
@@ -57,7 +61,7 @@ def begin(source: Source, checkpoint: Checkpoint | None, strategy: Strategy = St
 
 
 def checkpoint(*progress: TableProgress) -> Checkpoint:
-    return Checkpoint(UUID, HERE, progress, 0.0)
+    return Checkpoint((UUID,), HERE, progress, 0.0)
 
 
 def test_without_a_checkpoint_all_is_copied_from_where_the_source_is() -> None:
@@ -94,7 +98,7 @@ def test_a_table_that_is_gone_is_missed_only_if_nothing_is_held_of_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "words"), [(Source(purged=f"{UUID}:1-6"), "purged"), (Source(executed=f"{UUID}:1-4"), "never executed")]
+    ("source", "words"), [(Source(purged=f"{UUID}:1-6"), "purged"), (Source(executed=f"{UUID}:1-4"), "lost transactions")]
 )
 def test_a_source_that_cannot_continue_the_checkpoint_stops_the_run(source: Source, words: str) -> None:
     """Purged beyond the position, or never been there: the sentence says which."""
@@ -106,6 +110,7 @@ def test_another_server_with_the_same_transactions_is_not_believed_to_have_the_s
     """A replica can continue by GTIDs; where its own binlog is, its stream has yet to tell, or chunks are merged too early."""
     start = begin(Source(server_uuid=OTHER_UUID), checkpoint(TableProgress(TABLES[0])))
     assert start.position == Position(HERE.gtids)
+    assert start.servers == (UUID, OTHER_UUID)
 
 
 @pytest.mark.parametrize(("binlog_bytes", "strategy"), [(10, Strategy.INCREMENTAL), (10**9, Strategy.FULL)])
@@ -114,7 +119,7 @@ def test_auto_begins_a_copy_anew_where_that_is_clearly_faster(binlog_bytes: int,
     source, rates = Source(), Rates(copy_rows=1e6, copy_bytes=1e8)
     source.binlog_bytes = binlog_bytes
     known = tuple(TableProgress(table, TableState.STREAMING, b"\x017", 4) for table in TABLES)
-    start = begin(source, Checkpoint(UUID, HERE, known, 0.0, {}, rates))
+    start = begin(source, Checkpoint((UUID,), HERE, known, 0.0, {}, rates))
     assert start.plan.strategy is strategy
     assert start.rates == rates
     if strategy is Strategy.FULL:

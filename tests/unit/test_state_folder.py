@@ -36,7 +36,7 @@ def test_a_folder_that_is_being_made_has_no_checkpoint_yet(tmp_path: Path, made:
 @pytest.mark.parametrize("gtids", [GtidSet(), GtidSet.parse(f"{A}:1-5:tag:7"), DomainGtids(), DomainGtids.parse("0-1-5,7-2-9")])
 def test_a_checkpoint_gives_its_gtids_back_as_those_of_its_flavor(tmp_path: Path, gtids: Gtids) -> None:
     """Also when there are none."""
-    checkpoint = Checkpoint("source", Position(gtids, "binlog.000001", 4), (TableProgress(TABLES[0]),), 1.0)
+    checkpoint = Checkpoint(("other", "source"), Position(gtids, "binlog.000001", 4), (TableProgress(TABLES[0]),), 1.0)
     with MapStoreTarget(tmp_path) as target:
         target.commit(checkpoint)
     found, _ = read_state(tmp_path)
@@ -45,7 +45,9 @@ def test_a_checkpoint_gives_its_gtids_back_as_those_of_its_flavor(tmp_path: Path
 
 
 def held(position: int, state: TableState) -> Checkpoint:
-    return Checkpoint("source", Position(GtidSet.parse(f"{A}:1-{position}")), (TableProgress(TABLES[0], state),), 1.0, {}, Rates(1.0, 2.0))
+    return Checkpoint(
+        ("other", "source"), Position(GtidSet.parse(f"{A}:1-{position}")), (TableProgress(TABLES[0], state),), 1.0, {}, Rates(1.0, 2.0)
+    )
 
 
 def put(target: MapStoreTarget, key: int, value: str) -> None:

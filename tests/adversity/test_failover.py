@@ -1,0 +1,265 @@
+"""The source dies and a replica takes over, in one run and in the next; whoever cannot take over is told from those who may later."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from cdc import changes, shop
+from cdc.config import SourceUrl
+from cdc.errors import PositionLost, Temporary, TornTransaction
+from cdc.model import Position, TableState
+from cdc.mysql import hosts
+from tests.fix_migration import PATIENCE, Project
+from tests.fix_proxy import Proxy
+from tests.fix_replicas import Pair
+
+FLAVORS = ("mysql", "mariadb")
+
+
+@pytest.fixture(params=FLAVORS)
+def pair(request: pytest.FixtureRequest) -> Pair:
+    """A source and its replica, as new."""
+    made: Pair = request.getfixturevalue(f"{request.param}_servers")
+    made.renew()
+    return made
+
+
+@pytest.fixture
+def first(pair: Pair, tmp_path) -> Iterator[Project]:
+    """The table on the source."""
+    made = pair.project(pair.first, tmp_path / "state")
+    yield made
+    made.admin.close()
+
+
+@pytest.fixture
+def second(pair: Pair, tmp_path) -> Iterator[Project]:
+    """The same on the replica; the state is that of `first`."""
+    made = pair.project(pair.second, tmp_path / "state")
+    yield made
+    made.admin.close()
+
+
+def status(project: Project) -> dict[str, object]:
+    """What `cdc status` tells of the last checkpoint."""
+    return json.loads(project.cdc("status", f"mapstore:{project.state}", "--json").stdout)
+
+
+def wait_until(reached: Callable[[], bool]) -> None:
+    for _ in range(PATIENCE * 20):
+        if reached():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it has not come that far")
+
+
+def test_a_replica_takes_over_in_the_middle_of_a_copy(pair: Pair, first: Project, second: Project):
+    """The source is killed with chunks in flight; the copy goes on where it was, under writes before and after, and is exact."""
+    shop.load(first.admin, first.table, 20_000)
+    process = first.start("--chunk-rows", "100")
+    with shop.Writer(first.source, first.table, per_second=100):
+        copying = first.wait(process, lambda checkpoint: checkpoint.tables[0].rows_copied > 0)
+        process.send_signal(signal.SIGSTOP)
+    assert copying.tables[0].state is TableState.COPYING
+    pair.wait_in_sync()
+    pair.first.kill()
+    pair.promote(pair.second)
+    with shop.Writer(second.source, second.table, per_second=100):
+        process.send_signal(signal.SIGCONT)
+        second.wait_streaming(process)
+    end = second.gtids()
+    checkpoint = second.wait(process, lambda checkpoint: end <= checkpoint.position.gtids)
+    report, _ = second.end(process)
+    assert report["takeovers"] == 1
+    assert report["source"] == f"{pair.second.host}:{pair.second.port}"
+    assert len(set(checkpoint.servers)) == 2
+    second.assert_identical()
+
+
+def test_the_next_run_begins_on_the_replica_when_the_source_is_down(pair: Pair, first: Project, second: Project):
+    """From the checkpoint: nothing is copied again, and the reads of the state need no source."""
+    shop.load(first.admin, first.table, 1_000)
+    first.migrate()
+    pair.wait_in_sync()
+    pair.first.kill()
+    pair.promote(pair.second)
+    second.sql("DELETE FROM t WHERE id <= 10", "UPDATE t SET note = 'later' WHERE id <= 20")
+    assert len(second.cdc("dump", f"mapstore:{second.state}", str(second.table)).stdout.splitlines()) == 1_000
+    report = second.migrate()
+    assert (report["strategy"], report["rows_copied"], report["rows_streamed"]) == ("incremental", 0, 20)
+    assert second.assert_identical() == 990
+    assert second.cdc("verify", second.url, f"mapstore:{second.state}").returncode == 0
+
+
+def test_a_replica_that_is_behind_is_waited_for(pair: Pair, first: Project, second: Project):
+    """It lacks what was applied: taken at once, it would send other rows under the target's feet. The status says so meanwhile."""
+    shop.load(first.admin, first.table, 500)
+    pair.wait_in_sync()
+    process = first.start()
+    first.wait_streaming(process)
+    pair.pause(pair.second)
+    first.sql("UPDATE t SET note = 'not yet applied there' WHERE id <= 50")
+    end = first.gtids()
+    first.wait(process, lambda checkpoint: end <= checkpoint.position.gtids)
+    pair.wait_received()
+    pair.first.kill()
+    wait_until(lambda: "it is a replica that is behind" in str(status(first)["last_run"]))
+    assert status(first)["position"] == str(end)
+    pair.go_on(pair.second)
+    pair.wait_for(pair.second, end)
+    pair.promote(pair.second)
+    second.sql("UPDATE t SET note = 'then' WHERE id <= 20")
+    end = second.gtids()
+    second.wait(process, lambda checkpoint: end <= checkpoint.position.gtids)
+    report, _ = second.end(process)
+    assert report["takeovers"] == 1
+    second.assert_identical()
+
+
+def test_a_transaction_that_is_lost_in_the_middle_leaves_nothing_in_the_target(pair: Pair, first: Project, second: Project, proxy):
+    """Its first parts were applied when the source died, and no replica has it: the run goes on from its last checkpoint.
+
+    Whoever iterates over changes has already seen some of it, and is told.
+    """
+    shop.load(first.admin, first.table, 2_000)
+    pair.wait_in_sync()
+    faulty: Proxy = proxy(pair.first.host, pair.first.port)
+    first.url = pair.url_of(("127.0.0.1", faulty.port), (pair.second.host, pair.second.port))
+    process = first.start()
+    first.wait_streaming(process)
+    pair.sql(pair.second, pair.stop_receiving)
+    faulty.cut_after = iter([8 << 20] * 20)
+    faulty.cut()
+    with changes(first.url, [first.table]) as seen:
+        before = seen.position
+        first.sql("UPDATE t SET note = REPEAT('x', 9000)")
+        assert next(seen).op == "update"
+        wait_until(lambda: faulty.cuts > 1)
+        faulty.refusing = True
+        faulty.cut()
+        pair.first.kill()
+        with pytest.raises(TornTransaction, match="in the middle of the transaction"):
+            list(seen)
+        assert seen.position.gtids == before.gtids
+    pair.promote(pair.second)
+    second.sql("UPDATE t SET note = 'after' WHERE id <= 20")
+    end = second.gtids()
+    second.wait(process, lambda checkpoint: end <= checkpoint.position.gtids)
+    _, err = second.end(process)
+    assert err.count("incremental: the checkpoint can be continued") == 1
+    second.assert_identical()
+
+
+@pytest.mark.parametrize("pair", ["mysql"], indirect=True)
+def test_an_address_that_leads_to_another_server_is_followed_if_that_can_go_on(pair: Pair, first: Project, second: Project, proxy):
+    """One host in the URL, as behind a name or a virtual address, that leads to its replica after a promotion."""
+    shop.load(first.admin, first.table, 5_000)
+    pair.wait_in_sync()
+    address: Proxy = proxy(pair.first.host, pair.first.port)
+    first.url = pair.url_of(("127.0.0.1", address.port))
+    process = first.start("--chunk-rows", "50")
+    first.wait(process, lambda checkpoint: checkpoint.tables[0].rows_copied > 0)
+    address.lead_to(pair.second.host, pair.second.port)
+    address.cut()
+    pair.promote(pair.second)
+    second.sql("UPDATE t SET note = 'there' WHERE id <= 20")
+    second.wait_streaming(process)
+    end = second.gtids()
+    second.wait(process, lambda checkpoint: end <= checkpoint.position.gtids)
+    report, _ = second.end(process)
+    assert report["takeovers"] == 1
+    second.assert_identical()
+
+
+def test_an_address_that_leads_to_a_stranger_is_exit_code_4(pair: Pair, first: Project, proxy):
+    """A server with a history of its own, found in the middle of a run: nothing of it is applied."""
+    pair.promote(pair.second)
+    pair.forget(pair.second)
+    first.sql("CREATE TABLE t (id INT PRIMARY KEY)", "INSERT INTO t VALUES (1)")
+    address: Proxy = proxy(pair.first.host, pair.first.port)
+    first.url = pair.url_of(("127.0.0.1", address.port))
+    process = first.start()
+    first.wait_streaming(process)
+    address.lead_to(pair.second.host, pair.second.port)
+    address.cut()
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 4, err
+    assert "This is another server" in err
+    assert first.assert_identical() == 1
+
+
+@pytest.mark.parametrize("pair", ["mysql"], indirect=True)
+def test_a_replica_that_has_purged_what_follows_is_passed_over_with_a_sentence(pair: Pair, first: Project):
+    """While the source may come back that is temporary (75); once no server has it any more, the position is lost (4)."""
+    first.sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)", "INSERT INTO t VALUES (1, 1)")
+    first.migrate()
+    first.sql("INSERT INTO t VALUES (2, 2)", "INSERT INTO t VALUES (3, 3)")
+    pair.wait_in_sync()
+    pair.purge(pair.second)
+    pair.first.kill()
+    text = first.refused(expect=75)
+    assert f"127.0.0.1:{pair.first.port}: No MySQL server answers" in text
+    assert f"127.0.0.1:{pair.second.port}: The source has purged" in text
+    pair.first.restart()
+    pair.purge(pair.first)
+    text = first.refused(expect=4)
+    assert text.count("has purged") == 2
+    assert "--strategy full" in text
+
+
+def test_a_source_that_has_lost_transactions_is_exit_code_4(pair: Pair, first: Project):
+    """It knows its own number, and has less than it once sent: restored, or its disk lied."""
+    first.sql("CREATE TABLE t (id INT PRIMARY KEY)", *(f"INSERT INTO t VALUES ({number})" for number in range(5)))
+    first.migrate()
+    pair.forget(pair.first)
+    first.url = pair.url_of((pair.first.host, pair.first.port))
+    assert "has lost transactions" in first.refused(expect=4)
+
+
+@pytest.mark.parametrize("pair", ["mysql"], indirect=True)
+def test_a_replica_that_stays_behind_has_lost_what_only_the_source_had(pair: Pair, first: Project, monkeypatch: pytest.MonkeyPatch):
+    """It is waited for, with a bound: what is missing may have died with the source."""
+    first.sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)")
+    pair.wait_in_sync()
+    pair.sql(pair.second, pair.stop_receiving)
+    first.sql("INSERT INTO t VALUES (1, 1)")
+    asked = hosts.Hosts(SourceUrl.parse(pair.url_of((pair.second.host, pair.second.port)), {}), lambda _: None)
+    wanted = hosts.Wanted(Position(first.gtids()))
+    with pytest.raises(Temporary, match="replica that is behind"):
+        asked.choose(wanted)
+    assert asked.behind
+    monkeypatch.setattr(hosts, "BEHIND_SECONDS", 0.0)
+    with pytest.raises(PositionLost, match="has not got there within") as found:
+        asked.choose(wanted)
+    assert "--strategy full" in found.value.hint
+    assert not asked.behind
+
+
+def test_changes_come_once_whoever_they_come_from(pair: Pair, first: Project, second: Project):
+    """An iteration begun on the source goes on with what the replica has written since."""
+    first.sql("CREATE TABLE t (id INT PRIMARY KEY)")
+    pair.wait_in_sync()
+    with changes(first.url, [first.table]) as seen:
+        first.sql("INSERT INTO t VALUES (1), (2)", "INSERT INTO t VALUES (3)")
+        ids = [next(seen).after for _ in range(2)]
+        pair.wait_in_sync()
+        pair.first.kill()
+        pair.promote(pair.second)
+        second.sql("INSERT INTO t VALUES (4)")
+        ids += [next(seen).after for _ in range(2)]
+    assert ids == [{"id": number} for number in (1, 2, 3, 4)]
+
+
+def test_every_server_is_checked(pair: Pair, first: Project):
+    """`cdc check` with several hosts tells of each, by its address."""
+    first.sql("CREATE TABLE t (id INT PRIMARY KEY)")
+    pair.wait_in_sync()
+    lines = first.cdc("check", first.url, "--tables", str(first.table)).stdout.splitlines()
+    assert lines
+    for server in (pair.first, pair.second):
+        assert sum(f"{server.host}:{server.port}: " in line for line in lines) == len(lines) // 2
