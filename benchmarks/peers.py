@@ -28,7 +28,7 @@ from cdc.mysql.connection import settings
 from cdc.mysql.source import MySqlSource
 from cdc.sandbox import FLAVORS
 from cdc.sandbox.packages import unpack
-from cdc.targets.mapstore import apply_batch
+from cdc.targets.rows import apply_batch
 from mapstore import MapStore
 
 _SERVER_ID = 1 << 29

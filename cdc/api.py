@@ -13,13 +13,14 @@ from pathlib import Path
 
 from cdc import preflight
 from cdc.changes import Changes
-from cdc.config import AWAY_SECONDS, Config, SourceUrl, Strategy, parse_table
-from cdc.errors import CdcError, ConfigError, DamagedState, TornTransaction
+from cdc.config import AWAY_SECONDS, Config, SourceUrl, Strategy, matches, parse_table
+from cdc.errors import CdcError, ConfigError, DamagedState, PreflightFailed, TornTransaction
 from cdc.gtid import DomainGtids, Gtids, GtidSet
 from cdc.handover import Handover
 from cdc.migration import Migration, Report, Start
 from cdc.model import Checkpoint, CopyAnew, Position, Rates, TableId, TableProgress, TableState, servers_with
 from cdc.mysql.connection import Connection, connect, explained
+from cdc.mysql.schema import tables_like
 from cdc.mysql.snapshot import read_all
 from cdc.mysql.source import MySqlSource
 from cdc.oversight import Oversight, reloaded_by_signal
@@ -45,7 +46,7 @@ def check(source: SourceUrl, tables: Sequence[TableId] = ()) -> list[preflight.C
         connection = connect(each)
         try:
             with explained(each):
-                checks = preflight.run(connection, tables)
+                checks = preflight.run(connection, tables_like(connection, tables))
         finally:
             connection.abandon()
         found += [replace(check, message=f"{each.address}: {check.message}") for check in checks] if source.others else checks
@@ -83,12 +84,12 @@ def _migrate(
         oversight.measure(lambda: source.url)
         stack.enter_context(reloaded_by_signal(oversight.reload if file else None))
         with explained(source.url):  # what has become of a table that is known, the stream tells
-            preflight.require(preflight.run(source.control, [table for table in config.tables if table not in known]))
+            preflight.require(preflight.run(source.control, [table for table in source.tables_like(config.tables) if table not in known]))
         target = stack.enter_context(MapStoreTarget(config.target, fresh=config.strategy is Strategy.FULL))
         start = begin(config, source, target.load_checkpoint())
         if start.plan.strategy is Strategy.FULL and target.load_checkpoint():
             with explained(source.url):
-                preflight.require(preflight.run(source.control, config.tables))
+                preflight.require(preflight.run(source.control, source.tables_like(config.tables)))
             target.copy_afresh()
         for each in start.tables:
             if _from_start(each):
@@ -113,7 +114,7 @@ def _source(config: Config) -> MySqlSource:
     """A source whose changes of tables are followed."""
     return MySqlSource(
         config.source, heartbeat_seconds=config.heartbeat_seconds, give_up_seconds=config.give_up_seconds,
-        fit=_fit, examine=preflight.examine,
+        wanted=config.tables, fit=_fit, examine=preflight.examine,
     )  # fmt: skip
 
 
@@ -133,8 +134,8 @@ def _known(config: Config) -> set[TableId]:
 
 
 def _from_start(progress: TableProgress) -> bool:
-    """Whether nothing of its copy counts yet: then it begins with the columns that the table has now."""
-    return progress.state is TableState.COPYING and progress.cursor is None
+    """Whether nothing of its copy counts: then it begins with the columns that the table has now."""
+    return not progress.settled or (progress.state is TableState.COPYING and progress.cursor is None)
 
 
 def begin(config: Config, source: MySqlSource, checkpoint: Checkpoint | None) -> Start:
@@ -149,7 +150,11 @@ def begin(config: Config, source: MySqlSource, checkpoint: Checkpoint | None) ->
     position = _position(checkpoint, source) if checkpoint else source.position()
     known = {each.table.id: each for each in checkpoint.tables} if checkpoint else {}
     progress = []
-    for name, table in source.described(config.tables).items():
+    names = source.tables_like(config.tables)
+    names += [table for table in known if table not in names and any(matches(table, each) for each in config.tables)]
+    if not names:
+        raise PreflightFailed(f"No table on the source is called {' or '.join(map(str, config.tables))}.", hint="Check --tables.")
+    for name, table in source.described(names).items():
         each = known.get(name)
         if each is None or _from_start(each):
             if isinstance(table, CdcError):

@@ -79,7 +79,7 @@ def migrate(
     source: SourceArgument,
     target: Annotated[str, typer.Argument(help="mapstore:PATH")] = DEFAULT_TARGET,
     *,
-    tables: Annotated[list[str] | None, typer.Option("--tables", help="DB.TABLE; repeat for several, or name them in --config")] = None,
+    tables: Annotated[list[str] | None, typer.Option("--tables", help="DB.TABLE or DB.*; repeat it, or name them in --config")] = None,
     strategy: Annotated[Strategy, typer.Option(help="auto resumes from a checkpoint if there is one")] = Strategy.AUTO,
     until_caught_up: Annotated[bool, typer.Option("--until-caught-up", help="stop when the source's present end is reached")] = False,
     checkpoint_seconds: Annotated[float, typer.Option(min=0.0, help="time between checkpoints; 0: after every step")] = CHECKPOINT_SECONDS,

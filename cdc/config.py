@@ -133,6 +133,19 @@ def parse_table(name: str) -> TableId:
     return TableId(match[1] or match[2], match[3] or match[4])
 
 
+def matches(table: TableId, wanted: TableId) -> bool:
+    """Whether this is the wanted table, or one that its pattern means: `*` stands for anything. The server's own tables match none."""
+    if "*" not in wanted.schema + wanted.table:
+        return table == wanted
+    parts = zip(table, wanted, strict=True)
+    return table.schema.lower() not in SYSTEM_SCHEMAS and all(
+        re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), name, re.DOTALL) for name, pattern in parts
+    )
+
+
+SYSTEM_SCHEMAS = frozenset({"mysql", "sys", "information_schema", "performance_schema"})
+
+
 def parse_shares(text: str) -> tuple[float, ...]:
     """`0.5%,1%,20%` as shares: 0.005, 0.01, 0.2. Nothing is no shares."""
     shares = []

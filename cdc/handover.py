@@ -21,6 +21,9 @@ from cdc.model import (
     Emptied,
     Op,
     Position,
+    Renamed,
+    Reshaped,
+    Settled,
     Table,
     TableChange,
     TableId,
@@ -172,15 +175,24 @@ class Handover:
     def _change(self, change: TableChange) -> None:
         """A table is another now: what was read of it is old, and what is being read may be of either."""
         table = change.id
-        self._dropped += [each.request for each in self._flights if each.table == table and each.request and not each.chunk]
-        self._flights = [each for each in self._flights if each.table != table]
-        self._ranges.pop(table, None)
+        if isinstance(change, Settled):
+            self.progress[table] = replace(self.progress[table], settled=True)
+            return
+        for name in {table, change.to} if isinstance(change, Renamed) else {table}:
+            self._dropped += [each.request for each in self._flights if each.table == name and each.request and not each.chunk]
+            self._flights = [each for each in self._flights if each.table != name]
+            self._ranges.pop(name, None)
         known = self.progress.pop(table, None)
         if isinstance(change, CopyAnew):
             self.progress[table] = TableProgress(change.table)
             self._copy_on(self.progress[table])
-        elif isinstance(change, Emptied) and known:
+        elif known and isinstance(change, Emptied):
             self.progress[table] = replace(known, state=TableState.STREAMING, cursor=None)
+        elif known and isinstance(change, Renamed | Reshaped):
+            to = change.table if isinstance(change, Reshaped) else replace(known.table, id=change.to)
+            self.progress[to.id] = replace(known, table=to, settled=not isinstance(change, Reshaped))
+            if known.state is TableState.COPYING:
+                self._copy_on(self.progress[to.id])
 
     def _flight(self, request: ChunkRequest) -> _Range | None:
         """The range a chunk was asked for, None if the table has changed since. Raises ValueError for one that nobody asked for."""

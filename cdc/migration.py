@@ -24,10 +24,14 @@ from cdc.model import (
     CopyAnew,
     Delivery,
     Emptied,
+    Gone,
     Item,
     LogEnd,
     Position,
     Rates,
+    Renamed,
+    Reshaped,
+    Settled,
     SourceAway,
     SourceChanged,
     TableChange,
@@ -218,10 +222,9 @@ class Migration:
         if isinstance(change, Batch):
             self._speed.count(change)
             self._schedule.applied(len(change.keys.data) + len(change.rows.data))
-        else:
+        elif not isinstance(change, Settled):
             crash_point("schema-change")
-            what = "is copied anew" if isinstance(change, CopyAnew) else "was emptied" if isinstance(change, Emptied) else "is gone"
-            self.report.schema_changes = [*self.report.schema_changes, f"{change.id} {what}: {change.because}"][-_SCHEMA_CHANGES:]
+            self.report.schema_changes = [*self.report.schema_changes, f"{change.id} {_told(change)}: {change.because}"][-_SCHEMA_CHANGES:]
         crash_point("after-apply")
 
     def _count(self, delivery: Delivery) -> None:
@@ -281,3 +284,17 @@ class Migration:
         now = time.monotonic()
         self.report.checkpoint_seconds, self.report.checkpointed_at = now - began, time.time()
         self._schedule.committed(began, now)
+
+
+def _told(change: CopyAnew | Emptied | Gone | Renamed | Reshaped) -> str:
+    match change:
+        case CopyAnew():
+            return "is copied anew"
+        case Emptied():
+            return "was emptied"
+        case Gone():
+            return "is gone"
+        case Renamed():
+            return f"is called {change.to}"
+        case Reshaped():
+            return "has other columns"

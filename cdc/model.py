@@ -219,7 +219,39 @@ class Gone:
     because: str
 
 
-TableChange = CopyAnew | Emptied | Gone
+@dataclass(frozen=True, slots=True)
+class Renamed:
+    """The table has another name; its rows and columns are the same."""
+
+    id: TableId
+    to: TableId
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reshaped:
+    """The table has these columns now. A row's values are those of earlier columns, by their place, or the same for all rows, encoded."""
+
+    table: Table
+    values: tuple[int | bytes, ...]
+    had: int
+    """How many columns rows had so far."""
+    because: str
+
+    @property
+    def id(self) -> TableId:
+        """The table's name."""
+        return self.table.id
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The columns that the table is held with are those that it had at this place, for certain."""
+
+    id: TableId
+
+
+TableChange = CopyAnew | Emptied | Gone | Renamed | Reshaped | Settled
 """What the source has done to a table as a whole."""
 
 
@@ -325,12 +357,16 @@ class TableState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TableProgress:
-    """How far a table has been copied: every key up to `cursor` (canonical, in the source's order) equals the source."""
+    """How far a table has been copied: every key up to `cursor` (canonical, in the source's order) equals the source.
+
+    `settled`: the columns are those that the table had at the position, for certain. Else a restart copies it from its start.
+    """
 
     table: Table
     state: TableState = TableState.COPYING
     cursor: bytes | None = None
     rows_copied: int = 0
+    settled: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -218,8 +218,7 @@ class BinlogReader:
             return Delivery(batches, transaction=transaction)
         before = self._position.gtids
         self._position = Position(flavor_with(before).advanced(before, gtids), file, offset)
-        self._followed.settle(self._position)
-        changes, self._changes = tuple(self._changes), []
+        changes, self._changes = (*self._changes, *self._followed.settle(self._position)), []
         oldest, newest = (microseconds / 1e6 if microseconds else None for microseconds in committed)
         return Delivery(batches, self._position, transactions, oldest, newest, transaction, changes)
 

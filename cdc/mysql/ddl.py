@@ -255,13 +255,13 @@ _INDEXES = {"INDEX", "KEY", "UNIQUE", "FULLTEXT", "SPATIAL"}
 _HARMLESS = {
     "ALGORITHM", "LOCK", "FORCE", "COMMENT", "AUTO_INCREMENT", "ROW_FORMAT", "KEY_BLOCK_SIZE", "ENABLE", "DISABLE", "ORDER", "DEFAULT",
     "CHARACTER", "CHARSET", "COLLATE", "STATS_PERSISTENT", "STATS_AUTO_RECALC", "STATS_SAMPLE_PAGES", "MAX_ROWS", "MIN_ROWS",
-    "AVG_ROW_LENGTH", "CHECKSUM", "COMPRESSION", "ENCRYPTION", "TABLESPACE", "ALTER", "WITH", "WITHOUT", "PARTITION", "REORGANIZE",
+    "AVG_ROW_LENGTH", "CHECKSUM", "COMPRESSION", "ENCRYPTION", "TABLESPACE", "WITH", "WITHOUT", "PARTITION", "REORGANIZE",
     "COALESCE", "REBUILD", "OPTIMIZE", "ANALYZE", "CHECK", "REPAIR", "REMOVE", "PAGE_COMPRESSED", "PAGE_COMPRESSION_LEVEL", "ENCRYPTED",
     "ENCRYPTION_KEY_ID",
 }  # fmt: skip
-"""What a part of an ALTER begins with that leaves columns and rows as they are. ALTER is that of a default, an index or a constraint."""
-_EXAMINED = {"ENGINE", "CONSTRAINT", "FOREIGN"}
-"""What leaves columns and rows as they are, but may make a table one that cannot be followed."""
+"""What a part of an ALTER begins with that leaves columns and rows as they are."""
+_EXAMINED = {"ENGINE", "CONSTRAINT", "FOREIGN", "ALTER"}
+"""The same, but it may make a table one that cannot be followed, or, as ALTER of a default, change what added columns hold."""
 _REWRITES = {"PRIMARY", "PARTITION", "PERIOD", "SYSTEM"}
 """Of what is added or dropped: after it rows may be others without a row event. PARTITION is that of DROP."""
 
@@ -289,12 +289,16 @@ class _Alteration:
     to: TableId | None = None
     other: TableId | None = None
     examined: bool = False
+    added: bool = False
+    redefined: bool = False
+    """Whether a column has another default afterwards."""
     renamed: list[tuple[str, str]] | None = None
     dropped: set[str] | None = None
 
     def effects(self) -> list[Effect]:
         """The table's new name comes first: under that it can be looked up."""
         table = self.to or self.table
+        self.rows_kept = self.rows_kept and not (self.added and self.redefined)
         found: list[Effect] = [Moved(self.table, self.to)] if self.to else []
         if not self.rows_kept or self.examined or self.renamed or self.dropped:
             found.append(Altered(table, self.rows_kept, tuple(self.renamed or ()), frozenset(self.dropped or ())))
@@ -315,6 +319,7 @@ class _Alteration:
             self.other, self.rows_kept = part.table(), False
         elif part.word in _EXAMINED:
             self.examined = True
+            self.redefined = self.redefined or part.word == "ALTER"
         elif part.word not in _HARMLESS:
             if part.accept("CONVERT") and part.word != "TO":
                 raise NotUnderstood("a table and a partition are converted into each other")
@@ -323,7 +328,7 @@ class _Alteration:
     def _add(self, part: _Reader) -> None:
         if part.word in _INDEXES or part.word == "PARTITION":
             return
-        self.examined = True
+        self.examined = self.added = True
         self.rows_kept = self.rows_kept and part.word not in _REWRITES and not (part.word in _EXAMINED and "PRIMARY" in part.rest())
 
     def _drop(self, part: _Reader) -> None:

@@ -9,11 +9,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
+from cdc.config import matches
 from cdc.errors import CdcError, SchemaChanged
-from cdc.model import CopyAnew, Emptied, Gone, LogEnd, Position, Table, TableChange, TableId, TableProgress, TableState
+from cdc.model import (
+    CopyAnew,
+    Emptied,
+    Gone,
+    LogEnd,
+    Position,
+    Renamed,
+    Reshaped,
+    Settled,
+    Table,
+    TableChange,
+    TableId,
+    TableProgress,
+    TableState,
+)
 from cdc.mysql import ddl
 from cdc.mysql._events import Plan
 from cdc.mysql.tablemap import plan, table_named
@@ -28,6 +43,8 @@ class Described:
 
     table: Table | CdcError
     end: LogEnd
+    added: Mapping[str, bytes] = field(default_factory=dict)
+    """What rows hold in a column that was added, encoded, by its name; of some columns that is not known."""
 
 
 Describe = Callable[[TableId], Described]
@@ -41,25 +58,30 @@ class _Entry:
     """The end of the binlog when the source was asked; None once the stream is past it."""
     refusal: CdcError | None = None
     """Raised if no statement before `until` explains it."""
-    copied: bool = True
-    """Whether rows are held that count. Until then rows of other columns may be passed over: before `until` there will be a change."""
+    certain: bool = True
+    """Whether `table` is certain. Until then rows of other columns may be passed over: before `until` there will be a change."""
 
 
 class Followed:
-    """Begins with these tables. Without `describe` any change of them ends the stream. `folds`: names of tables have no case."""
+    """Begins with these tables; those `wanted`, names or patterns, are taken in when they come.
 
-    def __init__(self, tables: Iterable[Table], describe: Describe | None = None, *, folds: bool = False) -> None:
+    Without `describe` any change ends the stream. `folds`: names of tables have no case.
+    """
+
+    def __init__(
+        self, tables: Iterable[Table], describe: Describe | None = None, *, wanted: Iterable[TableId] = (), folds: bool = False
+    ) -> None:
         self._describe, self._folds = describe, folds
         self._entries = {table.id: _Entry(table) for table in tables}
-        self._wanted = set(self._entries)
+        self._wanted = [*self._entries, *wanted]
         self.skipped: Counter[str] = Counter()
         """Statements that were passed over, with the reason."""
 
     def join(self, described: Described) -> CopyAnew:
         """Follow one more table from here on, with the columns it has now."""
         assert isinstance(described.table, Table)
-        self._entries[described.table.id] = _Entry(described.table, described.end, copied=False)
-        self._wanted.add(described.table.id)
+        self._entries[described.table.id] = _Entry(described.table, described.end, certain=False)
+        self._wanted.append(described.table.id)
         return CopyAnew(described.table, "it was added")
 
     def compare(self, progress: Iterable[TableProgress], now: Mapping[TableId, Table | CdcError], end: LogEnd) -> None:
@@ -67,7 +89,7 @@ class Followed:
         for each in progress:
             entry, there = self._entries[each.table.id], now.get(each.table.id, each.table)
             if each.state is TableState.COPYING and each.cursor is None:
-                entry.until, entry.copied = end, False
+                entry.until, entry.certain = end, False
             elif isinstance(there, CdcError):
                 entry.until, entry.refusal = end, SchemaChanged(there.message, hint=there.hint)
             elif there.fingerprint != each.table.fingerprint:
@@ -85,18 +107,21 @@ class Followed:
         try:
             return plan(body, entry.table)
         except SchemaChanged as error:
-            if entry.copied:
+            if entry.certain:
                 raise
             entry.refusal = error
             return None
 
-    def settle(self, position: Position) -> None:
-        """The stream has come here. Raises what no statement up to here has explained."""
-        for entry in self._entries.values():
+    def settle(self, position: Position) -> list[TableChange]:
+        """The stream has come here: which definitions are right for certain now. Raises what no statement up to here has explained."""
+        settled: list[TableChange] = []
+        for table, entry in self._entries.items():
             if entry.until and position.reached(entry.until):
                 if entry.refusal:
                     raise entry.refusal
-                entry.until, entry.copied = None, True
+                entry.until, entry.certain = None, True
+                settled.append(Settled(table))
+        return settled
 
     def ask_again(self) -> list[TableChange]:
         """Another server is read from now on: what was to be settled in the binlog of the one before, it is asked for. Raises Temporary."""
@@ -108,14 +133,14 @@ class Followed:
         for table, entry in open_ones.items():
             there, end = answers[table].table, answers[table].end
             same = entry.table and not isinstance(there, CdcError) and there.fingerprint == entry.table.fingerprint
-            if same and entry.copied:
+            if same and entry.certain:
                 entry.until, entry.refusal = None, None
-            elif same or (entry.table and entry.copied):
+            elif same or (entry.table and entry.certain):
                 entry.until = end
             elif isinstance(there, CdcError):
                 self._entries[table] = _Entry(None, end, SchemaChanged(there.message, hint=there.hint))
             else:
-                self._entries[table] = _Entry(there, end, copied=False)
+                self._entries[table] = _Entry(there, end, certain=False)
                 changes.append(CopyAnew(there, "another server took over before its columns were settled"))
         return changes
 
@@ -128,8 +153,13 @@ class Followed:
                 raise self._refused(statement, place, f"which is not understood: {error}.") from error
             effects = []
         found: list[TableChange] = []
-        for effect in effects:
-            found += self._effect(effect, statement, place)
+        before = dict(self._entries)
+        try:
+            for effect in effects:
+                found += self._effect(effect, statement, place)
+        except CdcError:  # a source that is away is asked again: the statement comes again then, whole
+            self._entries = before
+            raise
         if not found:
             self.skipped["skipped statement: changes no followed table"] += 1
         return found
@@ -143,17 +173,16 @@ class Followed:
             case ddl.Created(name, replacing, unless_there):
                 table = self._id(name)
                 same = table in self._entries and (unless_there or not (replacing or self._describe))
-                return self._anew(table, statement, place) if table in self._wanted and not same else []
+                return self._anew(table, statement, place) if self._wants(table) and not same else []
             case ddl.Gone(name):
                 return self._gone(self._id(name), statement, place)
             case ddl.Moved(name, to):
-                moved = self._gone(self._id(name), statement, place)
-                return [*moved, *self._anew(self._id(to), statement, place)] if self._id(to) in self._wanted else moved
-            case ddl.Emptied(name) if (entry := self._entries.get(self._id(name))) and self._describe and entry.until is None:
+                return self._moved(self._id(name), self._id(to), statement, place)
+            case ddl.Emptied(name) if (entry := self._entries.get(self._id(name))) and self._describe and entry.certain:
                 return [Emptied(self._id(name), because)]
             case ddl.Emptied(name) | ddl.Altered(name):
                 table = self._id(name)
-                return self._anew(table, statement, place) if table in self._entries else []
+                return self._anew(table, statement, place, effect) if table in self._entries else []
 
     def _gone(self, table: TableId, statement: str, place: Position) -> list[TableChange]:
         if table not in self._entries:
@@ -163,8 +192,18 @@ class Followed:
         del self._entries[table]
         return [Gone(table, shorten(statement))]
 
-    def _anew(self, table: TableId, statement: str, place: Position) -> list[TableChange]:
-        """Ask for the table's columns."""
+    def _moved(self, table: TableId, to: TableId, statement: str, place: Position) -> list[TableChange]:
+        entry = self._entries.get(table)
+        if not self._wants(to):
+            return self._gone(table, statement, place)
+        if not (self._describe and entry and entry.table and entry.certain):
+            return [*self._gone(table, statement, place), *self._anew(to, statement, place)]
+        self._entries[to] = _Entry(replace(entry.table, id=to))
+        del self._entries[table]
+        return [Renamed(table, to, shorten(statement))]
+
+    def _anew(self, table: TableId, statement: str, place: Position, effect: ddl.Effect | None = None) -> list[TableChange]:
+        """Ask for the table's columns; its rows go over to them if that can be done without reading them."""
         if self._describe is None:
             raise self._refused(statement, place, "")
         described = self._describe(table)
@@ -174,7 +213,12 @@ class Followed:
                 raise refusal
             self._entries[table] = _Entry(None, described.end, refusal)
             return []
-        self._entries[table] = _Entry(described.table, described.end, copied=False)
+        known = self._entries.get(table)
+        self._entries[table] = _Entry(described.table, described.end, certain=False)
+        if known and known.table and known.certain and isinstance(effect, ddl.Altered) and effect.rows_kept:
+            values = reshaped(known.table, described.table, effect, described.added)
+            if values is not None:
+                return [Reshaped(described.table, values, len(known.table.columns), shorten(statement))]
         return [CopyAnew(described.table, shorten(statement))]
 
     def _refused(self, statement: str, place: Position, why: str, hint: str = "") -> SchemaChanged:
@@ -185,14 +229,36 @@ class Followed:
     def _named(self, words: list[str], schema: str) -> bool:
         """Whether a table of ours is named anywhere, in whatever case."""
         folded = [word.casefold() for word in words]
-        ours = {(table.schema.casefold(), table.table.casefold()) for table in self._wanted}
-        return not ours.isdisjoint({(schema.casefold(), word) for word in folded} | set(pairwise(folded)))
+        ours = [TableId(each.schema.casefold(), each.table.casefold()) for each in self._wanted]
+        named = {TableId(schema.casefold(), word) for word in folded} | {TableId(*pair) for pair in pairwise(folded)}
+        return any(matches(table, each) for table in named for each in ours)
+
+    def _wants(self, table: TableId) -> bool:
+        return any(matches(table, each) for each in self._wanted)
 
     def _fold(self, name: str) -> str:
         return name.lower() if self._folds else name
 
     def _id(self, table: TableId) -> TableId:
         return TableId(*map(self._fold, table))
+
+
+def reshaped(old: Table, new: Table, effect: ddl.Altered, added: Mapping[str, bytes]) -> tuple[int | bytes, ...] | None:
+    """Where the values of the new columns come from, as in `Reshaped`; None where that is not known, or rows are found by another key."""
+    before = {new_name.casefold(): old_name.casefold() for old_name, new_name in effect.renamed}
+    gone = {name.casefold() for name in effect.dropped}
+    places = {column.name.casefold(): i for i, column in enumerate(old.columns)}
+    values: list[int | bytes | None] = []
+    for column in new.columns:
+        name = column.name.casefold()
+        was = before.get(name, name)
+        if was in gone or was not in places or (name not in before and name in before.values()):
+            values.append(added.get(column.name))
+        else:
+            same = replace(old.columns[places[was]], name=column.name) == column
+            values.append(places[was] if same else None)
+    found = tuple(value for value in values if value is not None)
+    return found if len(found) == len(values) and [found[i] for i in new.key] == list(old.key) else None
 
 
 def shorten(statement: str, limit: int = 120) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
+from cdc.config import matches
 from cdc.errors import PreflightFailed
-from cdc.model import Column, Table, TableId
+from cdc.model import Column, Table, TableId, encode_value
 from cdc.mysql.connection import Connection, Row, text
 
 _COLUMNS = """
@@ -51,6 +53,66 @@ def read_table(connection: Connection, table: TableId) -> Table:
                     hint=f"Take '' out of it: ALTER TABLE {table.table} MODIFY {columns[i].name} ENUM(...).",
                 )
     return Table(table, columns, key)
+
+
+def tables_like(connection: Connection, wanted: Iterable[TableId]) -> list[TableId]:
+    """The tables with these names, and those that patterns among them mean now, each once."""
+    found: dict[TableId, None] = {}
+    existing: list[TableId] | None = None
+    for each in wanted:
+        if "*" not in each.schema + each.table:
+            found[each] = None
+            continue
+        if existing is None:
+            rows = connection.rows(_BASE_TABLES)
+            existing = [TableId(text(schema), text(table)) for schema, table in rows]
+        found |= dict.fromkeys(table for table in existing if matches(table, each))
+    return list(found)
+
+
+_BASE_TABLES = """
+    SELECT table_schema, table_name FROM information_schema.tables WHERE table_type = 'BASE TABLE' ORDER BY table_schema, table_name
+"""
+_DEFAULTS = """
+    SELECT column_name, column_default, is_nullable, extra FROM information_schema.columns WHERE table_schema = %s AND table_name = %s
+"""
+
+
+def added_values(connection: Connection, table: Table) -> dict[str, bytes]:
+    """What rows hold, encoded, in a column that ALTER TABLE has added, by its name, where that is easily told.
+
+    NULL, whole numbers, and text of variable length in UTF-8 or ASCII; no expressions, nothing that the server computes.
+    """
+    columns = {column.name: column for column in table.columns}
+    found = {}
+    for name, default, nullable, extra in connection.rows(_DEFAULTS, table.id):
+        column = columns.get(text(name))
+        value = _UNKNOWN if column is None else _added(column, default, text(nullable) == "YES", text(extra), connection.is_mariadb)
+        if value is not _UNKNOWN:
+            found[text(name)] = encode_value(value)
+    return found
+
+
+_UNKNOWN = b"\0unknown"
+_INTEGERS = {"tinyint", "smallint", "mediumint", "int", "bigint"}
+_QUOTED = re.compile(r"'([^'\\]*)'")
+
+
+def _added(column: Column, default: str | None, nullable: bool, extra: str, mariadb: bool) -> bytes | None:
+    """A column's value in rows that were there before it, None for NULL. MariaDB shows defaults as SQL, MySQL as they are."""
+    if set(re.split(r"\W+", extra.upper())) & {"GENERATED", "DEFAULT_GENERATED", "AUTO_INCREMENT", "PERSISTENT"}:
+        return _UNKNOWN
+    if default is None or (mariadb and default == "NULL"):
+        if nullable:
+            return None
+        default = "0" if column.data_type in _INTEGERS else "''" if mariadb else ""
+    if column.data_type in _INTEGERS and "zerofill" not in column.column_type and re.fullmatch(r"-?\d+", default):
+        return str(int(default)).encode()
+    if column.data_type == "varchar" and column.charset in ("utf8mb4", "utf8mb3", "ascii"):
+        quoted = _QUOTED.fullmatch(default)
+        if not mariadb or quoted:
+            return (quoted[1] if mariadb and quoted else default).encode()
+    return _UNKNOWN
 
 
 def labels(column: Column) -> list[str]:

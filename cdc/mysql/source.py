@@ -44,7 +44,7 @@ from cdc.mysql.flavor import flavor_of
 from cdc.mysql.followed import Described, Followed
 from cdc.mysql.hosts import BEHIND_PAUSE, Hosts, Server, Wanted
 from cdc.mysql.patience import LONGEST_PAUSE, Patience
-from cdc.mysql.schema import read_table
+from cdc.mysql.schema import added_values, read_table, tables_like
 from cdc.mysql.snapshot import SnapshotReader, log_end
 from cdc.packed import Packed
 
@@ -70,7 +70,8 @@ class MySqlSource:
     Not used again afterwards. A lost connection is opened again by itself, to another server if that one can go on; `give_up_seconds`
     bounds how long that may take, None waits for ever. `fit` raises what makes a server unfit as a source, apart from its GTIDs.
     `befores`: deliveries have the rows before the changes too, and changes of one transaction only. `examine` raises PreflightFailed for a
-    table that cannot be migrated; with it, statements that change tables are followed, without it they end the stream.
+    table that cannot be migrated; with it, statements that change tables are followed, without it they end the stream;
+    `wanted` are names and patterns of tables that are taken in when they come.
     """
 
     def __init__(
@@ -81,10 +82,11 @@ class MySqlSource:
         give_up_seconds: float | None = None,
         befores: bool = False,
         fit: Callable[[Connection], None] = lambda _: None,
+        wanted: Sequence[TableId] = (),
         examine: Callable[[Connection, TableId], None] | None = None,
     ) -> None:
         self._heartbeat_seconds, self._give_up_seconds = heartbeat_seconds, give_up_seconds
-        self._befores, self._examine = befores, examine
+        self._befores, self._examine, self._names = befores, examine, wanted
         self._described: dict[TableId, Table | CdcError] = {}
         """What was told of tables last."""
         self._inbox: queue.Queue[tuple[Server, Item] | BaseException] = queue.Queue(_INBOX)
@@ -166,11 +168,13 @@ class MySqlSource:
 
     def tables(self, names: Iterable[TableId]) -> list[Table]:
         """The tables' definitions. Raises PreflightFailed for one that is missing or has no key."""
-        found = list(self.described(names).values())
-        for each in found:
-            if isinstance(each, CdcError):
-                raise each
-        return [each for each in found if isinstance(each, Table)]
+        with explained(self.url):
+            return [read_table(self.control, name) for name in names]
+
+    def tables_like(self, wanted: Iterable[TableId]) -> list[TableId]:
+        """The tables with these names, and those that patterns among them mean now."""
+        with explained(self.url):
+            return tables_like(self.control, wanted)
 
     def described(self, names: Iterable[TableId]) -> dict[TableId, Table | CdcError]:
         """Each table's definition, or why there is none."""
@@ -228,7 +232,8 @@ class MySqlSource:
         with explained(self.url):
             folds = text(self.control.one("SELECT @@lower_case_table_names")[0]) != "0"
             end = log_end(self.control)
-        tables_followed = Followed([each.table for each in tables], self._describe if self._examine else None, folds=folds)
+        describe = self._describe if self._examine else None
+        tables_followed = Followed([each.table for each in tables], describe, wanted=self._names, folds=folds)
         if self._examine:
             tables_followed.compare(tables, self._described, end)
             tables_followed.settle(position)
@@ -276,11 +281,12 @@ class MySqlSource:
             try:
                 assert self._examine
                 self._examine(connection, name)
-                found: Table | CdcError = read_table(connection, name)
+                table = read_table(connection, name)
+                found: tuple[Table | CdcError, dict[str, bytes]] = table, added_values(connection, table)
             except PreflightFailed as error:
-                found = error
+                found = error, {}
             try:
-                return Described(found, log_end(connection))
+                return Described(found[0], log_end(connection), found[1])
             finally:
                 self._bytes_before += connection.bytes_received
                 connection.abandon()

@@ -1,4 +1,4 @@
-"""The embedded target: one MapStore per table in memory, images and a checkpoint database in a state folder.
+"""The embedded target: the tables' rows in MapStores in memory, images and a checkpoint database in a state folder.
 
 The binlog is the write-ahead log, so nothing is written per row. A commit saves an image of every map that changed under a new name,
 then one SQLite transaction makes the checkpoint point at them: that commit is the atomic step. A crash at any moment leaves the previous
@@ -17,13 +17,11 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from itertools import compress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -33,7 +31,22 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 from cdc.crash import crash_point
 from cdc.errors import CdcError, ConfigError, DamagedState
 from cdc.gtid import KINDS, Gtids, flavor_of
-from cdc.model import Batch, Checkpoint, Column, Op, Position, Rates, Table, TableChange, TableId, TableProgress, TableState
+from cdc.model import (
+    Batch,
+    Checkpoint,
+    Column,
+    Position,
+    Rates,
+    Renamed,
+    Reshaped,
+    Settled,
+    Table,
+    TableChange,
+    TableId,
+    TableProgress,
+    TableState,
+)
+from cdc.targets.rows import Older, Rows
 from mapstore import ImageError, MapStore
 
 FORMAT = 3
@@ -87,11 +100,12 @@ class MapStoreTarget:
         self._part = _CURRENT
         self._published: dict[str, set[str]] = {}
         """The images that checkpoints name, by the checkpoint's part."""
-        self._maps: dict[TableId, MapStore] = {}
+        self._maps: dict[TableId, Rows] = {}
         self._images: _Images = {}
         self._changes: Counter[TableId] = Counter()
         """How often each map was changed: an image is of the map as it is while this number is the one it was begun at."""
         self._checkpoint: Checkpoint | None = None
+        self._saving: Future[_Images] | None = None
         self._saver = ThreadPoolExecutor(1, thread_name_prefix="cdc-images")
         try:
             self._load(fresh)
@@ -120,9 +134,18 @@ class MapStoreTarget:
 
     def apply(self, change: Batch | TableChange) -> None:
         """Apply a batch's changes in order, or that of a whole table. Applying them again changes nothing."""
+        if isinstance(change, Settled):
+            return
         self._changes[change.table if isinstance(change, Batch) else change.id] += 1
         if isinstance(change, Batch):
-            apply_batch(self._maps.setdefault(change.table, MapStore()), change)
+            self._maps.setdefault(change.table, Rows()).apply(change)
+        elif isinstance(change, Reshaped):
+            if self._saving:
+                wait([self._saving])
+            self._maps.setdefault(change.id, Rows()).reshape(change)
+        elif isinstance(change, Renamed):
+            self._changes[change.to] += 1
+            self._maps[change.to] = self._maps.pop(change.id, Rows())
         else:  # one that is being saved stays as it was before
             self._maps.pop(change.id, None)
 
@@ -152,11 +175,11 @@ class MapStoreTarget:
 
     def rows(self, table: TableId) -> Iterator[tuple[bytes, bytes]]:
         """Every (key, row) of a table."""
-        return iter(self._maps.setdefault(table, MapStore()).items())
+        return self._maps.setdefault(table, Rows()).items()
 
     def get(self, table: TableId, key: bytes) -> bytes | None:
         """The row under a canonical key."""
-        return self._maps.setdefault(table, MapStore()).get(key)
+        return self._maps.setdefault(table, Rows()).get(key)
 
     def stats(self) -> dict[TableId, dict[str, int]]:
         """Each map's own counters. From any thread."""
@@ -167,20 +190,24 @@ class MapStoreTarget:
         self._generation += 1
         images, stale = {}, []
         for number, table in enumerate(each.table.id for each in checkpoint.tables):
-            images[table] = Image(f"{self._generation:010d}-{number}.map", self._changes[table])
             if table in self._images and self._images[table].changes == self._changes[table]:
                 images[table] = self._images[table]
-            else:
-                stale.append((table, self._maps.setdefault(table, MapStore())))
+                continue
+            name, rows = f"{self._generation:010d}-{number}", self._maps.setdefault(table, Rows())
+            older = [(f"{name}-{i}.map", each) for i, each in enumerate(rows.older)]
+            images[table] = Image(f"{name}.map", self._changes[table], tuple((file, each.values) for file, each in older))
+            stale += [(table, file, each.store) for file, each in older]  # first: meanwhile keys only go from them to the newest
+            stale.append((table, images[table].name, rows.newest))
 
         def save() -> _Images:
-            for table, store in stale:
+            for table, file, store in stale:
                 with _refusals(self._path):
-                    store.save(self._path / images[table].name, metadata=str(table).encode())
+                    store.save(self._path / file, metadata=str(table).encode())
                 crash_point("mid-image")
             return images
 
-        return self._saver.submit(save)
+        self._saving = self._saver.submit(save)
+        return self._saving
 
     def _replace(self, checkpoint: Checkpoint, images: _Images, *, replaced: Sequence[str], part: str) -> None:
         """The atomic step: this checkpoint, as this part, in place of these."""
@@ -190,26 +217,23 @@ class MapStoreTarget:
             connection.execute(sa.delete(_checkpoints).where(_checkpoints.c.part.in_(replaced)))
             connection.execute(sa.insert(_checkpoints), _checkpoint_row(self._generation, part, checkpoint))
             if checkpoint.tables:
-                connection.execute(
-                    sa.insert(_tables), [_table_row(self._generation, p, images[p.table.id].name) for p in checkpoint.tables]
-                )
+                connection.execute(sa.insert(_tables), [_table_row(self._generation, p, images[p.table.id]) for p in checkpoint.tables])
         for each in replaced:
             self._published.pop(each, None)
-        self._published[part] = {image.name for image in images.values()}
+        self._published[part] = {name for image in images.values() for name in image.names}
         self._part = part
 
     def _load(self, fresh: bool) -> None:
         parts = self._readable() if fresh else _read_checkpoints(self._engine, self._path)
         self._generation = max((generation for generation, _, _ in parts.values()), default=0)
         self._part = _NEXT if _NEXT in parts or (fresh and parts) else _CURRENT
-        self._published = {part: set(images.values()) for part, (_, _, images) in parts.items()}
+        self._published = {part: {name for image in images.values() for name in image.names} for part, (_, _, images) in parts.items()}
         if self._part in parts and not fresh:
-            _, self._checkpoint, names = parts[self._part]
+            _, self._checkpoint, self._images = parts[self._part]
             try:
-                self._maps = {table: _load_image(self._path / name) for table, name in names.items()}
+                self._maps = {table: _load_rows(self._path, image) for table, image in self._images.items()}
             except FileNotFoundError as error:
                 raise DamagedState(f"The image {error.filename} is missing.", hint="Copy again with --strategy full.") from error
-            self._images = {table: Image(name, self._changes[table]) for table, name in names.items()}
         self._remove_unused()
 
     def _readable(self) -> dict[str, _Loaded]:
@@ -230,10 +254,17 @@ class MapStoreTarget:
 
 
 class Image(NamedTuple):
-    """A saved map: its file's name, and the number of changes the map had when it was begun."""
+    """A table's saved rows: the file of its newest map, and the number of changes that the table had when the saving was begun."""
 
     name: str
     changes: int
+    older: tuple[tuple[str, tuple[int | bytes, ...]], ...] = ()
+    """The files of its older maps, and how their rows become those of now."""
+
+    @property
+    def names(self) -> list[str]:
+        """All files."""
+        return [self.name, *(name for name, _ in self.older)]
 
 
 _Images = dict[TableId, Image]
@@ -268,42 +299,8 @@ def _refusals(path: Path) -> Iterator[None]:
         ) from error
 
 
-def apply_batch(store: MapStore, batch: Batch) -> None:
-    """Apply a batch's changes to a table's map, in order. Applying them again changes nothing."""
-    if Op.DELETE not in batch.ops:
-        store.put_many(batch.keys.buffers, batch.rows.buffers)
-    elif Op.UPSERT not in batch.ops:
-        store.delete_many(batch.keys.buffers)
-    elif batch.ops.count(_PUT_THEN_DELETE) <= len(batch) // _LONG_RUNS:
-        _apply_mixed(store, batch)
-    else:
-        for op, key, row in batch:
-            if op == Op.UPSERT:
-                store[key] = row
-            else:
-                store.pop(key, None)
-
-
-def _apply_mixed(store: MapStore, batch: Batch) -> None:
-    """Different keys may go in any order: first all that is put, in order, then the keys whose last change deletes them."""
-    put, deleted = batch.ops.translate(_PUT), batch.keys.select(batch.ops.translate(_DELETED))
-    ends = array("Q", (0, *compress(batch.rows.offsets[1:], put)))  # what deletes has an empty row: the others lie side by side
-    store.put_many(batch.keys.select(put).buffers, (batch.rows.data, ends))
-    last_ops = MapStore(shards=1)
-    last_ops.put_many(batch.keys.buffers, (batch.ops, array("Q", range(len(batch) + 1))))
-    last, _, _ = last_ops.get_many(deleted.buffers, packed=True)
-    store.delete_many(deleted.select(bytes(last.translate(_DELETED))).buffers)
-
-
-_LONG_RUNS = 16
-"""Changes a run of puts and deletes from which batches are faster than single calls (measured: 0.56 us a change against 0.83)."""
-_PUT_THEN_DELETE = bytes((Op.UPSERT, Op.DELETE))
-_PUT, _DELETED = (bytes(op == each for op in range(256)) for each in (Op.UPSERT, Op.DELETE))
-"""Of an op's byte, whether it is this one."""
-
-
-def read_state(path: Path, *, rows_of: Sequence[TableId] = ()) -> tuple[Checkpoint, dict[TableId, MapStore]]:
-    """The last checkpoint of a folder, and the maps of the tables asked for; also while a migration writes to it.
+def read_state(path: Path, *, rows_of: Sequence[TableId] = ()) -> tuple[Checkpoint, dict[TableId, Rows]]:
+    """The last checkpoint of a folder, and the rows of the tables asked for; also while a migration writes to it.
 
     Raises ConfigError when there is no state or no such table.
     """
@@ -322,7 +319,7 @@ def read_state(path: Path, *, rows_of: Sequence[TableId] = ()) -> tuple[Checkpoi
                     f"{unknown[0]} is not among the tables in {path}.", hint=f"It holds {', '.join(map(str, images)) or 'none'}."
                 )
             try:
-                return checkpoint, {table: _load_image(path / images[table]) for table in rows_of}
+                return checkpoint, {table: _load_rows(path, images[table]) for table in rows_of}
             except FileNotFoundError:  # a newer checkpoint has replaced it meanwhile
                 time.sleep(0.1 * attempt)
         raise DamagedState(f"An image is missing in {path}.", hint="Copy again with --strategy full.")
@@ -375,7 +372,7 @@ def _engine(path: Path, *, read_only: bool = False) -> sa.Engine:
     return engine
 
 
-_Loaded = tuple[int, Checkpoint, dict[TableId, str]]
+_Loaded = tuple[int, Checkpoint, _Images]
 """A checkpoint's number, itself, and the names of its images."""
 
 
@@ -404,7 +401,18 @@ def _loaded(row: Any, tables: Sequence[Any]) -> _Loaded:
     progress = tuple(map(_progress, tables))
     applied = KINDS[row.flavor].parse(row.applied) if row.applied is not None else None
     checkpoint = Checkpoint(tuple(row.servers), position, progress, row.created_at, row.report, Rates(**row.rates), applied)
-    return row.id, checkpoint, {TableId(each.schema, each.name): each.image for each in tables}
+    return row.id, checkpoint, {TableId(each.schema, each.name): _image(each) for each in tables}
+
+
+def _image(row: Any) -> Image:
+    older = (
+        (each["image"], tuple(v if isinstance(v, int) else bytes.fromhex(v) for v in each["values"])) for each in row.definition["older"]
+    )
+    return Image(row.image, 0, tuple(older))
+
+
+def _load_rows(folder: Path, image: Image) -> Rows:
+    return Rows(_load_image(folder / image.name), [Older(_load_image(folder / name), values) for name, values in image.older])
 
 
 def _load_image(path: Path) -> MapStore:
@@ -424,16 +432,17 @@ def _checkpoint_row(number: int, part: str, checkpoint: Checkpoint) -> dict[str,
     }  # fmt: skip
 
 
-def _table_row(number: int, progress: TableProgress, image: str) -> dict[str, object]:
+def _table_row(number: int, progress: TableProgress, image: Image) -> dict[str, object]:
     table = progress.table
+    older = [{"image": name, "values": [v if isinstance(v, int) else v.hex() for v in values]} for name, values in image.older]
+    definition = {"columns": [asdict(column) for column in table.columns], "key": table.key, "settled": progress.settled, "older": older}
     return {
         "checkpoint_id": number, "schema": table.id.schema, "name": table.id.table, "state": progress.state.value,
-        "definition": {"columns": [asdict(column) for column in table.columns], "key": table.key},
-        "cursor": progress.cursor, "rows_copied": progress.rows_copied, "image": image,
+        "definition": definition, "cursor": progress.cursor, "rows_copied": progress.rows_copied, "image": image.name,
     }  # fmt: skip
 
 
 def _progress(row: Any) -> TableProgress:
     columns = tuple(Column(**column) for column in row.definition["columns"])
     table = Table(TableId(row.schema, row.name), columns, tuple(row.definition["key"]))
-    return TableProgress(table, TableState(row.state), row.cursor, row.rows_copied)
+    return TableProgress(table, TableState(row.state), row.cursor, row.rows_copied, row.definition["settled"])

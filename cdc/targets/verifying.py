@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 from cdc.errors import SchemaChanged
 from cdc.gtid import Gtids
-from cdc.model import Batch, Checkpoint, TableChange, TableId
-from cdc.targets.mapstore import apply_batch
+from cdc.model import Batch, Checkpoint, Settled, TableChange, TableId
+from cdc.targets.rows import Rows
 from cdc.verify import Differences, Tally
 from mapstore import MapStore
 
@@ -19,7 +19,7 @@ from mapstore import MapStore
 class VerifyingTarget:
     """Checks maps as of a checkpoint. They are changed; nothing is written anywhere."""
 
-    def __init__(self, maps: Mapping[TableId, MapStore]) -> None:
+    def __init__(self, maps: Mapping[TableId, Rows]) -> None:
         self._maps = maps
         self._accounted = {table: MapStore() for table in maps}
         """Keys that were compared, or that the stream has written or deleted since the walk began."""
@@ -27,6 +27,8 @@ class VerifyingTarget:
 
     def apply(self, batch: Batch | TableChange) -> None:
         """Compare a chunk's rows; apply the stream's changes. Raises SchemaChanged when a table as a whole was changed."""
+        if isinstance(batch, Settled):
+            return
         if not isinstance(batch, Batch):
             raise SchemaChanged(
                 f"The source has changed {batch.id} since the checkpoint: {batch.because}",
@@ -38,7 +40,7 @@ class VerifyingTarget:
             for key, row in zip(batch.keys, batch.rows, strict=True):
                 tally.compare(key, row, store.get(key))
         else:
-            apply_batch(store, batch)
+            store.apply(batch)
         self._accounted[batch.table].put_many(batch.keys.buffers, batch.no_rows())
 
     def commit(self, checkpoint: Checkpoint) -> None:

@@ -221,6 +221,83 @@ def test_a_table_that_was_emptied_stays_complete(project: Project):
     assert project.assert_identical() == 2
 
 
+KEPT = [
+    "ALTER TABLE t ADD COLUMN a INT, ADD COLUMN b BIGINT NOT NULL DEFAULT -7, ADD COLUMN c SMALLINT UNSIGNED NOT NULL FIRST",
+    "ALTER TABLE t ADD d VARCHAR(9) CHARACTER SET utf8mb4 NOT NULL DEFAULT 'zwölf' AFTER v, ADD e VARCHAR(3) CHARACTER SET ascii NOT NULL",
+    "ALTER TABLE t RENAME COLUMN a TO A2, DROP COLUMN v",
+    "ALTER TABLE t ADD COLUMN f DATETIME NULL, ADD COLUMN g TEXT, DROP COLUMN c, ADD INDEX (b)",
+    "ALTER TABLE t ALTER COLUMN b SET DEFAULT 3",
+]
+"""Alterations after which nothing is copied."""
+
+
+def test_rows_of_earlier_shapes_are_read_by_the_columns_of_now(project: Project):
+    """Nothing is copied: what the source shows in added columns is known. Each shape keeps some rows, over restarts too."""
+    fill(project, 300)
+    project.migrate()
+    for number, statement in enumerate(KEPT):
+        project.sql(statement, f"DELETE FROM t WHERE id = {number}")
+        project.sql(f"UPDATE t SET text = 'x' WHERE id BETWEEN {10 * number} AND {10 * number + 5}")
+        assert project.migrate()["rows_copied"] == 0
+        assert project.assert_identical() == 299 - number
+    project.sql("INSERT INTO t (id) VALUES (900)")
+    assert project.migrate()["rows_copied"] == 0
+    assert project.assert_identical() == 296
+    assert names(project) == {"id", "text", "A2", "b", "d", "e", "f", "g"}
+    assert len(list(project.state.glob("*.map"))) > 2
+    verified = project.cdc("verify", project.url, f"mapstore:{project.state}")
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+
+
+def test_rows_of_earlier_shapes_are_kept_while_copying_and_following_under_writes(project: Project):
+    """The copy goes on where it was."""
+    fill(project, 10_000)
+    process = project.start("--chunk-rows", "20")
+    project.wait(process, lambda checkpoint: any(each.cursor for each in checkpoint.tables))
+    project.sql("ALTER TABLE t ADD COLUMN first INT")
+    end = project.gtids()
+    project.wait(process, lambda checkpoint: end <= checkpoint.position.gtids)
+    with Writer(project) as writer:
+        project.sql("ALTER TABLE t RENAME COLUMN first TO f, ADD COLUMN g INT NOT NULL DEFAULT 6, ALGORITHM=INSTANT")
+        project.wait_streaming(process)
+        project.sql("ALTER TABLE t DROP COLUMN f, ADD h VARCHAR(5) CHARACTER SET ascii NOT NULL DEFAULT 'h', ALGORITHM=COPY")
+        before = writer.written
+        while writer.written < before + 50:
+            assert not writer.error
+            time.sleep(0.01)
+    project.wait(process, caught_up(project))
+    report, _ = project.end(process)
+    assert project.assert_identical() > 5_000
+    assert "has other columns" in str(report["schema_changes"])
+
+
+def test_tables_that_match_a_pattern_are_taken_in_when_they_come(project: Project):
+    """With the rows they are made with; renamed with the rows they have; dropped."""
+    fill(project, 100)
+    state, ids = f"mapstore:{project.state}", {name: TableId(project.database, name) for name in ("t", "u", "v", "w", "x")}
+
+    def migrate() -> dict[str, object]:
+        done = project.cdc("migrate", project.url, state, "--tables", f"{project.database}.*", "--until-caught-up", "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    assert migrate()["rows_copied"] == 100
+    project.sql("CREATE TABLE u LIKE t", "INSERT INTO u SELECT * FROM t", "CREATE TABLE gone (id INT PRIMARY KEY)", "DROP TABLE gone")
+    project.sql("CREATE TABLE v (id INT PRIMARY KEY, text VARCHAR(50)) AS SELECT id, text FROM t WHERE id < 10", "UPDATE v SET id = -id")
+    migrate()
+    assert project.assert_identical(ids["t"], ids["u"], ids["v"]) == 210
+    project.sql("DELETE FROM u WHERE id < 50", "RENAME TABLE t TO w, u TO t", "INSERT INTO t VALUES (1, 1, 'x')", "ALTER TABLE v RENAME x")
+    report = migrate()
+    assert report["rows_copied"] == 0
+    assert project.assert_identical(ids["w"], ids["t"], ids["x"]) == 161
+    process = project.start("--tables", f"{project.database}.*")
+    project.wait_streaming(process)
+    project.sql("CREATE TABLE y (a INT PRIMARY KEY)", "INSERT INTO y VALUES (1), (2)", "DROP TABLE x")
+    project.wait(process, caught_up(project, "t", "w", "y"))
+    project.end(process)
+    assert project.assert_identical(TableId(project.database, "y")) == 2
+
+
 def test_a_dropped_table_is_gone_and_one_made_anew_is_followed(project: Project):
     """By its name: the other goes on all along."""
     fill(project, 100)

@@ -20,7 +20,7 @@ def migrated(project: Project) -> Project:
 def spoil(project: Project, change) -> None:
     """Change the target behind the migration's back."""
     with MapStoreTarget(project.state) as target:
-        store = target._maps[project.table]
+        store = target._maps[project.table].newest
         change(store)
         target._changes[project.table] += 1
         target.commit(target.load_checkpoint())

@@ -4,9 +4,24 @@ from __future__ import annotations
 
 import pytest
 
-from cdc.errors import CdcError, PreflightFailed, SchemaChanged
+from cdc.errors import CdcError, PreflightFailed, SchemaChanged, Temporary
 from cdc.gtid import GtidSet
-from cdc.model import Column, CopyAnew, Emptied, Gone, LogEnd, Position, Table, TableChange, TableId, TableProgress, TableState
+from cdc.model import (
+    Column,
+    CopyAnew,
+    Emptied,
+    Gone,
+    LogEnd,
+    Position,
+    Renamed,
+    Reshaped,
+    Settled,
+    Table,
+    TableChange,
+    TableId,
+    TableProgress,
+    TableState,
+)
 from cdc.mysql.followed import Described, Followed
 
 A, B = TableId("shop", "a"), TableId("shop", "b")
@@ -28,7 +43,8 @@ class Source:
         self.end = LogEnd("binlog.000001", end)
 
     def __call__(self, name: TableId) -> Described:
-        return Described(self.now.get(name) or PreflightFailed(f"The table {name} does not exist.", hint="Make one."), self.end)
+        missing = PreflightFailed(f"The table {name} does not exist.", hint="Make one.")
+        return Described(self.now.get(name) or missing, self.end, {"more": b"\xfb", "five": b"\x015"})
 
 
 def kinds(changes: list[TableChange]) -> list[tuple[type[TableChange], TableId]]:
@@ -169,3 +185,86 @@ def test_a_difference_that_another_server_does_not_explain_either_ends_the_strea
     followed.settle(at(100))
     with pytest.raises(SchemaChanged, match="does not say how"):
         followed.settle(at(900))
+
+
+def test_a_statement_that_could_not_be_looked_into_has_done_nothing() -> None:
+    """It comes again when the source is back."""
+    source = Source()
+    swap = "RENAME TABLE a TO _a, b TO a, other.c TO c"
+    source.now[TableId("shop", "c")] = table(TableId("shop", "c"), "id")
+    answers: list[Described | Temporary] = [Temporary("away"), source(TableId("shop", "c"))]
+
+    def describe(name: TableId) -> Described:
+        answer = answers.pop(0)
+        if isinstance(answer, Temporary):
+            raise answer
+        return answer
+
+    followed = Followed([table(A, "id"), table(B, "id")], describe, wanted=[TableId("shop", "*")])
+    with pytest.raises(Temporary):
+        followed.changes(swap, "shop", at(10))
+    assert kinds(followed.changes(swap, "shop", at(10))) == [(Renamed, A), (Renamed, B), (CopyAnew, TableId("shop", "c"))]
+
+
+OLD = Table(A, tuple(Column(name, "int", "int") for name in ("id", "x", "y")), (0,))
+
+
+@pytest.mark.parametrize(
+    ("statement", "columns", "values"),
+    [
+        ("ADD COLUMN more INT", ["id", "x", "y", "more"], (0, 1, 2, b"\xfb")),
+        ("ADD five INT NOT NULL DEFAULT 5 FIRST, DROP x", ["five", "id", "y"], (b"\x015", 0, 2)),
+        ("RENAME COLUMN x TO y, RENAME COLUMN y TO x", ["id", "y", "x"], (0, 1, 2)),
+        ("RENAME COLUMN X TO more, ADD five INT", ["id", "more", "five", "y"], (0, 1, b"\x015", 2)),
+        ("RENAME COLUMN x TO z, ADD more INT", ["id", "z", "y", "more"], (0, 1, 2, b"\xfb")),
+        ("DROP x, DROP y", ["id"], (0,)),
+        ("ENGINE = InnoDB", ["id", "x", "y"], (0, 1, 2)),
+        ("ADD unknown INT", ["id", "x", "y", "unknown"], None),
+        ("DROP x, ADD x INT", ["id", "x", "y"], None),
+        ("RENAME COLUMN x TO z, ADD x INT", ["id", "z", "y", "x"], None),
+        ("MODIFY x INT", ["id", "x", "y"], None),
+    ],
+)
+def test_rows_go_over_to_other_columns_where_that_is_exact(
+    statement: str, columns: list[str], values: tuple[int | bytes, ...] | None
+) -> None:
+    """By the columns' names; else the table is copied anew."""
+    source = Source()
+    new = Table(A, tuple(Column(name, "int", "int") for name in columns), (columns.index("id"),))
+    source.now[A] = new
+    (change,) = Followed([OLD], source).changes(f"ALTER TABLE a {statement}", "shop", at(50))
+    because = f"ALTER TABLE a {statement}"
+    assert change == (CopyAnew(new, because) if values is None else Reshaped(new, values, 3, because))
+
+
+def test_another_key_or_type_is_copied_anew() -> None:
+    """As seen on the source, whatever the statement says."""
+    source = Source()
+    for new in Table(A, OLD.columns, (1,)), Table(A, (*OLD.columns[:2], Column("y", "bigint", "bigint")), (0,)):
+        source.now[A] = new
+        assert kinds(Followed([OLD], source).changes("ALTER TABLE a ENGINE = InnoDB", "shop", at(50))) == [(CopyAnew, A)]
+
+
+def test_a_second_change_before_the_first_is_certain_copies_anew() -> None:
+    """The columns asked for may have been those after the second. Once they are certain, that is told."""
+    source = Source()
+    source.now[A] = table(A, "id", "more")
+    followed = Followed([table(A, "id")], source)
+    assert kinds(followed.changes("ALTER TABLE a ADD more INT", "shop", at(50))) == [(Reshaped, A)]
+    assert kinds(followed.changes("ALTER TABLE a ENGINE = InnoDB", "shop", at(60))) == [(CopyAnew, A)]
+    assert followed.settle(at(99)) == []
+    assert followed.settle(at(100)) == [Settled(A)]
+    assert kinds(followed.changes("ALTER TABLE a ENGINE = InnoDB", "shop", at(110))) == [(Reshaped, A)]
+
+
+def test_tables_that_match_a_pattern_are_taken_in_and_renamed_with_their_rows() -> None:
+    """Both names are followed: nothing is copied."""
+    source = Source()
+    source.now[B] = table(B, "id")
+    followed = Followed([table(A, "id")], source, wanted=[TableId("shop", "*")])
+    assert kinds(followed.changes("CREATE TABLE b (id INT PRIMARY KEY)", "shop", at(50))) == [(CopyAnew, B)]
+    followed.settle(at(100))
+    swap = "RENAME TABLE a TO _a, b TO a"
+    assert followed.changes(swap, "shop", at(110)) == [Renamed(A, TableId("shop", "_a"), swap), Renamed(B, A, swap)]
+    assert kinds(followed.changes("RENAME TABLE a TO other.a", "shop", at(120))) == [(Gone, A)]
+    assert followed.changes("CREATE TABLE other.b (id INT PRIMARY KEY)", "shop", at(130)) == []

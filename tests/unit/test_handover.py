@@ -19,7 +19,27 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from cdc.gtid import GtidSet
 from cdc.handover import Handover
-from cdc.model import Batch, Boundary, Chunk, ChunkRequest, CopyAnew, Delivery, LogEnd, Op, Position, TableId, TableProgress, TableState
+from cdc.model import (
+    Batch,
+    Boundary,
+    Chunk,
+    ChunkRequest,
+    CopyAnew,
+    Delivery,
+    Emptied,
+    Gone,
+    LogEnd,
+    Op,
+    Position,
+    Renamed,
+    Reshaped,
+    Settled,
+    Table,
+    TableChange,
+    TableId,
+    TableProgress,
+    TableState,
+)
 from cdc.packed import Packed
 from mapstore import MapStore
 from tests.unit.simulated_migration import WEIGHTS, A, B, SimulatedMigration, Stale, Variant, random_wish
@@ -319,3 +339,98 @@ def test_a_table_that_joins_is_copied_from_the_position_on() -> None:
     assert emitted is not None
     assert list(emitted.keys) == [key_bytes(8)]
     assert handover.progress[B].state is TableState.STREAMING
+
+
+NARROW = replace(TABLES[0], columns=TABLES[0].columns[:1])
+FIRST, LATER = LogEnd("binlog.000001", 100), LogEnd("binlog.000001", 200)
+
+
+def place(end: LogEnd) -> Position:
+    return Position(GtidSet(), *end)
+
+
+def in_flight() -> tuple[Handover, ChunkRequest]:
+    """A table copied up to 7, and the chunk that follows, asked for at FIRST."""
+    handover = Handover([TableProgress(TABLES[0], cursor=key_bytes(7), rows_copied=1)], place(FIRST), chunk_rows=2)
+    request = handover.request()
+    assert request
+    return handover, request
+
+
+def one_row(request: ChunkRequest, high: LogEnd) -> Chunk:
+    return Chunk(request, Packed.of([key_bytes(8)]), Packed.of([row_bytes(8, "v")]), high)
+
+
+@pytest.mark.parametrize("arrived", [True, False])
+@pytest.mark.parametrize(
+    ("change", "table", "after"),
+    [
+        (CopyAnew(TABLES[0], ""), TABLES[0], None),
+        (Renamed(A, B, ""), replace(TABLES[0], id=B), key_bytes(7)),
+        (Reshaped(NARROW, (0,), 2, ""), NARROW, key_bytes(7)),
+    ],
+)
+def test_a_chunk_of_a_table_that_has_changed_is_dropped_and_asked_for_again(
+    change: TableChange, table: Table, after: bytes | None, arrived: bool
+) -> None:
+    """Whether it has come already or not; of the table as it is now, from the position after the change."""
+    handover, request = in_flight()
+    if arrived:
+        handover.on_chunk(one_row(request, FIRST))
+    list(handover.on_delivery(Delivery(position=place(LATER), tables=(change,))))
+    if not arrived:
+        handover.on_chunk(one_row(request, FIRST))
+    assert handover.emit() is None
+    again = handover.request()
+    assert again
+    assert (again.table, again.after, again.seen) == (table, after, place(LATER))
+    assert list(handover.progress) == [table.id]
+    handover.on_chunk(one_row(again, LATER))
+    assert handover.emit()
+    assert not handover.copying
+
+
+@pytest.mark.parametrize("change", [Emptied(A, ""), Gone(A, "")])
+def test_nothing_of_a_table_without_rows_is_copied(change: TableChange) -> None:
+    """Emptied, it is complete; gone, it is not there any more."""
+    handover, request = in_flight()
+    list(handover.on_delivery(Delivery(position=place(LATER), tables=(change,))))
+    handover.on_chunk(one_row(request, FIRST))
+    assert handover.emit() is None
+    assert not handover.copying
+    assert [each.state for each in handover.progress.values()] == [TableState.STREAMING] * isinstance(change, Emptied)
+
+
+def test_a_table_that_takes_the_name_of_one_being_copied_takes_its_place() -> None:
+    """What was read of the other is dropped."""
+    handover = Handover([TableProgress(TABLES[0], TableState.STREAMING), TableProgress(TABLES[1])], place(FIRST), chunk_rows=2)
+    request = handover.request()
+    assert request
+    list(handover.on_delivery(Delivery(position=place(LATER), tables=(Renamed(A, B, ""),))))
+    handover.on_chunk(one_row(request, FIRST))
+    assert handover.emit() is None
+    assert handover.progress == {B: TableProgress(replace(TABLES[0], id=B), TableState.STREAMING)}
+
+
+def test_a_chunk_that_could_not_be_read_counts_unless_the_stream_explains_it() -> None:
+    """By a change of the table, before the end that the binlog had then."""
+    failure = RuntimeError("no such column")
+    for change in (CopyAnew(TABLES[0], ""),), ():
+        handover, request = in_flight()
+        handover.on_chunk(Chunk(request, Packed(), Packed(), LATER, failure=failure))
+        assert handover.emit() is None
+        list(handover.on_delivery(Delivery(position=place(LATER), tables=change)))
+        if change:
+            assert handover.emit() is None
+        else:
+            with pytest.raises(RuntimeError, match="no such column"):
+                handover.emit()
+
+
+def test_columns_that_are_not_certain_yet_are_said_to_be_until_they_are() -> None:
+    """In the progress, and with it in the checkpoint."""
+    handover, _ = in_flight()
+    list(handover.on_delivery(Delivery(position=place(LATER), tables=(Reshaped(TABLES[0], (0, 1), 2, ""),))))
+    assert not handover.progress[A].settled
+    list(handover.on_delivery(Delivery(position=place(LATER), tables=(Settled(A),))))
+    assert handover.progress[A].settled

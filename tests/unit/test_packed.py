@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from cdc.model import Batch, Op, TableId
 from cdc.packed import Packed
-from cdc.targets.mapstore import apply_batch
+from cdc.targets.rows import apply_batch
 from mapstore import MapStore
 
 

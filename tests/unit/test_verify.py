@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 from cdc.model import Batch, Op, TableId
 from cdc.packed import Packed
+from cdc.targets.rows import Rows
 from cdc.targets.verifying import VerifyingTarget
 from cdc.verify import Differences, compare
 from mapstore import MapStore
 
 ORDERS = TableId("shop", "orders")
-Rows = dict[bytes, bytes]
+Held = dict[bytes, bytes]
 rows = st.dictionaries(st.sampled_from([b"a", b"b", b"c", b"d"]), st.sampled_from([b"1", b"2"]))
 
 
@@ -22,7 +23,7 @@ def differences(source: Mapping[bytes, bytes], target: Mapping[bytes, bytes]) ->
     return compare(ORDERS, source.items(), target.get, target.items())
 
 
-def expected(source: Rows, target: Rows) -> tuple[int, int, int, int, set[bytes]]:
+def expected(source: Held, target: Held) -> tuple[int, int, int, int, set[bytes]]:
     changed = {key for key in source.keys() & target.keys() if source[key] != target[key]}
     differing = changed | source.keys() ^ target.keys()
     return len(source), len(source.keys() - target.keys()), len(target.keys() - source.keys()), len(changed), differing
@@ -33,7 +34,7 @@ def counted(found: Differences) -> tuple[int, int, int, int, set[bytes]]:
 
 
 @given(rows, rows)
-def test_every_difference_is_counted_once_under_its_own_name(source: Rows, target: Rows) -> None:
+def test_every_difference_is_counted_once_under_its_own_name(source: Held, target: Held) -> None:
     """Missing, extra and changed rows, and the keys of all of them."""
     found = differences(source, target)
     assert counted(found) == expected(source, target)
@@ -54,13 +55,13 @@ def test_examples_are_the_first_twenty() -> None:
     assert found.examples == tuple(b"%d" % i for i in range(20))
 
 
-def batch(changes: Rows | dict[bytes, bytes | None], *, backfill: bool = False) -> Batch:
+def batch(changes: Held | dict[bytes, bytes | None], *, backfill: bool = False) -> Batch:
     ops = bytes(Op.DELETE if row is None else Op.UPSERT for row in changes.values())
     return Batch(ORDERS, ops, Packed.of(changes), Packed.of(row or b"" for row in changes.values()), backfill=backfill)
 
 
-def walk(held: Rows, *batches: Batch) -> Differences:
-    target = VerifyingTarget({ORDERS: MapStore(held)})
+def walk(held: Held, *batches: Batch) -> Differences:
+    target = VerifyingTarget({ORDERS: Rows(MapStore(held))})
     for each in batches:
         target.apply(each)
     (found,) = target.differences()
@@ -68,13 +69,13 @@ def walk(held: Rows, *batches: Batch) -> Differences:
 
 
 @given(rows, rows)
-def test_the_walk_over_a_quiet_source_finds_the_same(source: Rows, held: Rows) -> None:
+def test_the_walk_over_a_quiet_source_finds_the_same(source: Held, held: Held) -> None:
     """All rows come in chunks, none is changed meanwhile."""
     assert counted(walk(held, batch(source, backfill=True))) == expected(source, held)
 
 
 @given(rows, st.dictionaries(st.sampled_from([b"a", b"b", b"c", b"d"]), st.sampled_from([None, b"3"])))
-def test_what_the_stream_changes_during_the_walk_is_no_difference(source: Rows, changes: dict[bytes, bytes | None]) -> None:
+def test_what_the_stream_changes_during_the_walk_is_no_difference(source: Held, changes: dict[bytes, bytes | None]) -> None:
     """Whether it comes before or after the chunk: then the chunk has the row as it is, or, touched, leaves it out."""
     after = {key: row for key, row in (source | changes).items() if row is not None}
     assert walk(source, batch(changes), batch(after, backfill=True)).identical
