@@ -201,4 +201,7 @@ def connect(url: SourceUrl, *, raw: bool = False, read_timeout: float = 3600.0) 
     """
     values = {"use_unicode": False, "conv": _ENCODERS_ONLY} if raw else {}
     with explained(url):
-        return Connection(**settings(url, read_timeout), **values, init_command=SESSION)
+        connection = Connection(**settings(url, read_timeout), **values, init_command=SESSION)
+        if connection.is_mariadb:
+            connection.rows("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")  # in any other, no consistent snapshot is opened
+        return connection

@@ -36,8 +36,11 @@ class Flavor(Protocol):
     def position(self, connection: Connection) -> Position:
         """A position whose transactions every view opened from now on contains."""
 
-    def open_view(self, connection: Connection, seen: Position) -> None:
-        """Make the next SELECT see all that lies before `seen`. Raises Temporary when the server does not get there."""
+    def open_view(self, connection: Connection, seen: Position) -> LogEnd | None:
+        """Make the next SELECT see all that lies before `seen`. Raises Temporary when the server does not get there.
+
+        Where in the binlog the view stands, if the server tells: it contains nothing that is written behind.
+        """
 
     def close_view(self, connection: Connection) -> None:
         """Let the view go."""
@@ -64,10 +67,7 @@ class _MySql:
 
     def open_view(self, connection: Connection, seen: Position) -> None:
         """Wait; the SELECT itself opens the view, with autocommit."""
-        if not seen.gtids:
-            return
-        (timed_out,) = connection.one("SELECT WAIT_FOR_EXECUTED_GTID_SET(%s, %s)", (str(seen.gtids), VISIBLE_WITHIN))
-        if int(timed_out):
+        if seen.gtids and int(connection.one("SELECT WAIT_FOR_EXECUTED_GTID_SET(%s, %s)", (str(seen.gtids), VISIBLE_WITHIN))[0]):
             raise _hanging()
 
     def close_view(self, connection: Connection) -> None:
@@ -111,13 +111,14 @@ class _MariaDb:
             time.sleep(_PAUSE)
         raise CdcError(f"The source does not tell the GTIDs at {end.file}:{end.offset} of its own binlog.", hint="Run the command again.")
 
-    def open_view(self, connection: Connection, seen: Position) -> None:
+    def open_view(self, connection: Connection, seen: Position) -> LogEnd:
         give_up = time.monotonic() + VISIBLE_WITHIN
-        while not Position(seen.gtids, *_open_snapshot(connection)).reached(LogEnd(seen.file or ".0", seen.offset)):
+        while not Position(seen.gtids, *(end := _open_snapshot(connection))).reached(LogEnd(seen.file or ".0", seen.offset)):
             self.close_view(connection)
             if time.monotonic() > give_up:
                 raise _hanging()
             time.sleep(_PAUSE)
+        return end
 
     def close_view(self, connection: Connection) -> None:
         connection.rows("COMMIT")
@@ -143,7 +144,6 @@ _TRIES = 200
 
 def _open_snapshot(connection: Connection) -> LogEnd:
     """Open a view and tell where in the binlog it stands: it contains exactly what was committed before."""
-    connection.rows("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")  # in any other no view is opened
     connection.rows("START TRANSACTION WITH CONSISTENT SNAPSHOT")
     (_, file), (_, offset) = connection.rows("SHOW STATUS LIKE 'binlog_snapshot_%'")
     return LogEnd(text(file), int(offset))

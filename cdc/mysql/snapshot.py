@@ -145,7 +145,7 @@ class SnapshotReader:
         """
         with self._session() as connection:
             flavor = flavor_of(connection)
-            flavor.open_view(connection, request.seen)
+            end = flavor.open_view(connection, request.seen)
             began = time.monotonic()
             reader = _start(connection, request.table, chunk_query(request, upto))
             while not _feed(connection, reader, self._buffer, self._source):
@@ -155,7 +155,7 @@ class SnapshotReader:
             seconds = time.monotonic() - began
             keys, rows = reader.take()
             cut = not reader.ended or len(keys) == GROWN * request.limit
-            high = log_end(self._connected())
+            high = end or log_end(self._connected())
             flavor.close_view(self._connected())
             return Chunk(request, keys, rows, high, keys[-1] if cut else upto, seconds)
 
