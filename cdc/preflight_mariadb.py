@@ -39,6 +39,20 @@ def _check_replica_updates(source: Source) -> Check:
     )
 
 
+def _check_semi_sync(source: Source) -> Check:
+    """A transaction that waits for a replica between the binlog and the engine is behind a view's place once the binlog is rotated."""
+    name = "semi_sync"
+    settings = [source.variables.get(f"rpl_semi_sync_master_{each}") for each in ("enabled", "wait_point")]
+    if settings != ["ON", "AFTER_SYNC"]:
+        return Check(name, Status.OK, "No transaction waits for a replica between the binlog and its rows.")
+    return Check(
+        name,
+        Status.PROBLEM,
+        "rpl_semi_sync_master_wait_point is AFTER_SYNC; it must be AFTER_COMMIT, because a copy can miss what waits for a replica.",
+        "SET PERSIST rpl_semi_sync_master_wait_point = AFTER_COMMIT;",
+    )
+
+
 def _check_replication_slave(source: Source) -> Check:
     """Read from the list of grants, which has those of the active roles: no other statement needs this right alone."""
     name = "grant_replication_slave"
@@ -79,6 +93,7 @@ def check_xa(source: Source) -> Check:
 CHECKS: Mapping[str, Callable[[Source], Check]] = {
     "gtid_strict_mode": _check_strict_mode,
     "log_replica_updates": _check_replica_updates,
+    "semi_sync": _check_semi_sync,
     "grant_replication_slave": _check_replication_slave,
     "grant_replication_client": _check_binlog_monitor,
     "prepared_xa": check_xa,

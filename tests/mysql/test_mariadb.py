@@ -6,6 +6,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -291,6 +292,42 @@ def test_a_wrong_setting_is_named_and_the_hint_sets_it_right(alone: Project):
         assert "PERSIST" not in check.hint
         alone.sql(check.hint.partition(";")[0])
         assert {each.status for each in preflight.run(alone.admin, [])} == {Status.OK}
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for it, not for ever."""
+    for _ in range(400):
+        if condition():
+            return
+        time.sleep(0.02)
+    raise AssertionError("it has not come to this")
+
+
+def test_a_place_can_run_ahead_of_a_transaction_that_waits_for_a_replica_and_preflight_refuses_that(alone: Project):
+    """Between the binlog and the engine: when the binlog is rotated meanwhile, a view counts what it does not show."""
+    flavor, before = flavor_of(alone.admin), alone.gtids()
+    alone.sql("SET GLOBAL rpl_semi_sync_master_wait_point = AFTER_SYNC", "SET GLOBAL rpl_semi_sync_master_timeout = 20000")
+    assert {each.status for each in preflight.run(alone.admin, [])} == {Status.OK}
+    alone.sql("SET GLOBAL rpl_semi_sync_master_enabled = ON")
+    (check,) = [each for each in preflight.run(alone.admin, []) if each.status is not Status.OK]
+    assert (check.name, check.status) == ("semi_sync", Status.PROBLEM)
+    file = flavor.position(alone.admin).file
+    with ThreadPoolExecutor() as pool, connect(alone.source) as writer, connect(alone.source) as rotator:
+        pool.submit(writer.rows, f"UPDATE {alone.table} SET v = 'b'")
+        until(lambda: alone.gtids() != before)
+        assert flavor.position(alone.admin).gtids == before
+        pool.submit(rotator.rows, "FLUSH BINARY LOGS")
+        until(lambda: flavor.position(alone.admin).file != file)
+        start = flavor.position(alone.admin)
+        flavor.open_view(alone.admin, start)
+        assert alone.admin.one(f"SELECT v FROM {alone.table}") == ("a",)
+        flavor.close_view(alone.admin)
+        assert start.gtids == alone.gtids()
+        alone.sql("SET GLOBAL rpl_semi_sync_master_enabled = OFF")
+    assert alone.admin.one(f"SELECT v FROM {alone.table}") == ("b",)
+    alone.sql("SET GLOBAL rpl_semi_sync_master_enabled = ON", check.hint.partition(";")[0])
+    assert {each.status for each in preflight.run(alone.admin, [])} == {Status.OK}
+    alone.sql("SET GLOBAL rpl_semi_sync_master_enabled = OFF")
 
 
 def test_columns_that_mariadb_stores_otherwise_are_refused_by_name(alone: Project):
