@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from cdc.errors import ConfigError
 from cdc.model import TableId
@@ -30,6 +30,56 @@ SOURCE_FORM = (
 QUOTING = "In a password write /, ?, #, [ and ] as %2F, %3F, %23, %5B and %5D."
 
 
+class TlsMode(StrEnum):
+    """The mysql client's `--ssl-mode`."""
+
+    DISABLED = "disabled"
+    PREFERRED = "preferred"
+    REQUIRED = "required"
+    VERIFY_CA = "verify_ca"
+    VERIFY_IDENTITY = "verify_identity"
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """How connections are encrypted: with which certificates, and what is verified of the server's."""
+
+    mode: TlsMode = TlsMode.PREFERRED
+    ca: str = ""
+    """A file of certificates, one of which must have signed the server's, or be it."""
+    cert: str = ""
+    key: str = ""
+
+    @classmethod
+    def parse(cls, query: str) -> Tls:
+        """Read `ssl-mode=...&ssl-ca=FILE&ssl-cert=FILE&ssl-key=FILE`; a CA alone means that it is verified, as for the mysql client."""
+        given = dict(parse_qsl(query, keep_blank_values=True))
+        if not set(given) <= set(_TLS_OPTIONS) or not all(given.values()) or (query and not given):
+            raise ConfigError(
+                "The source URL goes on after the port, with what is no option of TLS.", hint=f"It takes {_TLS_FORM}. {SOURCE_FORM}"
+            )
+        mode = given.get("ssl-mode", "verify_ca" if "ssl-ca" in given else "preferred").lower().replace("-", "_")
+        if mode not in set(TlsMode):
+            raise ConfigError("The source URL's ssl-mode is none of those there are.", hint=f"It takes {_TLS_FORM}.")
+        tls = cls(TlsMode(mode), *(given.get(name, "") for name in _TLS_OPTIONS[1:]))
+        plain = tls.mode in {TlsMode.DISABLED, TlsMode.PREFERRED}
+        if tls.verifies != bool(tls.ca) or bool(tls.cert) != bool(tls.key) or (plain and tls.cert):
+            raise ConfigError(
+                "The source URL's options of TLS do not fit together.",
+                hint="verify_ca and verify_identity need ssl-ca, no other takes it; ssl-cert and ssl-key go together, from required on.",
+            )
+        return tls
+
+    @property
+    def verifies(self) -> bool:
+        """Whether the server's certificate is looked at."""
+        return self.mode in {TlsMode.VERIFY_CA, TlsMode.VERIFY_IDENTITY}
+
+
+_TLS_OPTIONS = ("ssl-mode", "ssl-ca", "ssl-cert", "ssl-key")
+_TLS_FORM = "ssl-mode=disabled|preferred|required|verify_ca|verify_identity, ssl-ca=FILE, ssl-cert=FILE, ssl-key=FILE"
+
+
 @dataclass(frozen=True, slots=True)
 class SourceUrl:
     """Where the source is. The password is left out of repr() and of `redacted`."""
@@ -40,6 +90,7 @@ class SourceUrl:
     password: str = field(repr=False, default="")
     others: tuple[tuple[str, int], ...] = ()
     """Hosts and ports of the servers that may take over, in the order of preference."""
+    tls: Tls = Tls()
 
     @classmethod
     def of_replica(cls, url: str, environ: Mapping[str, str]) -> SourceUrl:
@@ -86,10 +137,10 @@ class SourceUrl:
         if not parts.hostname or not parts.username:
             missing = "host" if not parts.hostname else "user"
             raise ConfigError(f"The source URL names no {missing}.", hint=SOURCE_FORM)
-        if parts.path.strip("/") or parts.query or parts.fragment:
+        if parts.path.strip("/") or parts.fragment:
             raise ConfigError("The source URL goes on after the port.", hint="Name tables with --tables DB.TABLE. " + SOURCE_FORM)
         password = unquote(parts.password) if parts.password is not None else environ.get("CDC_SOURCE_PASSWORD", "")
-        return cls(parts.hostname, port, unquote(parts.username), password)
+        return cls(parts.hostname, port, unquote(parts.username), password, tls=Tls.parse(parts.query))
 
     @property
     def each(self) -> tuple[SourceUrl, ...]:

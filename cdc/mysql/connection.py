@@ -16,7 +16,7 @@ import pymysql
 from pymysql.constants import COMMAND, CR, ER
 from pymysql.converters import conversions
 
-from cdc.config import SourceUrl
+from cdc.config import SourceUrl, Tls, TlsMode
 from cdc.errors import CdcError, ConfigError, PreflightFailed, SchemaChanged, Temporary
 
 SESSION = (
@@ -39,14 +39,9 @@ class Connection(pymysql.Connection):  # type: ignore[misc]
     bytes_received = 0
     _read_ahead = False
 
-    def _create_ssl_ctx(self, sslp: Any) -> ssl.SSLContext:
+    def _create_ssl_ctx(self, sslp: ssl.SSLContext | None) -> ssl.SSLContext:
         """For TLS that verifies nothing, PyMySQL would load all of the system's certificates: 40 ms for each connection."""
-        if sslp:
-            verifying: ssl.SSLContext = super()._create_ssl_ctx(sslp)
-            return verifying
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        return context
+        return sslp or _without_verification()
 
     def _read_bytes(self, num_bytes: int) -> bytes:
         self.bytes_received += num_bytes
@@ -132,7 +127,7 @@ def text(value: str | bytes) -> str:
 
 def settings(url: SourceUrl, read_timeout: float) -> dict[str, Any]:
     """PyMySQL's arguments for a connection to `url`; `read_timeout` in seconds for each wait on the socket."""
-    return {
+    return _tls(url.tls) | {
         "host": url.host,
         "port": url.port,
         "user": url.user,
@@ -143,6 +138,34 @@ def settings(url: SourceUrl, read_timeout: float) -> dict[str, Any]:
         "read_timeout": read_timeout,
         "program_name": "cdc",
     }
+
+
+def _tls(tls: Tls) -> dict[str, Any]:
+    """PyMySQL's arguments for TLS. Raises ConfigError when a file of certificates or a key cannot be used."""
+    if tls.mode in {TlsMode.DISABLED, TlsMode.PREFERRED}:
+        return {"ssl_disabled": tls.mode is TlsMode.DISABLED}
+    context = _without_verification()
+    try:
+        if tls.verifies:
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.check_hostname = tls.mode is TlsMode.VERIFY_IDENTITY
+            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the server's own certificate may be named
+            context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # those that MySQL makes for itself are not that strict
+            context.load_verify_locations(tls.ca)
+        if tls.cert:
+            context.load_cert_chain(tls.cert, tls.key, password="")
+    except OSError as error:  # ssl.SSLError is one
+        raise ConfigError(
+            f"A file that the source URL names for TLS cannot be used: {error.strerror or error}.",
+            hint="ssl-ca, ssl-cert and ssl-key are paths of PEM files; a key has no passphrase.",
+        ) from error
+    return {"ssl": context}
+
+
+def _without_verification() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
 @contextmanager
@@ -174,12 +197,23 @@ def explain(error: pymysql.MySQLError, url: SourceUrl) -> CdcError:
             f"A table changed while it was copied: {text}.",
             hint="The checkpoint stays before that; copy again with --strategy full to go past it.",
         )
-    if code == CR.CR_CONN_HOST_ERROR:
-        return Temporary(f"No MySQL server answers at {url.redacted}: {text}.", hint="Check host and port, and that the server is running.")
+    if code in {CR.CR_CONN_HOST_ERROR, CR.CR_SSL_CONNECTION_ERROR}:
+        return _unconnected(error, url, text)
     if code in _GONE or error.args[:1] == (_CLOSED,):
         why = text or "it is closed"
         return Temporary(f"The connection to {url.redacted} was lost: {why}.", hint="Run the same command again to resume.")
     return CdcError(f"{url.redacted} answered with error {code}: {text}.")
+
+
+def _unconnected(error: pymysql.MySQLError, url: SourceUrl, text: str) -> CdcError:
+    if error.args[0] == CR.CR_SSL_CONNECTION_ERROR:
+        return ConfigError(f"{url.redacted} does not speak TLS, and the URL asks for it.", hint="Set up TLS there, or leave out ssl-mode.")
+    if isinstance(getattr(error, "original_exception", None), ssl.SSLCertVerificationError):
+        return ConfigError(
+            f"The certificate of {url.redacted} is not what the URL asks for: {text}.",
+            hint="Check the host, ssl-mode and ssl-ca in the URL.",
+        )
+    return Temporary(f"No MySQL server answers at {url.redacted}: {text}.", hint="Check host and port, and that the server is running.")
 
 
 _DENIED = {

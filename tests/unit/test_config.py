@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc.config import DEFAULT_TARGET, Config, SourceUrl, parse_mapstore_url, parse_table
+from cdc.config import DEFAULT_TARGET, Config, SourceUrl, Tls, TlsMode, parse_mapstore_url, parse_table
 from cdc.errors import ConfigError
 from cdc.model import TableId
 
@@ -36,6 +36,41 @@ ENVIRONMENT = {"CDC_SOURCE_PASSWORD": "from-environment"}
 def test_a_source_url_is_read_in_its_parts(url: str, expected: SourceUrl) -> None:
     """Percent signs are decoded, the port has its default, and a URL without password takes the environment's."""
     assert SourceUrl.parse(url, ENVIRONMENT) == expected
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("", Tls()),
+        ("?ssl-mode=DISABLED", Tls(TlsMode.DISABLED)),
+        ("?ssl-mode=required", Tls(TlsMode.REQUIRED)),
+        ("?ssl-ca=/etc/a%20b.pem", Tls(TlsMode.VERIFY_CA, "/etc/a b.pem")),
+        ("?ssl-mode=VERIFY_IDENTITY&ssl-ca=ca&ssl-cert=c&ssl-key=k", Tls(TlsMode.VERIFY_IDENTITY, "ca", "c", "k")),
+    ],
+)
+def test_the_options_of_tls_are_those_of_the_mysql_client(query: str, expected: Tls) -> None:
+    """For each of several servers alike."""
+    for each in SourceUrl.parse(f"mysql://cdc:x@h,g/{query}", {}).each:
+        assert each.tls == expected
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("?ssl=1", "no option of TLS"),
+        ("?ssl-ca=", "no option of TLS"),
+        ("?nonsense", "no option of TLS"),
+        ("?ssl-mode=sometimes", "ssl-mode is none"),
+        ("?ssl-mode=verify_ca", "do not fit together"),
+        ("?ssl-mode=required&ssl-ca=ca", "do not fit together"),
+        ("?ssl-mode=required&ssl-cert=c", "do not fit together"),
+        ("?ssl-cert=c&ssl-key=k", "do not fit together"),
+    ],
+)
+def test_options_of_tls_that_mean_nothing_are_refused(query: str, words: str) -> None:
+    """Rather than connecting with less than was meant."""
+    with pytest.raises(ConfigError, match=words):
+        SourceUrl.parse(f"mysql://cdc:x@h/{query}", {})
 
 
 def test_no_password_anywhere_is_an_empty_one() -> None:
