@@ -87,16 +87,16 @@ class Hosts:
                 if current is None or identity != current.identity:
                     self._fit(connection)
                 if wanted is not None:
-                    self._require(wanted, url, connection)
+                    self._require(wanted, url, connection, identity)
                 return Server(url, identity, _clock_offset(connection))
         finally:
             self.bytes_received += connection.bytes_received
             connection.abandon()
 
-    def _require(self, wanted: Wanted, url: SourceUrl, connection: Connection) -> None:
+    def _require(self, wanted: Wanted, url: SourceUrl, connection: Connection, identity: str) -> None:
         """Let it pass only if it has had all that is wanted, and every view opened from now on shows that."""
         flavor = flavor_of(connection)
-        identity, (executed, purged) = flavor.identity(connection), flavor.gtids(connection)
+        executed, purged = flavor.gtids(connection)
         try:
             require_continuable(wanted.position.gtids, executed, purged, server=identity, applied=wanted.applied, followed=wanted.followed)
         except Temporary as behind:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -275,9 +275,7 @@ class MySqlSource:
 
     def _describe(self, name: TableId) -> Described:
         """A table as it is now, asked from the stream's thread."""
-        server = self._chosen
-        with explained(server.url):
-            connection = self._connected(server, server.url)
+        with self._session(self._chosen) as connection:
             try:
                 assert self._examine
                 self._examine(connection, name)
@@ -285,11 +283,7 @@ class MySqlSource:
                 found: tuple[Table | CdcError, dict[str, bytes]] = table, added_values(connection, table)
             except PreflightFailed as error:
                 found = error, {}
-            try:
-                return Described(found[0], log_end(connection), found[1])
-            finally:
-                self._bytes_before += connection.bytes_received
-                connection.abandon()
+            return Described(found[0], log_end(connection), found[1])
 
     def _stream(self, wanted: Wanted, tables: Followed) -> Iterator[tuple[Server, Item]]:
         """Deliveries from a position on, over as many connections as it takes. Each begins where the last complete delivery ended."""
@@ -339,14 +333,9 @@ class MySqlSource:
                 yield server, Delivery(position=position, tables=(followed.join(described),))
 
     def _admitted(self, server: Server, name: TableId, admit: Admit) -> Described | None:
-        with explained(server.url):
-            connection = self._connected(server, server.url)
-            try:
-                table = admit(connection, name)
-                return Described(table, log_end(connection)) if table else None
-            finally:
-                self._bytes_before += connection.bytes_received
-                connection.abandon()
+        with self._session(server) as connection:
+            table = admit(connection, name)
+            return Described(table, log_end(connection)) if table else None
 
     def _choose_again(self, wanted: Wanted, patience: Patience) -> Generator[tuple[Server, Item], None, Server]:
         """After the connection was lost: the same server if it answers, else one that can go on."""
@@ -417,6 +406,17 @@ class MySqlSource:
                 self._binlog.abandon()
             raise
         return connection
+
+    @contextmanager
+    def _session(self, server: Server) -> Iterator[Connection]:
+        """A connection for a few questions from the stream's thread."""
+        with explained(server.url):
+            connection = self._connected(server, server.url)
+            try:
+                yield connection
+            finally:
+                self._bytes_before += connection.bytes_received
+                connection.abandon()
 
     def _require(self, server: Server, connection: Connection) -> None:
         """Raise Temporary unless the connection leads to this very server."""
