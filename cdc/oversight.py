@@ -30,11 +30,11 @@ SECONDS = 1.0
 class Oversight:
     """A context manager: on entry the load is measured once, which raises CdcError when it cannot be; on exit the thread ends.
 
-    `say` gets a sentence for a person, from any thread.
+    `source` names the server that is followed, each time anew; `say` gets a sentence for a person, from any thread.
     """
 
     def __init__(
-        self, source: SourceUrl, settings: Settings, file: SettingsFile | None, *, follow: Follow, say: Callable[[str], None]
+        self, source: Callable[[], SourceUrl], settings: Settings, file: SettingsFile | None, *, follow: Follow, say: Callable[[str], None]
     ) -> None:
         self.throttle = Throttle(settings.limits)
         self._source, self._file, self._follow, self._say = source, file, follow, say
@@ -54,10 +54,6 @@ class Oversight:
         self._asked.put(False)
         self._probe.close()
         self._thread.join(SECONDS)  # one that waits for a server that does not answer ends with the process
-
-    def measure(self, source: Callable[[], SourceUrl]) -> None:
-        """Have the load measured of the server that this names each time."""
-        self._probe.source = source
 
     def reload(self) -> None:
         """Have the file read again, soon. Safe to call from a signal handler."""
@@ -97,7 +93,7 @@ class Oversight:
     def _admit(self, connection: Connection, name: TableId) -> Table | None:
         """The definition of a table that is new in the file, None when it cannot be migrated. Runs in the stream's thread."""
         try:
-            with explained(self._source):
+            with explained(self._source()):
                 preflight.require(preflight.run(connection, [name]))
                 table = read_table(connection, name)
         except Temporary:

@@ -25,11 +25,10 @@ _SHOW_REPLICA = (8, 0, 22)
 
 
 class LoadProbe:
-    """Asks the servers that some limits are about. For one thread."""
+    """Asks the servers that some limits are about. `source` names the one that is followed, each time anew. For one thread."""
 
-    def __init__(self, source: SourceUrl) -> None:
-        self.source: Callable[[], SourceUrl] = lambda: source
-        """Who is asked; another server may have taken over."""
+    def __init__(self, source: Callable[[], SourceUrl]) -> None:
+        self._source = source
         self._connections: dict[SourceUrl, Connection] = {}
 
     def read(self, limits: Limits, *, strict: bool = False) -> Load:
@@ -46,7 +45,7 @@ class LoadProbe:
         self._connections.clear()
 
     def _threads_running(self) -> int:
-        return int(self._rows(self.source(), lambda _: "SHOW GLOBAL STATUS LIKE 'Threads_running'")[0]["Value"])
+        return int(self._rows(self._source(), lambda _: "SHOW GLOBAL STATUS LIKE 'Threads_running'")[0]["Value"])
 
     def _lag(self, replica: SourceUrl) -> int:
         """How far the replica is behind, over all of its sources."""

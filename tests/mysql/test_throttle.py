@@ -169,7 +169,7 @@ def test_mariadb_tells_its_lag_too(mariadb_server: Sandbox, mariadb_db: str, sta
     replicate(mariadb_server, server, mariadb_db)
     source, url = (SourceUrl.parse(each.url, {}) for each in (mariadb_server, server))
     limits = Limits(max_threads_running=1, max_replica_lag=1, replica=url)
-    with closing(LoadProbe(source)) as probe, closing(session(url)) as replica:
+    with closing(LoadProbe(lambda: source)) as probe, closing(session(url)) as replica:
         for _ in range(600):
             load = probe.read(limits)
             if load.replica_lag == 0:
