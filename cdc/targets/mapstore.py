@@ -17,7 +17,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -100,7 +100,7 @@ class MapStoreTarget:
         self._part = _CURRENT
         self._published: dict[str, set[str]] = {}
         """The images that checkpoints name, by the checkpoint's part."""
-        self._maps: dict[TableId, Rows] = {}
+        self._maps: defaultdict[TableId, Rows] = defaultdict(Rows)
         self._images: _Images = {}
         self._changes: Counter[TableId] = Counter()
         """How often each map was changed: an image is of the map as it is while this number is the one it was begun at."""
@@ -129,7 +129,7 @@ class MapStoreTarget:
 
     def copy_afresh(self) -> None:
         """Begin a new copy beside what is held, which stays as it is until the new one is complete."""
-        self._maps, self._images, self._checkpoint = {}, {}, None
+        self._maps, self._images, self._checkpoint = defaultdict(Rows), {}, None
         self._load(fresh=True)
 
     def apply(self, change: Batch | TableChange) -> None:
@@ -138,11 +138,11 @@ class MapStoreTarget:
             return
         self._changes[change.table if isinstance(change, Batch) else change.id] += 1
         if isinstance(change, Batch):
-            self._maps.setdefault(change.table, Rows()).apply(change)
+            self._maps[change.table].apply(change)
         elif isinstance(change, Reshaped):
             if self._saving:
                 wait([self._saving])
-            self._maps.setdefault(change.id, Rows()).reshape(change)
+            self._maps[change.id].reshape(change)
         elif isinstance(change, Renamed):
             self._changes[change.to] += 1
             self._maps[change.to] = self._maps.pop(change.id, Rows())
@@ -175,11 +175,11 @@ class MapStoreTarget:
 
     def rows(self, table: TableId) -> Iterator[tuple[bytes, bytes]]:
         """Every (key, row) of a table."""
-        return self._maps.setdefault(table, Rows()).items()
+        return self._maps[table].items()
 
     def get(self, table: TableId, key: bytes) -> bytes | None:
         """The row under a canonical key."""
-        return self._maps.setdefault(table, Rows()).get(key)
+        return self._maps[table].get(key)
 
     def stats(self) -> dict[TableId, dict[str, int]]:
         """Each map's own counters. From any thread."""
@@ -193,7 +193,7 @@ class MapStoreTarget:
             if table in self._images and self._images[table].changes == self._changes[table]:
                 images[table] = self._images[table]
                 continue
-            name, rows = f"{self._generation:010d}-{number}", self._maps.setdefault(table, Rows())
+            name, rows = f"{self._generation:010d}-{number}", self._maps[table]
             older = [(f"{name}-{i}.map", each) for i, each in enumerate(rows.older)]
             images[table] = Image(f"{name}.map", self._changes[table], tuple((file, each.values) for file, each in older))
             stale += [(table, file, each.store) for file, each in older]  # first: meanwhile keys only go from them to the newest
@@ -220,18 +220,18 @@ class MapStoreTarget:
                 connection.execute(sa.insert(_tables), [_table_row(self._generation, p, images[p.table.id]) for p in checkpoint.tables])
         for each in replaced:
             self._published.pop(each, None)
-        self._published[part] = {name for image in images.values() for name in image.names}
+        self._published[part] = _names(images)
         self._part = part
 
     def _load(self, fresh: bool) -> None:
         parts = self._readable() if fresh else _read_checkpoints(self._engine, self._path)
         self._generation = max((generation for generation, _, _ in parts.values()), default=0)
         self._part = _NEXT if _NEXT in parts or (fresh and parts) else _CURRENT
-        self._published = {part: {name for image in images.values() for name in image.names} for part, (_, _, images) in parts.items()}
+        self._published = {part: _names(images) for part, (_, _, images) in parts.items()}
         if self._part in parts and not fresh:
             _, self._checkpoint, self._images = parts[self._part]
             try:
-                self._maps = {table: _load_rows(self._path, image) for table, image in self._images.items()}
+                self._maps.update((table, _load_rows(self._path, image)) for table, image in self._images.items())
             except FileNotFoundError as error:
                 raise DamagedState(f"The image {error.filename} is missing.", hint="Copy again with --strategy full.") from error
         self._remove_unused()
@@ -261,13 +261,13 @@ class Image(NamedTuple):
     older: tuple[tuple[str, tuple[int | bytes, ...]], ...] = ()
     """The files of its older maps, and how their rows become those of now."""
 
-    @property
-    def names(self) -> list[str]:
-        """All files."""
-        return [self.name, *(name for name, _ in self.older)]
-
 
 _Images = dict[TableId, Image]
+
+
+def _names(images: _Images) -> set[str]:
+    """All of their files."""
+    return {name for image in images.values() for name in (image.name, *(older for older, _ in image.older))}
 
 
 class Saving:
