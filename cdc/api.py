@@ -80,8 +80,7 @@ def _migrate(
     known = _known(config)
     with ExitStack() as stack:
         source = stack.enter_context(_source(config))
-        oversight = Oversight(config.source, Settings(config.limits, config.tables), file, follow=source.follow, say=say)
-        oversight.measure(lambda: source.url)
+        oversight = Oversight(lambda: source.url, Settings(config.limits, config.tables), file, follow=source.follow, say=say)
         stack.enter_context(reloaded_by_signal(oversight.reload if file else None))
         with explained(source.url):  # what has become of a table that is known, the stream tells
             preflight.require(preflight.run(source.control, [table for table in source.tables_like(config.tables) if table not in known]))
@@ -118,9 +117,9 @@ def _source(config: Config) -> MySqlSource:
     )  # fmt: skip
 
 
-def _fit(connection: Connection) -> None:
+def _fit(connection: Connection, tables: Sequence[TableId] = ()) -> None:
     """Raise what makes a server unfit to be followed. Tables and prepared XA matter where a copy begins; later the stream tells of them."""
-    preflight.require(each for each in preflight.run(connection, ()) if each.name != "prepared_xa")
+    preflight.require(each for each in preflight.run(connection, tables) if each.name != "prepared_xa")
 
 
 def _known(config: Config) -> set[TableId]:
@@ -208,8 +207,7 @@ def changes(
             start = Position(gtids)
             stream.settle(start, followed)
         with explained(stream.url):
-            found = preflight.run(stream.control, names)
-        preflight.require(each for each in found if each.name != "prepared_xa")  # of interest to a copy only
+            _fit(stream.control, names)
         definitions = stream.tables(names)
         stream.start(start, list(map(TableProgress, definitions)))
         known = {table.id: (table, converters(table, parse_json=parse_json)) for table in definitions}

@@ -265,11 +265,10 @@ def dump(
     definition = next(progress.table for progress in checkpoint.tables if progress.table.id == name)
     if checkpoint.applied is not None:
         ahead = checkpoint.applied.count_after(checkpoint.position.gtids)
-        _stderr.print(
+        _say(
             f"These rows were saved while the migration went on: they hold some changes of the {ahead:,} transactions after the "
-            "checkpoint's position. Going on makes them exact; a stop by SIGINT or SIGTERM leaves exact ones.",
-            highlight=False, soft_wrap=True,
-        )  # fmt: skip
+            "checkpoint's position. Going on makes them exact; a stop by SIGINT or SIGTERM leaves exact ones."
+        )
     for line in (json_lines if form is DumpFormat.JSONL else tsv_lines)(definition, maps[name].values()):
         print(line)
 
@@ -288,7 +287,7 @@ def tail(
     after = None if start == "now" else parse_mapstore_url(start) if start.startswith("mapstore:") else start
     opened = api.changes(
         source, list(dict.fromkeys(map(parse_table, tables))), after=after, until_caught_up=until_caught_up,
-        on_away=lambda reason: _stderr.print(f"waiting: {reason}", highlight=False, markup=False, soft_wrap=True),
+        on_away=lambda reason: _say(f"waiting: {reason}"),
     )  # fmt: skip
     with opened, api.stopped_by_signals(opened.stop):
         for change in islice(opened, limit):

@@ -62,13 +62,17 @@ class Tls:
         if mode not in set(TlsMode):
             raise ConfigError("The source URL's ssl-mode is none of those there are.", hint=f"It takes {_TLS_FORM}.")
         tls = cls(TlsMode(mode), *(given.get(name, "") for name in _TLS_OPTIONS[1:]))
-        plain = tls.mode in {TlsMode.DISABLED, TlsMode.PREFERRED}
-        if tls.verifies != bool(tls.ca) or bool(tls.cert) != bool(tls.key) or (plain and tls.cert):
+        if tls.verifies != bool(tls.ca) or bool(tls.cert) != bool(tls.key) or (tls.cert and not tls.required):
             raise ConfigError(
                 "The source URL's options of TLS do not fit together.",
                 hint="verify_ca and verify_identity need ssl-ca, no other takes it; ssl-cert and ssl-key go together, from required on.",
             )
         return tls
+
+    @property
+    def required(self) -> bool:
+        """Whether a connection is encrypted or not made at all."""
+        return self.mode not in {TlsMode.DISABLED, TlsMode.PREFERRED}
 
     @property
     def verifies(self) -> bool:

@@ -142,7 +142,7 @@ def settings(url: SourceUrl, read_timeout: float) -> dict[str, Any]:
 
 def _tls(tls: Tls) -> dict[str, Any]:
     """PyMySQL's arguments for TLS. Raises ConfigError when a file of certificates or a key cannot be used."""
-    if tls.mode in {TlsMode.DISABLED, TlsMode.PREFERRED}:
+    if not tls.required:
         return {"ssl_disabled": tls.mode is TlsMode.DISABLED}
     context = _without_verification()
     try:

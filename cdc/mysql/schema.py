@@ -94,7 +94,7 @@ def added_values(connection: Connection, table: Table) -> dict[str, bytes]:
 
 
 _UNKNOWN = b"\0unknown"
-_INTEGERS = {"tinyint", "smallint", "mediumint", "int", "bigint"}
+INTEGERS = frozenset({"tinyint", "smallint", "mediumint", "int", "bigint"})
 _QUOTED = re.compile(r"'([^'\\]*)'")
 
 
@@ -105,8 +105,8 @@ def _added(column: Column, default: str | None, nullable: bool, extra: str, mari
     if default is None or (mariadb and default == "NULL"):
         if nullable:
             return None
-        default = "0" if column.data_type in _INTEGERS else "''" if mariadb else ""
-    if column.data_type in _INTEGERS and "zerofill" not in column.column_type and re.fullmatch(r"-?\d+", default):
+        default = "0" if column.data_type in INTEGERS else "''" if mariadb else ""
+    if column.data_type in INTEGERS and "zerofill" not in column.column_type and re.fullmatch(r"-?\d+", default):
         return str(int(default)).encode()
     if column.data_type == "varchar" and column.charset in ("utf8mb4", "utf8mb3", "ascii"):
         quoted = _QUOTED.fullmatch(default)

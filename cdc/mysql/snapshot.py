@@ -20,7 +20,7 @@ from cdc.model import Chunk, ChunkRequest, Column, LogEnd, Position, Table, deco
 from cdc.mysql._rows import MalformedResult, RowReader, ServerError
 from cdc.mysql.connection import Connection, connect, explain, explained, quote_identifier, text
 from cdc.mysql.flavor import flavor_of
-from cdc.mysql.schema import encoded_labels
+from cdc.mysql.schema import INTEGERS, encoded_labels
 
 READ_TIMEOUT = 300.0
 """Seconds without a byte after which a chunk's connection counts as dead. Long, since scanning many deleted rows is silent."""
@@ -34,7 +34,7 @@ CHUNK_BYTES = 16 << 20
 GROWN = 2
 """A chunk is cut off at this many times the rows asked for: they have come since its last key was looked up, or it is a table's last."""
 
-INTEGERS = frozenset({"tinyint", "smallint", "mediumint", "int", "bigint", "year"})
+_NUMBERS = INTEGERS | {"year"}
 _TEMPORAL = frozenset({"date", "time", "datetime", "timestamp"})
 _ADDRESSES = frozenset({"inet4", "inet6", "uuid"})
 
@@ -51,7 +51,7 @@ def literal(column: Column, value: bytes) -> str:  # noqa: PLR0911 (one table: a
     Strings travel as hexadecimal with the column's character set, so no byte of a value is ever read as SQL.
     """
     kind = column.data_type
-    if kind in INTEGERS:
+    if kind in _NUMBERS:
         return str(int(value))
     if kind == "decimal":
         return f"{Decimal(value.decode()):f}"
