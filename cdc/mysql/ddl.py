@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from cdc.model import TableId
@@ -292,8 +292,8 @@ class _Alteration:
     added: bool = False
     redefined: bool = False
     """Whether a column has another default afterwards."""
-    renamed: list[tuple[str, str]] | None = None
-    dropped: set[str] | None = None
+    renamed: list[tuple[str, str]] = field(default_factory=list)
+    dropped: set[str] = field(default_factory=set)
 
     def effects(self) -> list[Effect]:
         """The table's new name comes first: under that it can be looked up."""
@@ -301,7 +301,7 @@ class _Alteration:
         self.rows_kept = self.rows_kept and not (self.added and self.redefined)
         found: list[Effect] = [Moved(self.table, self.to)] if self.to else []
         if not self.rows_kept or self.examined or self.renamed or self.dropped:
-            found.append(Altered(table, self.rows_kept, tuple(self.renamed or ()), frozenset(self.dropped or ())))
+            found.append(Altered(table, self.rows_kept, tuple(self.renamed), frozenset(self.dropped)))
         return [*found, Altered(self.other)] if self.other else found
 
     def read(self, part: _Reader) -> None:
@@ -339,7 +339,7 @@ class _Alteration:
         else:
             part.accept("COLUMN")
             part.accept("IF", "EXISTS")
-            self.dropped = (self.dropped or set()) | {part.name()}
+            self.dropped.add(part.name())
 
     def _rename(self, part: _Reader) -> None:
         if part.accept("COLUMN"):
@@ -347,7 +347,7 @@ class _Alteration:
             old = part.name()
             if not part.accept("TO"):
                 raise NotUnderstood("TO is expected after a column's name")
-            self.renamed = [*(self.renamed or ()), (old, part.name())]
+            self.renamed.append((old, part.name()))
         elif part.word not in _INDEXES:
             _ = part.accept("TO") or part.accept("AS") or part.accept("=")
             self.to = part.table()
