@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -104,12 +102,8 @@ def _written(here: Place, rows: int, per_second: int, seconds: int) -> dict[str,
 @contextmanager
 def _migration(here: Place, state: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """The command, from its first checkpoint: by then it follows the binlog."""
-    source, began = here.source, time.time()
-    url = f"mysql://{source.user}@{source.host}:{source.port}/"
-    with subprocess.Popen(
-        [sys.executable, "-m", "cdc", "migrate", url, f"mapstore:{state}", "--tables", str(here.table(NAME)), "--json", *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ | {"CDC_SOURCE_PASSWORD": source.password},
-    ) as process:  # fmt: skip
+    began, command = time.time(), [*here.migrate(NAME, state), "--json", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=here.environment) as process:
         while process.poll() is None and not _begun(state, began):
             time.sleep(0.001)
         yield process

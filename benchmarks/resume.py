@@ -7,9 +7,7 @@ with the source, the preflight checks are made.
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -30,16 +28,17 @@ def run(general: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
     """Copy each table and an empty one, kill, and resume again and again."""
     wanted = options(rest, quick=general.quick)
     with place() as here, here.connect() as admin, tempfile.TemporaryDirectory(prefix="cdc-benchmark-") as folder:
-        tasks: dict[str, Callable[[], float]] = {}
+        commands: dict[str, list[str]] = {}
         for name in TABLES:
             create(admin, name)
             fill(admin, name, wanted.rows)
-            tasks[f"{name}, {wanted.rows:,} rows"] = partial(_resumed, here, admin, Path(folder, name), name)
+            commands[f"{name}, {wanted.rows:,} rows"] = here.migrate(name, Path(folder, name))
         admin.rows("CREATE TABLE nothing (id INT PRIMARY KEY)")
-        tasks["no rows"] = partial(_resumed, here, admin, Path(folder, "nothing"), "nothing")
-        for task in tasks.values():
+        commands["no rows"] = here.migrate("nothing", Path(folder, "nothing"))
+        for command in commands.values():
             say("  the copy")
-            subprocess.run([*_command(*task.args), "--until-caught-up"], env=_environment(here), check=True, capture_output=True)
+            subprocess.run([*command, "--until-caught-up"], env=here.environment, check=True, capture_output=True)
+        tasks: dict[str, Callable[[], float]] = {each: partial(_resumed, here, admin, command) for each, command in commands.items()}
         figures = {name: figure(each) for name, each in alternate(wanted.repeats, tasks).items()}
         stored = {name: sum(path.stat().st_size for path in Path(folder, name).glob("*.map")) for name in TABLES}
         table(
@@ -50,20 +49,11 @@ def run(general: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
         return {"benchmark": "resume", "rows": wanted.rows, "machine": machine(admin), "image_bytes": stored, "figures": figures}
 
 
-def _command(here: Place, admin: Connection, state: Path, name: str) -> list[str]:
-    url = f"mysql://{here.source.user}@{here.source.host}:{here.source.port}/"
-    return [sys.executable, "-m", "cdc", "migrate", url, f"mapstore:{state}", "--tables", str(here.table(name))]
-
-
-def _environment(here: Place) -> dict[str, str]:
-    return os.environ | {"CDC_SOURCE_PASSWORD": here.source.password}
-
-
-def _resumed(here: Place, admin: Connection, state: Path, name: str) -> float:
+def _resumed(here: Place, admin: Connection, command: Sequence[str]) -> float:
     """Start the migration, wait until it streams, kill it; how long it took to stream."""
-    known, command = _senders(admin), _command(here, admin, state, name)
+    known = _senders(admin)
     began = time.monotonic()
-    with subprocess.Popen(command, env=_environment(here), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command, env=here.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         while _senders(admin) <= known:
             if process.poll() is not None:
                 raise AssertionError(f"cdc migrate ended with exit code {process.returncode}")

@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -53,6 +54,16 @@ class Place:
     def table(self, name: str) -> TableId:
         """A table's full name."""
         return TableId(self.database, name)
+
+    def migrate(self, name: str, state: Path) -> list[str]:
+        """The command that migrates a table into a state folder; it wants `environment`."""
+        url = f"mysql://{self.source.user}@{self.source.host}:{self.source.port}/"
+        return [sys.executable, "-m", "cdc", "migrate", url, f"mapstore:{state}", "--tables", str(self.table(name))]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """With the password."""
+        return os.environ | {"CDC_SOURCE_PASSWORD": self.source.password}
 
     def connect(self) -> Connection:
         """A session in the database."""
