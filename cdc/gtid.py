@@ -36,6 +36,9 @@ class Gtids(Protocol):
     def __sub__(self, other: Any, /) -> Any:
         """What `other` lacks."""
 
+    def __or__(self, other: Any, /) -> Any:
+        """What whoever has had both has seen."""
+
     def count_after(self, other: Any, /) -> int:
         """How many transactions lie between `other` and this."""
 
@@ -274,6 +277,11 @@ class DomainGtids:
     def __sub__(self, other: DomainGtids) -> DomainGtids:
         """What the other has not had from the very same writer. Both sides must know all writers: `other` is a state."""
         return DomainGtids({writer: number for writer, number in self._last.items() if number > other._last.get(writer, 0)})
+
+    def __or__(self, other: DomainGtids) -> DomainGtids:
+        """The last number of each writer in either: a state."""
+        writers = self._last.keys() | other._last.keys()
+        return DomainGtids({writer: max(self._last.get(writer, 0), other._last.get(writer, 0)) for writer in writers})
 
     def count_after(self, other: DomainGtids) -> int:
         """How much further the domains have come here than there."""

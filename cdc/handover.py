@@ -135,7 +135,8 @@ class Handover:
         for change in delivery.tables:
             self._change(change)
             yield change
-        self.in_transaction = delivery.position is None
+        if delivery.position is None or delivery.transactions:  # a new connection begins with where it is, within a transaction too
+            self.in_transaction = delivery.position is None
         self.position = delivery.position or self.position
 
     def on_source_changed(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 from typing import NamedTuple, TypeAlias
 
@@ -405,6 +405,13 @@ class Checkpoint:
     def source(self) -> str:
         """The server whose binlog the position's file and offset are of."""
         return self.servers[-1]
+
+    def following(self, last: Checkpoint | None) -> Checkpoint:
+        """As it is after the last: what rows held beyond that one's position they hold still, until the position has come so far."""
+        held = last.applied if last else None
+        if held is None or held <= self.position.gtids:
+            return self
+        return replace(self, applied=held | (self.applied or self.position.gtids))
 
 
 def servers_with(servers: Iterable[str], now: str) -> tuple[str, ...]:

@@ -158,6 +158,7 @@ class MapStoreTarget:
         return Saving(checkpoint, self._save(checkpoint), self._publish)
 
     def _publish(self, images: _Images, checkpoint: Checkpoint) -> None:
+        checkpoint = checkpoint.following(self._checkpoint)
         swap = self._part == _NEXT and all(each.state is TableState.STREAMING for each in checkpoint.tables)
         crash_point("before-checkpoint")
         if swap:

@@ -14,7 +14,19 @@ from random import Random
 from cdc.gtid import GtidSet
 from cdc.handover import IN_FLIGHT, Handover
 from cdc.model import Batch, Chunk, Delivery, Op, Position, TableId, TableProgress, TableState, decode_row, log_number
-from tests.unit.simulated_source import CURSORS, KEYS, TABLES, UUID, ChunkRead, SimulatedSource, Stream, Wish, key_bytes, row_bytes
+from tests.unit.simulated_source import (
+    CURSORS,
+    KEYS,
+    TABLES,
+    UUID,
+    ChunkRead,
+    SimulatedSource,
+    Stream,
+    Transaction,
+    Wish,
+    key_bytes,
+    row_bytes,
+)
 
 A, B = (table.id for table in TABLES)
 CHUNK_ROWS = 2
@@ -23,7 +35,7 @@ LARGEST = 4
 WEIGHTS = {
     "write": 3, "show": 4, "execute": 5, "deliver": 3, "deliver_part": 4, "heartbeat": 1, "request": 4, "look_up": 8, "tell_boundary": 8,
     "read_view": 6, "ask_end": 6, "hand_over_chunk": 6, "rotate": 0.3, "checkpoint": 0.4, "crash": 0.1, "start_over": 6, "reconnect": 0.2,
-    "read_again": 0.2, "emit": 6, "take_over": 0.3,
+    "read_again": 0.2, "emit": 6, "take_over": 0.3, "begin_images": 1, "save_rows": 3, "publish": 3, "start_elsewhere": 0.1,
 }  # fmt: skip
 """The moves, and how often one is taken among those that are possible."""
 
@@ -41,16 +53,31 @@ class Variant:
     high: str = "end of the binlog after the read"
     starts_in_gaps: bool = False
     """Whether, at the start, gtid_executed may lack a transaction while it has one that comes later in the binlog."""
+    position_of_images: str = "when they were begun"
+    wants_all_applied: bool = True
+    """Whether a run begins only on a source that has all that the images may hold."""
+    keeps_applied: bool = True
+    """Whether a checkpoint made before the stream has sent again all that the last one's images held says so too."""
 
 
 @dataclass(frozen=True)
 class Saved:
-    """A checkpoint: position and progress, with the target's rows of the same moment."""
+    """A checkpoint: position and progress, with the target's rows of the same moment or, saved one by one, of later ones too."""
 
     position: Position
     progress: tuple[TableProgress, ...]
     target: dict[TableId, dict[bytes, bytes]]
-    ahead: frozenset[tuple[TableId, int]]
+    ahead: dict[tuple[TableId, int], int]
+    applied: GtidSet
+    """All that its rows may hold."""
+
+
+@dataclass
+class Images:
+    """Images that are being saved: a checkpoint to come, and the keys whose rows are not saved yet."""
+
+    checkpoint: Saved
+    left: list[tuple[TableId, int]]
 
 
 class SimulatedMigration:
@@ -69,7 +96,11 @@ class SimulatedMigration:
                 self.source.show(transaction)
             if how_far > 1 and (variant.starts_in_gaps or transaction.number == self.source.executed.count() + 1):
                 self.source.execute(transaction)
-        self.saved = Saved(Position(self.source.executed), tuple(map(TableProgress, TABLES)), {A: {}, B: {}}, frozenset())
+        self._begin(Position(self.source.executed))
+
+    def _begin(self, position: Position) -> None:
+        """Copy all, with an empty target."""
+        self.saved = Saved(position, tuple(map(TableProgress, TABLES)), {A: {}, B: {}}, {}, position.gtids)
         self._resume()
 
     def _resume(self) -> None:
@@ -77,8 +108,9 @@ class SimulatedMigration:
         self.handover = self.variant.handover(saved.progress, saved.position, chunk_rows=CHUNK_ROWS)
         self.stream = Stream(self.source, saved.position)
         self.target = {name: dict(rows) for name, rows in saved.target.items()}
-        self.ahead = set(saved.ahead)
-        """The keys that an unfinished transaction has changed: they are past the position until its end."""
+        self.ahead = dict(saved.ahead)
+        """The keys that are past the position, and the transaction at whose end they no longer are."""
+        self.images: Images | None = None
         self.emitted = 0
         """Rows applied of chunks."""
         self.readings: list[ChunkRead] = []
@@ -95,6 +127,10 @@ class SimulatedMigration:
             "heartbeat": not within,
             "request": len(self.readings) < IN_FLIGHT and self.handover.copying,
             "start_over": not self.handover.copying and not within,
+            "checkpoint": not self.handover.in_transaction,
+            "begin_images": not self.images and not self.handover.in_transaction,
+            "save_rows": self.images and self.images.left,
+            "publish": self.images and not self.images.left and not self.handover.in_transaction,
         }
         of_reads = {move: any(map(can, self.readings)) for move, can in self._reads().items()}
         return [move for move in WEIGHTS if (conditions | of_reads).get(move, True)]
@@ -125,7 +161,7 @@ class SimulatedMigration:
         self.moves[move] += 1
         if move == "write":
             self._write(wishes)
-        elif move in ("show", "execute", "deliver_part", "take_over"):
+        elif move in ("show", "execute", "deliver_part", "take_over", "save_rows", "start_elsewhere"):
             getattr(self, f"_{move}")(which)
         elif can := self._reads().get(move):
             able = [each for each in self.readings if can(each)]
@@ -176,13 +212,8 @@ class SimulatedMigration:
 
     def _take_over(self, which: int) -> None:
         """Another server goes on: it has had all that was delivered in whole, and some of what came after."""
-        delivered = self.handover.position.gtids.count_after(GtidSet())
-        had = min(delivered + which, len(self.source.transactions))
-        self.situations["another server lacks transactions that views had shown"] += any(
-            each.visible for each in self.source.transactions[had:]
-        )
-        self.source = self.source.replica(had, which % 3)
-        self.saved = replace(self.saved, position=Position(self.saved.position.gtids))
+        lost = self._go_to_replica(self.handover.position.gtids, which)
+        self.situations["another server lacks transactions that views had shown"] += any(each.visible for each in lost)
         self.situations["another server in the middle of a transaction"] += self.handover.in_transaction
         self.situations["another server with a chunk in flight"] += bool(self.readings)
         if self.handover.in_transaction:
@@ -191,13 +222,30 @@ class SimulatedMigration:
             self.handover.on_source_changed()
             self.stream, self.readings = Stream(self.source, self.handover.position), []
 
+    def _start_elsewhere(self, which: int) -> None:
+        """The run ends, and begins again on another server: one that has all that the images may hold, as far as that is asked for."""
+        self.situations["begun elsewhere with rows past the position"] += not self.saved.applied <= self.saved.position.gtids
+        self._go_to_replica(self.saved.position.gtids, which)
+        self._resume()
+
+    def _go_to_replica(self, applied: GtidSet, which: int) -> Sequence[Transaction]:
+        """It has had all that was applied; what it lacks is returned. What checkpoints say of places in the binlog does not hold there."""
+        needed = applied | self.saved.applied if self.variant.wants_all_applied else applied
+        had = needed.count() + which
+        lost = self.source.transactions[had:]
+        self.source = self.source.replica(had, which % 3)
+        self.saved = replace(self.saved, position=Position(self.saved.position.gtids))
+        if self.images:
+            checkpoint = self.images.checkpoint
+            self.images.checkpoint = replace(checkpoint, position=Position(checkpoint.position.gtids))
+        return lost
+
     def _take(self, delivery: Delivery) -> None:
-        self.ahead |= {(batch.table, int(decode_row(key)[0] or b"")) for batch in delivery.batches for key in batch.keys}
+        number = self.stream.number
+        self.ahead |= {(batch.table, int(decode_row(key)[0] or b"")): number for batch in delivery.batches for key in batch.keys}
         changed = {batch.table for batch in delivery.batches}
         self.situations["changed between parts of a chunk"] += any(each.at and each.table in changed for each in self.handover._flights)
         self._apply(self.handover.on_delivery(delivery))
-        if delivery.transactions:
-            self.ahead.clear()
 
     def _apply(self, batches: Iterable[Batch]) -> int:
         changes = 0
@@ -271,28 +319,60 @@ class SimulatedMigration:
     # checkpoints, crashes and the next copy
 
     def _checkpoint(self) -> None:
-        target = {name: dict(rows) for name, rows in self.target.items()}
-        self.saved = Saved(self.handover.position, tuple(self.handover.progress.values()), target, frozenset(self.ahead))
+        """Rows and position of one moment."""
+        self.images = None
+        self.saved = self._reached({name: dict(rows) for name, rows in self.target.items()})
+
+    def _reached(self, target: dict[TableId, dict[bytes, bytes]]) -> Saved:
+        position, held = self.handover.position, self.saved.applied
+        applied = position.gtids | held if self.variant.keeps_applied else position.gtids
+        return Saved(position, tuple(self.handover.progress.values()), target, dict(self.ahead), applied)
+
+    def _begin_images(self) -> None:
+        self.images = Images(self._reached({A: {}, B: {}}), [(name, key) for key in KEYS for name in (A, B)])
+
+    def _save_rows(self, which: int) -> None:
+        """Some rows as they are now, while others change."""
+        assert self.images
+        for _ in range(min(1 + which, len(self.images.left))):
+            name, key = self.images.left.pop(which % len(self.images.left))
+            if (row := self.target[name].get(key_bytes(key))) is not None:
+                self.images.checkpoint.target[name][key_bytes(key)] = row
+
+    def _publish(self) -> None:
+        """The checkpoint has the position at which its images were begun, and says how far their rows may be."""
+        assert self.images
+        begun, now = self.images.checkpoint, self.handover.position.gtids
+        later = [each for each in self.source.transactions if now.contains(UUID, each.number)]
+        changed = {key: each.number for each in later if not begun.position.gtids.contains(UUID, each.number) for key in each.keys}
+        self.situations["images with rows past the position"] += bool(changed)
+        self.saved = replace(begun, ahead=begun.ahead | changed, applied=begun.applied | now)
+        if self.variant.position_of_images == "when they were published":
+            self.saved = self._reached(begun.target)
+        elif self.variant.position_of_images == "when they were begun, with the progress when they were published":
+            self.saved = replace(self.saved, progress=self._reached({}).progress)
+        self.images = None
 
     def _crash(self) -> None:
         self.situations["crash with a chunk in flight"] += bool(self.readings)
         self.situations["resumed in the middle of the copy"] += any(each.cursor for each in self.saved.progress)
-        self.situations["resumed in the middle of a transaction"] += bool(self.saved.ahead)
+        self.situations["crash in the middle of a transaction"] += self.handover.in_transaction
         self._resume()
 
     def _start_over(self) -> None:
-        self.saved = Saved(self.handover.position, tuple(map(TableProgress, TABLES)), {A: {}, B: {}}, frozenset())
-        self._resume()
+        self._begin(self.handover.position)
 
     # the claim
 
     def check(self) -> None:
         """Up to the cursor the target equals the source at the position; beyond it, it lacks rows at most, and has none of its own."""
-        source = self.source.state_at(self.handover.position.gtids)
+        position = self.handover.position.gtids
+        source = self.source.state_at(position)
+        to_come = {each.number for each in self.source.transactions if not position.contains(UUID, each.number)}
         for name, progress in self.handover.progress.items():
             copied = KEYS[-1] if progress.state is TableState.STREAMING else CURSORS[progress.cursor] if progress.cursor else -1
             for key in KEYS:
-                if (name, key) in self.ahead:
+                if self.ahead.get((name, key)) in to_come:
                     continue
                 wanted = row_bytes(key, source[name][key]) if key in source[name] else None
                 found = self.target[name].get(key_bytes(key))

@@ -210,6 +210,8 @@ class Stream:
     """The next entry of the binlog."""
     sent: int = 0
     """How many changes of it were delivered in parts."""
+    number: int = 0
+    """Of the transaction delivered last, in whole or in part."""
 
     def _next(self) -> Transaction | Rotation | None:
         while self.at < len(self.source.log):
@@ -232,6 +234,7 @@ class Stream:
             self.at += 1
             self.position = Position(self.position.gtids, entry.end.file, 4)
             return Delivery(position=self.position)
+        self.number = entry.number
         left = entry.changes[self.sent :]
         if at_most is not None and at_most < len(left):
             self.sent += at_most

@@ -43,6 +43,7 @@ def test_order_difference_and_count_agree_with_the_model(left: Model, right: Mod
     a, b = gtids(left), gtids(right)
     assert (a <= b) is all(top(left, domain) <= top(right, domain) for domain in range(3))
     assert a - b == gtids({writer: number for writer, number in left.items() if number > right.get(writer, 0)})
+    assert a | b == gtids({writer: max(left.get(writer, 0), right.get(writer, 0)) for writer in left.keys() | right.keys()})
     assert a.count_after(b) == sum(max(0, top(left, domain) - top(right, domain)) for domain in range(3))
 
 

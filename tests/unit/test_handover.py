@@ -55,8 +55,9 @@ SITUATIONS = {
     "empty chunk", "reconnected in the middle of a transaction", "reconnected with a chunk in flight",
     "several chunks of one table", "chunks of several tables", "a later chunk was ahead", "emitted before an earlier one",
     "cut off before its end", "grown table's tail cut off", "crash with a chunk in flight",
-    "resumed in the middle of the copy", "resumed in the middle of a transaction", "another server with a chunk in flight",
+    "resumed in the middle of the copy", "crash in the middle of a transaction", "another server with a chunk in flight",
     "another server in the middle of a transaction", "another server lacks transactions that views had shown",
+    "images with rows past the position", "begun elsewhere with rows past the position",
 }  # fmt: skip
 
 wishes = st.lists(
@@ -206,6 +207,14 @@ class AsksTooEarly(Handover):
             self.in_transaction = inside
 
 
+class EndsTooEarly(Handover):
+    """Takes any position for the end of the transaction, one that a new connection begins with too."""
+
+    def on_delivery(self, delivery: Delivery) -> Iterator[Batch]:
+        yield from super().on_delivery(delivery)
+        self.in_transaction = delivery.position is None
+
+
 class EmitsAtOnce(Handover):
     """Does not wait until the stream has reached the end of the binlog that the chunk names."""
 
@@ -246,8 +255,16 @@ class KeepsChunks(Handover):
         pytest.param(Variant(high="end of the binlog before the read"), id="takes high before the read"),
         pytest.param(Variant(EmitsAtOnce), id="emits without waiting for high"),
         pytest.param(Variant(AsksTooEarly), id="asks in the middle of a transaction"),
+        pytest.param(Variant(EndsTooEarly), id="takes any position for the end of a transaction"),
         pytest.param(Variant(SortsNames), id="sorts the names of binlogs"),
         pytest.param(Variant(KeepsChunks), id="keeps chunks of a server that another has taken over from"),
+        pytest.param(Variant(position_of_images="when they were published"), id="takes the position when the images are saved"),
+        pytest.param(
+            Variant(position_of_images="when they were begun, with the progress when they were published"),
+            id="takes the progress when the images are saved",
+        ),
+        pytest.param(Variant(wants_all_applied=False), id="begins on a source that lacks what the images may hold"),
+        pytest.param(Variant(keeps_applied=False), id="forgets what the images hold at the first checkpoint after a restart"),
     ],
 )
 def test_the_simulation_catches_a_hand_over_that_leaves_something_out(variant: Variant) -> None:

@@ -159,6 +159,24 @@ def test_nothing_applied_meanwhile_leaves_an_exact_checkpoint(tmp_path: Path) ->
     assert read_state(tmp_path)[0] == held(5, TableState.STREAMING)
 
 
+@pytest.mark.parametrize("begun", [False, True])
+def test_what_rows_hold_beyond_the_position_is_told_until_the_stream_has_come_so_far(tmp_path: Path, begun: bool) -> None:
+    """After a restart the rows are still those of later transactions: a source that lacks one must not be taken for one that goes on."""
+    with MapStoreTarget(tmp_path) as target:
+        put(target, 1, "of transaction 8")
+        target.begin_commit(held(5, TableState.STREAMING)).publish(GtidSet.parse(f"{A}:1-8"))
+    with MapStoreTarget(tmp_path) as target:
+        for position in (5, 7):
+            if begun:
+                target.begin_commit(held(position, TableState.STREAMING)).publish(GtidSet.parse(f"{A}:1-{position}:20"))
+            else:
+                target.commit(held(position, TableState.STREAMING))
+            assert read_state(tmp_path)[0].applied == GtidSet.parse(f"{A}:1-8:20" if begun else f"{A}:1-8")
+        reached = replace(held(8, TableState.STREAMING), position=Position(GtidSet.parse(f"{A}:1-8:20")))
+        target.commit(reached)
+    assert read_state(tmp_path)[0] == reached
+
+
 def test_a_commit_drops_the_one_that_is_pending(tmp_path: Path) -> None:
     """A clean stop does not wait for another look; the images of the dropped one go."""
     with MapStoreTarget(tmp_path) as target:
