@@ -67,7 +67,7 @@ def follow(here: Place, name: str, span: Span) -> dict[str, float]:
     for delivery in reader:
         rows += sum(map(len, delivery.batches))
         parts += bool(delivery.batches)
-        largest = max(largest, sum(len(batch.rows.data) for batch in delivery.batches))
+        largest = max(largest, sum(batch.rows.size for batch in delivery.batches))
         if delivery.position and end <= delivery.position.gtids:
             break
     seconds = time.perf_counter() - began

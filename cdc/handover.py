@@ -107,7 +107,7 @@ class Handover:
         `allowed` is asked how many of so many rows of a table may be read now, 0 for none. Only between transactions: `position` must
         name all that was applied, or a touched key could be missed.
         """
-        waiting = sum(len(each.chunk.rows.data) for each in self._flights if each.chunk)
+        waiting = sum(each.chunk.rows.size for each in self._flights if each.chunk)
         if self.in_transaction or len(self._flights) >= IN_FLIGHT or waiting >= WAITING_BYTES:
             return None
         for each in (each for ranges in self._ranges.values() for each in ranges if each.request is None):
@@ -156,7 +156,7 @@ class Handover:
         flight.chunk = chunk
         if not chunk.failure:
             self._end_at(flight, chunk.upto)
-            self._sizes[flight.table].learn(chunk.request.limit, len(chunk.keys), len(chunk.rows.data), chunk.seconds)
+            self._sizes[flight.table].learn(chunk.request.limit, len(chunk.keys), chunk.rows.size, chunk.seconds)
 
     def emit(self) -> Batch | None:
         """A part of a chunk whose view the stream has passed, to apply before anything else; None while there is none.
@@ -225,7 +225,7 @@ class Handover:
     def _next_part(self, flight: _Range, chunk: Chunk) -> tuple[Packed, Packed]:
         """The untouched among the next rows of a chunk; it may be none of them."""
         first, n = flight.at, len(chunk.keys)
-        flight.at = min(n, first + max(1, n * PART_BYTES // max(1, len(chunk.rows.data))))
+        flight.at = min(n, first + max(1, n * PART_BYTES // max(1, chunk.rows.size)))
         keys, rows = chunk.keys.part(first, flight.at), chunk.rows.part(first, flight.at)
         touched = flight.touched.contains_many(keys.buffers) if flight.touched else b""
         if not any(touched):

@@ -221,7 +221,7 @@ class Migration:
         self._target.apply(change)
         if isinstance(change, Batch):
             self._speed.count(change)
-            self._schedule.applied(len(change.keys.data) + len(change.rows.data))
+            self._schedule.applied(change.keys.size + change.rows.size)
         elif not isinstance(change, Settled):
             crash_point("schema-change")
             self.report.schema_changes = [*self.report.schema_changes, f"{change.id} {_told(change)}: {change.because}"][-_SCHEMA_CHANGES:]

@@ -9,12 +9,15 @@ import re
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, compress, islice
-from operator import sub
+from operator import eq, sub
 from typing import overload
 
 
 class Packed(Sequence[bytes]):
-    """`data[offsets[i]:offsets[i + 1]]` is string i; `offsets` are n + 1 unsigned 64-bit numbers, from 0 to len(data)."""
+    """`data[offsets[i]:offsets[i + 1]]` is string i; `offsets` are n + 1 unsigned 64-bit numbers.
+
+    What lies in `data` before the first string and behind the last is of others: a part shares the whole's.
+    """
 
     __slots__ = ("data", "offsets")
 
@@ -42,20 +45,19 @@ class Packed(Sequence[bytes]):
         return bytes(self.data[self.offsets[i] : self.offsets[i + 1]])
 
     def __iter__(self) -> Iterator[bytes]:
-        data = bytes(self.data)  # slices of it are made without a step of Python
-        return map(data.__getitem__, map(slice, self.offsets, islice(self.offsets, 1, None)))
+        base, end = self.offsets[0], self.offsets[-1]
+        data = bytes(memoryview(self.data)[base:end])  # slices of it are made without a step of Python
+        offsets = array("Q", map(base.__rsub__, self.offsets)) if base else self.offsets
+        return map(data.__getitem__, map(slice, offsets, islice(offsets, 1, None)))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Packed) and self.data == other.data and self.offsets == other.offsets
+        return isinstance(other, Packed) and len(self) == len(other) and all(map(eq, self, other))
 
     __hash__ = None  # type: ignore[assignment]
 
     def part(self, first: int, end: int) -> Packed:
         """Strings `first` to `end - 1`."""
-        if first == 0 and end == len(self):
-            return self
-        base, offsets = self.offsets[first], self.offsets[first : end + 1]
-        return Packed(self.data[base : offsets[-1]], array("Q", map(base.__rsub__, offsets)) if base else offsets)
+        return Packed(self.data, self.offsets[first : end + 1])
 
     def select(self, wanted: bytes) -> Packed:
         """The strings whose byte in `wanted` is 1; the others' is 0."""
@@ -67,6 +69,11 @@ class Packed(Sequence[bytes]):
         runs = (data[offsets[run.start()] : offsets[run.end()]] for run in re.finditer(b"\1+", wanted))
         lengths = compress(map(sub, islice(offsets, 1, None), offsets), wanted)
         return Packed(b"".join(runs), array("Q", accumulate(lengths, initial=0)))
+
+    @property
+    def size(self) -> int:
+        """Bytes of all strings."""
+        return self.offsets[-1] - self.offsets[0]
 
     @property
     def buffers(self) -> tuple[bytes | bytearray, array[int]]:

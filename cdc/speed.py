@@ -23,7 +23,7 @@ class Speed:
         """A batch was applied."""
         if batch.backfill:
             self._copied_rows += len(batch)
-            self._copied_bytes += len(batch.keys.data) + len(batch.rows.data)
+            self._copied_bytes += batch.keys.size + batch.rows.size
         else:
             self._streamed_rows += len(batch)
 

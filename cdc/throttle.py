@@ -99,7 +99,7 @@ class Throttle:
 
     def came(self, chunk: Chunk) -> None:
         """A chunk is here: what it really had counts."""
-        rows, size = len(chunk.keys), len(chunk.rows.data)
+        rows, size = len(chunk.keys), chunk.rows.size
         if taken := self._taken.pop(id(chunk.request), None):
             self._take({Cause.ROWS: rows - taken[Cause.ROWS], Cause.BYTES: size - taken[Cause.BYTES]})
         if rows:

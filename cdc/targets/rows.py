@@ -106,7 +106,8 @@ def apply_batch(store: MapStore, batch: Batch) -> None:
 def _apply_mixed(store: MapStore, batch: Batch) -> None:
     """Different keys may go in any order: first all that is put, in order, then the keys whose last change deletes them."""
     put, deleted = batch.ops.translate(_PUT), batch.keys.select(batch.ops.translate(_DELETED))
-    ends = array("Q", (0, *compress(batch.rows.offsets[1:], put)))  # what deletes has an empty row: the others lie side by side
+    first, *offsets = batch.rows.offsets
+    ends = array("Q", (first, *compress(offsets, put)))  # what deletes has an empty row: the others lie side by side
     store.put_many(batch.keys.select(put).buffers, (batch.rows.data, ends))
     last_ops = MapStore(shards=1)
     last_ops.put_many(batch.keys.buffers, (batch.ops, array("Q", range(len(batch) + 1))))

@@ -48,11 +48,29 @@ def test_a_batch_leaves_what_its_changes_one_by_one_leave(runs, before):
         assert dict(store.items()) == expected
 
 
-@given(st.lists(st.binary(max_size=5), max_size=20), st.integers(0, 20), st.integers(0, 20))
-def test_a_part_is_what_a_slice_is(strings: list[bytes], first: int, end: int) -> None:
-    """With offsets of its own, from 0."""
+@given(st.lists(st.tuples(st.binary(max_size=5), st.booleans()), max_size=20), st.integers(0, 20), st.integers(0, 20), st.integers(0, 20))
+def test_a_part_is_what_a_slice_is(pairs, first, end, inner):
+    """Whatever is asked of it, a part of a part too; and a map takes it as it is."""
+    strings, wanted = [string for string, _ in pairs], [chosen for _, chosen in pairs]
     end = min(end, len(strings))
     first = min(first, end)
-    part = Packed.of(strings).part(first, end)
-    assert list(part) == strings[first:end]
-    assert part == Packed.of(strings[first:end])
+    inner = min(inner, end - first)
+    part = Packed.of([b"before", *strings]).part(1, 1 + len(strings)).part(first, end)
+    expected = strings[first:end]
+    assert list(part) == expected
+    assert part == Packed.of(expected)
+    assert [part[i] for i in range(len(part))] == expected
+    assert part.size == sum(map(len, expected))
+    assert part.select(bytes(wanted[first:end])) == Packed.of(s for s, chosen in pairs[first:end] if chosen)
+    assert list(part.part(inner, len(part))) == expected[inner:]
+    store = MapStore()
+    store.put_many(part.buffers, part.buffers)
+    assert dict(store.items()) == {string: string for string in expected}
+    assert store.contains_many(part.buffers) == b"\1" * len(expected)
+
+
+def test_packed_strings_that_differ_are_not_equal():
+    """In a string, in their number, or in where one ends."""
+    assert Packed.of([b"a", b"bc"]) != Packed.of([b"a", b"bd"])
+    assert Packed.of([b"a", b"bc"]) != Packed.of([b"ab", b"c"])
+    assert Packed.of([b"a", b"bc"]) != Packed.of([b"a"])
