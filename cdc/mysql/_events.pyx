@@ -488,8 +488,10 @@ cdef class EventStream:
         elif kind == PAYLOAD:
             self.counts[kind] += 1
             return self.payload(&c)
+        elif kind == PREVIOUS_GTIDS:
+            error = on_file_begun(&self.t)
         elif (kind == STOP or kind == INTVAR or kind == RAND or kind == USER_VAR or kind == IGNORABLE or kind == ROWS_QUERY
-                or PREVIOUS_GTIDS <= kind <= VIEW_CHANGE or kind == ANNOTATE_ROWS or kind == BINLOG_CHECKPOINT or kind == GTID_LIST
+                or kind == TRANSACTION_CONTEXT or kind == VIEW_CHANGE or kind == ANNOTATE_ROWS or kind == BINLOG_CHECKPOINT or kind == GTID_LIST
                 or kind == START_ENCRYPTION):
             error = OK
         elif flags & FLAG_IGNORABLE:

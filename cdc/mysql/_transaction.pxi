@@ -240,6 +240,13 @@ cdef int on_rotate(Transactions *t, Cursor *c, bint real) noexcept nogil:
     return OK
 
 
+cdef int on_file_begun(Transactions *t) noexcept nogil:
+    """The GTIDs of all files before: a dump by GTID begins in one where all of them are known, so this place is reached."""
+    if not t.gtid.first:
+        mark(t)
+    return OK
+
+
 cdef int on_heartbeat(Transactions *t, const uint8_t *name, size_t n) noexcept nogil:
     if not set_file(t, name, n):
         return E_SHORT

@@ -119,6 +119,17 @@ def test_nothing_is_skipped_but_what_has_a_reason() -> None:
     assert decoder.counts_by_kind()["skipped 99: marked ignorable by the source"] == 1
 
 
+def test_the_beginning_of_a_file_is_a_position() -> None:
+    """A dump by GTID begins in a file that has nothing before it which is not known: no event or heartbeat need come to tell the place."""
+    rotate, description, previous = list(packets(received()))[:3]
+    _, _, positions = decoded(rotate + description, 1 << 20)
+    assert positions == []
+    _, _, ((gtids, (file, offset, transactions, *_)),) = decoded(rotate + description + previous, 1 << 20)
+    assert (gtids, transactions) == ([], 0)
+    assert file.encode() in rotate
+    assert offset == int.from_bytes(previous[5 + 13 : 5 + 17], "little")
+
+
 def test_an_event_of_many_packets_is_joined() -> None:
     """Rows over 16 MB come so; also when the last packet is empty."""
     parts = list(packets(received()))[:3]

@@ -14,6 +14,7 @@ from cdc.model import Delivery, Position, TableId
 from cdc.mysql.binlog import BATCH_BYTES, BinlogReader
 from cdc.mysql.connection import connect
 from cdc.mysql.schema import read_table
+from cdc.mysql.snapshot import log_end
 from tests.mysql.test_rows_agree import Pair
 
 MIB = 1 << 20
@@ -61,7 +62,7 @@ def test_a_transaction_over_the_budget_comes_in_parts_and_its_position_last(pair
     pair.admin.rows(f"INSERT INTO {pair.id} {numbers} SELECT i, REPEAT('w', 65536) FROM n")
     before, parts = peak_memory(), []
     for delivery in deliveries(pair):
-        assert sum(len(batch.rows.data) for batch in delivery.batches) < BATCH_BYTES + MIB
+        assert sum(batch.rows.size for batch in delivery.batches) < BATCH_BYTES + MIB
         if delivery.batches or delivery.transactions:
             parts.append((sum(map(len, delivery.batches)), delivery.position is not None, delivery.transactions))
     assert sum(rows for rows, _, _ in parts) == 1024
@@ -69,6 +70,19 @@ def test_a_transaction_over_the_budget_comes_in_parts_and_its_position_last(pair
     assert [complete for _, complete, _ in parts] == [False] * (len(parts) - 1) + [True]
     assert sum(transactions for _, _, transactions in parts) == 1
     assert peak_memory() - before < 40 * MIB
+
+
+def test_a_stream_that_begins_with_a_file_knows_its_place_before_any_heartbeat(pair: Pair) -> None:
+    """So chunks of an idle source do not wait for one."""
+    pair.admin.rows("FLUSH BINARY LOGS")
+    executed = GtidSet.parse(pair.admin.one("SELECT @@global.gtid_executed")[0])
+    reader = BinlogReader(pair.url, Position(executed), [read_table(pair.admin, pair.id)], heartbeat_seconds=60.0)
+    position = next(iter(reader)).position
+    assert position
+    assert position.gtids == executed
+    assert position.reached(log_end(pair.admin))
+    assert not any("HEARTBEAT" in kind for kind in reader.events)
+    reader.abandon()
 
 
 def test_what_is_complete_is_delivered_before_an_open_transaction_s_parts(pair: Pair) -> None:
