@@ -32,14 +32,17 @@ class ChunkSize:
     def learn(self, asked: int, rows: int, size: int, seconds: float) -> None:
         """A chunk of `asked` rows came with `rows` rows of `size` bytes in so many seconds.
 
-        Sizes grow by half at most, since rows seldom tell what the next ones are like, and fall to a tenth at least when a chunk was far
-        over its budget. Several chunks may have been asked for with one size, so the step is from what was asked, not from `rows`.
+        Sizes grow by half at most, since rows seldom tell what the next ones are like, and not at all after a chunk that had less than
+        half of the rows asked for, which tells too little. They fall to a tenth at least when a chunk was far over its budget. Several
+        chunks may have been asked for with one size, so the step is from what was asked, not from `rows`.
         """
         share = max(size / BYTES, seconds / SECONDS)
         if share > _FAR_OVER:
             fitting = min(asked / _CUT, rows / share)
         elif share > 1:
             fitting = min(asked, rows) / share
+        elif rows < asked / 2:
+            fitting = asked
         else:
             fitting = asked * min(_GROWTH, 1 / share if share else _GROWTH)
         self.rows = max(1, min(self.most, round(fitting)))

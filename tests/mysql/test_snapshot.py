@@ -43,7 +43,7 @@ class Prepared:
             yield chunk
             if chunk.upto is None:
                 return
-            size.learn(size.rows, len(chunk.keys), len(chunk.rows.data), 0.0)
+            size.learn(size.rows, len(chunk.keys), chunk.rows.size, 0.0)
             after = chunk.upto
 
 
@@ -86,6 +86,36 @@ def test_chunks_give_every_row_once_in_key_order_over_one_connection(mysql_serve
     reader.abandon()
 
 
+@pytest.mark.parametrize(
+    ("kind", "key"),
+    [
+        ("INT", "n"), ("INT", "7 - n"), ("BIGINT", "n * 1000000007"), ("INT", "n * n"), ("BIGINT", "IF(n < 900, n, n * n * n * n)"),
+        ("BIGINT", "IF(n < 100, n * 100000000, 10000000000 + n)"),
+        ("BIGINT UNSIGNED", "18446744073709551615 - n"), ("TINYINT UNSIGNED", "n - 1"),
+        ("BIGINT", "IF(n < 500, -9223372036854775807 + n, 9223372036854775807 - n)"), ("INT(9) ZEROFILL", "3 * n"),
+    ],
+)  # fmt: skip
+def test_however_whole_numbers_lie_their_chunks_have_every_row_once(mysql_server, source_db, kind, key):
+    """Dense, sparse, with gaps, denser and sparser than before, to the ends of their types; none has twice the rows asked for."""
+    count = 256 if kind.startswith("TINY") else 2000
+    prepared = Prepared(mysql_server.url, source_db, f"id {kind} PRIMARY KEY", f"INSERT INTO t {numbers(count)} SELECT {key} FROM s")
+    chunks = list(prepared.chunks(SnapshotReader(prepared.url), 40))
+    assert rows_of(chunks) == list(read_all(prepared.url, prepared.table))
+    assert sum(len(chunk.keys) for chunk in chunks) == count
+    assert max(len(chunk.keys) for chunk in chunks) <= 2 * 40
+
+
+def test_a_chunk_of_whole_numbers_ends_where_the_server_need_not_count_to(mysql_server, source_db):
+    """Once a chunk has told how they lie; those that lie evenly have the rows asked for."""
+    prepared = Prepared(mysql_server.url, source_db, "id INT PRIMARY KEY", f"INSERT INTO t {numbers(5000)} SELECT 7 * n FROM s")
+    reader = SnapshotReader(prepared.url)
+    first = reader.read(request := prepared.request(None, 1000), reader.boundary(request))
+    reader._connection.rows("FLUSH STATUS")
+    assert reader.boundary(prepared.request(first.upto, 1000)) == encode_row([b"14000"])
+    steps = reader._connection.rows("SHOW SESSION STATUS LIKE 'Handler_read_next'")
+    assert steps == [(b"Handler_read_next", b"0")]
+
+
 def test_an_empty_table_is_one_empty_last_chunk(mysql_server, source_db):
     """Nothing to copy is no special case."""
     prepared = Prepared(mysql_server.url, source_db, "id INT PRIMARY KEY")
@@ -126,7 +156,7 @@ def test_a_chunk_of_large_rows_is_cut_off_and_the_next_ones_are_smaller(wide, mo
     reader = SnapshotReader(wide.url)
     chunks = list(wide.chunks(reader, 1000))
     assert [decode_row(row)[0] for _, row in rows_of(chunks)] == [str(n).encode() for n in range(1, 41)]
-    assert max(len(chunk.rows.data) for chunk in chunks) <= 11 * MB
+    assert max(chunk.rows.size for chunk in chunks) <= 11 * MB
     assert [len(chunk.keys) for chunk in chunks[-3:-1]] == [4, 4]
     assert [chunk.upto is None for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
     assert reader.bytes_received > 40 * MB

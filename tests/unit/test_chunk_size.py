@@ -37,6 +37,14 @@ def test_a_chunk_that_was_cut_off_tells_by_the_rows_that_came() -> None:
     assert learnt(5_000, came=80, size=4) == 20
 
 
+def test_a_chunk_with_few_of_the_rows_asked_for_makes_none_larger() -> None:
+    """It was small because of where it lay, not because of what its rows are like. One that was slow all the same makes them smaller."""
+    assert learnt(1_000, came=400, size=0.1) == 1_000
+    assert learnt(1_000, came=500, size=0.1) == 1_500
+    assert learnt(1_000, came=0) == 1_000
+    assert learnt(1_000, came=400, seconds=2) == 200
+
+
 @given(rows, rows, rows, st.floats(0, 1e6), st.floats(0, 1e6))
 def test_a_size_stays_within_its_bounds(asked: int, came: int, most: int, size: float, seconds: float) -> None:
     """From one row to the bound, half a step up at most, whatever a chunk was like."""

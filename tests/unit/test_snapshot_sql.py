@@ -15,7 +15,15 @@ from cdc.errors import PreflightFailed
 from cdc.gtid import GtidSet
 from cdc.model import ChunkRequest, Column, Position, Table, TableId, encode_row
 from cdc.mysql.schema import codec_name, encoded_labels, labels
-from cdc.mysql.snapshot import after_condition, boundary_query, chunk_query, literal, select_expression, upto_condition
+from cdc.mysql.snapshot import (
+    after_condition,
+    boundary_query,
+    chunk_query,
+    key_spacing,
+    literal,
+    select_expression,
+    upto_condition,
+)
 
 ID = Column("id", "bigint", "bigint")
 NAME = Column("name", "varchar", "varchar(9)", "utf8mb4", "utf8mb4_0900_ai_ci")
@@ -148,6 +156,38 @@ def test_the_end_of_a_chunk_is_the_key_of_the_last_row_asked_for() -> None:
     assert boundary_query(ChunkRequest(rates, None, 1, Position(GtidSet()), encode_row([b"9", b"0.5"]))) == (
         f"{selected} WHERE (`id` < 9 OR (`id` = 9 AND `v` <= 0.5e0)) ORDER BY `id`, `v` LIMIT 1 OFFSET 0"
     )
+
+
+def test_with_the_spacing_of_keys_known_a_chunk_ends_about_where_its_last_row_should_be() -> None:
+    """The first key from there on, found without counting; a table's first chunk is counted."""
+    numbers = table(Column("n", "int", "int"), name=TableId("shop", "t"))
+    selected = "SELECT `n` FROM `shop`.`t` FORCE INDEX (PRIMARY)"
+
+    def query(after: bytes | None, spacing: float, upto: bytes | None = None) -> str:
+        request = ChunkRequest(numbers, after and encode_row([after]), 50, Position(GtidSet()), upto and encode_row([upto]))
+        return boundary_query(request, spacing)
+
+    assert query(b"100", 1.0) == f"{selected} WHERE `n` > 149 ORDER BY `n` LIMIT 1"
+    assert query(b"-1000", 2.5, b"7") == f"{selected} WHERE `n` > -876 AND `n` <= 7 ORDER BY `n` LIMIT 1"
+    assert query(b"100", 0.001) == f"{selected} WHERE `n` > 100 ORDER BY `n` LIMIT 1"
+    assert query(None, 1.0) == f"{selected} ORDER BY `n` LIMIT 1 OFFSET 49"
+
+
+def test_the_spacing_of_keys_is_that_of_whole_numbers_alone() -> None:
+    """From the key before the chunk, or from its first one, to its last."""
+    number, position = Column("n", "bigint", "bigint unsigned"), Position(GtidSet())
+
+    def spacing(columns: list[Column], after: list[bytes] | None, *keys: list[bytes]) -> float | None:
+        request = ChunkRequest(table(*columns), encode_row(after) if after else None, 9, position)
+        return key_spacing(request, [encode_row(key) for key in keys])
+
+    assert spacing([number], [b"10"], [b"11"], [b"12"], [b"16"]) == 2.0
+    assert spacing([number], None, [b"11"], [b"12"], [b"16"]) == 2.5
+    assert spacing([number], [b"10"], [b"18446744073709551615"]) == 18446744073709551605.0
+    assert spacing([number], None, [b"11"]) is None
+    assert spacing([number], [b"11"]) is None
+    assert spacing([NAME], [b"a"], [b"b"], [b"c"]) is None
+    assert spacing([number, number], [b"1", b"1"], [b"1", b"2"], [b"1", b"3"]) is None
 
 
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12) | st.just("`; DROP TABLE x; -- `")
