@@ -614,7 +614,7 @@ cdef class MapStore:
         cdef char *out
         found = bytearray(keys.n)
         cdef char *flags = found
-        ends = array("Q", bytes(8 * (keys.n + 1)))
+        ends = array("Q", bytes(8)) * (keys.n + 1)
         offsets = ends
         data = bytearray()
         b = batch_new(<size_t>keys.n)
