@@ -84,7 +84,8 @@ def _migrate(
         stack.enter_context(reloaded_by_signal(oversight.reload if file else None))
         with explained(source.url):  # what has become of a table that is known, the stream tells
             preflight.require(preflight.run(source.control, [table for table in source.tables_like(config.tables) if table not in known]))
-        target = stack.enter_context(MapStoreTarget(config.target, fresh=config.strategy is Strategy.FULL))
+        target = MapStoreTarget(config.target, fresh=config.strategy is Strategy.FULL, on_demand=config.until_caught_up)
+        stack.enter_context(target)
         start = begin(config, source, target.load_checkpoint())
         if start.plan.strategy is Strategy.FULL and target.load_checkpoint():
             with explained(source.url):

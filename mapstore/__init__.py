@@ -1,9 +1,11 @@
 """A hash map of bytes that never stops the world: Go's incremental evacuation, for Python.
 
-The map is `MapStore`; `read_metadata` looks into an image without loading it; `ImageError` says what is wrong with one.
+The map is `MapStore`; `read_metadata` and `check_image` look into an image, or through it, without loading it; `ImageError` says what is
+wrong with one.
 """
 
 from mapstore._map import MapStore
 from mapstore.image import ImageError, read_metadata
+from mapstore.image import check as check_image
 
-__all__ = ["ImageError", "MapStore", "read_metadata"]
+__all__ = ["ImageError", "MapStore", "check_image", "read_metadata"]

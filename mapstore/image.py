@@ -19,6 +19,7 @@ import os
 import struct
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from mapstore._map import MapStore
 
     Progress = Callable[[int, int], object]
+    _Path = str | os.PathLike[str]
 
 _M = TypeVar("_M", bound="MapStore")
 
@@ -99,7 +101,7 @@ class _Pipeline:
     def __init__(self, threads: int) -> None:
         self._pool = ThreadPoolExecutor(threads)
         self._most = 2 * threads
-        self._pending: deque[Future[None]] = deque()
+        self._pending: deque[Future[object]] = deque()
 
     def __enter__(self) -> Self:
         return self
@@ -111,7 +113,7 @@ class _Pipeline:
         finally:
             self._pool.shutdown(cancel_futures=True)
 
-    def submit(self, function: Callable[..., None], *args: Any) -> None:
+    def submit(self, function: Callable[..., object], *args: Any) -> None:
         """Let a thread call the function, once there is room in the queue."""
         if len(self._pending) >= self._most:
             self._pending.popleft().result()
@@ -131,39 +133,56 @@ def load(cls: type[_M], path: str | os.PathLike[str], progress: Progress | None,
         _, expected = _read_header(file, size, path)
         # A record takes two bytes at least, so a damaged count can't ask for more memory than the file is worth.
         store = cls(reserve=options.pop("reserve", min(expected, size // 2)), **options)
-        blocks = entries = 0
-        with _Pipeline(2) as pipeline:
-            while True:
-                head = _read(file, _BLOCK.size, path)
-                kind, n, length = _BLOCK.unpack(head)
-                if kind == b"END1":
-                    break
-                if kind != b"BLK1" or length > size:
-                    raise ImageError(f"{path}: damaged: block {blocks} has no valid header")
-                body = _read(file, length + _SUM.size, path)
-                pipeline.submit(_load_block, store, head, body, f"{path}: damaged: ", blocks)
-                blocks += 1
-                entries += n
-                if progress is not None:
-                    progress(entries, expected)
-        if _SUM.unpack(_read(file, _SUM.size, path)) != (checksum(head),):
-            raise ImageError(f"{path}: damaged: the checksum of the trailer does not match")
-        _, *counts = _TRAILER.unpack(head)
-        if counts != [blocks, entries] or len(store) != entries:
-            raise ImageError(
-                f"{path}: damaged: the trailer counts {counts[0]} blocks and {counts[1]} entries, the file holds {blocks} and {len(store)}"
-            )
-        if file.read(1):
-            raise ImageError(f"{path}: damaged: bytes after the trailer")
+
+        def put(head: bytes, body: bytes, block: int) -> None:
+            if not store._load_block(_payload(path, head, body, block), _BLOCK.unpack(head)[1]):
+                raise ImageError(f"{path}: damaged: the records of block {block} are malformed")
+
+        _read_blocks(file, path, size, put, lambda n: progress and progress(n, expected))
         return store
 
 
-def _load_block(store: MapStore, head: bytes, body: bytes, damaged: str, block: int) -> None:
+def check(path: str | os.PathLike[str]) -> int:
+    """Read an image without making a map of it, and return how many entries it has; ImageError if a checksum does not match."""
+    with Path(path).open("rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        _read_header(file, size, path)
+        return _read_blocks(file, path, size, partial(_payload, path), lambda _: None)
+
+
+def _read_blocks(file: BinaryIO, path: _Path, size: int, take: Callable[[bytes, bytes, int], object], told: Callable[[int], object]) -> int:
+    """Read what follows the header and have two threads take the blocks; how many entries those count, as the trailer does."""
+    blocks = entries = 0
+    with _Pipeline(2) as pipeline:
+        while True:
+            head = _read(file, _BLOCK.size, path)
+            kind, n, length = _BLOCK.unpack(head)
+            if kind == b"END1":
+                break
+            if kind != b"BLK1" or length > size:
+                raise ImageError(f"{path}: damaged: block {blocks} has no valid header")
+            pipeline.submit(take, head, _read(file, length + _SUM.size, path), blocks)
+            blocks += 1
+            entries += n
+            told(entries)
+    if _SUM.unpack(_read(file, _SUM.size, path)) != (checksum(head),):
+        raise ImageError(f"{path}: damaged: the checksum of the trailer does not match")
+    _, *counts = _TRAILER.unpack(head)
+    if counts != [blocks, entries]:
+        raise ImageError(
+            f"{path}: damaged: the trailer counts {counts[0]} blocks and {counts[1]} entries, the file holds {blocks} and {entries}"
+        )
+    if file.read(1):
+        raise ImageError(f"{path}: damaged: bytes after the trailer")
+    return entries
+
+
+def _payload(path: _Path, head: bytes, body: bytes, block: int) -> memoryview:
+    """A block's records, once its checksum was found right."""
     payload = memoryview(body)[: -_SUM.size]
     if _SUM.unpack(body[-_SUM.size :]) != (checksum(payload) ^ checksum(head),):
-        raise ImageError(f"{damaged}the checksum of block {block} does not match")
-    if not store._load_block(payload, _BLOCK.unpack(head)[1]):
-        raise ImageError(f"{damaged}the records of block {block} are malformed")
+        raise ImageError(f"{path}: damaged: the checksum of block {block} does not match")
+    return payload
 
 
 def read_metadata(path: str | os.PathLike[str]) -> bytes:

@@ -1,8 +1,9 @@
 """The embedded target: the tables' rows in MapStores in memory, images and a checkpoint database in a state folder.
 
-The binlog is the write-ahead log, so nothing is written per row. A commit saves an image of every map that changed under a new name,
-then one SQLite transaction makes the checkpoint point at them: that commit is the atomic step. A crash at any moment leaves the previous
-checkpoint with its own images; what a crash left behind is removed when the folder is opened.
+The binlog is the write-ahead log, so nothing is written per row. A commit saves an image of every map that changed under a new name, or
+an image of the changes alone while they are few, then one SQLite transaction makes the checkpoint point at them: that commit is the atomic
+step. A crash at any moment leaves the previous checkpoint with its own images; what a crash left behind is removed when the folder is
+opened.
 
 Images are saved by a thread while changes are applied. Such an image is fuzzy: it holds some of the changes that came after the
 checkpoint's position, and the stream, which sends them again from there, makes it exact. The checkpoint says how far they may go, so that
@@ -21,96 +22,76 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, TypeVar
 
-import sqlalchemy as sa
-from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.exc import OperationalError
 
 from cdc.crash import crash_point
 from cdc.errors import CdcError, ConfigError, DamagedState
-from cdc.gtid import KINDS, Gtids, flavor_of
+from cdc.gtid import Gtids
 from cdc.model import (
     Batch,
     Checkpoint,
-    Column,
-    Position,
-    Rates,
     Renamed,
     Reshaped,
     Settled,
-    Table,
     TableChange,
     TableId,
-    TableProgress,
     TableState,
 )
-from cdc.targets.rows import Older, Rows
-from mapstore import ImageError, MapStore
-
-FORMAT = 3
-_CURRENT, _NEXT = "current", "next"
-"""The parts of a checkpoint: the one that is read, and a new copy that is not complete."""
-_DATABASE, _LOCK = "checkpoint.sqlite", "lock"
-
-_meta = sa.MetaData()
-_checkpoints = sa.Table(
-    "checkpoint",
-    _meta,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("format", sa.Integer, nullable=False),
-    sa.Column("part", sa.String, nullable=False),
-    sa.Column("created_at", sa.Float, nullable=False),
-    sa.Column("servers", sa.JSON, nullable=False),
-    sa.Column("flavor", sa.String, nullable=False),
-    sa.Column("gtids", sa.Text, nullable=False),
-    sa.Column("applied", sa.Text),
-    sa.Column("file", sa.String),
-    sa.Column("offset", sa.Integer, nullable=False),
-    sa.Column("report", sa.JSON, nullable=False),
-    sa.Column("rates", sa.JSON, nullable=False),
+from cdc.targets.checkpoints import (
+    CURRENT,
+    DATABASE,
+    NEXT,
+    Image,
+    Images,
+    Loaded,
+    create_tables,
+    engine_of,
+    file_names,
+    publish,
+    read_checkpoints,
 )
-_tables = sa.Table(
-    "checkpoint_table",
-    _meta,
-    sa.Column("checkpoint_id", sa.ForeignKey("checkpoint.id", ondelete="CASCADE"), primary_key=True),
-    sa.Column("schema", sa.String, primary_key=True),
-    sa.Column("name", sa.String, primary_key=True),
-    sa.Column("definition", sa.JSON, nullable=False),
-    sa.Column("state", sa.String, nullable=False),
-    sa.Column("cursor", sa.LargeBinary),
-    sa.Column("rows_copied", sa.Integer, nullable=False),
-    sa.Column("image", sa.String, nullable=False),
-)
+from cdc.targets.rows import Older, Recent, Rows
+from mapstore import ImageError, MapStore, check_image
+
+_LOCK = "lock"
 
 
 class MapStoreTarget:
     """A state folder, opened for writing by one process at a time. A context manager; leaving it commits nothing.
 
     What was begun last is gone on with: a new copy that is not complete yet, else what the folder holds. `fresh` begins a new copy: beside
-    what the folder holds if that can be read, else instead of it.
+    what the folder holds if that can be read, else instead of it. `on_demand` leaves rows on the disk until they are asked for, or until
+    more has changed than is saved as changes: their images are only checked.
     """
 
-    def __init__(self, path: Path, *, fresh: bool = False) -> None:
+    def __init__(self, path: Path, *, fresh: bool = False, on_demand: bool = False) -> None:
         self._path = path
+        self._on_demand = on_demand
         self._lock = _locked(path)
-        self._engine = _engine(path)
+        self._engine = engine_of(path)
         self._generation = 0
-        self._part = _CURRENT
+        self._part = CURRENT
         self._published: dict[str, set[str]] = {}
         """The images that checkpoints name, by the checkpoint's part."""
         self._maps: defaultdict[TableId, Rows] = defaultdict(Rows)
-        self._images: _Images = {}
+        self._at_rest: Images = {}
+        """Of the tables whose rows are on the disk alone. What has changed in them is in `_recent`."""
+        self._recent: dict[TableId, Recent] = {}
+        """Of the tables whose map need not be saved as a whole."""
+        self._images: Images = {}
         self._changes: Counter[TableId] = Counter()
         """How often each map was changed: an image is of the map as it is while this number is the one it was begun at."""
         self._checkpoint: Checkpoint | None = None
-        self._saving: Future[_Images] | None = None
+        self._saving: Future[Images] | None = None
         self._saver = ThreadPoolExecutor(1, thread_name_prefix="cdc-images")
         try:
             self._load(fresh)
             with _refusals(path):
-                _meta.create_all(self._engine)
+                create_tables(self._engine)
         except BaseException:
             self.close()
             raise
@@ -129,7 +110,7 @@ class MapStoreTarget:
 
     def copy_afresh(self) -> None:
         """Begin a new copy beside what is held, which stays as it is until the new one is complete."""
-        self._maps, self._images, self._checkpoint = defaultdict(Rows), {}, None
+        self._maps, self._at_rest, self._recent, self._images, self._checkpoint = defaultdict(Rows), {}, {}, {}, None
         self._load(fresh=True)
 
     def apply(self, change: Batch | TableChange) -> None:
@@ -138,16 +119,46 @@ class MapStoreTarget:
             return
         self._changes[change.table if isinstance(change, Batch) else change.id] += 1
         if isinstance(change, Batch):
-            self._maps[change.table].apply(change)
+            self._apply(change)
         elif isinstance(change, Reshaped):
             if self._saving:
                 wait([self._saving])
-            self._maps[change.id].reshape(change)
+            self._whole(change.id).reshape(change)
         elif isinstance(change, Renamed):
             self._changes[change.to] += 1
-            self._maps[change.to] = self._maps.pop(change.id, Rows())
+            rows = self._whole(change.id)
+            self._forget(change.id)
+            self._forget(change.to)
+            self._maps[change.to] = rows
         else:  # one that is being saved stays as it was before
-            self._maps.pop(change.id, None)
+            self._forget(change.id)
+
+    def _apply(self, batch: Batch) -> None:
+        table = batch.table
+        if (recent := self._recent.get(table)) and recent.holds(batch):
+            recent.apply(batch)
+            if table not in self._at_rest:
+                self._maps[table].apply(batch)
+        else:
+            self._whole(table).apply(batch)
+
+    def _whole(self, table: TableId) -> Rows:
+        """The rows of a table that is going to change in a way that is no longer noted as recent changes."""
+        rows = self._rows(table)
+        self._recent.pop(table, None)
+        return rows
+
+    def _rows(self, table: TableId) -> Rows:
+        """The rows of a table, loaded if they are at rest."""
+        if image := self._at_rest.get(table):
+            with _none_missing():
+                self._maps[table] = _load_rows(self._path, image, self._recent[table].changes)
+            del self._at_rest[table]
+        return self._maps[table]
+
+    def _forget(self, table: TableId) -> None:
+        for each in (self._maps, self._at_rest, self._recent):
+            each.pop(table, None)
 
     def commit(self, checkpoint: Checkpoint) -> None:
         """Publish the maps and the checkpoint together. Raises CdcError when the disk refuses; the last checkpoint stays good."""
@@ -157,13 +168,13 @@ class MapStoreTarget:
         """Begin to save the maps; the rest of the commit is `publish` of what is returned."""
         return Saving(checkpoint, self._save(checkpoint), self._publish)
 
-    def _publish(self, images: _Images, checkpoint: Checkpoint) -> None:
+    def _publish(self, images: Images, checkpoint: Checkpoint) -> None:
         checkpoint = checkpoint.following(self._checkpoint)
-        swap = self._part == _NEXT and all(each.state is TableState.STREAMING for each in checkpoint.tables)
+        swap = self._part == NEXT and all(each.state is TableState.STREAMING for each in checkpoint.tables)
         crash_point("before-checkpoint")
         if swap:
             crash_point("before-swap")
-        self._replace(checkpoint, images, replaced=(_CURRENT, _NEXT) if swap else (self._part,), part=_CURRENT if swap else self._part)
+        self._replace(checkpoint, images, replaced=(CURRENT, NEXT) if swap else (self._part,), part=CURRENT if swap else self._part)
         if swap:
             crash_point("after-swap")
         crash_point("after-checkpoint")
@@ -176,31 +187,38 @@ class MapStoreTarget:
 
     def rows(self, table: TableId) -> Iterator[tuple[bytes, bytes]]:
         """Every (key, row) of a table."""
-        return self._maps[table].items()
+        return self._rows(table).items()
 
     def get(self, table: TableId, key: bytes) -> bytes | None:
         """The row under a canonical key."""
-        return self._maps[table].get(key)
+        return self._rows(table).get(key)
 
     def stats(self) -> dict[TableId, dict[str, int]]:
-        """Each map's own counters. From any thread."""
+        """The own counters of each map in memory. From any thread."""
         return {table: store.stats() for table, store in list(self._maps.items())}
 
-    def _save(self, checkpoint: Checkpoint) -> Future[_Images]:
-        """Begin to save images of the tables' maps, but for those whose last one still is what the map is now."""
+    def _save(self, checkpoint: Checkpoint) -> Future[Images]:
+        """Begin to save images of the tables' maps, or of what has changed since the last ones, where that is anything."""
         self._generation += 1
         images, stale = {}, []
         for number, table in enumerate(each.table.id for each in checkpoint.tables):
-            if table in self._images and self._images[table].changes == self._changes[table]:
-                images[table] = self._images[table]
+            name, last = f"{self._generation:010d}-{number}", self._images.get(table)
+            if last and last.changes == self._changes[table]:
+                images[table] = last
                 continue
-            name, rows = f"{self._generation:010d}-{number}", self._maps[table]
+            if last and (recent := self._recent.get(table)) and recent.image == last.name:
+                images[table] = last._replace(changes=self._changes[table], recent=f"{name}-changes.map")
+                stale.append((table, f"{name}-changes.map", recent.changes))
+                continue
+            rows = self._whole(table)
             older = [(f"{name}-{i}.map", each) for i, each in enumerate(rows.older)]
             images[table] = Image(f"{name}.map", self._changes[table], tuple((file, each.values) for file, each in older))
             stale += [(table, file, each.store) for file, each in older]  # first: meanwhile keys only go from them to the newest
             stale.append((table, images[table].name, rows.newest))
+            if not older:
+                self._recent[table] = Recent(images[table].name, len(rows.newest))
 
-        def save() -> _Images:
+        def save() -> Images:
             for table, file, store in stale:
                 with _refusals(self._path):
                     store.save(self._path / file, metadata=str(table).encode())
@@ -210,40 +228,46 @@ class MapStoreTarget:
         self._saving = self._saver.submit(save)
         return self._saving
 
-    def _replace(self, checkpoint: Checkpoint, images: _Images, *, replaced: Sequence[str], part: str) -> None:
+    def _replace(self, checkpoint: Checkpoint, images: Images, *, replaced: Sequence[str], part: str) -> None:
         """The atomic step: this checkpoint, as this part, in place of these."""
-        old = sa.select(_checkpoints.c.id).where(_checkpoints.c.part.in_(replaced))
-        with _refusals(self._path), self._engine.begin() as connection:
-            connection.execute(sa.delete(_tables).where(_tables.c.checkpoint_id.in_(old)))
-            connection.execute(sa.delete(_checkpoints).where(_checkpoints.c.part.in_(replaced)))
-            connection.execute(sa.insert(_checkpoints), _checkpoint_row(self._generation, part, checkpoint))
-            if checkpoint.tables:
-                connection.execute(sa.insert(_tables), [_table_row(self._generation, p, images[p.table.id]) for p in checkpoint.tables])
+        with _refusals(self._path):
+            publish(self._engine, self._generation, checkpoint, images, replaced=replaced, part=part)
         for each in replaced:
             self._published.pop(each, None)
-        self._published[part] = _names(images)
+        self._published[part] = file_names(images)
         self._part = part
 
     def _load(self, fresh: bool) -> None:
-        parts = self._readable() if fresh else _read_checkpoints(self._engine, self._path)
+        parts = self._readable() if fresh else read_checkpoints(self._engine, self._path)
         self._generation = max((generation for generation, _, _ in parts.values()), default=0)
-        self._part = _NEXT if _NEXT in parts or (fresh and parts) else _CURRENT
-        self._published = {part: _names(images) for part, (_, _, images) in parts.items()}
+        self._part = NEXT if NEXT in parts or (fresh and parts) else CURRENT
+        self._published = {part: file_names(images) for part, (_, _, images) in parts.items()}
         if self._part in parts and not fresh:
             _, self._checkpoint, self._images = parts[self._part]
-            try:
-                self._maps.update((table, _load_rows(self._path, image)) for table, image in self._images.items())
-            except FileNotFoundError as error:
-                raise DamagedState(f"The image {error.filename} is missing.", hint="Copy again with --strategy full.") from error
+            with _none_missing():
+                for table, image in self._images.items():
+                    self._open(table, image)
         self._remove_unused()
 
-    def _readable(self) -> dict[str, _Loaded]:
+    def _open(self, table: TableId, image: Image) -> None:
+        """Load a table's rows, or make sure that they can be loaded."""
+        changes = _load_changes(self._path, image)
+        if self._on_demand and not image.older:
+            self._at_rest[table] = image
+            entries = _sound(check_image, self._path / image.name)
+        else:
+            rows = self._maps[table] = _load_rows(self._path, image, changes)
+            entries = len(rows.newest)
+        if not image.older:
+            self._recent[table] = Recent(image.name, entries, changes)
+
+    def _readable(self) -> dict[str, Loaded]:
         """The checkpoints. Those that cannot be read are no copies to keep: their file goes."""
         try:
-            return _read_checkpoints(self._engine, self._path)
+            return read_checkpoints(self._engine, self._path)
         except (ConfigError, DamagedState):
             self._engine.dispose()
-            for stale in self._path.glob(f"{_DATABASE}*"):
+            for stale in self._path.glob(f"{DATABASE}*"):
                 stale.unlink()
             return {}
 
@@ -254,27 +278,10 @@ class MapStoreTarget:
                 path.unlink(missing_ok=True)
 
 
-class Image(NamedTuple):
-    """A table's saved rows: the file of its newest map, and the number of changes that the table had when the saving was begun."""
-
-    name: str
-    changes: int
-    older: tuple[tuple[str, tuple[int | bytes, ...]], ...] = ()
-    """The files of its older maps, and how their rows become those of now."""
-
-
-_Images = dict[TableId, Image]
-
-
-def _names(images: _Images) -> set[str]:
-    """All of their files."""
-    return {name for image in images.values() for name in (image.name, *(older for older, _ in image.older))}
-
-
 class Saving:
     """A commit whose images are being saved while changes are applied."""
 
-    def __init__(self, checkpoint: Checkpoint, images: Future[_Images], publish: Callable[[_Images, Checkpoint], None]) -> None:
+    def __init__(self, checkpoint: Checkpoint, images: Future[Images], publish: Callable[[Images, Checkpoint], None]) -> None:
         self._checkpoint, self._images, self._publish = checkpoint, images, publish
 
     def done(self) -> bool:
@@ -305,12 +312,12 @@ def read_state(path: Path, *, rows_of: Sequence[TableId] = ()) -> tuple[Checkpoi
 
     Raises ConfigError when there is no state or no such table.
     """
-    if not (path / _DATABASE).is_file():
+    if not (path / DATABASE).is_file():
         raise ConfigError(f"There is no migration state in {path}.", hint="Name the folder that `cdc migrate` wrote: mapstore:PATH.")
-    engine = _engine(path, read_only=True)
+    engine = engine_of(path, read_only=True)
     try:
         for attempt in range(5):
-            loaded = _read_checkpoints(engine, path).get(_CURRENT)
+            loaded = read_checkpoints(engine, path).get(CURRENT)
             if loaded is None:
                 raise ConfigError(f"The migration in {path} has not reached its first checkpoint.", hint="Wait for it, or run it again.")
             _, checkpoint, images = loaded
@@ -320,7 +327,7 @@ def read_state(path: Path, *, rows_of: Sequence[TableId] = ()) -> tuple[Checkpoi
                     f"{unknown[0]} is not among the tables in {path}.", hint=f"It holds {', '.join(map(str, images)) or 'none'}."
                 )
             try:
-                return checkpoint, {table: _load_rows(path, images[table]) for table in rows_of}
+                return checkpoint, {table: _load_rows(path, images[table], _load_changes(path, images[table])) for table in rows_of}
             except FileNotFoundError:  # a newer checkpoint has replaced it meanwhile
                 time.sleep(0.1 * attempt)
         raise DamagedState(f"An image is missing in {path}.", hint="Copy again with --strategy full.")
@@ -330,9 +337,9 @@ def read_state(path: Path, *, rows_of: Sequence[TableId] = ()) -> tuple[Checkpoi
 
 def read_copy_under_way(path: Path) -> Checkpoint | None:
     """The checkpoint of a new copy that is being made beside what the folder holds, None if there is none."""
-    engine = _engine(path, read_only=True)
+    engine = engine_of(path, read_only=True)
     try:
-        found = _read_checkpoints(engine, path).get(_NEXT)
+        found = read_checkpoints(engine, path).get(NEXT)
         return found[1] if found else None
     finally:
         engine.dispose()
@@ -361,89 +368,35 @@ def _locked(path: Path) -> IO[bytes]:
     return lock
 
 
-def _engine(path: Path, *, read_only: bool = False) -> sa.Engine:
-    mode = "rw" if read_only else "rwc"  # whoever reads after a kill within a transaction has to undo it first
-    engine = sa.create_engine(f"sqlite:///file:{path.resolve() / _DATABASE}?mode={mode}&uri=true")
-
-    @sa.event.listens_for(engine, "connect")
-    def _durable(connection: Any, _: object) -> None:
-        if not read_only:
-            connection.execute("PRAGMA synchronous = FULL")
-
-    return engine
+def _load_rows(folder: Path, image: Image, changes: MapStore) -> Rows:
+    rows = Rows(_load_image(folder / image.name), [Older(_load_image(folder / name), values) for name, values in image.older])
+    rows.update(changes)
+    return rows
 
 
-_Loaded = tuple[int, Checkpoint, _Images]
-"""A checkpoint's number, itself, and the names of its images."""
-
-
-def _read_checkpoints(engine: sa.Engine, path: Path) -> dict[str, _Loaded]:
-    """The checkpoints of a folder, by their part."""
-    try:
-        with engine.connect() as connection:
-            connection.exec_driver_sql("BEGIN")  # both tables as of one moment; the driver opens a transaction only to write
-            if not sa.inspect(connection).has_table(_tables.name):  # the one made last: a folder that is being made has none yet
-                return {}
-            for found in connection.execute(sa.select(_checkpoints.c.format)).scalars():
-                if found != FORMAT:
-                    raise ConfigError(
-                        f"The state in {path} has format {found}, this version reads {FORMAT}.",
-                        hint="Use the version that wrote it, or copy again into another folder.",
-                    )
-            rows = connection.execute(sa.select(_checkpoints)).all()
-            tables = connection.execute(sa.select(_tables)).all()
-    except DatabaseError as error:
-        raise DamagedState(f"The checkpoint in {path} cannot be read: {error.orig}.", hint="Copy again into another folder.") from error
-    return {row.part: _loaded(row, [each for each in tables if each.checkpoint_id == row.id]) for row in rows}
-
-
-def _loaded(row: Any, tables: Sequence[Any]) -> _Loaded:
-    position = Position(KINDS[row.flavor].parse(row.gtids), row.file, row.offset)
-    progress = tuple(map(_progress, tables))
-    applied = KINDS[row.flavor].parse(row.applied) if row.applied is not None else None
-    checkpoint = Checkpoint(tuple(row.servers), position, progress, row.created_at, row.report, Rates(**row.rates), applied)
-    return row.id, checkpoint, {TableId(each.schema, each.name): _image(each) for each in tables}
-
-
-def _image(row: Any) -> Image:
-    older = (
-        (each["image"], tuple(v if isinstance(v, int) else bytes.fromhex(v) for v in each["values"])) for each in row.definition["older"]
-    )
-    return Image(row.image, 0, tuple(older))
-
-
-def _load_rows(folder: Path, image: Image) -> Rows:
-    return Rows(_load_image(folder / image.name), [Older(_load_image(folder / name), values) for name, values in image.older])
+def _load_changes(folder: Path, image: Image) -> MapStore:
+    return _load_image(folder / image.recent) if image.recent else MapStore()
 
 
 def _load_image(path: Path) -> MapStore:
+    return _sound(MapStore.load, path)
+
+
+_T = TypeVar("_T")
+
+
+def _sound(read: Callable[[Path], _T], path: Path) -> _T:
+    """What is read from an image."""
     try:
-        return MapStore.load(path)
+        return read(path)
     except ImageError as error:
         raise DamagedState(f"The image {path} cannot be used: {error}.", hint="Copy again with --strategy full.") from error
 
 
-def _checkpoint_row(number: int, part: str, checkpoint: Checkpoint) -> dict[str, object]:
-    position = checkpoint.position
-    return {
-        "id": number, "format": FORMAT, "part": part, "created_at": checkpoint.created_at, "servers": checkpoint.servers,
-        "flavor": flavor_of(position.gtids), "gtids": str(position.gtids),
-        "applied": None if checkpoint.applied is None else str(checkpoint.applied),
-        "file": position.file, "offset": position.offset, "report": checkpoint.report, "rates": asdict(checkpoint.rates),
-    }  # fmt: skip
-
-
-def _table_row(number: int, progress: TableProgress, image: Image) -> dict[str, object]:
-    table = progress.table
-    older = [{"image": name, "values": [v if isinstance(v, int) else v.hex() for v in values]} for name, values in image.older]
-    definition = {"columns": [asdict(column) for column in table.columns], "key": table.key, "settled": progress.settled, "older": older}
-    return {
-        "checkpoint_id": number, "schema": table.id.schema, "name": table.id.table, "state": progress.state.value,
-        "definition": definition, "cursor": progress.cursor, "rows_copied": progress.rows_copied, "image": image.name,
-    }  # fmt: skip
-
-
-def _progress(row: Any) -> TableProgress:
-    columns = tuple(Column(**column) for column in row.definition["columns"])
-    table = Table(TableId(row.schema, row.name), columns, tuple(row.definition["key"]))
-    return TableProgress(table, TableState(row.state), row.cursor, row.rows_copied, row.definition["settled"])
+@contextmanager
+def _none_missing() -> Iterator[None]:
+    """A checkpoint's images are there, unless someone has taken them away."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise DamagedState(f"The image {error.filename} is missing.", hint="Copy again with --strategy full.") from error

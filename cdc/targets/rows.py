@@ -10,7 +10,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from itertools import compress
+from itertools import compress, islice
 
 from cdc.model import Batch, Op, Reshaped, decode_row, encode_value
 from mapstore import MapStore
@@ -43,6 +43,14 @@ class Rows:
             each.store.delete_many(batch.keys.buffers)
         if self.older:
             self.older = [each for each in self.older if len(each.store)]
+
+    def update(self, changes: MapStore) -> None:
+        """Apply the changes that were saved beside the image of the newest."""
+        items = iter(changes.items())
+        while some := dict(islice(items, _SOME)):
+            put = {key: row for key, row in some.items() if row}
+            self.newest.put_many(list(put), list(put.values()))
+            self.newest.delete_many([key for key in some if key not in put])
 
     def reshape(self, change: Reshaped) -> None:
         """From now on rows come with other columns. Not while they are being saved."""
@@ -85,6 +93,32 @@ class Rows:
 
     def __len__(self) -> int:
         return sum(1 for _ in self) if self.older else len(self.newest)
+
+
+@dataclass(slots=True)
+class Recent:
+    """What has changed in a map since the saving of `image` was begun: rows by their keys, an empty one where there is none any more.
+
+    While it is small it is saved in place of the map: the image with these changes is what the map was.
+    """
+
+    image: str
+    entries: int
+    """How many the image has."""
+    changes: MapStore = field(default_factory=MapStore)
+
+    def holds(self, batch: Batch) -> bool:
+        """Whether there is room for a batch's changes; rows of a copy are none."""
+        return not batch.backfill and _RECENT_SHARE * (len(self.changes) + len(batch)) <= self.entries
+
+    def apply(self, batch: Batch) -> None:
+        """Take a batch's changes in; where they delete, their rows are empty."""
+        self.changes.put_many(batch.keys.buffers, batch.rows.buffers)
+
+
+_RECENT_SHARE = 16
+"""A change for so many rows, at most: that much more memory they take, and a load that much longer."""
+_SOME = 4096
 
 
 def apply_batch(store: MapStore, batch: Batch) -> None:

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from cdc import shop
-from cdc.model import TableId, encode_row
+from cdc.model import Batch, Op, TableId, encode_row
+from cdc.packed import Packed
 from cdc.targets.mapstore import MapStoreTarget
 from tests.fix_migration import Project
 
@@ -17,12 +18,12 @@ def migrated(project: Project) -> Project:
     return project
 
 
-def spoil(project: Project, change) -> None:
-    """Change the target behind the migration's back."""
+def spoil(project: Project) -> None:
+    """Change the target behind the migration's back: one row has another's values, one is missing, one too many."""
     with MapStoreTarget(project.state) as target:
-        store = target._maps[project.table].newest
-        change(store)
-        target._changes[project.table] += 1
+        key, other, gone, extra = (encode_row([number]) for number in (b"17", b"18", b"400", b"999999"))
+        rows = [target.get(project.table, other), b"", b"\xfb"]
+        target.apply(Batch(project.table, bytes((Op.UPSERT, Op.DELETE, Op.UPSERT)), Packed.of([key, gone, extra]), Packed.of(rows)))
         target.commit(target.load_checkpoint())
 
 
@@ -42,12 +43,7 @@ def test_spoiled_rows_are_found_under_writes_and_named(migrated: Project):
     migrated.sql("DELETE FROM t WHERE id > 2990")
     migrated.migrate()
 
-    def change(store) -> None:
-        store[encode_row([b"17"])] = store[encode_row([b"18"])]
-        del store[encode_row([b"400"])]
-        store[encode_row([b"999999"])] = b"\xfb"
-
-    spoil(migrated, change)
+    spoil(migrated)
     migrated.sql("UPDATE t SET note = 'changed meanwhile' WHERE id BETWEEN 1000 AND 1100", "UPDATE t SET id = 5000 WHERE id = 1")
     done = migrated.cdc("verify", migrated.url, f"mapstore:{migrated.state}", "--tables", str(keep), "--json")
     assert done.returncode == 5, done.stderr

@@ -73,9 +73,10 @@ def test_patience_ends_with_the_error_that_it_was_tried_with() -> None:
 
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
-    """A state folder with one table of one row."""
+    """A state folder with one table of 16 rows."""
     with MapStoreTarget(tmp_path) as target:
-        target.apply(Batch(TABLE.id, bytes((Op.UPSERT,)), Packed.of([key_bytes(7)]), Packed.of([row_bytes(7, "v")])))
+        for key in range(16):
+            target.apply(Batch(TABLE.id, bytes((Op.UPSERT,)), Packed.of([key_bytes(key)]), Packed.of([row_bytes(key, "v")])))
         target.commit(Checkpoint((UUID,), Position(GtidSet.parse(f"{UUID}:1-5"), "binlog.000001", 9), (TableProgress(TABLE),), 1.0))
     return tmp_path
 
@@ -87,22 +88,30 @@ def test_a_checkpoint_is_read_back_as_it_was_committed(state: Path) -> None:
         assert checkpoint
         assert checkpoint.position == Position(GtidSet.parse(f"{UUID}:1-5"), "binlog.000001", 9)
         assert checkpoint.tables == (TableProgress(TABLE),)
-        assert dict(target.rows(TABLE.id)) == {key_bytes(7): row_bytes(7, "v")}
+        assert dict(target.rows(TABLE.id)) == {key_bytes(key): row_bytes(key, "v") for key in range(16)}
         seen, maps = read_state(state, rows_of=[TABLE.id])
     assert seen == checkpoint
-    assert dict(maps[TABLE.id].items()) == {key_bytes(7): row_bytes(7, "v")}
+    assert dict(maps[TABLE.id].items()) == {key_bytes(key): row_bytes(key, "v") for key in range(16)}
 
 
-def test_a_damaged_image_is_damaged_state(state: Path) -> None:
-    """Cut, and with one bit turned; neither is half used."""
-    (image,) = state.glob("*.map")
+@pytest.mark.parametrize("on_demand", [False, True])
+@pytest.mark.parametrize("which", ["0000000001-0.map", "0000000002-0-changes.map"])
+def test_a_damaged_image_is_damaged_state(state: Path, which: str, *, on_demand: bool) -> None:
+    """Cut, with one bit turned, and gone, also where its rows are not asked for; none is half used."""
+    with MapStoreTarget(state) as target:
+        target.apply(Batch(TABLE.id, bytes((Op.UPSERT,)), Packed.of([key_bytes(7)]), Packed.of([row_bytes(7, "new")])))
+        target.commit(Checkpoint((UUID,), Position(GtidSet.parse(f"{UUID}:1-6")), (TableProgress(TABLE),), 2.0))
+    image = state / which
     whole = image.read_bytes()
     for broken in (whole[:-1], bytes((*whole[:-9], whole[-9] ^ 1, *whole[-8:]))):
         image.write_bytes(broken)
         with pytest.raises(DamagedState, match=r"cannot be used.*--strategy full"):
-            MapStoreTarget(state)
+            MapStoreTarget(state, on_demand=on_demand)
+    image.unlink()
+    with pytest.raises(DamagedState, match=r"is missing.*--strategy full"):
+        MapStoreTarget(state, on_demand=on_demand)
     image.write_bytes(whole)
-    MapStoreTarget(state).close()
+    MapStoreTarget(state, on_demand=on_demand).close()
 
 
 def test_a_damaged_checkpoint_is_damaged_state(state: Path) -> None:

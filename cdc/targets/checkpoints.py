@@ -1,0 +1,169 @@
+"""The checkpoint database of a state folder: which checkpoints there are, what each says, and which images it names.
+
+It decides what is one atomic step; when, and what is in the images, is the business of mapstore.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DatabaseError
+
+from cdc.errors import ConfigError, DamagedState
+from cdc.gtid import KINDS, flavor_of
+from cdc.model import Checkpoint, Column, Position, Rates, Table, TableId, TableProgress, TableState
+
+FORMAT = 4
+CURRENT, NEXT = "current", "next"
+"""The parts of a checkpoint: the one that is read, and a new copy that is not complete."""
+DATABASE = "checkpoint.sqlite"
+
+_meta = sa.MetaData()
+_checkpoints = sa.Table(
+    "checkpoint",
+    _meta,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("format", sa.Integer, nullable=False),
+    sa.Column("part", sa.String, nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("servers", sa.JSON, nullable=False),
+    sa.Column("flavor", sa.String, nullable=False),
+    sa.Column("gtids", sa.Text, nullable=False),
+    sa.Column("applied", sa.Text),
+    sa.Column("file", sa.String),
+    sa.Column("offset", sa.Integer, nullable=False),
+    sa.Column("report", sa.JSON, nullable=False),
+    sa.Column("rates", sa.JSON, nullable=False),
+)
+_tables = sa.Table(
+    "checkpoint_table",
+    _meta,
+    sa.Column("checkpoint_id", sa.ForeignKey("checkpoint.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("schema", sa.String, primary_key=True),
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("definition", sa.JSON, nullable=False),
+    sa.Column("state", sa.String, nullable=False),
+    sa.Column("cursor", sa.LargeBinary),
+    sa.Column("rows_copied", sa.Integer, nullable=False),
+    sa.Column("image", sa.String, nullable=False),
+)
+
+
+class Image(NamedTuple):
+    """A table's saved rows: the file of its newest map, and the number of changes that the table had when the last saving was begun."""
+
+    name: str
+    changes: int
+    older: tuple[tuple[str, tuple[int | bytes, ...]], ...] = ()
+    """The files of its older maps, and how their rows become those of now."""
+    recent: str | None = None
+    """The file of what has changed since the newest map was saved."""
+
+
+Images = dict[TableId, Image]
+
+
+def file_names(images: Images) -> set[str]:
+    """All of their files."""
+    return {name for image in images.values() for name in (image.name, image.recent, *(older for older, _ in image.older)) if name}
+
+
+def engine_of(path: Path, *, read_only: bool = False) -> sa.Engine:
+    """Access to the database of a folder; what is committed is on disk."""
+    mode = "rw" if read_only else "rwc"  # whoever reads after a kill within a transaction has to undo it first
+    engine = sa.create_engine(f"sqlite:///file:{path.resolve() / DATABASE}?mode={mode}&uri=true")
+
+    @sa.event.listens_for(engine, "connect")
+    def _durable(connection: Any, _: object) -> None:
+        if not read_only:
+            connection.execute("PRAGMA synchronous = FULL")
+
+    return engine
+
+
+def create_tables(engine: sa.Engine) -> None:
+    """Make what a new folder lacks."""
+    _meta.create_all(engine)
+
+
+Loaded = tuple[int, Checkpoint, Images]
+"""A checkpoint's number, itself, and the names of its images."""
+
+
+def read_checkpoints(engine: sa.Engine, path: Path) -> dict[str, Loaded]:
+    """The checkpoints of a folder, by their part."""
+    try:
+        with engine.connect() as connection:
+            connection.exec_driver_sql("BEGIN")  # both tables as of one moment; the driver opens a transaction only to write
+            if not sa.inspect(connection).has_table(_tables.name):  # the one made last: a folder that is being made has none yet
+                return {}
+            for found in connection.execute(sa.select(_checkpoints.c.format)).scalars():
+                if found != FORMAT:
+                    raise ConfigError(
+                        f"The state in {path} has format {found}, this version reads {FORMAT}.",
+                        hint="Use the version that wrote it, or copy again into another folder.",
+                    )
+            rows = connection.execute(sa.select(_checkpoints)).all()
+            tables = connection.execute(sa.select(_tables)).all()
+    except DatabaseError as error:
+        raise DamagedState(f"The checkpoint in {path} cannot be read: {error.orig}.", hint="Copy again into another folder.") from error
+    return {row.part: _loaded(row, [each for each in tables if each.checkpoint_id == row.id]) for row in rows}
+
+
+def _loaded(row: Any, tables: Sequence[Any]) -> Loaded:
+    position = Position(KINDS[row.flavor].parse(row.gtids), row.file, row.offset)
+    progress = tuple(map(_progress, tables))
+    applied = KINDS[row.flavor].parse(row.applied) if row.applied is not None else None
+    checkpoint = Checkpoint(tuple(row.servers), position, progress, row.created_at, row.report, Rates(**row.rates), applied)
+    return row.id, checkpoint, {TableId(each.schema, each.name): _image(each) for each in tables}
+
+
+def _image(row: Any) -> Image:
+    older = (
+        (each["image"], tuple(v if isinstance(v, int) else bytes.fromhex(v) for v in each["values"])) for each in row.definition["older"]
+    )
+    return Image(row.image, 0, tuple(older), row.definition["recent"])
+
+
+def publish(engine: sa.Engine, number: int, checkpoint: Checkpoint, images: Images, *, replaced: Sequence[str], part: str) -> None:
+    """The atomic step: this checkpoint, as this part, in place of these."""
+    old = sa.select(_checkpoints.c.id).where(_checkpoints.c.part.in_(replaced))
+    with engine.begin() as connection:
+        connection.execute(sa.delete(_tables).where(_tables.c.checkpoint_id.in_(old)))
+        connection.execute(sa.delete(_checkpoints).where(_checkpoints.c.part.in_(replaced)))
+        connection.execute(sa.insert(_checkpoints), _checkpoint_row(number, part, checkpoint))
+        if checkpoint.tables:
+            connection.execute(sa.insert(_tables), [_table_row(number, each, images[each.table.id]) for each in checkpoint.tables])
+
+
+def _checkpoint_row(number: int, part: str, checkpoint: Checkpoint) -> dict[str, object]:
+    position = checkpoint.position
+    return {
+        "id": number, "format": FORMAT, "part": part, "created_at": checkpoint.created_at, "servers": checkpoint.servers,
+        "flavor": flavor_of(position.gtids), "gtids": str(position.gtids),
+        "applied": None if checkpoint.applied is None else str(checkpoint.applied),
+        "file": position.file, "offset": position.offset, "report": checkpoint.report, "rates": asdict(checkpoint.rates),
+    }  # fmt: skip
+
+
+def _table_row(number: int, progress: TableProgress, image: Image) -> dict[str, object]:
+    table = progress.table
+    older = [{"image": name, "values": [v if isinstance(v, int) else v.hex() for v in values]} for name, values in image.older]
+    definition = {
+        "columns": [asdict(column) for column in table.columns], "key": table.key, "settled": progress.settled,
+        "older": older, "recent": image.recent,
+    }  # fmt: skip
+    return {
+        "checkpoint_id": number, "schema": table.id.schema, "name": table.id.table, "state": progress.state.value,
+        "definition": definition, "cursor": progress.cursor, "rows_copied": progress.rows_copied, "image": image.name,
+    }  # fmt: skip
+
+
+def _progress(row: Any) -> TableProgress:
+    columns = tuple(Column(**column) for column in row.definition["columns"])
+    table = Table(TableId(row.schema, row.name), columns, tuple(row.definition["key"]))
+    return TableProgress(table, TableState(row.state), row.cursor, row.rows_copied, row.definition["settled"])
