@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -82,14 +82,12 @@ def _migrate(
         source = stack.enter_context(_source(config))
         oversight = Oversight(lambda: source.url, Settings(config.limits, config.tables), file, follow=source.follow, say=say)
         stack.enter_context(reloaded_by_signal(oversight.reload if file else None))
-        with explained(source.url):  # what has become of a table that is known, the stream tells
-            preflight.require(preflight.run(source.control, [table for table in source.tables_like(config.tables) if table not in known]))
+        _require_fit(source, config, known)  # what has become of a table that is known, the stream tells
         target = MapStoreTarget(config.target, fresh=config.strategy is Strategy.FULL, on_demand=config.until_caught_up)
         stack.enter_context(target)
         start = begin(config, source, target.load_checkpoint())
         if start.plan.strategy is Strategy.FULL and target.load_checkpoint():
-            with explained(source.url):
-                preflight.require(preflight.run(source.control, source.tables_like(config.tables)))
+            _require_fit(source, config)
             target.copy_afresh()
         for each in start.tables:
             if _from_start(each):
@@ -116,6 +114,17 @@ def _source(config: Config) -> MySqlSource:
         config.source, heartbeat_seconds=config.heartbeat_seconds, give_up_seconds=config.give_up_seconds,
         wanted=config.tables, fit=_fit, examine=preflight.examine,
     )  # fmt: skip
+
+
+def _require_fit(source: MySqlSource, config: Config, known: Collection[TableId] = ()) -> None:
+    """Raise what makes the source, or a table that is not known, unfit. One that a pattern named and that is gone when asked is none."""
+    names = source.tables_like(config.tables)
+    while True:
+        with explained(source.url):
+            checks = preflight.run(source.control, [name for name in names if name not in known])
+        listed, names = names, source.tables_like(config.tables)
+        if set(listed) <= set(names):
+            return preflight.require(checks)
 
 
 def _fit(connection: Connection, tables: Sequence[TableId] = ()) -> None:
@@ -158,6 +167,8 @@ def begin(config: Config, source: MySqlSource, checkpoint: Checkpoint | None) ->
         each = known.get(name)
         if each is None or _from_start(each):
             if isinstance(table, CdcError):
+                if name not in source.tables_like(config.tables):
+                    continue  # a pattern named it, and it is gone since: the stream tells
                 raise table
             each = TableProgress(table)
         progress.append(each)

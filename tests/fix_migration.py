@@ -64,9 +64,9 @@ class Project:
         named = ["--tables", table or str(self.table)] if tables else []
         return ["migrate", url or self.url, f"mapstore:{self.state}", *named, *options]
 
-    def migrate(self, *options: str, expect: int = 0, **more: str) -> dict[str, object]:
+    def migrate(self, *options: str, table: str = "", expect: int = 0, **more: str) -> dict[str, object]:
         """Run `cdc migrate --until-caught-up --json` and give its JSON; empty when another exit code is expected."""
-        done = self.cdc(*self.arguments("--until-caught-up", "--json", *options), **more)
+        done = self.cdc(*self.arguments("--until-caught-up", "--json", *options, table=table), **more)
         assert done.returncode == expect, done.stderr
         assert self.source.password not in done.stdout + done.stderr
         return json.loads(done.stdout.splitlines()[-1]) if expect == 0 else {}
@@ -78,10 +78,10 @@ class Project:
         assert "Traceback" not in done.stderr
         return done.stderr.splitlines()[-1]
 
-    def start(self, *options: str, tables: bool = True) -> subprocess.Popen[str]:
+    def start(self, *options: str, table: str = "", tables: bool = True) -> subprocess.Popen[str]:
         """Start a migration that follows until it is stopped."""
-        command = [sys.executable, "-m", "cdc", *self.arguments("--json", "--checkpoint-seconds", "0.2", *options, tables=tables)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        arguments = self.arguments("--json", "--checkpoint-seconds", "0.2", *options, table=table, tables=tables)
+        return subprocess.Popen([sys.executable, "-m", "cdc", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def wait(self, process: subprocess.Popen[str], reached: Callable[[Checkpoint], bool]) -> Checkpoint:
         """Wait until the running migration's checkpoint says so."""
@@ -125,6 +125,15 @@ class Project:
 def project(mysql_server: Sandbox, source_db: str, tmp_path: Path) -> Iterator[Project]:
     """A database of its own on the shared server, and an empty state folder."""
     made = Project(mysql_server, source_db, tmp_path / "state")
+    yield made
+    made.admin.close()
+
+
+@pytest.fixture(params=["mysql", "mariadb"])
+def project_on_either(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Project]:
+    """The same on each of the servers."""
+    server, database = {"mysql": ("mysql_server", "source_db"), "mariadb": ("mariadb_server", "mariadb_db")}[request.param]
+    made = Project(request.getfixturevalue(server), request.getfixturevalue(database), tmp_path / "state")
     yield made
     made.admin.close()
 

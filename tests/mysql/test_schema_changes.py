@@ -7,15 +7,12 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pymysql
 import pytest
 
 from cdc.model import Checkpoint, TableId, TableState
 from cdc.mysql.connection import connect
-from cdc.sandbox import Sandbox
 from tests.fix_migration import Project
 
 CHANGES = [
@@ -37,15 +34,10 @@ CHANGES = [
 ]
 
 
-@pytest.fixture(params=["mysql", "mariadb"])
-def project(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Project]:
-    """A database of its own on either server, and an empty state folder."""
-    names = {"mysql": ("mysql_server", "source_db"), "mariadb": ("mariadb_server", "mariadb_db")}[request.param]
-    server, database = map(request.getfixturevalue, names)
-    assert isinstance(server, Sandbox)
-    made = Project(server, database, tmp_path / "state")
-    yield made
-    made.admin.close()
+@pytest.fixture
+def project(project_on_either: Project) -> Project:
+    """On either server."""
+    return project_on_either
 
 
 def fill(project: Project, rows: int, table: str = "t") -> None:

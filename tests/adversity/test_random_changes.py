@@ -1,0 +1,159 @@
+"""Any statements in any order on tables that are migrated by a pattern, under writes and kills: in the end every table is the source's.
+
+`CDC_CHANGES_ROUNDS` is how many rounds of statements there are, `CDC_CHANGES_SEED` repeats those that a failed test has printed.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+
+import pymysql
+import pytest
+
+from cdc.model import TableId
+from cdc.mysql.connection import Connection, connect
+from cdc.targets.mapstore import read_state
+from tests.fix_migration import Project
+
+ROUNDS = int(os.environ.get("CDC_CHANGES_ROUNDS", "6"))
+SEED = int(os.environ.get("CDC_CHANGES_SEED") or random.SystemRandom().randrange(1 << 32))
+TABLES, COLUMNS = ("t", "u", "w"), ("a", "b", "c")
+TYPES = [
+    "INT",
+    "BIGINT NOT NULL DEFAULT -7",
+    "VARCHAR(20) CHARACTER SET utf8mb4 NOT NULL DEFAULT 'zwölf'",
+    "DATETIME(3) NULL",
+    "TEXT",
+    "DECIMAL(9,2) DEFAULT 1.5",
+    "ENUM('x','y')",
+    "TIMESTAMP NULL DEFAULT CURRENT_TIMESTAMP",
+    "INT AS (v + 1) STORED",
+    "SMALLINT UNSIGNED NOT NULL",
+]
+CREATE = "CREATE TABLE {0} (id INT PRIMARY KEY, v INT, text VARCHAR(40) CHARACTER SET utf8mb4)"
+ALTERATIONS = [
+    "ADD COLUMN {a} {type}",
+    "ADD COLUMN {a} {type} FIRST",
+    "ADD COLUMN {a} {type} AFTER id",
+    "ADD COLUMN {a} {type}, DROP COLUMN {b}",
+    "DROP COLUMN {a}",
+    "DROP COLUMN {a}, ADD COLUMN {a} {type}",
+    "RENAME COLUMN {a} TO {b}",
+    "RENAME COLUMN {a} TO {b}, RENAME COLUMN {b} TO {a}",
+    "RENAME COLUMN {a} TO {b}, ADD COLUMN {a} {type}",
+    "MODIFY COLUMN {a} {type}",
+    "CHANGE COLUMN {a} {b} {type} AFTER v",
+    "ADD INDEX (v)",
+    "MODIFY COLUMN text CHAR(40) CHARACTER SET latin1",
+    "MODIFY COLUMN text VARCHAR(40) CHARACTER SET utf8mb4 FIRST",
+    "ENGINE = InnoDB",
+]
+OTHERS = [
+    "TRUNCATE TABLE {0}",
+    "DROP TABLE {0}",
+    CREATE,
+    "CREATE TABLE {0} LIKE {1}",
+    "CREATE TABLE {0} (PRIMARY KEY (id)) AS SELECT id, v FROM {1}",
+    "RENAME TABLE {0} TO {1}",
+    "RENAME TABLE {0} TO x, {1} TO {0}, x TO {1}",
+    "RENAME TABLE {0} TO {2}, {1} TO {0}, {2} TO {1}",
+]
+WRITES = [
+    "INSERT INTO {0} (id, v) VALUES ({k}, {n}) ON DUPLICATE KEY UPDATE v = {n}",
+    "UPDATE {0} SET v = v + 1, text = 'é{n}' WHERE id BETWEEN {k} AND {k} + 5",
+    "DELETE FROM {0} WHERE id = {k}",
+    "UPDATE IGNORE {0} SET id = {n} WHERE id = {k}",
+    "UPDATE {0} SET {a} = {n} WHERE id BETWEEN {k} AND {k} + 9",
+    "INSERT IGNORE INTO {0} (id, v) SELECT id + {n}, v FROM {1} WHERE id < 40",
+]
+
+
+def random_statement(rng: random.Random, *, writes: bool) -> str:
+    """One that a server may take or refuse."""
+    tables, columns = rng.sample(TABLES, 3), rng.sample(COLUMNS, 2)
+    some = {"a": columns[0], "b": columns[1], "type": rng.choice(TYPES), "k": rng.randrange(3_000), "n": rng.randrange(3_000)}
+    if writes:
+        return rng.choice(WRITES).format(*tables, **some)
+    return ("ALTER TABLE {0} " + rng.choice(ALTERATIONS) if rng.random() < 0.75 else rng.choice(OTHERS)).format(*tables, **some)
+
+
+def run(connection: Connection, statement: str) -> bool:
+    """Whether the server took it, as its tables are at the moment."""
+    try:
+        connection.query(statement)
+    except pymysql.MySQLError:
+        assert connection.open
+        return False
+    return True
+
+
+class Writer:
+    """Writes rows, and alters tables now and then, until told to stop."""
+
+    def __init__(self, project: Project, seed: int) -> None:
+        self._project, self._rng, self._stop = project, random.Random(seed), threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.written = self.altered = 0
+        self.error: BaseException | None = None
+
+    def __enter__(self) -> Writer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        if self.error:
+            raise self.error
+
+    def _run(self) -> None:
+        try:
+            with connect(self._project.source) as connection:
+                connection.select_db(self._project.database)
+                while not self._stop.wait(0.002):
+                    self.written += run(connection, random_statement(self._rng, writes=True))
+                    if self._rng.random() < 0.03:
+                        self.altered += run(connection, random_statement(self._rng, writes=False))
+        except BaseException as error:
+            self.error = error
+
+
+@pytest.fixture
+def project(project_on_either: Project) -> Project:
+    """Three tables of some thousand rows on either server, and one that stays, so that there always is one."""
+    project_on_either.sql(*(CREATE.format(name) for name in (*TABLES, "stays")))
+    numbers = "WITH RECURSIVE n AS (SELECT 0 i UNION ALL SELECT i + 1 FROM n WHERE i < 39) SELECT a.i * 40 + b.i, a.i FROM n a, n b"
+    project_on_either.sql(*(f"INSERT INTO {name} (id, v) {numbers}" for name in TABLES))
+    return project_on_either
+
+
+@pytest.mark.timeout(120 + 20 * ROUNDS)
+def test_any_changes_of_tables_in_any_order_are_followed_through_kills(project: Project):
+    """Statements while copying, while following and while nobody looks, with a kill or a stop in each round."""
+    print(f"CDC_CHANGES_SEED={SEED}")
+    rng, pattern = random.Random(SEED), f"{project.database}.*"
+    written = altered = 0
+    for _ in range(ROUNDS):
+        with Writer(project, rng.randrange(1 << 32)) as writer:
+            time.sleep(rng.choice((0, 0.3)))
+            options = "--chunk-rows", str(rng.choice((50, 500))), "--checkpoint-seconds", str(rng.choice((0, 0.2)))
+            begun = time.time()
+            process = project.start(*options, table=pattern)
+            project.wait(process, lambda checkpoint, begun=begun: checkpoint.created_at > begun)
+            time.sleep(rng.uniform(0, 1.5))
+            if rng.random() < 0.3:
+                project.end(process)
+            else:
+                process.kill()
+                process.communicate()
+        written, altered = written + writer.written, altered + writer.altered
+    assert written > 0
+    assert altered > 0
+    report = project.migrate(table=pattern)
+    names = {TableId(project.database, name) for (name,) in project.admin.rows("SHOW TABLES")}
+    assert {each.table.id for each in read_state(project.state)[0].tables} == names
+    project.assert_identical(*names)
+    assert report["caught_up"]
