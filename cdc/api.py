@@ -20,7 +20,6 @@ from cdc.handover import Handover
 from cdc.migration import Migration, Report, Start
 from cdc.model import Checkpoint, CopyAnew, Position, Rates, TableId, TableProgress, TableState, servers_with
 from cdc.mysql.connection import Connection, connect, explained
-from cdc.mysql.schema import tables_like
 from cdc.mysql.snapshot import read_all
 from cdc.mysql.source import MySqlSource
 from cdc.oversight import Oversight, reloaded_by_signal
@@ -46,7 +45,7 @@ def check(source: SourceUrl, tables: Sequence[TableId] = ()) -> list[preflight.C
         connection = connect(each)
         try:
             with explained(each):
-                checks = preflight.run(connection, tables_like(connection, tables))
+                checks = preflight.run(connection, tables)
         finally:
             connection.abandon()
         found += [replace(check, message=f"{each.address}: {check.message}") for check in checks] if source.others else checks
@@ -202,8 +201,9 @@ def changes(
 ) -> Changes:
     """The changes of these tables as `Change` objects, from a position on; nothing is copied or stored.
 
-    `after` is a set of GTIDs, the state folder of a migration (for its last checkpoint's), or None: all that is committed once this has
-    returned. `until_caught_up` ends where the source's binlog ends now. `on_away` is told why, each time the connection is lost.
+    The tables are those that these names and patterns mean now. `after` is a set of GTIDs, the state folder of a migration (for its last
+    checkpoint's), or None: all that is committed once this has returned. `until_caught_up` ends where the source's binlog ends now.
+    `on_away` is told why, each time the connection is lost.
 
     Raises PreflightFailed, PositionLost when the source cannot continue from there, SchemaChanged when a table changes on the way.
     """
@@ -244,11 +244,12 @@ def _after(after: Gtids | str | Path, executed: Gtids) -> tuple[Gtids, tuple[str
 def verify(source_url: SourceUrl, target: Path, tables: Sequence[TableId] = ()) -> list[Differences]:
     """Compare a target's last checkpoint with its source, byte for byte, while the source is written to. Nothing is changed.
 
-    `tables` are all of the target's when empty. Raises ConfigError when a table's copy is not complete, PositionLost when the source
-    cannot continue from the checkpoint.
+    `tables` are names and patterns, all of the target's when empty. Raises ConfigError when a table's copy is not complete, PositionLost
+    when the source cannot continue from the checkpoint.
     """
     known = {each.table.id: each for each in read_state(target)[0].tables}
-    checkpoint, maps = read_state(target, rows_of=tables or tuple(known))
+    meant = dict.fromkeys(table for each in tables for table in ([table for table in known if matches(table, each)] or [each]))
+    checkpoint, maps = read_state(target, rows_of=tuple(meant or known))
     chosen = [known[table] for table in maps]
     for each in chosen:
         if each.state is not TableState.STREAMING:

@@ -48,7 +48,7 @@ _stderr = Console(stderr=True)
 SourceArgument = Annotated[
     str, typer.Argument(help="mysql://user:password@host:port/, also host1:port,host2:port (or the password in CDC_SOURCE_PASSWORD)")
 ]
-TablesOption = Annotated[list[str], typer.Option("--tables", help="DB.TABLE; repeat for several")]
+TablesOption = Annotated[list[str], typer.Option("--tables", help="DB.TABLE or DB.*; repeat it for several")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object, last, on stdout")]
 StateArgument = Annotated[str, typer.Argument(help="mapstore:PATH")]
 
@@ -144,7 +144,7 @@ def _lag(figures: Mapping[str, float] | None) -> str:
 
 
 @app.command()
-def check(source: SourceArgument, tables: Annotated[list[str] | None, typer.Option("--tables", help="DB.TABLE")] = None) -> None:
+def check(source: SourceArgument, tables: Annotated[list[str] | None, typer.Option("--tables", help="DB.TABLE or DB.*")] = None) -> None:
     """Say what the source lacks for a migration, and how to get there."""
     checks = api.check(api.parse_source(source), [parse_table(name) for name in tables or []])
     for each in checks:
@@ -157,7 +157,7 @@ def verify(
     source: SourceArgument,
     target: StateArgument,
     *,
-    tables: Annotated[list[str] | None, typer.Option("--tables", help="DB.TABLE; all of the target's when not given")] = None,
+    tables: Annotated[list[str] | None, typer.Option("--tables", help="DB.TABLE or DB.*; all of the target's when not given")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare a target with its source, byte for byte, while the source is written to."""

@@ -26,7 +26,7 @@ LEAST_RETENTION = 3600
 
 
 def run(connection: Connection, tables: Sequence[TableId]) -> list[Check]:
-    """Every check of the server, then those of the tables; only the first when the server is of the wrong kind.
+    """Every check of the server, then those of the tables, which may be patterns; only the first when the server is of the wrong kind.
 
     A question that the server refuses makes a check `unknown`; a connection that breaks raises PyMySQL's error.
     """

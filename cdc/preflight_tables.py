@@ -10,8 +10,10 @@ import pymysql
 from pymysql.constants import ER
 
 from cdc.checks import Check, Source, Status, count, denied, made, refused
+from cdc.config import matches
 from cdc.model import TableId
 from cdc.mysql.connection import Connection, quote_identifier
+from cdc.mysql.schema import tables_like
 
 CASCADES_LOGGED_SINCE = (9, 6)
 """From then on the server runs foreign keys' actions above the storage engine, so that their rows are in the binlog."""
@@ -45,8 +47,12 @@ class _Facts:
         return f"{quote_identifier(self.id.schema)}.{quote_identifier(self.id.table)}"
 
 
-def check_tables(source: Source, tables: Sequence[TableId]) -> Iterator[Check]:
-    """One check per problem of a table; for each kind of problem that no table has, one check that all is well."""
+def check_tables(source: Source, wanted: Sequence[TableId]) -> Iterator[Check]:
+    """One check per problem of a table, named or meant by a pattern; for each kind of problem that no table has, one that all is well."""
+    tables = tables_like(source.connection, wanted)
+    for each in wanted:
+        if not any(matches(table, each) for table in tables):
+            yield Check("table_readable", Status.PROBLEM, f"No table on the source is called {each}.", "Check --tables.")
     yield made("binlog_filter", source, lambda source: _check_filter(source, {table.schema for table in tables}))
     inspected = [_inspect(source, table) for table in tables]
     yield from (found for found in inspected if isinstance(found, Check))

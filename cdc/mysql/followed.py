@@ -74,6 +74,8 @@ class Followed:
         self._describe, self._folds = describe, folds
         self._entries = {table.id: _Entry(table) for table in tables}
         self._wanted = [*self._entries, *wanted]
+        self._unasked: dict[TableId, None] = {}
+        """What a statement has renamed to these names is asked for at its end: it may rename them again."""
         self.skipped: Counter[str] = Counter()
         """Statements that were passed over, with the reason."""
 
@@ -154,9 +156,12 @@ class Followed:
             effects = []
         found: list[TableChange] = []
         before = dict(self._entries)
+        self._unasked.clear()
         try:
             for effect in effects:
                 found += self._effect(effect, statement, place)
+            for table in self._unasked:
+                found += self._anew(table, statement, place)
         except CdcError:  # a source that is away is asked again: the statement comes again then, whole
             self._entries = before
             raise
@@ -194,10 +199,11 @@ class Followed:
 
     def _moved(self, table: TableId, to: TableId, statement: str, place: Position) -> list[TableChange]:
         entry = self._entries.get(table)
-        if not self._wants(to):
+        self._unasked.pop(table, None)
+        if not (self._wants(to) and self._describe and entry and entry.table and entry.certain):
+            if self._wants(to):
+                self._unasked[to] = None
             return self._gone(table, statement, place)
-        if not (self._describe and entry and entry.table and entry.certain):
-            return [*self._gone(table, statement, place), *self._anew(to, statement, place)]
         self._entries[to] = _Entry(replace(entry.table, id=to))
         del self._entries[table]
         return [Renamed(table, to, shorten(statement))]

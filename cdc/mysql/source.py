@@ -167,9 +167,9 @@ class MySqlSource:
             return flavor_of(self.control).position(self.control)
 
     def tables(self, names: Iterable[TableId]) -> list[Table]:
-        """The tables' definitions. Raises PreflightFailed for one that is missing or has no key."""
+        """The definitions of the tables that these names and patterns mean. Raises PreflightFailed where one is missing or has no key."""
         with explained(self.url):
-            return [read_table(self.control, name) for name in names]
+            return [read_table(self.control, name) for name in tables_like(self.control, names)]
 
     def tables_like(self, wanted: Iterable[TableId]) -> list[TableId]:
         """The tables with these names, and those that patterns among them mean now."""

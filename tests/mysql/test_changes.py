@@ -19,7 +19,7 @@ import pytest
 
 import cdc
 from cdc.changes import Change, Changes
-from cdc.errors import ConfigError, PositionLost
+from cdc.errors import ConfigError, PositionLost, PreflightFailed
 from cdc.sandbox import Sandbox
 from tests.fix_migration import Project, break_connections
 from tests.fix_proxy import Proxy
@@ -127,6 +127,17 @@ def test_a_change_has_the_row_before_and_after_and_where_it_comes_from(project: 
     assert [each.op for each in again] == ["update", "update", "delete"], "a transaction whose end was not seen comes again"
     again = take(cdc.changes(project.source, [project.table], after=changes[3].position.gtids, until_caught_up=True))
     assert [each.op for each in again] == ["delete"]
+
+
+def test_a_pattern_means_the_tables_that_are_there_at_the_start(project: Project) -> None:
+    """It has to mean any."""
+    project.sql("CREATE TABLE t (id INT PRIMARY KEY)", "CREATE TABLE u (id INT PRIMARY KEY)", "CREATE VIEW v AS SELECT id FROM t")
+    with cdc.changes(project.source, [f"{project.database}.*"]) as opened:
+        project.sql("INSERT INTO t VALUES (1)", "CREATE TABLE w (id INT PRIMARY KEY)", "INSERT INTO w VALUES (2)")
+        project.sql("INSERT INTO u VALUES (3)")
+        assert [(each.table.table, each.after) for each in (next(opened), next(opened))] == [("t", {"id": 1}), ("u", {"id": 3})]
+    with pytest.raises(PreflightFailed, match=r"No table on the source is called .*\.z\*"):
+        cdc.changes(project.source, [f"{project.database}.z*"])
 
 
 def test_changes_from_now_and_from_a_checkpoint(project: Project) -> None:

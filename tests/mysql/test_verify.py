@@ -50,6 +50,8 @@ def test_spoiled_rows_are_found_under_writes_and_named(migrated: Project):
     (found,) = json.loads(done.stdout)["tables"]
     assert (found["changed"], found["missing"], found["extra"]) == (1, 1, 1)
     assert sorted(found["keys"]) == ["17", "400", "999999"]
+    for pattern, code in {f"{migrated.database}.*": 5, "nowhere.*": 2}.items():
+        assert migrated.cdc("verify", migrated.url, f"mapstore:{migrated.state}", "--tables", pattern).returncode == code
     text = migrated.cdc("verify", migrated.url, f"mapstore:{migrated.state}")
     assert "differs: 400" in text.stdout
     assert text.returncode == 5

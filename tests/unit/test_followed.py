@@ -257,6 +257,17 @@ def test_a_second_change_before_the_first_is_certain_copies_anew() -> None:
     assert kinds(followed.changes("ALTER TABLE a ENGINE = InnoDB", "shop", at(110))) == [(Reshaped, A)]
 
 
+def test_a_name_that_a_table_has_only_within_a_statement_is_not_asked_for() -> None:
+    """Whether its rows go along or not."""
+    source = Source()
+    source.now |= {A: table(A, "id"), B: table(B, "id")}
+    followed = Followed([table(A, "id"), table(B, "id")], source, wanted=[TableId("shop", "*")])
+    swap, x = "RENAME TABLE a TO x, b TO a, x TO b", TableId("shop", "x")
+    assert followed.changes(swap, "shop", at(10)) == [Renamed(A, x, swap), Renamed(B, A, swap), Renamed(x, B, swap)]
+    followed.changes("ALTER TABLE a MODIFY id INT", "shop", at(90))
+    assert kinds(followed.changes(swap, "shop", at(100))) == [(Gone, A), (Renamed, B), (CopyAnew, B)]
+
+
 def test_tables_that_match_a_pattern_are_taken_in_and_renamed_with_their_rows() -> None:
     """Both names are followed: nothing is copied."""
     source = Source()
