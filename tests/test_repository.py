@@ -183,7 +183,15 @@ def shell_lines(markdown: str) -> list[str]:
     return [re.sub(r"\s#.*", "", line).strip() for line in [*blocks, *fenced]]
 
 
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/operations.md", "docs/handover.md", "docs/types.md", "docs/mapstore.md"]
+DOCUMENTS = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/operations.md",
+    "docs/handover.md",
+    "docs/types.md",
+    "docs/mapstore.md",
+    "docs/benchmarks.md",
+]
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
