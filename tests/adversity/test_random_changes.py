@@ -18,7 +18,7 @@ from cdc.mysql.connection import Connection, connect
 from cdc.targets.mapstore import read_state
 from tests.fix_migration import Project
 
-ROUNDS = int(os.environ.get("CDC_CHANGES_ROUNDS", "6"))
+ROUNDS = int(os.environ.get("CDC_CHANGES_ROUNDS", "4"))
 SEED = int(os.environ.get("CDC_CHANGES_SEED") or random.SystemRandom().randrange(1 << 32))
 TABLES, COLUMNS = ("t", "u", "w"), ("a", "b", "c")
 TYPES = [

@@ -34,7 +34,7 @@ LARGEST = 4
 """Rows at which a chunk is cut off; now and then one is cut off at its first, as if that were large."""
 WEIGHTS = {
     "write": 3, "show": 4, "execute": 5, "deliver": 3, "deliver_part": 4, "heartbeat": 1, "request": 4, "look_up": 8, "tell_boundary": 8,
-    "read_view": 6, "ask_end": 6, "hand_over_chunk": 6, "rotate": 0.3, "checkpoint": 0.4, "crash": 0.1, "start_over": 6, "reconnect": 0.2,
+    "read_view": 6, "ask_end": 6, "hand_over_chunk": 6, "rotate": 0.3, "checkpoint": 0.4, "crash": 0.2, "start_over": 6, "reconnect": 0.2,
     "read_again": 0.2, "emit": 6, "take_over": 0.3, "begin_images": 1, "save_rows": 3, "publish": 3, "start_elsewhere": 0.1,
 }  # fmt: skip
 """The moves, and how often one is taken among those that are possible."""
