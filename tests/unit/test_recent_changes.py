@@ -245,4 +245,4 @@ class Saved(RuleBasedStateMachine):
 def test_whatever_is_saved_and_read_again_is_what_was_written(monkeypatch: pytest.MonkeyPatch) -> None:
     """Changes of rows and of tables, copies, saves that are published later or never, in any order; half of a table counts as few here."""
     monkeypatch.setattr(rows, "_RECENT_SHARE", 2)
-    run_state_machine_as_test(Saved, settings=settings(max_examples=100, stateful_step_count=25, deadline=None))
+    run_state_machine_as_test(Saved, settings=settings(max_examples=100, stateful_step_count=25, deadline=None, derandomize=True))
