@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Self
 
 import pymysql
 import pytest
@@ -119,6 +122,39 @@ class Project:
                 assert here == there
                 rows += len(there)
         return rows
+
+
+class Background:
+    """Takes step after step on a connection of its own to the project's database, from entry to exit, which raises what went wrong."""
+
+    def __init__(self, project: Project, seed: int, *, pause: float) -> None:
+        self._project, self._pause = project, pause
+        self._rng, self._stop = random.Random(seed), threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.error: BaseException | None = None
+
+    def step(self, connection: Connection) -> None:
+        """What is done over and over."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        if self.error:
+            raise self.error
+
+    def _run(self) -> None:
+        try:
+            with connect(self._project.source) as connection:
+                connection.select_db(self._project.database)
+                while not self._stop.wait(self._pause):
+                    self.step(connection)
+        except BaseException as error:
+            self.error = error
 
 
 @pytest.fixture

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import os
 import random
-import threading
 import time
 
 import pymysql
 import pytest
 
 from cdc.model import TableId
-from cdc.mysql.connection import Connection, connect
+from cdc.mysql.connection import Connection
 from cdc.targets.mapstore import read_state
-from tests.fix_migration import Project
+from tests.fix_migration import Background, Project
 
 ROUNDS = int(os.environ.get("CDC_CHANGES_ROUNDS", "4"))
 SEED = int(os.environ.get("CDC_CHANGES_SEED") or random.SystemRandom().randrange(1 << 32))
@@ -90,35 +89,18 @@ def run(connection: Connection, statement: str) -> bool:
     return True
 
 
-class Writer:
-    """Writes rows, and alters tables now and then, until told to stop."""
+class Writer(Background):
+    """Writes rows, and alters tables now and then."""
 
     def __init__(self, project: Project, seed: int) -> None:
-        self._project, self._rng, self._stop = project, random.Random(seed), threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        super().__init__(project, seed, pause=0.002)
         self.written = self.altered = 0
-        self.error: BaseException | None = None
 
-    def __enter__(self) -> Writer:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        if self.error:
-            raise self.error
-
-    def _run(self) -> None:
-        try:
-            with connect(self._project.source) as connection:
-                connection.select_db(self._project.database)
-                while not self._stop.wait(0.002):
-                    self.written += run(connection, random_statement(self._rng, writes=True))
-                    if self._rng.random() < 0.03:
-                        self.altered += run(connection, random_statement(self._rng, writes=False))
-        except BaseException as error:
-            self.error = error
+    def step(self, connection: Connection) -> None:
+        """One write, or two statements."""
+        self.written += run(connection, random_statement(self._rng, writes=True))
+        if self._rng.random() < 0.03:
+            self.altered += run(connection, random_statement(self._rng, writes=False))
 
 
 @pytest.fixture

@@ -4,15 +4,13 @@
 """
 
 import os
-import random
-import threading
 import time
 
 import pytest
 
 from cdc.model import TableId
-from cdc.mysql.connection import connect
-from tests.fix_migration import Project
+from cdc.mysql.connection import Connection
+from tests.fix_migration import Background, Project
 
 ROWS = 20_000
 FIRST_SEED = int(os.environ.get("CDC_LOAD_SEED", "1"))
@@ -25,43 +23,24 @@ TABLES = {
 }
 
 
-class Load:
+class Load(Background):
     """Changes runs of 40 rows at places that move through the tables, as fast as the server takes them."""
 
     def __init__(self, project: Project, seed: int) -> None:
-        self._rng = random.Random(seed)
-        self._connection = connect(project.source)
-        self._connection.select_db(project.database)
-        self._stop = threading.Event()
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run)
+        super().__init__(project, seed, pause=0)
         self.rows = 0
         self.seconds = 0.0
 
-    def __enter__(self) -> "Load":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._connection.close()
-        if self._error:
-            raise self._error
-
     def _run(self) -> None:
         began = time.monotonic()
-        try:
-            while not self._stop.is_set():
-                self._transaction()
-        except BaseException as error:
-            self._error = error
+        super()._run()
         self.seconds = time.monotonic() - began
 
-    def _transaction(self) -> None:
+    def step(self, connection: Connection) -> None:
+        """One transaction."""
         rng = self._rng
-        self._connection.begin()
-        with self._connection.cursor() as cursor:
+        connection.begin()
+        with connection.cursor() as cursor:
             for name in rng.sample("abc", 2):
                 at = rng.randrange(ROWS)
                 some = f"n BETWEEN {at} AND {at + 39}"
@@ -78,9 +57,9 @@ class Load:
                 )[0]
                 self.rows += cursor.execute(statement)
         if rng.randrange(20):
-            self._connection.commit()
+            connection.commit()
         else:
-            self._connection.rollback()
+            connection.rollback()
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import random
 import signal
-import threading
 import time
 
 import pymysql
 import pytest
 
 from cdc.model import Checkpoint, TableId, TableState
-from cdc.mysql.connection import connect
-from tests.fix_migration import Project
+from cdc.mysql.connection import Connection
+from tests.fix_migration import Background, Project
 
 CHANGES = [
     "ALTER TABLE t ADD COLUMN added INT",
@@ -48,47 +46,29 @@ def fill(project: Project, rows: int, table: str = "t") -> None:
     )
 
 
-class Writer:
-    """Writes to `t` by the columns' names until told to stop; that there is no such table for a moment does not disturb it."""
+class Writer(Background):
+    """Writes to `t` by the columns' names; that there is no such table for a moment does not disturb it."""
 
     def __init__(self, project: Project, seed: int = 1) -> None:
-        self._source, self._database = project.source, project.database
-        self._rng, self._stop = random.Random(seed), threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        super().__init__(project, seed, pause=0.005)
         self.written = 0
-        self.error: BaseException | None = None
 
-    def __enter__(self) -> Writer:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        if self.error:
-            raise self.error
-
-    def _run(self) -> None:
+    def step(self, connection: Connection) -> None:
+        """One statement."""
+        key, other, number = (self._rng.randrange(12_000) for _ in range(3))
+        statement = self._rng.choice(
+            [
+                f"INSERT INTO t (id, v) VALUES ({key}, {number}) ON DUPLICATE KEY UPDATE v = {number}",
+                f"UPDATE t SET v = v + 1, text = '{number}' WHERE id BETWEEN {key} AND {key + 5}",
+                f"DELETE FROM t WHERE id = {key}",
+                f"UPDATE IGNORE t SET id = {other} WHERE id = {key}",
+            ]
+        )
         try:
-            with connect(self._source) as connection:
-                connection.select_db(self._database)
-                while not self._stop.wait(0.005):
-                    key, other, number = (self._rng.randrange(12_000) for _ in range(3))
-                    statement = self._rng.choice(
-                        [
-                            f"INSERT INTO t (id, v) VALUES ({key}, {number}) ON DUPLICATE KEY UPDATE v = {number}",
-                            f"UPDATE t SET v = v + 1, text = '{number}' WHERE id BETWEEN {key} AND {key + 5}",
-                            f"DELETE FROM t WHERE id = {key}",
-                            f"UPDATE IGNORE t SET id = {other} WHERE id = {key}",
-                        ]
-                    )
-                    try:
-                        self.written += connection.query(statement)
-                    except pymysql.MySQLError as error:
-                        if error.args[0] not in (1146, 1412, 1213, 1205):
-                            raise
-        except BaseException as error:
-            self.error = error
+            self.written += connection.query(statement)
+        except pymysql.MySQLError as error:
+            if error.args[0] not in (1146, 1412, 1213, 1205):
+                raise
 
 
 def change(project: Project, statement: str) -> None:
