@@ -200,13 +200,13 @@ class Followed:
     def _moved(self, table: TableId, to: TableId, statement: str, place: Position) -> list[TableChange]:
         entry = self._entries.get(table)
         self._unasked.pop(table, None)
-        if not (self._wants(to) and self._describe and entry and entry.table and entry.certain):
-            if self._wants(to):
-                self._unasked[to] = None
-            return self._gone(table, statement, place)
-        self._entries[to] = _Entry(replace(entry.table, id=to))
-        del self._entries[table]
-        return [Renamed(table, to, shorten(statement))]
+        if self._wants(to):
+            if self._describe and entry and entry.table and entry.certain:
+                self._entries[to] = _Entry(replace(entry.table, id=to))
+                del self._entries[table]
+                return [Renamed(table, to, shorten(statement))]
+            self._unasked[to] = None
+        return self._gone(table, statement, place)
 
     def _anew(self, table: TableId, statement: str, place: Position, effect: ddl.Effect | None = None) -> list[TableChange]:
         """Ask for the table's columns; its rows go over to them if that can be done without reading them."""
