@@ -19,7 +19,8 @@ from cdc.gtid import DomainGtids, Gtids, GtidSet
 from cdc.handover import Handover
 from cdc.migration import Migration, Report, Start
 from cdc.model import Checkpoint, CopyAnew, Position, Rates, TableId, TableProgress, TableState, servers_with
-from cdc.mysql.connection import Connection, connect, explained
+from cdc.mysql.connection import Connection, connect
+from cdc.mysql.server_errors import explained
 from cdc.mysql.snapshot import read_all
 from cdc.mysql.source import MySqlSource
 from cdc.oversight import Oversight, reloaded_by_signal

@@ -24,8 +24,9 @@ from cdc.metrics import LagHistogram
 from cdc.migration import Migration
 from cdc.model import Checkpoint, ChunkRequest, Delivery, Item, LogEnd, Position, TableId, TableProgress
 from cdc.mysql.churn import Churn, is_sandbox
-from cdc.mysql.connection import connect, explained
+from cdc.mysql.connection import connect
 from cdc.mysql.costs import binlog_bytes_since
+from cdc.mysql.server_errors import explained
 from cdc.mysql.source import MySqlSource
 from cdc.targets.mapstore import MapStoreTarget
 from mapstore import pauses

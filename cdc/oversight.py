@@ -15,9 +15,10 @@ from cdc import preflight
 from cdc.config import SourceUrl
 from cdc.errors import CdcError, Temporary
 from cdc.model import Table, TableId
-from cdc.mysql.connection import Connection, explained
+from cdc.mysql.connection import Connection
 from cdc.mysql.load import LoadProbe
 from cdc.mysql.schema import read_table
+from cdc.mysql.server_errors import explained
 from cdc.settings import Settings, SettingsFile
 from cdc.throttle import Throttle
 

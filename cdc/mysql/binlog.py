@@ -30,10 +30,11 @@ from cdc.gtid import DomainGtids, Gtids, GtidSet
 from cdc.model import Batch, Delivery, Position, Table, TableChange, Transaction
 from cdc.mysql import dump
 from cdc.mysql._events import APART, BEGIN, END, ENDED, FULL, REFUSED, TWO_PHASE, TWO_PHASE_END, WITHIN, EventStream
-from cdc.mysql.connection import Connection, explain, explained, settings
+from cdc.mysql.connection import Connection, settings
 from cdc.mysql.flavor import flavor_with
 from cdc.mysql.followed import Followed
 from cdc.mysql.schema import codec_name
+from cdc.mysql.server_errors import explain, explained
 from cdc.mysql.statements import Meaning, meaning
 from cdc.packed import Packed
 

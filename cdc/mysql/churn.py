@@ -17,7 +17,8 @@ from pymysql.constants import ER
 from cdc.config import SourceUrl
 from cdc.errors import ConfigError, Temporary
 from cdc.model import Column, Table, TableId, decode_row, encode_row
-from cdc.mysql.connection import Connection, connect, explained, quote_identifier, text
+from cdc.mysql.connection import Connection, connect, quote_identifier, text
+from cdc.mysql.server_errors import explained
 from cdc.mysql.snapshot import literal, select_expression
 
 SANDBOX_HOST = "cdc-sandbox"

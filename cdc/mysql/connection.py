@@ -1,6 +1,7 @@
-"""Connections to the source: how every session is set up, counted and its failures told apart.
+"""Connections to the source: how they are opened, counted, read in bulk and given up.
 
-The only place of `cdc.mysql` that opens sockets. Decides nothing about what is sent over them.
+The only place of `cdc.mysql` that opens sockets. Decides nothing about what is sent over them; session.py sets their variables,
+tls.py says what is verified, server_errors.py turns failures into errors of ours.
 """
 
 from __future__ import annotations
@@ -8,22 +9,18 @@ from __future__ import annotations
 import re
 import socket
 import ssl
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import pymysql
-from pymysql.constants import COMMAND, CR, ER
+from pymysql.constants import COMMAND, CR
 from pymysql.converters import conversions
 
-from cdc.config import SourceUrl, Tls, TlsMode
-from cdc.errors import CdcError, ConfigError, PreflightFailed, SchemaChanged, Temporary
-
-SESSION = (
-    # what makes a SELECT's bytes the binlog's bytes: no conversion of character sets, times in UTC, and a mode in which no
-    # value is refused or padded when compared (zero dates are legal, CHAR stays trimmed, quotes mean what they say)
-    "SET NAMES utf8mb4, character_set_results = NULL, time_zone = '+00:00', sql_mode = 'NO_ENGINE_SUBSTITUTION', net_write_timeout = 3600"
-)
+from cdc.config import SourceUrl
+from cdc.mysql.server_errors import explained
+from cdc.mysql.session import SESSION
+from cdc.mysql.tls import tls_arguments, without_verification
 
 Row = tuple[Any, ...]
 
@@ -41,7 +38,7 @@ class Connection(pymysql.Connection):  # type: ignore[misc]
 
     def _create_ssl_ctx(self, sslp: ssl.SSLContext | None) -> ssl.SSLContext:
         """For TLS that verifies nothing, PyMySQL would load all of the system's certificates: 40 ms for each connection."""
-        return sslp or _without_verification()
+        return sslp or without_verification()
 
     def _read_bytes(self, num_bytes: int) -> bytes:
         self.bytes_received += num_bytes
@@ -127,7 +124,7 @@ def text(value: str | bytes) -> str:
 
 def settings(url: SourceUrl, read_timeout: float) -> dict[str, Any]:
     """PyMySQL's arguments for a connection to `url`; `read_timeout` in seconds for each wait on the socket."""
-    return _tls(url.tls) | {
+    return tls_arguments(url.tls) | {
         "host": url.host,
         "port": url.port,
         "user": url.user,
@@ -138,91 +135,6 @@ def settings(url: SourceUrl, read_timeout: float) -> dict[str, Any]:
         "read_timeout": read_timeout,
         "program_name": "cdc",
     }
-
-
-def _tls(tls: Tls) -> dict[str, Any]:
-    """PyMySQL's arguments for TLS. Raises ConfigError when a file of certificates or a key cannot be used."""
-    if not tls.required:
-        return {"ssl_disabled": tls.mode is TlsMode.DISABLED}
-    context = _without_verification()
-    try:
-        if tls.verifies:
-            context.verify_mode = ssl.CERT_REQUIRED
-            context.check_hostname = tls.mode is TlsMode.VERIFY_IDENTITY
-            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the server's own certificate may be named
-            context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # those that MySQL makes for itself are not that strict
-            context.load_verify_locations(tls.ca)
-        if tls.cert:
-            context.load_cert_chain(tls.cert, tls.key, password="")
-    except OSError as error:  # ssl.SSLError is one
-        raise ConfigError(
-            f"A file that the source URL names for TLS cannot be used: {error.strerror or error}.",
-            hint="ssl-ca, ssl-cert and ssl-key are paths of PEM files; a key has no passphrase.",
-        ) from error
-    return {"ssl": context}
-
-
-def _without_verification() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return context
-
-
-@contextmanager
-def explained(url: SourceUrl) -> Iterator[None]:
-    """Turn PyMySQL's errors into ours: the type says what the caller can do, the text never holds a password."""
-    try:
-        yield
-    except CdcError:
-        raise
-    except pymysql.MySQLError as error:
-        raise explain(error, url) from error
-    except OSError as error:
-        raise Temporary(f"The connection to {url.redacted} broke: {error}.", hint="Run the same command again to resume.") from error
-
-
-def explain(error: pymysql.MySQLError, url: SourceUrl) -> CdcError:
-    """Our error for one of PyMySQL's."""
-    code = error.args[0] if error.args else 0
-    text = str(error.args[1]) if len(error.args) > 1 else str(error)
-    if code == ER.ACCESS_DENIED_ERROR:
-        return ConfigError(
-            f"{url.redacted} refuses the user {url.user!r} with this password.",
-            hint="Check the user and password in the URL, or CDC_SOURCE_PASSWORD.",
-        )
-    if code in _DENIED:
-        return PreflightFailed(f"The user {url.user!r} lacks a grant on {url.redacted}: {text}.", hint="`cdc check` lists what is missing.")
-    if code in (ER.BAD_FIELD_ERROR, ER.NO_SUCH_TABLE):
-        return SchemaChanged(
-            f"A table changed while it was copied: {text}.",
-            hint="The checkpoint stays before that; copy again with --strategy full to go past it.",
-        )
-    if code in {CR.CR_CONN_HOST_ERROR, CR.CR_SSL_CONNECTION_ERROR}:
-        return _unconnected(error, url, text)
-    if code in _GONE or error.args[:1] == (_CLOSED,):
-        why = text or "it is closed"
-        return Temporary(f"The connection to {url.redacted} was lost: {why}.", hint="Run the same command again to resume.")
-    return CdcError(f"{url.redacted} answered with error {code}: {text}.")
-
-
-def _unconnected(error: pymysql.MySQLError, url: SourceUrl, text: str) -> CdcError:
-    if error.args[0] == CR.CR_SSL_CONNECTION_ERROR:
-        return ConfigError(f"{url.redacted} does not speak TLS, and the URL asks for it.", hint="Set up TLS there, or leave out ssl-mode.")
-    if isinstance(getattr(error, "original_exception", None), ssl.SSLCertVerificationError):
-        return ConfigError(
-            f"The certificate of {url.redacted} is not what the URL asks for: {text}.",
-            hint="Check the host, ssl-mode and ssl-ca in the URL.",
-        )
-    return Temporary(f"No MySQL server answers at {url.redacted}: {text}.", hint="Check host and port, and that the server is running.")
-
-
-_DENIED = {
-    ER.DBACCESS_DENIED_ERROR, ER.TABLEACCESS_DENIED_ERROR, ER.COLUMNACCESS_DENIED_ERROR, ER.SPECIFIC_ACCESS_DENIED_ERROR,
-}  # fmt: skip
-_SERVER_SHUTDOWN, _QUERY_KILLED, _CONNECTION_KILLED, _INACTIVITY = 1053, 1317, 1927, 4031
-_GONE = {CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST, _SERVER_SHUTDOWN, _QUERY_KILLED, _CONNECTION_KILLED, _INACTIVITY}
-_CLOSED = 0
-"""PyMySQL's own number for a statement on a connection that it has given up."""
 
 
 _ENCODERS_ONLY = {kind: encode for kind, encode in conversions.items() if not isinstance(kind, int)}

@@ -14,8 +14,9 @@ from cdc.config import SourceUrl
 from cdc.errors import CdcError, PositionLost, Temporary
 from cdc.gtid import Gtids
 from cdc.model import Position
-from cdc.mysql.connection import Connection, connect, explained
+from cdc.mysql.connection import Connection, connect
 from cdc.mysql.flavor import flavor_of
+from cdc.mysql.server_errors import explained
 from cdc.mysql.snapshot import log_end
 from cdc.resume import LOST, require_continuable
 
@@ -36,6 +37,15 @@ class Server:
     url: SourceUrl
     identity: str
     clock_offset: float
+
+    def require(self, connection: Connection) -> None:
+        """Raise Temporary unless the connection leads to this very server."""
+        with explained(self.url):
+            if flavor_of(connection).identity(connection) == self.identity:
+                return
+        raise Temporary(
+            f"Another server answers at {self.url.redacted} since the connection was lost.", hint="Run the same command again to resume."
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ from pymysql.cursors import DictCursor
 from cdc.config import Limits, SourceUrl
 from cdc.errors import CdcError, ConfigError, Temporary
 from cdc.model import Load
-from cdc.mysql.connection import Connection, connect, explained
+from cdc.mysql.connection import Connection, connect
+from cdc.mysql.server_errors import explained
 
 READ_TIMEOUT = 5.0
 """Seconds for an answer."""

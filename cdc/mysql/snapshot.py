@@ -19,9 +19,10 @@ from cdc.errors import CdcError
 from cdc.gtid import GtidSet
 from cdc.model import Chunk, ChunkRequest, Column, LogEnd, Position, Table, decode_row, encode_row
 from cdc.mysql._rows import MalformedResult, RowReader, ServerError
-from cdc.mysql.connection import Connection, connect, explain, explained, quote_identifier, text
+from cdc.mysql.connection import Connection, connect, quote_identifier, text
 from cdc.mysql.flavor import flavor_of
 from cdc.mysql.schema import INTEGERS, encoded_labels
+from cdc.mysql.server_errors import explain, explained
 
 READ_TIMEOUT = 300.0
 """Seconds without a byte after which a chunk's connection counts as dead. Long, since scanning many deleted rows is silent."""

@@ -38,13 +38,14 @@ from cdc.model import (
     servers_with,
 )  # fmt: skip
 from cdc.mysql.binlog import BinlogReader
-from cdc.mysql.connection import Connection, connect, explained, text
+from cdc.mysql.connection import Connection, connect, text
 from cdc.mysql.costs import binlog_bytes_since, retention_seconds, table_sizes
 from cdc.mysql.flavor import flavor_of
 from cdc.mysql.followed import Described, Followed
 from cdc.mysql.hosts import BEHIND_PAUSE, Hosts, Server, Wanted
 from cdc.mysql.patience import LONGEST_PAUSE, Patience
 from cdc.mysql.schema import added_values, read_table, tables_like
+from cdc.mysql.server_errors import explained
 from cdc.mysql.snapshot import SnapshotReader, log_end
 from cdc.packed import Packed
 
@@ -293,7 +294,7 @@ class MySqlSource:
             server = self._chosen
             reader = self._binlog = BinlogReader(
                 server.url, wanted.position, tables, heartbeat_seconds=self._heartbeat_seconds, befores=self._befores,
-                check=partial(self._require, server),
+                check=server.require,
             )  # fmt: skip
             try:
                 if went_over:
@@ -399,7 +400,7 @@ class MySqlSource:
         """A connection to this very server. Raises Temporary when another answers at its address; then the stream is to look around."""
         connection = connect(url, **how)
         try:
-            self._require(server, connection)
+            server.require(connection)
         except Temporary:
             connection.abandon()
             if self._binlog and server is self._chosen:
@@ -417,15 +418,6 @@ class MySqlSource:
             finally:
                 self._bytes_before += connection.bytes_received
                 connection.abandon()
-
-    def _require(self, server: Server, connection: Connection) -> None:
-        """Raise Temporary unless the connection leads to this very server."""
-        with explained(server.url):
-            if flavor_of(connection).identity(connection) == server.identity:
-                return
-        raise Temporary(
-            f"Another server answers at {server.url.redacted} since the connection was lost.", hint="Run the same command again to resume."
-        )
 
     def _run(self, name: str, produce: Callable[[], Iterable[tuple[Server, Item]]]) -> None:
         def work() -> None:

@@ -15,8 +15,8 @@ from cdc.config import SourceUrl
 from cdc.errors import CdcError, ConfigError, DamagedState, PreflightFailed, Temporary
 from cdc.gtid import GtidSet
 from cdc.model import Batch, Checkpoint, Op, Position, TableProgress
-from cdc.mysql.connection import explain, explained
 from cdc.mysql.patience import Patience
+from cdc.mysql.server_errors import explain, explained
 from cdc.packed import Packed
 from cdc.targets.mapstore import MapStoreTarget, read_state
 from cdc.verify import Differences
