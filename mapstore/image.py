@@ -10,13 +10,22 @@ other: varint(len(key)) varint(len(value)) key value. Hashes are never written: 
 An image is fuzzy: a key that was there throughout is in it once, with a value it had at some time while it was written;
 one that came or went meanwhile may be in it or not. Replaying the log of changes from a position taken *before* save()
 makes it exact. This module decides how an image lies on disk, not which entries are in it (that is the iteration).
+
+An image is written into a new file beside the path (mode 0600) and renamed, so several threads and processes may save to one path:
+the last to finish wins, and readers see one image or another, each whole. The file is locked while it is written; a file of this kind
+that is not locked was left by a killed save, and the next save to the path removes it. Symbolic links are not followed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
+import re
+import stat
 import struct
+import tempfile
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -38,6 +47,8 @@ _M = TypeVar("_M", bound="MapStore")
 MAGIC = b"MAPSTORE"
 VERSION = 1
 BLOCK_BYTES = 1 << 22
+UNFINISHED = ".saving"
+"""How the name of a file ends that is being written: the image's name, eight random characters, and this."""
 _HEADER = struct.Struct("<8sIIQ")
 _BLOCK = struct.Struct("<4sIQ")
 _TRAILER = struct.Struct("<4sIQ")
@@ -49,27 +60,54 @@ class ImageError(Exception):
     """An image can't be read: damaged, cut short, of a newer format, or none at all."""
 
 
-def save(store: MapStore, path: str | os.PathLike[str], metadata: bytes, progress: Progress | None) -> None:
+def save(store: MapStore, path: _Path, metadata: bytes, progress: Progress | None) -> None:
     """Write an image beside `path` and rename it there; afterwards it is on disk, its name included."""
     target = Path(path)
-    beside = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-    metadata = bytes(metadata)
+    metadata = memoryview(metadata).tobytes()
     if len(metadata) > _MAX_METADATA:
         raise ValueError(f"metadata of {len(metadata)} bytes is too long: at most {_MAX_METADATA}")
+    _remove_leftovers(target)
+    file, beside = _create_beside(target)
     try:
-        with beside.open("wb", buffering=0) as file:
+        with file:
             _write(store, file, metadata, progress)
             os.fsync(file.fileno())
-        beside.replace(target)
+            beside.replace(target)
     except BaseException:
         with contextlib.suppress(OSError):
             beside.unlink()
         raise
-    folder = os.open(target.parent, os.O_RDONLY)
+    folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _create_beside(target: Path) -> tuple[BinaryIO, Path]:
+    """Create the file to write into: of this save only, and locked, so that no other save takes it for a leftover."""
+    while True:
+        fd, name = tempfile.mkstemp(UNFINISHED, f"{target.name}.", target.parent)
+        file = os.fdopen(fd, "wb", buffering=0)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        if os.fstat(fd).st_nlink:
+            return file, Path(name)
+        file.close()  # another save removed it before it was locked
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Remove what killed saves to this path have left; files of saves that are running are locked."""
+    name = re.compile(re.escape(target.name) + r"\.[a-z0-9_]{8}" + re.escape(UNFINISHED))
+    for leftover in os.listdir(target.parent):
+        if not name.fullmatch(leftover):
+            continue
+        with contextlib.suppress(OSError):  # in use, gone meanwhile, or not ours to remove
+            fd = os.open(target.parent / leftover, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                (target.parent / leftover).unlink()
+            finally:
+                os.close(fd)
 
 
 def _write(store: MapStore, file: BinaryIO, metadata: bytes, progress: Progress | None) -> None:
@@ -128,7 +166,7 @@ def _write_all(file: BinaryIO, data: bytes) -> None:
 
 def load(cls: type[_M], path: str | os.PathLike[str], progress: Progress | None, options: dict[str, Any]) -> _M:
     """Read an image into a new map; ImageError if any byte of it is not as it was written."""
-    with Path(path).open("rb", buffering=0) as file:
+    with _open(path) as file:
         size = os.fstat(file.fileno()).st_size
         _, expected = _read_header(file, size, path)
         # A record takes two bytes at least, so a damaged count can't ask for more memory than the file is worth.
@@ -144,7 +182,7 @@ def load(cls: type[_M], path: str | os.PathLike[str], progress: Progress | None,
 
 def check(path: str | os.PathLike[str]) -> int:
     """Read an image without making a map of it, and return how many entries it has; ImageError if a checksum does not match."""
-    with Path(path).open("rb", buffering=0) as file:
+    with _open(path) as file:
         size = os.fstat(file.fileno()).st_size
         _read_header(file, size, path)
         return _read_blocks(file, path, size, partial(_payload, path), lambda _: None)
@@ -187,7 +225,7 @@ def _payload(path: _Path, head: bytes, body: bytes, block: int) -> memoryview:
 
 def read_metadata(path: str | os.PathLike[str]) -> bytes:
     """Return the metadata given to save(); reads only the header."""
-    with Path(path).open("rb", buffering=0) as file:
+    with _open(path) as file:
         return _read_header(file, os.fstat(file.fileno()).st_size, path)[0]
 
 
@@ -204,6 +242,20 @@ def _read_header(file: BinaryIO, size: int, path: str | os.PathLike[str]) -> tup
     if _SUM.unpack(_read(file, _SUM.size, path)) != (checksum(head + metadata),):
         raise ImageError(f"{path}: damaged: the checksum of the header does not match")
     return metadata, entries
+
+
+def _open(path: _Path) -> BinaryIO:
+    """Open an image to read it: a regular file, not a symbolic link to one."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise ImageError(f"{path}: a symbolic link is not followed: give the path of the image itself") from None
+        raise
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise ImageError(f"{path}: not an image of a map: it is not a regular file")
+    return os.fdopen(fd, "rb", buffering=0)
 
 
 def _read(file: BinaryIO, n: int, path: str | os.PathLike[str]) -> bytes:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
 import struct
 import subprocess
 import sys
@@ -240,3 +242,109 @@ def test_an_image_taken_while_others_write_is_exact_after_a_replay(build, path):
         else:
             copy[key] = value
     assert copy == store
+
+
+def test_saves_to_one_path_at_once_leave_a_whole_image(path):
+    """A second save begins and ends in the middle of the first; then many at once, read all the while."""
+    first = MapStore((b"first %d" % i, bytes(1000)) for i in range(10_000))
+    second = MapStore((b"second %d" % i, bytes(1000)) for i in range(10_000))
+    begun = []
+
+    def save_another(*_):
+        if not begun:
+            begun.append(True)
+            second.save(path, b"second")
+            assert MapStore.load(path) == second
+
+    first.save(path, b"first", save_another)
+    assert MapStore.load(path) == first
+    assert read_metadata(path) == b"first"
+
+    threads = [threading.Thread(target=lambda store=store: [store.save(path) for _ in range(5)]) for store in (first, second) * 2]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        assert check_image(path) == 10_000
+    for thread in threads:
+        thread.join()
+    assert MapStore.load(path) in (first, second)
+    assert list(path.parent.iterdir()) == [path]
+
+
+KILLED = """
+import os, signal, sys
+from mapstore import MapStore
+MapStore({b"key": b"value"}).save(sys.argv[1], progress=lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+"""
+
+
+def test_the_next_save_removes_what_a_killed_one_left(path):
+    """Only that: the file of a save that is running and files with similar names stay."""
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", KILLED, path], check=False)
+        assert done.returncode == -signal.SIGKILL
+    others = {path.with_name(name) for name in ("image.old", "image.old.saving", "image.saving", "image2.abcdefgh.saving")}
+    for other in others:
+        other.write_bytes(b"of somebody else")
+    link = path.with_name("image.abcd_123.saving")
+    link.symlink_to(path.with_name("image.old"))
+    found = []
+
+    def save_another(*_):
+        running = set(path.parent.iterdir()) - others - {link}
+        MapStore().save(path)
+        found.append((running, set(path.parent.iterdir()) - others - {link}))
+
+    MapStore({b"key": b"value"}).save(path, progress=save_another)
+    ((running, afterwards),) = found
+    assert len(running) == 1, "the two that were left are gone, the one being written is there"
+    assert afterwards == running | {path}
+    assert set(path.parent.iterdir()) == others | {path, link}
+    assert all(other.read_bytes() == b"of somebody else" for other in others)
+    assert dict(MapStore.load(path)) == {b"key": b"value"}
+
+
+def test_an_image_is_readable_for_its_owner_only(path):
+    """While it is written and afterwards, whatever the umask and the old image allow."""
+    path.write_bytes(b"")
+    path.chmod(0o666)
+    before = os.umask(0)
+    modes = []
+    try:
+        MapStore({b"k": b""}).save(
+            path, progress=lambda *_: modes.extend(p.stat().st_mode & 0o777 for p in path.parent.iterdir() if p != path)
+        )
+    finally:
+        os.umask(before)
+    assert modes == [0o600]
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_symbolic_links_are_not_followed(path):
+    """Save replaces the link and leaves what it points to; reading through one is refused."""
+    elsewhere = path.with_name("elsewhere")
+    MapStore({b"old": b""}).save(elsewhere)
+    path.symlink_to(elsewhere)
+    for read in (MapStore.load, check_image, read_metadata):
+        with pytest.raises(ImageError, match="a symbolic link is not followed"):
+            read(path)
+    MapStore({b"new": b""}).save(path)
+    assert dict(MapStore.load(path)) == {b"new": b""}
+    assert dict(MapStore.load(elsewhere)) == {b"old": b""}
+
+
+def test_only_a_regular_file_is_read(path):
+    """A pipe would wait for a writer, for ever."""
+    os.mkfifo(path)
+    for wrong in (path, path.parent):
+        for read in (MapStore.load, check_image, read_metadata):
+            with pytest.raises(ImageError, match="not a regular file"):
+                read(wrong)
+
+
+@pytest.mark.parametrize("wrong", [5, "text", [1, 2], None])
+def test_metadata_is_bytes_like(path, wrong):
+    """The number 5 is not five zero bytes."""
+    with pytest.raises(TypeError):
+        MapStore().save(path, wrong)
+    assert not list(path.parent.iterdir())
