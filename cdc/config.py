@@ -42,26 +42,36 @@ class TlsMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """How connections are encrypted: with which certificates, and what is verified of the server's."""
+    """How connections are encrypted: with which certificates, and what is verified of the server's.
+
+    Also what the password is encrypted with where they are not.
+    """
 
     mode: TlsMode = TlsMode.PREFERRED
     ca: str = ""
     """A file of certificates, one of which must have signed the server's, or be it."""
     cert: str = ""
     key: str = ""
+    public_key: str = ""
+    """A file with the server's RSA key, for the password over a connection without TLS."""
+    get_public_key: bool = False
+    """Trust the key that the server sends, whoever that is."""
 
     @classmethod
     def parse(cls, query: str) -> Tls:
-        """Read `ssl-mode=...&ssl-ca=FILE&ssl-cert=FILE&ssl-key=FILE`; a CA alone means that it is verified, as for the mysql client."""
+        """Read the options behind the `?` of a URL; a CA alone means that it is verified, as for the mysql client."""
         given = dict(parse_qsl(query, keep_blank_values=True))
-        if not set(given) <= set(_TLS_OPTIONS) or not all(given.values()) or (query and not given):
+        get_public_key = given.pop(_GET_PUBLIC_KEY, None) == ""
+        values = [*given.values(), *([_GET_PUBLIC_KEY] if get_public_key else [])]
+        if not set(given) <= set(_TLS_OPTIONS) or not all(values) or bool(query) != bool(values):
             raise ConfigError(
                 "The source URL goes on after the port, with what is no option of TLS.", hint=f"It takes {_TLS_FORM}. {SOURCE_FORM}"
             )
         mode = given.get("ssl-mode", "verify_ca" if "ssl-ca" in given else "preferred").lower().replace("-", "_")
         if mode not in set(TlsMode):
             raise ConfigError("The source URL's ssl-mode is none of those there are.", hint=f"It takes {_TLS_FORM}.")
-        tls = cls(TlsMode(mode), *(given.get(name, "") for name in _TLS_OPTIONS[1:]))
+        ca, cert, key, public_key = (given.get(name, "") for name in _TLS_OPTIONS[1:])
+        tls = cls(TlsMode(mode), ca, cert, key, public_key, get_public_key)
         if tls.verifies != bool(tls.ca) or bool(tls.cert) != bool(tls.key) or (tls.cert and not tls.required):
             raise ConfigError(
                 "The source URL's options of TLS do not fit together.",
@@ -80,8 +90,12 @@ class Tls:
         return self.mode in {TlsMode.VERIFY_CA, TlsMode.VERIFY_IDENTITY}
 
 
-_TLS_OPTIONS = ("ssl-mode", "ssl-ca", "ssl-cert", "ssl-key")
-_TLS_FORM = "ssl-mode=disabled|preferred|required|verify_ca|verify_identity, ssl-ca=FILE, ssl-cert=FILE, ssl-key=FILE"
+_TLS_OPTIONS = ("ssl-mode", "ssl-ca", "ssl-cert", "ssl-key", "server-public-key")
+_GET_PUBLIC_KEY = "get-server-public-key"
+_TLS_FORM = (
+    "ssl-mode=disabled|preferred|required|verify_ca|verify_identity, ssl-ca=FILE, ssl-cert=FILE, ssl-key=FILE, server-public-key=FILE, "
+    "get-server-public-key"
+)
 
 
 @dataclass(frozen=True, slots=True)

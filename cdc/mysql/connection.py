@@ -18,6 +18,7 @@ from pymysql.constants import COMMAND, CR
 from pymysql.converters import conversions
 
 from cdc.config import SourceUrl
+from cdc.mysql.login import plugins
 from cdc.mysql.server_errors import explained
 from cdc.mysql.session import SESSION
 from cdc.mysql.tls import tls_arguments, without_verification
@@ -125,10 +126,11 @@ def text(value: str | bytes) -> str:
 def settings(url: SourceUrl, read_timeout: float) -> dict[str, Any]:
     """PyMySQL's arguments for a connection to `url`; `read_timeout` in seconds for each wait on the socket."""
     return tls_arguments(url.tls) | {
+        "auth_plugin_map": plugins(url),
         "host": url.host,
         "port": url.port,
         "user": url.user,
-        "password": url.password,
+        "password": url.password.encode(),  # PyMySQL would take latin1
         "charset": "utf8mb4",
         "connect_timeout": 10,
         "autocommit": True,  # every SELECT in a view of its own; PyMySQL would switch it off after the session's own setting

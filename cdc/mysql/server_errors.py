@@ -30,11 +30,8 @@ def explain(error: pymysql.MySQLError, url: SourceUrl) -> CdcError:
     """Our error for one of PyMySQL's."""
     code = error.args[0] if error.args else 0
     text = str(error.args[1]) if len(error.args) > 1 else str(error)
-    if code == ER.ACCESS_DENIED_ERROR:
-        return ConfigError(
-            f"{url.redacted} refuses the user {url.user!r} with this password.",
-            hint="Check the user and password in the URL, or CDC_SOURCE_PASSWORD.",
-        )
+    if code in (ER.ACCESS_DENIED_ERROR, CR.CR_AUTH_PLUGIN_CANNOT_LOAD):
+        return _not_let_in(code, url, text)
     if code in _DENIED:
         return PreflightFailed(f"The user {url.user!r} lacks a grant on {url.redacted}: {text}.", hint="`cdc check` lists what is missing.")
     if code in (ER.BAD_FIELD_ERROR, ER.NO_SUCH_TABLE):
@@ -48,6 +45,18 @@ def explain(error: pymysql.MySQLError, url: SourceUrl) -> CdcError:
         why = text or "it is closed"
         return Temporary(f"The connection to {url.redacted} was lost: {why}.", hint="Run the same command again to resume.")
     return CdcError(f"{url.redacted} answered with error {code}: {text}.")
+
+
+def _not_let_in(code: int, url: SourceUrl, text: str) -> ConfigError:
+    if code == ER.ACCESS_DENIED_ERROR:
+        return ConfigError(
+            f"{url.redacted} refuses the user {url.user!r} with this password.",
+            hint="Check the user and password in the URL, or CDC_SOURCE_PASSWORD.",
+        )
+    return ConfigError(
+        f"{url.redacted} asks for a login that is not supported: {text}.",
+        hint="Use a user that is identified with caching_sha2_password or mysql_native_password.",
+    )
 
 
 def _unconnected(error: pymysql.MySQLError, url: SourceUrl, text: str) -> CdcError:

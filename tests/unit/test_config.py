@@ -45,6 +45,9 @@ def test_a_source_url_is_read_in_its_parts(url: str, expected: SourceUrl) -> Non
         ("?ssl-mode=DISABLED", Tls(TlsMode.DISABLED)),
         ("?ssl-mode=required", Tls(TlsMode.REQUIRED)),
         ("?ssl-ca=/etc/a%20b.pem", Tls(TlsMode.VERIFY_CA, "/etc/a b.pem")),
+        ("?server-public-key=a.pem", Tls(public_key="a.pem")),
+        ("?get-server-public-key", Tls(get_public_key=True)),
+        ("?get-server-public-key=&ssl-mode=disabled", Tls(TlsMode.DISABLED, get_public_key=True)),
         ("?ssl-mode=VERIFY_IDENTITY&ssl-ca=ca&ssl-cert=c&ssl-key=k", Tls(TlsMode.VERIFY_IDENTITY, "ca", "c", "k")),
     ],
 )
@@ -59,6 +62,8 @@ def test_the_options_of_tls_are_those_of_the_mysql_client(query: str, expected: 
     [
         ("?ssl=1", "no option of TLS"),
         ("?ssl-ca=", "no option of TLS"),
+        ("?server-public-key=", "no option of TLS"),
+        ("?get-server-public-key=no", "no option of TLS"),
         ("?nonsense", "no option of TLS"),
         ("?ssl-mode=sometimes", "ssl-mode is none"),
         ("?ssl-mode=verify_ca", "do not fit together"),

@@ -1,0 +1,184 @@
+"""Which of a server's demands for the password are met, in place of PyMySQL, which meets all of them.
+
+Until it has shown a certificate that was verified, the server is a stranger, and so is anyone between it and us. Like the mysql client:
+
+* the password goes in clear text (mysql_clear_password, dialog) only to a server whose certificate was verified,
+* with caching_sha2_password and sha256_password it goes inside TLS as it is; without TLS it goes encrypted with the server's RSA key, which
+  is the one that the URL names, or the one that the server sends where the URL says that this will do.
+
+Sources: MySQL, "Caching_sha2_password information" and `sql-common/client_authentication.cc`; MariaDB, "Connection", "dialog".
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pymysql
+from pymysql import _auth
+from pymysql.constants import CR
+
+from cdc.config import SourceUrl
+from cdc.errors import CdcError, ConfigError
+
+_FAST, _FULL = b"\x01\x03", b"\x01\x04"
+_SEND_KEY_CACHING, _SEND_KEY_SHA256 = b"\x02", b"\x01"
+_MOST_TURNS = 8
+"""Of a login. Three are needed; a server may not go on asking for ever."""
+
+
+def plugins(url: SourceUrl) -> dict[str, Callable[[Any], Login]]:
+    """PyMySQL's `auth_plugin_map`: who answers which authentication plugin. Raises ConfigError when the URL's key cannot be read."""
+    public_key = _read_key(url.tls.public_key)
+    answers = {
+        "mysql_clear_password": _clear,
+        "dialog": _clear,
+        "caching_sha2_password": _caching_sha2,
+        "sha256_password": _sha256,
+        "mysql_old_password": _obsolete,
+        "client_ed25519": _ed25519,
+    }
+    return {name: partial(Login, url, public_key, name, answer) for name, answer in answers.items()}
+
+
+def _read_key(path: str) -> bytes:
+    """The server's RSA key, or nothing where the URL names none."""
+    try:
+        return Path(path).expanduser().read_bytes() if path else b""
+    except OSError as error:
+        raise ConfigError(
+            f"The file that the source URL names as server-public-key cannot be read: {error.strerror}.", hint="It is a PEM file."
+        ) from error
+
+
+class Login:
+    """One connection's answers to one plugin. PyMySQL calls `authenticate` for each packet that is not the end of the login."""
+
+    def __init__(
+        self, url: SourceUrl, public_key: bytes, plugin: str, answer: Callable[[Login, Any], Any], connection: pymysql.Connection
+    ) -> None:
+        self.url, self.plugin, self.connection = url, plugin, connection
+        self._public_key, self._answer = public_key, answer
+
+    def authenticate(self, packet: Any) -> Any:
+        """Answer the server's packet; its next one. Raises ConfigError for what a stranger does not get."""
+        turns = self.connection.login_turns = getattr(self.connection, "login_turns", 0) + 1
+        if turns > _MOST_TURNS:
+            raise pymysql.OperationalError(CR.CR_MALFORMED_PACKET, "the login has no end")
+        try:
+            return self._answer(self, packet)
+        except AttributeError as error:  # PyMySQL would take it for a handler that lacks a method
+            raise pymysql.OperationalError(CR.CR_MALFORMED_PACKET, f"the login cannot be read ({error})") from error
+
+    @property
+    def password(self) -> bytes:
+        """As it is sent."""
+        return bytes(self.connection.password)
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether the connection is TLS, verified or not."""
+        return isinstance(self.connection._sock, ssl.SSLSocket)
+
+    @property
+    def verified(self) -> bool:
+        """Whether the server has shown a certificate that was verified."""
+        return self.encrypted and self.connection._sock.context.verify_mode == ssl.CERT_REQUIRED
+
+    def ask(self, data: bytes) -> Any:
+        """Send a packet; the server's next one, which is no error."""
+        self.connection.write_packet(data)
+        return self.connection._read_packet()
+
+    def salt(self, packet: Any) -> bytes:
+        """The random bytes in a request to switch to this plugin, else those of the handshake."""
+        if packet.is_auth_switch_request():
+            self.connection.salt = packet.read_all().removesuffix(b"\0")
+        return bytes(self.connection.salt)
+
+    def send_encrypted(self, salt: bytes, request_for_key: bytes) -> Any:
+        """Send the password encrypted with a key that is trusted."""
+        key = self._public_key or self._fetched(request_for_key)
+        try:
+            return self.ask(_auth.sha2_rsa_encrypt(self.password, salt, key))
+        except (ValueError, TypeError, ArithmeticError) as error:
+            raise ConfigError(
+                f"The public key for {self.url.redacted} cannot be used: it is not an RSA key in PEM format.",
+                hint="server-public-key is a copy of the file that the server has as public_key.pem.",
+            ) from error
+
+    def _fetched(self, request: bytes) -> bytes:
+        if not self.url.tls.get_public_key:
+            raise ConfigError(
+                f"{self.url.redacted} asks for the password ({self.plugin}) over a connection without TLS.",
+                hint="Use TLS (ssl-mode=required in the URL, and set it up on the server), or name the server's RSA key with "
+                "server-public-key=FILE; get-server-public-key trusts whichever key comes over the network.",
+            )
+        packet = self.ask(request)
+        if not packet.is_extra_auth_data():
+            raise self.malformed()
+        return bytes(packet.get_all_data()[1:])
+
+    def malformed(self) -> CdcError:
+        """An answer that is none."""
+        return CdcError(f"{self.url.redacted} sent a login that cannot be read ({self.plugin}).", hint="Is there a proxy in between?")
+
+
+def _clear(login: Login, packet: Any) -> Any:
+    """MariaDB's `dialog` asks its first question in the packet, which the password answers; it is not asked a second."""
+    if not login.verified:
+        raise ConfigError(
+            f"{login.url.redacted} asks for the password in clear text ({login.plugin}), and no certificate has shown who it is.",
+            hint="Verify the certificate with ssl-mode=verify_identity&ssl-ca=FILE in the URL, or use a user with another plugin. "
+            "If the server has never asked for this before, another one may answer in its place.",
+        )
+    return login.ask(login.password + b"\0")
+
+
+def _caching_sha2(login: Login, packet: Any) -> Any:
+    switched = packet.is_auth_switch_request()
+    salt = login.salt(packet)
+    if not login.password:
+        return login.ask(b"")
+    if switched:
+        packet = login.ask(_auth.scramble_caching_sha2(login.password, salt))
+    data = packet.get_all_data()
+    if data == _FAST:
+        return login.connection._read_packet()
+    if data != _FULL:
+        return packet if packet.is_ok_packet() else _raise(login.malformed())
+    return login.ask(login.password + b"\0") if login.encrypted else login.send_encrypted(salt, _SEND_KEY_CACHING)
+
+
+def _sha256(login: Login, packet: Any) -> Any:
+    """The server sends its key where PyMySQL's first packet has asked for it: it counts only where the URL says so."""
+    salt = login.salt(packet)
+    if not login.password:
+        return login.ask(b"\0")
+    if login.encrypted:
+        return login.ask(login.password + b"\0")
+    return login.send_encrypted(salt, _SEND_KEY_SHA256)
+
+
+def _obsolete(login: Login, packet: Any) -> Any:
+    raise ConfigError(
+        f"{login.url.redacted} asks for the password in the form of MySQL before 4.1 ({login.plugin}), which anyone can undo.",
+        hint="Give the user a plugin of today: ALTER USER ... IDENTIFIED WITH caching_sha2_password BY ...",
+    )
+
+
+def _ed25519(login: Login, packet: Any) -> Any:
+    try:
+        return login.ask(_auth.ed25519_password(login.password, packet.read_all()))
+    except RuntimeError as error:
+        raise ConfigError(
+            f"The user {login.url.user!r} of {login.url.redacted} logs in with ed25519, which needs the Python package PyNaCl.",
+            hint="pip install pynacl, or use a user with another plugin.",
+        ) from error
+
+
+def _raise(error: CdcError) -> Any:
+    raise error
