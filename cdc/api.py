@@ -14,7 +14,7 @@ from pathlib import Path
 from cdc import preflight
 from cdc.changes import Changes
 from cdc.config import AWAY_SECONDS, Config, SourceUrl, Strategy, matches, parse_table
-from cdc.errors import CdcError, ConfigError, DamagedState, PreflightFailed, TornTransaction
+from cdc.errors import CdcError, ConfigError, DamagedState, PositionLost, PreflightFailed, TornTransaction
 from cdc.gtid import DomainGtids, Gtids, GtidSet
 from cdc.handover import Handover
 from cdc.migration import Migration, Report, Start
@@ -85,6 +85,7 @@ def _migrate(
         _require_fit(source, config, known)  # what has become of a table that is known, the stream tells
         target = MapStoreTarget(config.target, fresh=config.strategy is Strategy.FULL, on_demand=config.until_caught_up)
         stack.enter_context(target)
+        stack.enter_context(_losses_noted(target))
         start = begin(config, source, target.load_checkpoint())
         if start.plan.strategy is Strategy.FULL and target.load_checkpoint():
             _require_fit(source, config)
@@ -106,6 +107,18 @@ def _migrate(
         report = migration.run()
         report.bytes_received = source.bytes_received
         return report
+
+
+@contextmanager
+def _losses_noted(target: MapStoreTarget) -> Iterator[None]:
+    """A position that its own server cannot continue stays lost: its GTIDs may look right again later."""
+    try:
+        yield
+    except PositionLost as error:
+        checkpoint = target.load_checkpoint()
+        if checkpoint and checkpoint.source == error.server:
+            target.record_lost(error.message)
+        raise
 
 
 def _source(config: Config) -> MySqlSource:
@@ -150,7 +163,7 @@ def _from_start(progress: TableProgress) -> bool:
 def begin(config: Config, source: MySqlSource, checkpoint: Checkpoint | None) -> Start:
     """Where to start. The position is read before the tables, so that a change of theirs in between is seen in the stream."""
     if checkpoint and config.strategy is not Strategy.FULL:
-        source.settle(checkpoint.position, checkpoint.servers, checkpoint.applied)
+        source.settle(checkpoint.position, checkpoint.servers, checkpoint.applied, checkpoint.lost)
     executed, _ = source.gtids()
     plan = choose(config.strategy, checkpoint, executed, _costs(config, source, checkpoint))
     rates = checkpoint.rates if checkpoint else Rates()
@@ -216,9 +229,8 @@ def changes(
         if after is None:
             start = stream.position()
         else:
-            gtids, followed = _after(after, stream.gtids()[0])
-            start = Position(gtids)
-            stream.settle(start, followed)
+            start, followed, lost = _after(after, stream.gtids()[0])
+            stream.settle(start, followed, lost=lost)
         with explained(stream.url):
             _fit(stream.control, names)
         definitions = stream.tables(names)
@@ -227,15 +239,15 @@ def changes(
         return Changes(stream, stack.pop_all(), known, start, until_caught_up=until_caught_up, on_away=on_away)
 
 
-def _after(after: Gtids | str | Path, executed: Gtids) -> tuple[Gtids, tuple[str, ...]]:
-    """What was named to start after, in the form of the source's own GTIDs, and the servers that led there, where that is known."""
+def _after(after: Gtids | str | Path, executed: Gtids) -> tuple[Position, tuple[str, ...], str]:
+    """The position that was named to start after, the servers that led there where that is known, and why the last cannot go on."""
     if isinstance(after, Path):
         checkpoint, _ = read_state(after)
-        return checkpoint.position.gtids, checkpoint.servers
+        return Position(checkpoint.position.gtids, mark=checkpoint.position.mark), checkpoint.servers, checkpoint.lost
     if not isinstance(after, str):
-        return after, ()
+        return Position(after), (), ""
     try:
-        return (DomainGtids.parse(after) if isinstance(executed, DomainGtids) else GtidSet.parse(after)), ()
+        return Position(DomainGtids.parse(after) if isinstance(executed, DomainGtids) else GtidSet.parse(after)), (), ""
     except ValueError as error:
         raise ConfigError(
             str(error), hint="The source shows its own: SELECT @@global.gtid_executed, on MariaDB @@global.gtid_binlog_state."
@@ -259,7 +271,7 @@ def verify(source_url: SourceUrl, target: Path, tables: Sequence[TableId] = ()) 
             )
     config = Config(source_url, target, tuple(maps), until_caught_up=True)
     with _source(config) as source:
-        source.settle(checkpoint.position, checkpoint.servers, checkpoint.applied)
+        source.settle(checkpoint.position, checkpoint.servers, checkpoint.applied, checkpoint.lost)
         plan = choose(Strategy.INCREMENTAL, checkpoint, source.gtids()[0])
         walk = [TableProgress(each.table) for each in chosen]
         verifying = VerifyingTarget(maps)

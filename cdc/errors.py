@@ -34,9 +34,13 @@ class PreflightFailed(CdcError):
 
 
 class PositionLost(CdcError):
-    """The source no longer has, or never had, what follows the checkpoint. Start again with a full copy."""
+    """The source no longer has, or never had, what follows the checkpoint. Start again with a full copy.
+
+    `server` is the name of the server that cannot continue it, empty where several were asked.
+    """
 
     exit_code = 4
+    server = ""
 
 
 class DifferencesFound(CdcError):

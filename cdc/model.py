@@ -75,6 +75,21 @@ class Op(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class BinlogMark:
+    """What tells a binlog from another one in which the same GTIDs were given again.
+
+    The file was `created` then (Unix seconds), and reached `offset`; the event that ends there has `size` bytes, checksum included,
+    and this CRC-32 without it. `size` is 0 where that event is not known.
+    """
+
+    file: str
+    offset: int
+    created: int
+    size: int = 0
+    checksum: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Position:
     """A place between two transactions of the source: everything in `gtids` lies before it.
 
@@ -85,6 +100,8 @@ class Position:
     gtids: Gtids
     file: str | None = None
     offset: int = 0
+    mark: BinlogMark | None = field(default=None, compare=False)
+    """What tells the server's binlog from another with the same GTIDs: taken here, or the last one known before."""
 
     def reached(self, end: LogEnd) -> bool:
         """Whether everything the source had written to its binlog at `end` lies before this position."""
@@ -400,6 +417,8 @@ class Checkpoint:
     applied: Gtids | None = None
     """The transactions of which the rows may hold some already, `position` included: they were saved while changes went on. What follows
     `position` makes them exact. None when the rows are exactly those at `position`."""
+    lost: str = ""
+    """Why `source` cannot continue `position`, once that was found: its GTIDs may look right again later."""
 
     @property
     def source(self) -> str:

@@ -121,6 +121,7 @@ cdef class EventStream:
     cdef uint64_t counts[256]
     cdef uint64_t ignorable[256]
     cdef bint checksums, started, unpacking, mariadb, apart
+    cdef uint32_t size, crc                         # of the event that comes: its size with checksum, its CRC-32 without
     cdef Mapped *packed             # the table of the compressed rows that Python is asked to unpack
     cdef object statement           # keeps an unpacked one alive
     cdef uint64_t unpacked, unpacked_size
@@ -262,10 +263,11 @@ cdef class EventStream:
         return counts
 
     def take(self):
-        """Everything complete: (runs, gtids, file, offset, transactions, commit time in microseconds), and forget it.
+        """Everything complete: (runs, gtids, file, offset, transactions, first and last commit time in microseconds, evidence), and forget it.
 
         A run is (table, ops, (key bytes, offsets), (row bytes, offsets), the same of the rows before or None without `keep`);
-        gtids are (uuid bytes, tag, first, last).
+        gtids are (uuid bytes, tag, first, last). Evidence: when the file was created (Unix seconds, 0: not known), and the size in bytes
+        (with checksum; 0: it did not come) and the CRC-32 (without) of the event that ends at the offset.
         Inside a transaction over the budget it is what has come of it, and gtids is None: no position follows it.
         """
         taken = transactions_take(&self.t, self.plans)
@@ -436,6 +438,7 @@ cdef class EventStream:
                 crc = crc32(p, n - 4)
             if crc != le4(p + n - 4):
                 return self.failed(E_CHECKSUM)
+        self.size, self.crc = <uint32_t>n, le4(p + n - 4) if self.checksums else crc32(p, n)
         if self.checksums or p[4] == FORMAT:
             n -= 4
         return self.event(p, n)
@@ -450,6 +453,8 @@ cdef class EventStream:
         self.kind = kind
         if log_pos and not self.unpacking and not flags & FLAG_ARTIFICIAL:
             advance(&self.t, log_pos)
+            if kind != HEARTBEAT and kind != HEARTBEAT_V2 and kind != FORMAT:
+                self.t.event_end, self.t.event_size, self.t.event_crc = self.t.offset, self.size, self.crc
         c.p, c.end = p + HEADER, p + n
         if self.mariadb and self.t.gtid.first:      # its GTIDs have no time, so that of the transaction's last event stands for it
             self.t.committed_at = <uint64_t>le4(p) * 1000000
@@ -483,6 +488,7 @@ cdef class EventStream:
         elif kind == FORMAT:
             error = on_format(&c)
             self.mariadb = error == OK and is_mariadb(p + HEADER + 2)
+            self.t.created = le4(p)
         elif kind == XA_PREPARE:
             error = on_xa_prepare(&self.t, &c)
         elif kind == PAYLOAD:

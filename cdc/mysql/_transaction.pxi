@@ -55,6 +55,10 @@ cdef struct Transactions:
     char file[FILE_NAME]
     size_t file_n
     uint64_t offset
+    uint32_t created            # when the file was created, Unix seconds; 0: not known
+    uint64_t event_end          # the last event of the file that came: its end, its size with checksum, its CRC-32
+    uint32_t event_size
+    uint32_t event_crc
     # the mark
     bint moved                  # since something was taken
     size_t marked_rows
@@ -64,6 +68,9 @@ cdef struct Transactions:
     char marked_file[FILE_NAME]
     size_t marked_file_n
     uint64_t marked_offset
+    uint32_t marked_created
+    uint32_t marked_size        # of the event that ends at the mark; 0 where it did not come
+    uint32_t marked_crc
 
 
 cdef void transactions_free(Transactions *t) noexcept nogil:
@@ -98,6 +105,8 @@ cdef void mark(Transactions *t) noexcept nogil:
     t.moved = True
     t.marked_rows = t.n_rows
     t.marked_offset = t.offset
+    t.marked_created, t.marked_crc = t.created, t.event_crc
+    t.marked_size = t.event_size if t.event_end == t.offset else 0
     if t.marked_file_n != t.file_n or memcmp(t.marked_file, t.file, t.file_n):
         memcpy(t.marked_file, t.file, t.file_n)
         t.marked_file_n = t.file_n
@@ -235,6 +244,7 @@ cdef int on_rotate(Transactions *t, Cursor *c, bint real) noexcept nogil:
     if not take(c, 8, &at) or not set_file(t, c.p, left(c)):
         return E_SHORT
     t.offset = le(at, 8)
+    t.created, t.event_end = 0, 0
     if real and not t.gtid.first:
         mark(t)
     return OK
@@ -507,13 +517,14 @@ cdef object transactions_take(Transactions *t, plans):
             runs.append(run_of(t, plans[t.runs[i].plan], t.runs[i].start, stop))
     forget(t, upto)
     if not t.moved:
-        return runs, None, "", 0, 0, 0, 0
+        return runs, None, "", 0, 0, 0, 0, (0, 0, 0)
     gtids = []
     for i in range(t.n_ranges):
         r = &t.ranges[i]
         gtids.append((r.uuid[:16], r.tag[:r.tag_n], r.first, r.last))
     file = t.marked_file[:t.marked_file_n].decode("utf-8", "replace")
-    taken = (runs, gtids, file, t.marked_offset, t.transactions, t.marked_since, t.marked_at)
+    taken = (runs, gtids, file, t.marked_offset, t.transactions, t.marked_since, t.marked_at,
+             (t.marked_created, t.marked_size, t.marked_crc))
     t.n_ranges = t.transactions = t.marked_rows = t.marked_at = t.marked_since = 0
     t.moved = False
     return taken

@@ -27,7 +27,7 @@ from pymysqlreplication import BinLogStreamReader
 from cdc.config import SourceUrl
 from cdc.errors import CdcError, PositionLost, Temporary, UnsupportedEvent
 from cdc.gtid import DomainGtids, Gtids, GtidSet
-from cdc.model import Batch, Delivery, Position, Table, TableChange, Transaction
+from cdc.model import Batch, BinlogMark, Delivery, Position, Table, TableChange, Transaction
 from cdc.mysql import dump
 from cdc.mysql._events import APART, BEGIN, END, ENDED, FULL, REFUSED, TWO_PHASE, TWO_PHASE_END, WITHIN, EventStream
 from cdc.mysql.connection import Connection, settings
@@ -209,7 +209,7 @@ class BinlogReader:
     # what comes
 
     def _delivery(self) -> Delivery:
-        runs, gtids, file, offset, transactions, *committed = self._stream.take()
+        runs, gtids, file, offset, transactions, *committed, evidence = self._stream.take()
         batches = tuple(
             Batch(table, ops, Packed(*keys), Packed(*rows), befores=Packed(*befores) if befores else None)
             for table, ops, keys, rows, befores in runs
@@ -218,7 +218,8 @@ class BinlogReader:
         if gtids is None:
             return Delivery(batches, transaction=transaction)
         before = self._position.gtids
-        self._position = Position(flavor_with(before).advanced(before, gtids), file, offset)
+        mark = BinlogMark(file, offset, *evidence) if evidence[0] else self._position.mark
+        self._position = Position(flavor_with(before).advanced(before, gtids), file, offset, mark)
         changes, self._changes = (*self._changes, *self._followed.settle(self._position)), []
         oldest, newest = (microseconds / 1e6 if microseconds else None for microseconds in committed)
         return Delivery(batches, self._position, transactions, oldest, newest, transaction, changes)

@@ -7,18 +7,20 @@ GTIDs mean that of cdc.resume.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from cdc.config import SourceUrl
 from cdc.errors import CdcError, PositionLost, Temporary
 from cdc.gtid import Gtids
 from cdc.model import Position
+from cdc.mysql.binlog_mark import require_mark
 from cdc.mysql.connection import Connection, connect
 from cdc.mysql.flavor import flavor_of
 from cdc.mysql.server_errors import explained
 from cdc.mysql.snapshot import log_end
-from cdc.resume import LOST, require_continuable
+from cdc.resume import LOST, START_AGAIN, require_continuable
 
 ANSWER_SECONDS = 30.0
 """Silence after which a server that is asked counts as away. The questions take milliseconds, also on a busy one."""
@@ -58,6 +60,8 @@ class Wanted:
     position: Position
     followed: tuple[str, ...] = ()
     applied: Gtids | None = None
+    lost: str = ""
+    """Why the server that was followed last cannot continue it, where that was found before."""
 
 
 class Hosts:
@@ -97,7 +101,8 @@ class Hosts:
                 if current is None or identity != current.identity:
                     self._fit(connection)
                 if wanted is not None:
-                    self._require(wanted, url, connection, identity)
+                    with naming(identity):
+                        self._require(wanted, url, connection, identity)
                 return Server(url, identity, _clock_offset(connection))
         finally:
             self.bytes_received += connection.bytes_received
@@ -105,6 +110,9 @@ class Hosts:
 
     def _require(self, wanted: Wanted, url: SourceUrl, connection: Connection, identity: str) -> None:
         """Let it pass only if it has had all that is wanted, and every view opened from now on shows that."""
+        same = wanted.followed[-1:] == (identity,)
+        if same and wanted.lost:
+            raise PositionLost(wanted.lost, hint=f"That was found before and stays so, whatever GTIDs the source has now. {START_AGAIN}")
         flavor = flavor_of(connection)
         executed, purged = flavor.gtids(connection)
         try:
@@ -114,11 +122,23 @@ class Hosts:
             if self._may_catch_up(url):
                 raise
             raise PositionLost(f"{behind.message} It has not got there within {BEHIND_SECONDS:.0f} s.", hint=LOST) from behind
+        if same and wanted.position.mark:
+            require_mark(connection, url, wanted.position.mark)
         flavor.open_view(connection, Position(wanted.position.gtids, *log_end(connection)))
         flavor.close_view(connection)
 
     def _may_catch_up(self, url: SourceUrl) -> bool:
         return time.monotonic() - self._behind_since[url] < BEHIND_SECONDS
+
+
+@contextmanager
+def naming(server: str) -> Iterator[None]:
+    """Note in a PositionLost which server cannot go on."""
+    try:
+        yield
+    except PositionLost as error:
+        error.server = server
+        raise
 
 
 def _none_of(reasons: dict[SourceUrl, CdcError]) -> CdcError:

@@ -11,20 +11,19 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from cdc.config import SourceUrl
-from cdc.crash import crash_point
-from cdc.errors import CdcError, PreflightFailed, Temporary
+from cdc.errors import CdcError, PositionLost, PreflightFailed, Temporary
 from cdc.gtid import Gtids
 from cdc.model import (
     Behind,
-    Boundary,
-    Chunk,
+    BinlogMark,
     ChunkRequest,
     Delivery,
     Item,
@@ -38,6 +37,8 @@ from cdc.model import (
     servers_with,
 )  # fmt: skip
 from cdc.mysql.binlog import BinlogReader
+from cdc.mysql.binlog_mark import mark_at, require_mark
+from cdc.mysql.chunk_workers import ChunkWorkers
 from cdc.mysql.connection import Connection, connect, text
 from cdc.mysql.costs import binlog_bytes_since, retention_seconds, table_sizes
 from cdc.mysql.flavor import flavor_of
@@ -46,23 +47,19 @@ from cdc.mysql.hosts import BEHIND_PAUSE, Hosts, Server, Wanted
 from cdc.mysql.patience import LONGEST_PAUSE, Patience
 from cdc.mysql.schema import added_values, read_table, tables_like
 from cdc.mysql.server_errors import explained
-from cdc.mysql.snapshot import SnapshotReader, log_end
-from cdc.packed import Packed
+from cdc.mysql.snapshot import log_end
 
 _INBOX = 32
 """Deliveries that may wait: with parts of 4 MiB this bounds what a slow target makes the reader hold."""
+
+MARK_SECONDS = 5.0
+"""Time without changes after which the binlog is compared with the position's mark, again and again."""
 
 CHUNK_CONNECTIONS = 2
 """Chunks read at once. The server sends each from one thread of its own, and we unpack it in one."""
 
 Admit = Callable[[Connection, TableId], Table | None]
 """Gives a table's definition, None if it is not to be followed after all."""
-
-_T = TypeVar("_T")
-
-
-class _Withdrawn(Exception):
-    """Another server was chosen meanwhile: what was asked for is not wanted any more."""
 
 
 class MySqlSource:
@@ -91,11 +88,9 @@ class MySqlSource:
         self._described: dict[TableId, Table | CdcError] = {}
         """What was told of tables last."""
         self._inbox: queue.Queue[tuple[Server, Item] | BaseException] = queue.Queue(_INBOX)
-        self._requests: queue.SimpleQueue[tuple[Server, ChunkRequest] | None] = queue.SimpleQueue()
         self._joining: queue.SimpleQueue[tuple[Sequence[TableId], Admit]] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._closing = threading.Event()
-        self._readers: dict[int, SnapshotReader] = {}
         self._binlog: BinlogReader | None = None
         self._hosts = Hosts(url, fit)
         self._wanted: Wanted | None = None
@@ -104,6 +99,7 @@ class MySqlSource:
         """Received over connections that are gone."""
         self._chosen = self._told = self._hosts.choose()
         """The server that is read from, and the one that the items which `next` has given are of."""
+        self._workers = ChunkWorkers(self._closing, give_up_seconds, chosen=lambda: self._chosen, connected=self._connected)
         self.control = connect(self._chosen.url)
         """For short questions, from the migration's thread."""
 
@@ -112,24 +108,21 @@ class MySqlSource:
 
     def __exit__(self, *_: object) -> None:
         self._closing.set()
-        for reader in list(self._readers.values()):
-            reader.abandon()
         if self._binlog:
             self._binlog.abandon()
-        for _each in range(CHUNK_CONNECTIONS):
-            self._requests.put(None)
+        self._workers.stop(CHUNK_CONNECTIONS)
         for thread in self._threads:
             thread.join()
         self.control.abandon()
 
-    def settle(self, position: Position, followed: tuple[str, ...] = (), applied: Gtids | None = None) -> None:
+    def settle(self, position: Position, followed: tuple[str, ...] = (), applied: Gtids | None = None, lost: str = "") -> None:
         """Before `start`: go to the first server that can go on from `position`, to which those `followed` have led.
 
-        `applied` is what the target's rows may hold in part beyond it. A replica that is behind is waited for. Raises PositionLost, or
-        Temporary, when there is no server.
+        `applied` is what the target's rows may hold in part beyond it; `lost` is why the last of `followed` cannot go on, if that is known.
+        A replica that is behind is waited for. Raises PositionLost, or Temporary, when there is no server.
         """
         patience = Patience(self._closing, None)
-        self._wanted = Wanted(position, followed, applied)
+        self._wanted = Wanted(position, followed, applied, lost)
         while True:
             try:
                 self._chosen = self._told = self._hosts.choose(self._wanted)
@@ -165,7 +158,8 @@ class MySqlSource:
     def position(self) -> Position:
         """Where a run without a checkpoint begins."""
         with explained(self.url):
-            return flavor_of(self.control).position(self.control)
+            position = flavor_of(self.control).position(self.control)
+            return replace(position, mark=mark_at(self.url, log_end(self.control)))
 
     def tables(self, names: Iterable[TableId]) -> list[Table]:
         """The definitions of the tables that these names and patterns mean. Raises PreflightFailed where one is missing or has no key."""
@@ -242,11 +236,11 @@ class MySqlSource:
         wanted = replace(wanted, position=position, followed=servers_with(wanted.followed, self.server_uuid))
         self._run("stream", lambda: self._stream(wanted, tables_followed))
         for number in range(CHUNK_CONNECTIONS):
-            self._run("chunks", partial(self._chunks, number))
+            self._run("chunks", partial(self._workers.work, number))
 
     def request(self, chunk: ChunkRequest) -> None:
         """Begin to read a chunk; it comes through `next`, unless that tells first that the source has changed."""
-        self._requests.put((self._told, chunk))
+        self._workers.request(self._told, chunk)
 
     def follow(self, tables: Sequence[TableId], admit: Admit) -> None:
         """Follow these tables too, if they are admitted; a delivery says from where on. From any thread."""
@@ -271,8 +265,7 @@ class MySqlSource:
     def bytes_received(self) -> int:
         """Bytes of all connections so far."""
         now = self._binlog.bytes_received if self._binlog else 0
-        chunks = sum(each.bytes_received for each in list(self._readers.values()))
-        return self._bytes_before + self._hosts.bytes_received + self.control.bytes_received + chunks + now
+        return self._bytes_before + self._hosts.bytes_received + self.control.bytes_received + self._workers.bytes_received + now
 
     def _describe(self, name: TableId) -> Described:
         """A table as it is now, asked from the stream's thread."""
@@ -291,7 +284,7 @@ class MySqlSource:
         patience = Patience(self._closing, self._give_up_seconds)
         went_over = False
         while True:
-            server = self._chosen
+            server, compared = self._chosen, time.monotonic()
             reader = self._binlog = BinlogReader(
                 server.url, wanted.position, tables, heartbeat_seconds=self._heartbeat_seconds, befores=self._befores,
                 check=server.require,
@@ -304,10 +297,18 @@ class MySqlSource:
                 for delivery in reader:
                     patience.reset()
                     wanted = replace(wanted, position=delivery.position) if delivery.position else wanted
+                    if delivery.batches:
+                        compared = time.monotonic()
+                    elif time.monotonic() - compared > MARK_SECONDS:
+                        compared = time.monotonic()
+                        self._compare_mark(server, wanted.position.mark)
                     yield server, delivery
                     if delivery.position is not None and not self._joining.empty():
                         yield from self._join(server, delivery.position, tables)
                         break
+            except PositionLost as error:
+                error.server = server.identity
+                raise
             except Temporary as error:
                 yield server, SourceAway(error.message)
                 patience.wait(error)
@@ -317,9 +318,14 @@ class MySqlSource:
             if (chosen.identity, chosen.url) != (server.identity, server.url):
                 wanted = replace(wanted, position=Position(wanted.position.gtids), followed=servers_with(wanted.followed, chosen.identity))
                 self._chosen, went_over = chosen, True
-                for each in list(self._readers.values()):
-                    each.abandon()
+                self._workers.abandon()
                 yield chosen, SourceChanged(chosen.identity, chosen.url.address, chosen.clock_offset)
+
+    def _compare_mark(self, server: Server, mark: BinlogMark | None) -> None:
+        """While nothing comes: raise PositionLost if the binlog is another one by now. A server that cannot be asked is asked later."""
+        with suppress(Temporary), self._session(server) as connection:
+            if mark:
+                require_mark(connection, server.url, mark)
 
     def _join(self, server: Server, position: Position, followed: Followed) -> Iterator[tuple[Server, Item]]:
         """Tables that are followed too from here on. The connection is opened again after it, so that none of their changes is missed."""
@@ -346,53 +352,6 @@ class MySqlSource:
             except Temporary as error:
                 yield self._chosen, SourceAway(error.message)
                 patience.wait(error, BEHIND_PAUSE if self._hosts.behind else LONGEST_PAUSE)
-
-    def _chunks(self, number: int) -> Iterator[tuple[Server, Item]]:
-        """The chunks asked for, each after the key it will end with if the table has more.
-
-        One whose connection breaks is read again, up to the same key: the lower bound of its view stays good. A failure is told as a chunk:
-        if the table has changed, the stream will say so before it comes to the end that the binlog has then.
-        """
-        reading: Server | None = None
-        while (asked := self._requests.get()) is not None:
-            server, request = asked
-            if server is not reading:
-                reading = server
-                self._renew(number, server)
-            reader = self._readers[number]
-            with suppress(_Withdrawn):
-                try:
-                    upto = yield from self._patiently(server, partial(reader.boundary, request))
-                    if upto is not None:
-                        yield server, Boundary(request, upto)
-                    chunk = yield from self._patiently(server, partial(reader.read, request, upto or request.upto))
-                except CdcError as error:
-                    if isinstance(error, Temporary):
-                        raise
-                    high = yield from self._patiently(server, reader.log_end)
-                    chunk = Chunk(request, Packed(), Packed(), high, failure=error)
-                crash_point("after-chunk-read")
-                yield server, chunk
-
-    def _renew(self, number: int, server: Server) -> None:
-        """A reader of chunks for another server."""
-        before = self._readers.get(number)
-        self._bytes_before += before.bytes_received if before else 0
-        reader = self._readers[number] = SnapshotReader(server.url, partial(self._connected, server))
-        if self._closing.is_set():
-            reader.abandon()
-
-    def _patiently(self, server: Server, ask: Callable[[], _T]) -> Generator[tuple[Server, Item], None, _T]:
-        """What the server answers, over as many connections as it takes. Raises _Withdrawn when another is followed."""
-        patience = Patience(self._closing, self._give_up_seconds)
-        while server is self._chosen:
-            try:
-                return ask()
-            except Temporary as error:
-                if server is self._chosen:
-                    yield server, SourceAway(error.message)
-                    patience.wait(error)
-        raise _Withdrawn
 
     # connections
 

@@ -15,9 +15,9 @@ from sqlalchemy.exc import DatabaseError
 
 from cdc.errors import ConfigError, DamagedState
 from cdc.gtid import KINDS, flavor_of
-from cdc.model import Checkpoint, Column, Position, Rates, Table, TableId, TableProgress, TableState
+from cdc.model import BinlogMark, Checkpoint, Column, Position, Rates, Table, TableId, TableProgress, TableState
 
-FORMAT = 4
+FORMAT = 5
 CURRENT, NEXT = "current", "next"
 """The parts of a checkpoint: the one that is read, and a new copy that is not complete."""
 DATABASE = "checkpoint.sqlite"
@@ -36,6 +36,8 @@ _checkpoints = sa.Table(
     sa.Column("applied", sa.Text),
     sa.Column("file", sa.String),
     sa.Column("offset", sa.Integer, nullable=False),
+    sa.Column("mark", sa.JSON),
+    sa.Column("lost", sa.Text, nullable=False),
     sa.Column("report", sa.JSON, nullable=False),
     sa.Column("rates", sa.JSON, nullable=False),
 )
@@ -115,10 +117,11 @@ def read_checkpoints(engine: sa.Engine, path: Path) -> dict[str, Loaded]:
 
 
 def _loaded(row: Any, tables: Sequence[Any]) -> Loaded:
-    position = Position(KINDS[row.flavor].parse(row.gtids), row.file, row.offset)
+    mark = BinlogMark(**row.mark) if row.mark else None
+    position = Position(KINDS[row.flavor].parse(row.gtids), row.file, row.offset, mark)
     progress = tuple(map(_progress, tables))
     applied = KINDS[row.flavor].parse(row.applied) if row.applied is not None else None
-    checkpoint = Checkpoint(tuple(row.servers), position, progress, row.created_at, row.report, Rates(**row.rates), applied)
+    checkpoint = Checkpoint(tuple(row.servers), position, progress, row.created_at, row.report, Rates(**row.rates), applied, row.lost)
     return row.id, checkpoint, {TableId(each.schema, each.name): _image(each) for each in tables}
 
 
@@ -140,13 +143,21 @@ def publish(engine: sa.Engine, number: int, checkpoint: Checkpoint, images: Imag
             connection.execute(sa.insert(_tables), [_table_row(number, each, images[each.table.id]) for each in checkpoint.tables])
 
 
+def record_lost(engine: sa.Engine, why: str) -> None:
+    """Note in every checkpoint that the server it was taken from cannot continue it."""
+    with engine.begin() as connection:
+        connection.execute(sa.update(_checkpoints).values(lost=why))
+
+
 def _checkpoint_row(number: int, part: str, checkpoint: Checkpoint) -> dict[str, object]:
     position = checkpoint.position
     return {
         "id": number, "format": FORMAT, "part": part, "created_at": checkpoint.created_at, "servers": checkpoint.servers,
         "flavor": flavor_of(position.gtids), "gtids": str(position.gtids),
         "applied": None if checkpoint.applied is None else str(checkpoint.applied),
-        "file": position.file, "offset": position.offset, "report": checkpoint.report, "rates": asdict(checkpoint.rates),
+        "file": position.file, "offset": position.offset,
+        "mark": asdict(position.mark) if position.mark else None, "lost": checkpoint.lost,
+        "report": checkpoint.report, "rates": asdict(checkpoint.rates),
     }  # fmt: skip
 
 

@@ -53,6 +53,7 @@ from cdc.targets.checkpoints import (
     file_names,
     publish,
     read_checkpoints,
+    record_lost,
 )
 from cdc.targets.rows import Older, Recent, Rows
 from mapstore import ImageError, MapStore, check_image
@@ -180,6 +181,11 @@ class MapStoreTarget:
         crash_point("after-checkpoint")
         self._images, self._checkpoint = images, checkpoint
         self._remove_unused()
+
+    def record_lost(self, why: str) -> None:
+        """Note that the server that the checkpoint was taken from cannot continue it."""
+        with _refusals(self._path):
+            record_lost(self._engine, why)
 
     def load_checkpoint(self) -> Checkpoint | None:
         """The checkpoint of the last commit."""

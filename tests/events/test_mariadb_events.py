@@ -76,7 +76,7 @@ def test_damaged_compressed_rows_are_a_typed_error(packer) -> None:
 def test_a_gtid_begins_a_transaction_that_its_end_counts() -> None:
     """Domain and server come as they are in the event; the time is that of the last event, in microseconds."""
     rows = row_events()[0]
-    _, gtids, _, _, transactions, *committed = decoded(gtid(41), rows, event(16, bytes(8), timestamp=9))
+    _, gtids, _, _, transactions, *committed, _ = decoded(gtid(41), rows, event(16, bytes(8), timestamp=9))
     assert gtids == [(struct.pack("<II", 5, 3) + bytes(8), b"", 41, 41)]
     assert (transactions, committed) == (1, [9_000_000, 9_000_000])
 

@@ -32,7 +32,7 @@ class Source:
         self.listed: list[list[TableId]] = []
         """What patterns mean, one time after the other."""
 
-    def settle(self, position: Position, followed: Any, applied: Any) -> None:
+    def settle(self, position: Position, followed: Any, applied: Any, lost: str) -> None:
         require_continuable(position.gtids, *self._gtids, server=self.server_uuid, applied=applied, followed=followed)
 
     def gtids(self) -> tuple[GtidSet, GtidSet]:

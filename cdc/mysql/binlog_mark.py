@@ -1,0 +1,146 @@
+"""Whether a server's binlog is still the one that a position was taken in.
+
+A GTID is a number: after RESET BINARY LOGS AND GTIDS, or on a server that was set back to an older state, the same numbers are given
+again to other transactions. So a position carries a mark: the binlog file, when that file was created, and the last event before the
+position with its checksum. A binlog is only ever appended to, so a file with the same mark holds the same transactions up to it.
+
+The mark is compared by a dump that begins at the marked event. Decides nothing about when to compare: source.py and hosts.py do.
+"""
+
+from __future__ import annotations
+
+import random
+import struct
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pymysql
+from pymysql.constants import COMMAND
+
+from cdc.config import SourceUrl
+from cdc.errors import PositionLost
+from cdc.model import BinlogMark, LogEnd, log_number
+from cdc.mysql.connection import Connection, connect, text
+from cdc.mysql.server_errors import explained
+from cdc.resume import START_AGAIN
+
+ANSWER_SECONDS = 30.0
+"""Silence after which the dump counts as broken. The server reads one event of a file and sends it."""
+
+_FIRST_EVENT = 4
+"""Offset of the first event in a binlog file: four bytes of magic number come before it."""
+
+_BEYOND_DUMP = 1 << 32
+"""COM_BINLOG_DUMP names an offset in 32 bits: behind it only the file's creation and size are compared."""
+
+_NON_BLOCKING = 0x01
+"""Flag of COM_BINLOG_DUMP: end at the end of the file instead of waiting for more."""
+
+_FORMAT_DESCRIPTION, _ARTIFICIAL = 15, 0x20
+_HEADER = struct.Struct("<IBIIIH")
+"""An event's header: time, type, server id, size, end offset, flags."""
+
+_UNREADABLE = 1236
+"""ER_SOURCE_FATAL_ERROR_READING_BINLOG: there is no such file, no such offset, or no event there."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What a dump from an offset begins with: when the file was created, and the first event, its size with checksum and its CRC-32."""
+
+    created: int
+    size: int = 0
+    checksum: int = 0
+
+
+def mark_at(url: SourceUrl, end: LogEnd) -> BinlogMark | None:
+    """The mark of a binlog's end: the file and when it was created. None if the file is gone meanwhile. Raises Temporary."""
+    with explained(url):
+        try:
+            return BinlogMark(end.file, end.offset, _read(url, end.file, end.offset).created)
+        except pymysql.MySQLError as error:
+            if error.args[:1] != (_UNREADABLE,):
+                raise
+    return None
+
+
+def require_mark(connection: Connection, url: SourceUrl, mark: BinlogMark) -> None:
+    """Raise PositionLost unless the server's binlog still has what the mark was taken of; return where the file has been purged since.
+
+    `connection` is one to the server at `url`. Raises Temporary when it is away.
+    """
+    files = {log_number(text(name)): (text(name), int(size)) for name, size, *_ in connection.rows("SHOW BINARY LOGS")}
+    number = log_number(mark.file)
+    if number not in files and files and number < min(files):
+        return  # the sets of GTIDs tell whether what followed it is still there
+    if number not in files:
+        raise _lost(mark, f"there is no file {mark.file}, the newest is {files[max(files)][0] if files else 'none'}")
+    file, size = files[number]
+    if size < mark.offset:
+        raise _lost(mark, f"{file} ends at {size}")
+    start = mark.offset - mark.size
+    found = _found(url, mark, file, start if start < _BEYOND_DUMP else _FIRST_EVENT)
+    if found.created != mark.created:
+        raise _lost(mark, f"{file} was created on {_moment(found.created)}, not on {_moment(mark.created)}")
+    if mark.size and start < _BEYOND_DUMP and (found.size, found.checksum) != (mark.size, mark.checksum):
+        raise _lost(mark, f"another event ends at {file}:{mark.offset}")
+
+
+def _found(url: SourceUrl, mark: BinlogMark, file: str, offset: int) -> _Found:
+    with explained(url):
+        try:
+            return _read(url, file, offset)
+        except pymysql.MySQLError as error:
+            if error.args[:1] != (_UNREADABLE,):
+                raise
+            raise _lost(mark, f"{file} cannot be read at {offset}: {error.args[1]}") from error
+
+
+def _lost(mark: BinlogMark, why: str) -> PositionLost:
+    return PositionLost(
+        f"The source's binlog is not the one that the checkpoint was taken in, at {mark.file}:{mark.offset}: {why}. "
+        "It was reset (RESET BINARY LOGS AND GTIDS, RESET MASTER), or the server was set back to an older state.",
+        hint=START_AGAIN,
+    )
+
+
+def _moment(seconds: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
+
+
+def _read(url: SourceUrl, file: str, offset: int) -> _Found:
+    """What a dump of this file from this offset begins with."""
+    with connect(url, read_timeout=ANSWER_SECONDS) as connection:
+        checksum = "master_binlog_checksum" if connection.is_mariadb else "source_binlog_checksum"
+        connection.rows(f"SET @{checksum} = @@global.binlog_checksum, @mariadb_slave_capability = 4")
+        command = struct.pack("<IHI", max(offset, _FIRST_EVENT), _NON_BLOCKING, random.randrange(1 << 30, 1 << 31)) + file.encode()
+        try:
+            connection._execute_command(COMMAND.COM_BINLOG_DUMP, command)
+            return _first(connection)
+        finally:
+            connection.abandon()
+
+
+def _first(connection: Connection) -> _Found:
+    found = _Found(0)
+    for event, checked in _events(connection):
+        created, kind, _, size, _, flags = _HEADER.unpack_from(event)
+        if kind == _FORMAT_DESCRIPTION:
+            found = _Found(created)
+        elif not flags & _ARTIFICIAL and created and found.created:
+            return _Found(found.created, size, zlib.crc32(event[: -4 if checked else None]))
+    return found
+
+
+def _events(connection: Connection) -> Iterator[tuple[bytes, bool]]:
+    """Events as they come, each with whether a checksum of four bytes ends it."""
+    checked = False
+    while not (packet := connection._read_packet()).is_eof_packet():
+        event = packet.get_all_data()[1:]
+        if len(event) < _HEADER.size:
+            raise pymysql.OperationalError(2027, "the source sent a binlog event that is shorter than its header")
+        if event[4] == _FORMAT_DESCRIPTION:
+            checked = event[-5] == 1
+        yield event, checked
