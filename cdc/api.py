@@ -99,7 +99,8 @@ def _migrate(
         watch = on_start(start, source.sizes(each.table.id for each in start.tables)[0]) or (lambda *_: None)
         migration = Migration(config, source, target, start, watch=watch, throttle=oversight.throttle)
         if config.metrics_port is not None:
-            from cdc.exporter import Exporter, served  # noqa: PLC0415 (an HTTP server is not imported for nothing)
+            from cdc.exporter import Exporter  # noqa: PLC0415 (an HTTP server is not imported for nothing)
+            from cdc.metrics_server import served  # noqa: PLC0415
 
             exporter = Exporter(migration, source, target, oversight.throttle)
             say(f"metrics at {stack.enter_context(served(exporter, config.metrics_address, config.metrics_port))}")

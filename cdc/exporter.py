@@ -1,4 +1,4 @@
-"""A running migration's figures for Prometheus, over HTTP. Reads what others count, at the moment it is asked.
+"""A running migration's figures for Prometheus. Reads what others count, at the moment it is asked.
 
 The names and what they mean are in docs/operations.md.
 """
@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Protocol
 
-from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from cdc.errors import ConfigError
 from cdc.migration import Migration
 from cdc.model import TableId, TableState
 from cdc.throttle import Throttle
@@ -92,25 +89,3 @@ class Exporter(Collector):
             for table, counted in stats.items():
                 family.add_metric([str(table)], counted[figure])
             yield family
-
-
-@contextmanager
-def served(exporter: Exporter, address: str, port: int) -> Iterator[str]:
-    """Serve the figures until the block ends; gives their URL. Raises ConfigError when the port cannot be had."""
-    registry = CollectorRegistry()
-    registry.register(exporter)
-    ProcessCollector(registry=registry)
-    try:
-        server, thread = start_http_server(port, address, registry)
-    except OSError as error:
-        raise ConfigError(
-            f"Metrics cannot be served at {address}, port {port}: {error.strerror or error}.",
-            hint="Choose another with --metrics-port and --metrics-address.",
-        ) from error
-    try:
-        host = f"[{address}]" if ":" in address else address
-        yield f"http://{host}:{server.server_port}/metrics"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import resource
 import socket
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, closing
+from pathlib import Path
 from urllib.request import urlopen
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -61,6 +64,31 @@ def test_a_scrape_has_every_figure_of_the_run(project: Project):
     assert figures["cdc_store_bytes", str(project.table)] > 20_000
     assert figures["process_resident_memory_bytes",] > 0
     project.end(process)
+
+
+def test_requests_that_are_never_finished_end_neither_the_migration_nor_the_scrapes(project: Project):
+    """Hundreds of them at once, in a process with few descriptors: all but a few are cut off, and what it needs stays free."""
+    fill(project)
+    process = project.start("--metrics-port", "0")
+    assert process.stderr
+    url = told(process, "metrics at").split()[-1]
+    project.wait_streaming(process)
+    descriptors = Path(f"/proc/{process.pid}/fd")
+    before = len(list(descriptors.iterdir()))
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (before + 40, before + 40))
+    port = int(url.rpartition(":")[2].partition("/")[0])
+    with ExitStack() as stack:
+        for number in range(400):
+            half_open = stack.enter_context(closing(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)))
+            half_open.sendall((b"", b"GET", b"GET /metrics HTTP/1.1\r\nX: ")[number % 3])
+            if number % 100 == 0:
+                project.sql("UPDATE t SET v = v + 1 WHERE id < 10")
+        assert len(list(descriptors.iterdir())) < before + 20
+        until(url, lambda figures: figures["cdc_rows_streamed_total",] >= 40 and figures["cdc_checkpoints_total",] > 2)
+        checkpoints = scraped(url)["cdc_checkpoints_total",]
+        project.sql("UPDATE t SET v = v + 1 WHERE id < 10")
+        until(url, lambda figures: figures["cdc_checkpoints_total",] > checkpoints)
+        project.end(process)
 
 
 def test_lag_counts_on_while_the_link_is_lost(project: Project, proxy):
