@@ -39,6 +39,7 @@ class EventStream:
     ready: bool
     changed: bool
     begun: bool
+    server: tuple[str, int]
     place: tuple[str, int]
     transaction: tuple[bytes, bytes, int, int, int, int]
     packet: bytes
@@ -46,7 +47,7 @@ class EventStream:
     def __init__(
         self,
         resolve: Callable[[bytes], Plan | None],
-        on_statement: Callable[[bytes, bytes, bytes], int],
+        on_statement: Callable[[bytes, bytes, bytes, bytes], int],
         unpack: Callable[[bytes, int], _Unpacker],
         *,
         budget: int,

@@ -51,6 +51,8 @@ cdef enum:                      # event types. Source: MySQL, binlog_event.h
     WRITE_PACKED_V1 = 166, DELETE_PACKED_V1 = 168, WRITE_PACKED = 169, DELETE_PACKED = 171
     FLAG_IN_USE = 0x01, FLAG_ARTIFICIAL = 0x20, FLAG_IGNORABLE = 0x80
     HEADER = 19
+    QUERY_HEAD = HEADER + 13
+    VERSION = 50                # bytes of a server's version in the description of the format
     DUMMY_TABLE = 0xffffff      # the table of a rows event that only ends a statement
     TABLES = 1024               # table maps remembered before the memory is cleared
 
@@ -107,8 +109,9 @@ cdef struct Mapped:             # a table map, as it came
 
 cdef class EventStream:
     """One connection's binlog. `resolve(table_map)` gives the Plan of a followed table, None for others, or raises;
-    `on_statement(status, schema, statement)` says what a statement means, or raises; `unpack(payload, kind)` gives an object
-    whose `readinto` unpacks a compressed transaction. `budget` is in bytes of keys and rows.
+    `on_statement(head, status, schema, statement)` says what a statement means, or raises; `head` is the event's header and what
+    follows it up to the status variables. `unpack(payload, kind)` gives an object whose `readinto` unpacks a compressed transaction.
+    `budget` is in bytes of keys and rows.
 
     With `keep` the rows before changes are kept too, an update of a key stays one change, and what is taken holds changes of one
     transaction only: `transaction` tells which."""
@@ -122,6 +125,8 @@ cdef class EventStream:
     cdef uint64_t ignorable[256]
     cdef bint checksums, started, unpacking, mariadb, apart
     cdef uint32_t size, crc                         # of the event that comes: its size with checksum, its CRC-32 without
+    cdef char version[VERSION]      # of the server that wrote the file
+    cdef uint32_t started_at        # Unix seconds, 0: not known
     cdef Mapped *packed             # the table of the compressed rows that Python is asked to unpack
     cdef object statement           # keeps an unpacked one alive
     cdef uint64_t unpacked, unpacked_size
@@ -129,6 +134,7 @@ cdef class EventStream:
     cdef unsigned kind
     cdef const uint8_t *at          # the event, or what of it Python is asked about
     cdef size_t at_n
+    cdef const uint8_t *head        # of a statement
     cdef const uint8_t *schema
     cdef size_t schema_n
     cdef const uint8_t *status
@@ -248,6 +254,11 @@ cdef class EventStream:
         return opened.uuid[:16], opened.tag[:opened.tag_n], opened.first, self.t.opened_at, self.t.server_id, self.t.opened_offset
 
     @property
+    def server(self):
+        """The version of the server that writes the binlog, as it says it, and when it was started in Unix seconds, 0 if it has not said."""
+        return self.version[:VERSION].rstrip(b"\0").decode("ascii", "replace"), self.started_at
+
+    @property
     def place(self):
         """File and offset of the end of the last event."""
         return self.t.file[:self.t.file_n].decode("utf-8", "replace"), self.t.offset
@@ -313,7 +324,9 @@ cdef class EventStream:
         self.n_tables = 0
 
     cdef ask_statement(self):
-        meaning = self.on_statement(self.status[:self.status_n], self.schema[:self.schema_n], self.at[:self.at_n])
+        meaning = self.on_statement(
+            self.head[:QUERY_HEAD], self.status[:self.status_n], self.schema[:self.schema_n], self.at[:self.at_n]
+        )
         if meaning == BEGIN:
             self.t.begun = True
         elif meaning != WITHIN:
@@ -489,6 +502,9 @@ cdef class EventStream:
             error = on_format(&c)
             self.mariadb = error == OK and is_mariadb(p + HEADER + 2)
             self.t.created = le4(p)
+            if error == OK:
+                memcpy(self.version, p + HEADER + 2, VERSION)
+                self.started_at = le4(p + HEADER + 52) if le4(p + HEADER + 52) else self.started_at
         elif kind == XA_PREPARE:
             error = on_xa_prepare(&self.t, &c)
         elif kind == PAYLOAD:
@@ -533,7 +549,7 @@ cdef class EventStream:
         cdef const uint8_t *zero
         if not take(c, 13, &head):
             return self.failed(E_SHORT)
-        self.schema_n, self.status_n = head[8], le(head + 11, 2)
+        self.head, self.schema_n, self.status_n = head - HEADER, head[8], le(head + 11, 2)
         if not take(c, self.status_n, &self.status) or not take(c, self.schema_n, &self.schema) or not take(c, 1, &zero):
             return self.failed(E_SHORT)
         self.at, self.at_n = c.p, left(c)

@@ -11,7 +11,6 @@ import io
 import logging
 import random
 import select
-import struct
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +19,6 @@ from typing import Any
 
 import pymysql
 import zstandard
-from pymysql.charset import charset_by_id
 from pymysql.err import raise_mysql_exception
 from pymysqlreplication import BinLogStreamReader
 
@@ -28,14 +26,13 @@ from cdc.config import SourceUrl
 from cdc.errors import CdcError, PositionLost, Temporary, UnsupportedEvent
 from cdc.gtid import DomainGtids, Gtids, GtidSet
 from cdc.model import Batch, BinlogMark, Delivery, Position, Table, TableChange, Transaction
-from cdc.mysql import dump
+from cdc.mysql import dump, query_events
 from cdc.mysql._events import APART, BEGIN, END, ENDED, FULL, REFUSED, TWO_PHASE, TWO_PHASE_END, WITHIN, EventStream
 from cdc.mysql.connection import Connection, settings
 from cdc.mysql.flavor import flavor_with
 from cdc.mysql.followed import Followed
-from cdc.mysql.schema import codec_name
+from cdc.mysql.query_events import Meaning, meaning
 from cdc.mysql.server_errors import explain, explained
-from cdc.mysql.statements import Meaning, meaning
 from cdc.packed import Packed
 
 BATCH_BYTES = 4 << 20
@@ -233,31 +230,31 @@ class BinlogReader:
     def _place(self) -> str:
         return "{}:{}".format(*self._stream.place)
 
-    def _on_statement(self, status: bytes, schema: bytes, query: bytes) -> int:  # noqa: PLR0911 (one table)
+    def _on_statement(self, head: bytes, status: bytes, schema: bytes, query: bytes) -> int:  # noqa: PLR0911 (one table)
         """What a statement does to the open transaction."""
-        statement = query.decode(_charset(status), errors="replace")
-        words = statement[:200].upper().split()
+        event = query_events.read(head, status, schema, query, self._stream.server)
         changed = self._stream.changed
-        what = meaning(statement)
+        what = meaning(event)
         if what in (Meaning.TABLES, Meaning.TABLE_WITH_ROWS):
-            place = Position(self._position.gtids, *self._stream.place)
-            self._changes += self._followed.changes(statement, schema.decode(errors="replace"), place)
+            self._changes += self._followed.changes(event, Position(self._position.gtids, *self._stream.place))
         match what:
             case Meaning.BEGIN | Meaning.TABLE_WITH_ROWS:
                 return BEGIN
             case Meaning.COMMIT:
                 return END
-            case Meaning.WITHIN:
-                return WITHIN
-            case Meaning.ROLLBACK if changed:
+            case Meaning.ROLLBACK | Meaning.ROLLBACK_TO if changed:
                 raise UnsupportedEvent(
                     f"The transaction before {self._place} takes rows back after sending them.",
                     hint="This happens when a transaction mixes transactional and other tables. Copy again with --strategy full.",
                 )
+            case Meaning.WITHIN | Meaning.ROLLBACK_TO:
+                return WITHIN
             case Meaning.ROLLBACK:
-                return WITHIN if "TO" in words else END
+                return END
             case Meaning.XA:
-                return TWO_PHASE_END if words[1:2] in (["COMMIT"], ["ROLLBACK"]) else TWO_PHASE
+                return TWO_PHASE
+            case Meaning.XA_END:
+                return TWO_PHASE_END
             case Meaning.STATEMENT_ROWS:
                 raise UnsupportedEvent(
                     f"The statement before {self._place} changed rows without row events.",
@@ -294,31 +291,3 @@ class _Unpacked:
             return int(self._reader.readinto(buffer))
         except zstandard.ZstdError as error:
             raise UnsupportedEvent(f"The binlog holds a compressed transaction that cannot be unpacked: {error}.") from error
-
-
-_STATUS_BYTES = {0: 4, 1: 8, 3: 4}
-_CATALOG, _CHARSET = 6, 4
-
-
-def _charset(status: bytes) -> str:
-    """Python's codec for the character set a statement was written in, from its event's status variables.
-
-    Those are in the order of MySQL's Query_event::write: flags, SQL mode, catalog, auto increment, character set.
-    """
-    at = 0
-    while at < len(status):
-        kind = status[at]
-        at += 1
-        if kind == _CHARSET and at + 2 <= len(status):
-            try:
-                codec = codec_name(charset_by_id(struct.unpack_from("<H", status, at)[0]).name)
-                return codec if codec != "latin-1" else "utf-8"
-            except KeyError:
-                break
-        if kind == _CATALOG:
-            at += 1 + (status[at] if at < len(status) else 0)
-        elif kind in _STATUS_BYTES:
-            at += _STATUS_BYTES[kind]
-        else:
-            break
-    return "utf-8"

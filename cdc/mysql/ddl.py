@@ -7,11 +7,13 @@ a table looks afterwards is asked of the source. Where a part is not known, the 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from enum import Enum, auto
+from itertools import islice
 
 from cdc.model import TableId
+from cdc.mysql.query_events import QueryEvent, statement_of
+from cdc.mysql.sql_tokens import Kind, NotUnderstood, Token
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,112 +68,85 @@ class Altered:
     dropped: frozenset[str] = frozenset()
 
 
-Effect = Created | Gone | SchemaGone | Emptied | Moved | Altered
+@dataclass(frozen=True, slots=True)
+class TemporaryCreated:
+    """The session has a temporary table of this name now, which hides a table of the same name from it."""
+
+    table: TableId
 
 
-class NotUnderstood(ValueError):
-    """The statement concerns tables, but its grammar is not the expected one."""
+@dataclass(frozen=True, slots=True)
+class TemporaryGone:
+    """The session has no temporary table of this name any more."""
+
+    table: TableId
 
 
-def effects(statement: str, default_schema: str) -> list[Effect]:  # noqa: PLR0911 (one table: a verb, what it does)
+Effect = Created | Gone | SchemaGone | Emptied | Moved | Altered | TemporaryCreated | TemporaryGone
+
+
+def effects(event: QueryEvent) -> list[Effect]:
     """What the statement does to tables, in order; nothing where it concerns something else.
 
     Raises NotUnderstood. `words` then tells which names could be meant.
     """
-    reader = _Reader(list(_tokens(statement)), default_schema)
+    reader = _Reader(statement_of(event), event.schema)
     if reader.accept("ALTER"):
         return _alter(reader)
     if reader.accept("CREATE"):
-        replacing = reader.accept("OR", "REPLACE")
-        if not reader.accept("TABLE"):
-            return []
-        absent = reader.accept("IF", "NOT", "EXISTS")
-        return [Created(reader.table(), replacing, absent)]
+        return _create(reader)
     if reader.accept("DROP"):
         return _drop(reader)
     if reader.accept("RENAME"):
-        return _rename(reader) if reader.accept("TABLE") or reader.accept("TABLES") else []
+        return _rename(reader) if reader.accept("TABLE") or reader.accept("TABLES") else reader.elsewhere()
     if reader.accept("TRUNCATE"):
         reader.accept("TABLE")
         return [Emptied(reader.table())]
-    return []
+    raise NotUnderstood(f"{reader.word or 'it'} is not a beginning that is known")
 
 
-def words(statement: str) -> list[str]:
-    """Names and words, those inside of texts too, where a statement is not understood."""
+def words(event: QueryEvent) -> list[str] | None:
+    """Names and words, those inside of texts too, where a statement is not understood; None where it cannot be read."""
     found = []
-    for token in _tokens(statement):
-        if token.kind in (_Kind.TEXT, _Kind.QUOTED):
-            found += [token.text, *_WORD.findall(token.text)]
-        elif token.kind is not _Kind.SIGN:
-            found.append(token.text)
+    try:
+        for token in event.tokens():
+            if token.text is not None and token.kind is not Kind.SIGN:
+                found += [token.text, *_WORD.findall(token.text)]
+            elif token.text is None and token.kind is not Kind.TEXT:
+                return None
+    except NotUnderstood:
+        return None
     return found
 
 
-class _Kind(Enum):
-    WORD = auto()
-    NAME = auto()
-    """In backquotes."""
-    QUOTED = auto()
-    """In double quotes: a text, or with ANSI_QUOTES a name. Its place tells."""
-    TEXT = auto()
-    SIGN = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class _Token:
-    kind: _Kind
-    text: str
-
-
-_LETTER = r"[\w$\u0080-\uffff]"
-_WORD = re.compile(f"{_LETTER}+")
-_TOKEN = re.compile(
-    rf"""/\*M?!\d*|\*/                                       # the marks of a versioned comment; what is inside counts
-      | /\*.*?(?:\*/|$) | --(?=\s|$)[^\n]* | \#[^\n]*      # comments
-      | `((?:[^`]|``)+)`                                    # 1: a quoted name
-      | "((?:[^"\\]|""|\\.)*)" | '((?:[^'\\]|''|\\.)*)'    # 2, 3: a text, or with ANSI_QUOTES a name
-      | ({_LETTER}+)                                        # 4: a word
-      | (\S)                                                # 5: anything else""",
-    re.DOTALL | re.VERBOSE,
-)
-
-
-def _tokens(statement: str) -> Iterator[_Token]:
-    for match in _TOKEN.finditer(statement):
-        name, double, single, word, sign = match.groups()
-        if name is not None:
-            yield _Token(_Kind.NAME, name.replace("``", "`"))
-        elif double is not None:
-            yield _Token(_Kind.QUOTED, double.replace('""', '"'))
-        elif single is not None:
-            yield _Token(_Kind.TEXT, single)
-        elif word is not None:
-            yield _Token(_Kind.WORD, word)
-        elif sign is not None:
-            yield _Token(_Kind.SIGN, sign)
+_WORD = re.compile(r"[\w$]+")
 
 
 class _Reader:
     """Goes through tokens."""
 
-    def __init__(self, tokens: Sequence[_Token], default_schema: str) -> None:
-        self._tokens, self._schema, self._at = tokens, default_schema, 0
+    def __init__(self, tokens: Iterable[Token], default_schema: str) -> None:
+        self._coming, self._schema = iter(tokens), default_schema
+        self._tokens: list[Token] = []
+        """Those that have been looked at. The rest may be what has other rules, such as a function's body."""
+        self._at = 0
+
+    def _next(self) -> Token | None:
+        if self._at == len(self._tokens):
+            self._tokens += islice(self._coming, 1)
+        return self._tokens[self._at] if self._at < len(self._tokens) else None
 
     def __bool__(self) -> bool:
-        return self._at < len(self._tokens)
+        return self._next() is not None
 
     @property
     def word(self) -> str:
         """The next token in upper case if it is a bare word or a sign, else nothing."""
-        if not self or self._tokens[self._at].kind not in (_Kind.WORD, _Kind.SIGN):
-            return ""
-        return self._tokens[self._at].text.upper()
+        token = self._next()
+        return (token.text or "").upper() if token and token.kind in (Kind.WORD, Kind.SIGN) else ""
 
     def accept(self, *expected: str) -> bool:
         """Go past these bare words, if they come next."""
-        if not expected:
-            return True
         start = self._at
         for word in expected:
             if self.word != word:
@@ -182,9 +157,11 @@ class _Reader:
 
     def name(self) -> str:
         """Go past a name."""
-        token = self._tokens[self._at] if self else _Token(_Kind.SIGN, "the end")
-        if token.kind in (_Kind.SIGN, _Kind.TEXT):
-            raise NotUnderstood(f"a name is expected before {token.text!r}")
+        token = self._next()
+        if token is None or token.kind in (Kind.SIGN, Kind.TEXT):
+            raise NotUnderstood(f"a name is expected before {token.text if token else 'the end'!r}")
+        if token.text is None:
+            raise NotUnderstood("a name cannot be read in the character set of its session")
         self._at += 1
         return token.text
 
@@ -195,16 +172,16 @@ class _Reader:
 
     def past_waiting(self) -> None:
         """Go past MariaDB's word on how long to wait for a lock."""
-        if self.accept("WAIT"):
+        if self.accept("WAIT") and self._next():
             self._at += 1
         else:
             self.accept("NOWAIT")
 
     def parts(self) -> Iterator[_Reader]:
         """What is left, split at commas outside of parentheses."""
-        depth, part = 0, list[_Token]()
-        for token in self._tokens[self._at :]:
-            sign = token.text if token.kind is _Kind.SIGN else ""
+        depth, part = 0, list[Token]()
+        for token in self._rest():
+            sign = token.text if token.kind is Kind.SIGN else ""
             depth += (sign == "(") - (sign == ")")
             if sign == "," and not depth:
                 yield _Reader(part, self._schema)
@@ -215,7 +192,35 @@ class _Reader:
 
     def rest(self) -> set[str]:
         """The bare words and names that are left, in upper case."""
-        return {token.text.upper() for token in self._tokens[self._at :] if token.kind is not _Kind.TEXT}
+        return {(token.text or "").upper() for token in self._rest() if token.kind is not Kind.TEXT}
+
+    def _rest(self) -> list[Token]:
+        self._tokens += self._coming
+        return self._tokens[self._at :]
+
+    def elsewhere(self) -> list[Effect]:
+        """Nothing, if what comes next is known to be no table."""
+        if self.word not in _NO_TABLE:
+            raise NotUnderstood(f"{self.word or 'what comes after the first word'} is not known")
+        return []
+
+
+_NO_TABLE = {
+    "AGGREGATE", "ALGORITHM", "DATABASE", "DEFINER", "EVENT", "FULLTEXT", "FUNCTION", "INDEX", "INSTANCE", "LIBRARY", "LOGFILE",
+    "OFFLINE", "ONLINE", "PACKAGE", "PREPARE", "PROCEDURE", "RESOURCE", "ROLE", "SCHEMA", "SEQUENCE", "SERVER", "SPATIAL", "SQL",
+    "TABLESPACE", "TRIGGER", "UNDO", "UNIQUE", "USER", "VIEW",
+}  # fmt: skip
+"""What statements that begin like those of tables may be about instead."""
+
+
+def _create(reader: _Reader) -> list[Effect]:
+    replacing = reader.accept("OR", "REPLACE")
+    temporary = reader.accept("TEMPORARY")
+    if not reader.accept("TABLE"):
+        return reader.elsewhere()
+    absent = reader.accept("IF", "NOT", "EXISTS")
+    table = reader.table()
+    return [TemporaryCreated(table) if temporary else Created(table, replacing, absent)]
 
 
 def _drop(reader: _Reader) -> list[Effect]:
@@ -229,12 +234,13 @@ def _drop(reader: _Reader) -> list[Effect]:
             raise NotUnderstood("ON is expected after an index's name")
         table = reader.table()
         return [Altered(table)] if is_key else []
+    kind = TemporaryGone if reader.accept("TEMPORARY") else Gone
     if not reader.accept("TABLE") and not reader.accept("TABLES"):
-        return []
+        return reader.elsewhere()
     reader.accept("IF", "EXISTS")
-    gone: list[Effect] = [Gone(reader.table())]
+    gone: list[Effect] = [kind(reader.table())]
     while reader.accept(","):
-        gone.append(Gone(reader.table()))
+        gone.append(kind(reader.table()))
     return gone
 
 
@@ -270,7 +276,7 @@ def _alter(reader: _Reader) -> list[Effect]:
     reader.accept("ONLINE")
     ignore = reader.accept("IGNORE")
     if not reader.accept("TABLE"):
-        return []
+        return reader.elsewhere()
     reader.accept("IF", "EXISTS")
     table = reader.table()
     reader.past_waiting()

@@ -31,6 +31,8 @@ from cdc.model import (
 )
 from cdc.mysql import ddl
 from cdc.mysql._events import Plan
+from cdc.mysql.query_events import QueryEvent
+from cdc.mysql.sql_tokens import NotUnderstood
 from cdc.mysql.tablemap import plan, table_named
 
 GO_ON = "Change the table so that it can be followed and run the same command again, or leave it out of --tables."
@@ -146,12 +148,14 @@ class Followed:
                 changes.append(CopyAnew(there, "another server took over before its columns were settled"))
         return changes
 
-    def changes(self, statement: str, schema: str, place: Position) -> list[TableChange]:
+    def changes(self, event: QueryEvent, place: Position) -> list[TableChange]:
         """What a statement, whose end is at `place`, does to the tables, in order. Raises SchemaChanged where that cannot be followed."""
+        statement = event.text
         try:
-            effects = ddl.effects(statement, schema)
-        except ddl.NotUnderstood as error:
-            if self._named(ddl.words(statement), schema):
+            effects = ddl.effects(event)
+        except NotUnderstood as error:
+            words = ddl.words(event)
+            if words is None or self._named(words, event.schema):
                 raise self._refused(statement, place, f"which is not understood: {error}.") from error
             effects = []
         found: list[TableChange] = []
@@ -169,7 +173,7 @@ class Followed:
             self.skipped["skipped statement: changes no followed table"] += 1
         return found
 
-    def _effect(self, effect: ddl.Effect, statement: str, place: Position) -> list[TableChange]:
+    def _effect(self, effect: ddl.Effect, statement: str, place: Position) -> list[TableChange]:  # noqa: PLR0911 (one table)
         because = shorten(statement)
         match effect:
             case ddl.SchemaGone(schema):
@@ -188,6 +192,8 @@ class Followed:
             case ddl.Emptied(name) | ddl.Altered(name):
                 table = self._id(name)
                 return self._anew(table, statement, place, effect) if table in self._entries else []
+            case _:
+                return []
 
     def _gone(self, table: TableId, statement: str, place: Position) -> list[TableChange]:
         if table not in self._entries:

@@ -13,12 +13,13 @@ from cdc.model import Column, Table, TableId
 from cdc.mysql._events import BEGIN, END, TWO_PHASE, TWO_PHASE_END, WITHIN, EventStream, Plan
 from cdc.mysql.binlog import unpack
 from cdc.mysql.followed import Followed
-from cdc.mysql.statements import Meaning, meaning
+from cdc.mysql.query_events import Meaning, meaning, read
 
 HERE = Path(__file__).parent
 HEADER = 19
 FORMAT, TABLE_MAP = 15, 19
-_MEANINGS = {Meaning.BEGIN: BEGIN, Meaning.COMMIT: END, Meaning.WITHIN: WITHIN, Meaning.XA: TWO_PHASE, Meaning.ROLLBACK: WITHIN}
+_MEANINGS = {Meaning.BEGIN: BEGIN, Meaning.COMMIT: END, Meaning.WITHIN: WITHIN, Meaning.XA: TWO_PHASE, Meaning.ROLLBACK: WITHIN,
+             Meaning.ROLLBACK_TO: WITHIN, Meaning.XA_END: TWO_PHASE_END}  # fmt: skip
 
 
 @cache
@@ -68,11 +69,8 @@ def resolve(table_map: bytes) -> Plan | None:
     return _plans[table_map]
 
 
-def on_statement(status: bytes, schema: bytes, statement: bytes) -> int:
-    text = statement.decode(errors="replace")
-    if text.upper().startswith(("XA COMMIT", "XA ROLLBACK")):
-        return TWO_PHASE_END
-    return _MEANINGS.get(meaning(text), END)
+def on_statement(head: bytes, status: bytes, schema: bytes, statement: bytes) -> int:
+    return _MEANINGS.get(meaning(read(head, status, schema, statement, ("9.7.0", 0))), END)
 
 
 def stream(budget: int = 1 << 20, unpacker: Callable[[bytes, int], Any] = unpack, *, keep: bool = False) -> EventStream:

@@ -94,7 +94,7 @@ def test_what_comes_in_the_middle_of_a_transaction_is_an_error() -> None:
 def test_a_compressed_statement_is_the_statement() -> None:
     """The decoder asks about it as about any other."""
     asked: list[bytes] = []
-    decoder = EventStream(lambda body: None, lambda status, schema, text: asked.append(text) or 0, lambda *_: None, budget=1 << 20)
+    decoder = EventStream(lambda body: None, lambda head, status, schema, text: asked.append(text) or 0, lambda *_: None, budget=1 << 20)
     decoder.decode_one(statement(b"CREATE TABLE x (id INT)"))
     assert asked == [b"CREATE TABLE x (id INT)"]
     with pytest.raises(UnsupportedEvent, match="cannot be unpacked"):

@@ -23,12 +23,17 @@ from cdc.model import (
     TableState,
 )
 from cdc.mysql.followed import Described, Followed
+from cdc.mysql.query_events import QueryEvent
 
 A, B = TableId("shop", "a"), TableId("shop", "b")
 
 
 def table(name: TableId, *columns: str) -> Table:
     return Table(name, tuple(Column(column, "int", "int") for column in columns), (0,))
+
+
+def written(text: str, schema: str) -> QueryEvent:
+    return QueryEvent(text.encode(), schema)
 
 
 def at(offset: int) -> Position:
@@ -56,7 +61,7 @@ def test_a_change_asks_for_the_columns_and_copies_anew() -> None:
     source = Source()
     source.now[A] = table(A, "id", "more")
     followed = Followed([table(A, "id"), table(B, "id")], source)
-    (change,) = followed.changes("ALTER TABLE a\n  MODIFY id INT", "shop", at(50))
+    (change,) = followed.changes(written("ALTER TABLE a\n  MODIFY id INT", "shop"), at(50))
     assert change == CopyAnew(table(A, "id", "more"), "ALTER TABLE a MODIFY id INT")
 
 
@@ -65,11 +70,11 @@ def test_a_table_that_is_emptied_keeps_its_columns() -> None:
     source = Source()
     source.now[A] = table(A, "id", "more")
     followed = Followed([table(A, "id")], source)
-    assert kinds(followed.changes("TRUNCATE a", "shop", at(10))) == [(Emptied, A)]
-    followed.changes("ALTER TABLE a MODIFY id INT", "shop", at(20))
-    assert kinds(followed.changes("TRUNCATE a", "shop", at(30))) == [(CopyAnew, A)]
+    assert kinds(followed.changes(written("TRUNCATE a", "shop"), at(10))) == [(Emptied, A)]
+    followed.changes(written("ALTER TABLE a MODIFY id INT", "shop"), at(20))
+    assert kinds(followed.changes(written("TRUNCATE a", "shop"), at(30))) == [(CopyAnew, A)]
     followed.settle(at(100))
-    assert kinds(followed.changes("TRUNCATE a", "shop", at(110))) == [(Emptied, A)]
+    assert kinds(followed.changes(written("TRUNCATE a", "shop"), at(110))) == [(Emptied, A)]
 
 
 def test_a_table_that_went_and_one_that_came_under_its_name() -> None:
@@ -78,38 +83,38 @@ def test_a_table_that_went_and_one_that_came_under_its_name() -> None:
     source.now[A] = table(A, "x")
     followed = Followed([table(A, "id"), table(B, "id")], source)
     swap = "RENAME TABLE a TO _a_old, _a_new TO a"
-    assert kinds(followed.changes(swap, "shop", at(10))) == [(Gone, A), (CopyAnew, A)]
-    assert followed.changes("DROP TABLE _a_old", "shop", at(20)) == []
-    assert kinds(followed.changes("DROP DATABASE shop", "", at(30))) == [(Gone, B), (Gone, A)]
-    assert followed.changes("DROP TABLE a", "shop", at(40)) == []
-    assert kinds(followed.changes("CREATE TABLE a (x INT)", "shop", at(50))) == [(CopyAnew, A)]
-    assert followed.changes("CREATE TABLE IF NOT EXISTS a (x INT)", "shop", at(60)) == []
-    assert kinds(followed.changes("CREATE OR REPLACE TABLE a (x INT)", "shop", at(70))) == [(CopyAnew, A)]
+    assert kinds(followed.changes(written(swap, "shop"), at(10))) == [(Gone, A), (CopyAnew, A)]
+    assert followed.changes(written("DROP TABLE _a_old", "shop"), at(20)) == []
+    assert kinds(followed.changes(written("DROP DATABASE shop", ""), at(30))) == [(Gone, B), (Gone, A)]
+    assert followed.changes(written("DROP TABLE a", "shop"), at(40)) == []
+    assert kinds(followed.changes(written("CREATE TABLE a (x INT)", "shop"), at(50))) == [(CopyAnew, A)]
+    assert followed.changes(written("CREATE TABLE IF NOT EXISTS a (x INT)", "shop"), at(60)) == []
+    assert kinds(followed.changes(written("CREATE OR REPLACE TABLE a (x INT)", "shop"), at(70))) == [(CopyAnew, A)]
     assert followed.skipped.total() == 3
 
 
 def test_names_without_case_are_found_in_any() -> None:
     """Where the server stores them folded; elsewhere another case is another table."""
     source = Source()
-    assert kinds(Followed([table(A, "id")], source, folds=True).changes("DROP TABLE Shop.A", "", at(1))) == [(Gone, A)]
-    assert Followed([table(A, "id")], source).changes("DROP TABLE Shop.A", "", at(1)) == []
+    assert kinds(Followed([table(A, "id")], source, folds=True).changes(written("DROP TABLE Shop.A", ""), at(1))) == [(Gone, A)]
+    assert Followed([table(A, "id")], source).changes(written("DROP TABLE Shop.A", ""), at(1)) == []
 
 
 def test_a_table_that_cannot_be_followed_stops_the_stream_there() -> None:
     """If nothing that is not read yet can explain it."""
     with pytest.raises(SchemaChanged, match=r"binlog\.000001:100 .*does not exist") as refused:
-        Followed([table(A, "id")], Source()).changes("ALTER TABLE a MODIFY id INT", "shop", at(100))
+        Followed([table(A, "id")], Source()).changes(written("ALTER TABLE a MODIFY id INT", "shop"), at(100))
     assert "Make one." in refused.value.hint
 
 
 def test_a_table_that_cannot_be_followed_now_may_have_been_later_dropped() -> None:
     """The stream goes on to the end that the binlog had when the source was asked."""
     followed = Followed([table(A, "id"), table(B, "id")], Source())
-    assert followed.changes("ALTER TABLE a MODIFY id INT", "shop", at(50)) == []
+    assert followed.changes(written("ALTER TABLE a MODIFY id INT", "shop"), at(50)) == []
     followed.settle(at(60))
-    assert kinds(followed.changes("DROP TABLE a", "shop", at(70))) == [(Gone, A)]
+    assert kinds(followed.changes(written("DROP TABLE a", "shop"), at(70))) == [(Gone, A)]
     followed.settle(at(100))
-    assert followed.changes("ALTER TABLE b MODIFY id INT", "shop", at(99)) == []
+    assert followed.changes(written("ALTER TABLE b MODIFY id INT", "shop"), at(99)) == []
     with pytest.raises(SchemaChanged, match="does not exist"):
         followed.settle(at(100))
 
@@ -124,7 +129,7 @@ def test_a_difference_to_the_source_must_be_explained_by_the_stream() -> None:
         followed = Followed([held.table, table(B, "id")], source)
         followed.compare([held, TableProgress(table(B, "id"))], now, source.end)
         for statement in statements:
-            followed.changes(statement, "shop", at(50))
+            followed.changes(written(statement, "shop"), at(50))
         if explained:
             followed.settle(at(100))
         else:
@@ -144,17 +149,17 @@ def test_without_somebody_to_ask_any_change_ends_the_stream() -> None:
         "CREATE OR REPLACE TABLE a LIKE b",
     ):
         with pytest.raises(SchemaChanged, match=statement):
-            followed.changes(statement, "shop", at(10))
+            followed.changes(written(statement, "shop"), at(10))
     for statement in "TRUNCATE b", "CREATE TABLE a (id INT)", "CREATE TABLE b (id INT)":
-        assert followed.changes(statement, "shop", at(10)) == []
+        assert followed.changes(written(statement, "shop"), at(10)) == []
 
 
 def test_a_statement_that_is_not_understood_ends_the_stream_if_it_may_mean_a_followed_table() -> None:
     """Any word in the right place could be one."""
     followed = Followed([table(A, "id")], Source())
-    assert followed.changes("ALTER TABLE b CONVERT PARTITION p TO TABLE c", "shop", at(10)) == []
+    assert followed.changes(written("ALTER TABLE b CONVERT PARTITION p TO TABLE c", "shop"), at(10)) == []
     with pytest.raises(SchemaChanged, match="not understood"):
-        followed.changes("ALTER TABLE b CONVERT PARTITION p TO TABLE a", "shop", at(10))
+        followed.changes(written("ALTER TABLE b CONVERT PARTITION p TO TABLE a", "shop"), at(10))
 
 
 def test_another_server_is_asked_for_what_was_to_be_settled_in_the_binlog_of_the_one_before() -> None:
@@ -202,8 +207,8 @@ def test_a_statement_that_could_not_be_looked_into_has_done_nothing() -> None:
 
     followed = Followed([table(A, "id"), table(B, "id")], describe, wanted=[TableId("shop", "*")])
     with pytest.raises(Temporary):
-        followed.changes(swap, "shop", at(10))
-    assert kinds(followed.changes(swap, "shop", at(10))) == [(Renamed, A), (Renamed, B), (CopyAnew, TableId("shop", "c"))]
+        followed.changes(written(swap, "shop"), at(10))
+    assert kinds(followed.changes(written(swap, "shop"), at(10))) == [(Renamed, A), (Renamed, B), (CopyAnew, TableId("shop", "c"))]
 
 
 OLD = Table(A, tuple(Column(name, "int", "int") for name in ("id", "x", "y")), (0,))
@@ -232,7 +237,7 @@ def test_rows_go_over_to_other_columns_where_that_is_exact(
     source = Source()
     new = Table(A, tuple(Column(name, "int", "int") for name in columns), (columns.index("id"),))
     source.now[A] = new
-    (change,) = Followed([OLD], source).changes(f"ALTER TABLE a {statement}", "shop", at(50))
+    (change,) = Followed([OLD], source).changes(written(f"ALTER TABLE a {statement}", "shop"), at(50))
     because = f"ALTER TABLE a {statement}"
     assert change == (CopyAnew(new, because) if values is None else Reshaped(new, values, 3, because))
 
@@ -242,7 +247,7 @@ def test_another_key_or_type_is_copied_anew() -> None:
     source = Source()
     for new in Table(A, OLD.columns, (1,)), Table(A, (*OLD.columns[:2], Column("y", "bigint", "bigint")), (0,)):
         source.now[A] = new
-        assert kinds(Followed([OLD], source).changes("ALTER TABLE a ENGINE = InnoDB", "shop", at(50))) == [(CopyAnew, A)]
+        assert kinds(Followed([OLD], source).changes(written("ALTER TABLE a ENGINE = InnoDB", "shop"), at(50))) == [(CopyAnew, A)]
 
 
 def test_a_second_change_before_the_first_is_certain_copies_anew() -> None:
@@ -250,11 +255,11 @@ def test_a_second_change_before_the_first_is_certain_copies_anew() -> None:
     source = Source()
     source.now[A] = table(A, "id", "more")
     followed = Followed([table(A, "id")], source)
-    assert kinds(followed.changes("ALTER TABLE a ADD more INT", "shop", at(50))) == [(Reshaped, A)]
-    assert kinds(followed.changes("ALTER TABLE a ENGINE = InnoDB", "shop", at(60))) == [(CopyAnew, A)]
+    assert kinds(followed.changes(written("ALTER TABLE a ADD more INT", "shop"), at(50))) == [(Reshaped, A)]
+    assert kinds(followed.changes(written("ALTER TABLE a ENGINE = InnoDB", "shop"), at(60))) == [(CopyAnew, A)]
     assert followed.settle(at(99)) == []
     assert followed.settle(at(100)) == [Settled(A)]
-    assert kinds(followed.changes("ALTER TABLE a ENGINE = InnoDB", "shop", at(110))) == [(Reshaped, A)]
+    assert kinds(followed.changes(written("ALTER TABLE a ENGINE = InnoDB", "shop"), at(110))) == [(Reshaped, A)]
 
 
 def test_a_name_that_a_table_has_only_within_a_statement_is_not_asked_for() -> None:
@@ -263,9 +268,9 @@ def test_a_name_that_a_table_has_only_within_a_statement_is_not_asked_for() -> N
     source.now |= {A: table(A, "id"), B: table(B, "id")}
     followed = Followed([table(A, "id"), table(B, "id")], source, wanted=[TableId("shop", "*")])
     swap, x = "RENAME TABLE a TO x, b TO a, x TO b", TableId("shop", "x")
-    assert followed.changes(swap, "shop", at(10)) == [Renamed(A, x, swap), Renamed(B, A, swap), Renamed(x, B, swap)]
-    followed.changes("ALTER TABLE a MODIFY id INT", "shop", at(90))
-    assert kinds(followed.changes(swap, "shop", at(100))) == [(Gone, A), (Renamed, B), (CopyAnew, B)]
+    assert followed.changes(written(swap, "shop"), at(10)) == [Renamed(A, x, swap), Renamed(B, A, swap), Renamed(x, B, swap)]
+    followed.changes(written("ALTER TABLE a MODIFY id INT", "shop"), at(90))
+    assert kinds(followed.changes(written(swap, "shop"), at(100))) == [(Gone, A), (Renamed, B), (CopyAnew, B)]
 
 
 def test_tables_that_match_a_pattern_are_taken_in_and_renamed_with_their_rows() -> None:
@@ -273,9 +278,9 @@ def test_tables_that_match_a_pattern_are_taken_in_and_renamed_with_their_rows() 
     source = Source()
     source.now[B] = table(B, "id")
     followed = Followed([table(A, "id")], source, wanted=[TableId("shop", "*")])
-    assert kinds(followed.changes("CREATE TABLE b (id INT PRIMARY KEY)", "shop", at(50))) == [(CopyAnew, B)]
+    assert kinds(followed.changes(written("CREATE TABLE b (id INT PRIMARY KEY)", "shop"), at(50))) == [(CopyAnew, B)]
     followed.settle(at(100))
     swap = "RENAME TABLE a TO _a, b TO a"
-    assert followed.changes(swap, "shop", at(110)) == [Renamed(A, TableId("shop", "_a"), swap), Renamed(B, A, swap)]
-    assert kinds(followed.changes("RENAME TABLE a TO other.a", "shop", at(120))) == [(Gone, A)]
-    assert followed.changes("CREATE TABLE other.b (id INT PRIMARY KEY)", "shop", at(130)) == []
+    assert followed.changes(written(swap, "shop"), at(110)) == [Renamed(A, TableId("shop", "_a"), swap), Renamed(B, A, swap)]
+    assert kinds(followed.changes(written("RENAME TABLE a TO other.a", "shop"), at(120))) == [(Gone, A)]
+    assert followed.changes(written("CREATE TABLE other.b (id INT PRIMARY KEY)", "shop"), at(130)) == []

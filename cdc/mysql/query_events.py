@@ -1,0 +1,270 @@
+"""A statement of the binlog with all that its meaning depends on: the session that wrote it, and the server that ran it.
+
+Reads the QUERY event of both servers, and what a statement means for its transaction. What it does to tables is read by ddl.py.
+
+It errs on the side of stopping: a statement that could change rows in a way the row events do not show is never passed over, and one that
+may mean something else than it reads has a `doubt`.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from itertools import chain, islice
+from typing import NamedTuple
+
+from pymysql.charset import charset_by_id
+
+from cdc.mysql.schema import codec_name
+from cdc.mysql.sql_tokens import Dialect, Kind, NotUnderstood, Token, tokens
+
+_THREAD_SPECIFIC = 0x4
+"""Of the event header's flags: the statement has used what only its session has, such as a temporary table."""
+
+
+class Session(NamedTuple):
+    """Who wrote a statement. `started_at` (Unix seconds, 0: not known) is when the server was started: it counts its threads anew then."""
+
+    server_id: int = 0
+    thread: int = 0
+    started_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class QueryEvent:
+    """A statement, as bytes in the character set of the client, the schema it was written in, and its session."""
+
+    query: bytes
+    schema: str = ""
+    dialect: Dialect = field(default_factory=Dialect)
+    session: Session = field(default_factory=Session)
+    thread_specific: bool = False
+    """Whether it has used what only its session has: a temporary table, or CONNECTION_ID()."""
+    error_code: int = 0
+    """The server's, where the statement failed after it had done something."""
+    alter_flags: int = 0
+    """Of MariaDB, as in its GTID event: whether this begins (2), commits (4) or rolls back (8) an ALTER that is logged in two parts."""
+    alter_number: int = 0
+    """The GTID's number under which that ALTER began."""
+    doubt: str = ""
+    """Why the statement may mean something else than what can be read in it."""
+
+    @property
+    def text(self) -> str:
+        """To be shown: bytes that cannot be read are replaced."""
+        try:
+            return self.decode(self.query)
+        except ValueError:
+            return self.query.decode(errors="replace")
+
+    def decode(self, data: bytes) -> str:
+        """The text of a part of it. Raises ValueError."""
+        return decode(data, self.dialect.charset)
+
+    def tokens(self) -> Iterator[Token]:
+        """Its tokens, one by one. Raises NotUnderstood where it cannot be cut as the server has cut it."""
+        return tokens(self.query, self.dialect, self.decode)
+
+
+def decode(data: bytes, charset: str) -> str:
+    """The text of bytes in a server's character set. Raises ValueError where it has none, or the set is not known."""
+    if charset == "binary":  # names are taken as they are, and the server keeps its own in UTF-8
+        charset = "utf8mb4"
+    if data.isascii() and charset != "swe7":
+        return data.decode("ascii")
+    try:
+        return data.decode(codec_name(charset))
+    except LookupError:
+        raise ValueError(f"the character set {charset} is not known") from None
+
+
+def read(head: bytes, status: bytes, schema: bytes, query: bytes, server: tuple[str, int]) -> QueryEvent:
+    """The statement of a QUERY event: the event's header and its fixed part (32 bytes), and what follows.
+
+    `server` is the version of the server that wrote the binlog and the time it was started (Unix seconds, 0: not known).
+    """
+    server_id, flags, thread, error_code = (
+        *struct.unpack_from("<5xI", head),
+        *struct.unpack_from("<17xH", head),
+        *struct.unpack_from("<19xI", head),
+        *struct.unpack_from("<28xH", head),
+    )
+    found, doubt = _status(status)
+    collation = struct.unpack("<H", found[_CHARSET][:2])[0] if _CHARSET in found else None
+    charset = _charset_name(collation) if collation is not None else "utf8mb4"
+    alter = found.get(_GTID_FLAGS, b"")
+    return QueryEvent(
+        query=query,
+        schema=schema.decode(errors="replace"),
+        dialect=Dialect(
+            charset, int.from_bytes(found.get(_SQL_MODE, b""), "little"), "mariadb" in server[0].lower(), version_number(server[0])
+        ),
+        session=Session(server_id, thread, server[1]),
+        thread_specific=bool(flags & _THREAD_SPECIFIC),
+        error_code=error_code,
+        alter_flags=alter[0] if alter else 0,
+        alter_number=int.from_bytes(alter[1:9], "little"),
+        doubt=doubt,
+    )
+
+
+def version_number(version: str) -> int:
+    """As comments have it: 8.4.7 is 80407. MariaDB may say 5.5.5- before its own."""
+    match = re.match(r"(?:5\.5\.5-(?=\d+\.\d+\.\d+-))?(\d+)\.(\d+)\.(\d+)", version)
+    return int(match[1]) * 10_000 + int(match[2]) * 100 + int(match[3]) if match else 0
+
+
+def _charset_name(collation: int) -> str:
+    try:
+        return str(charset_by_id(collation).name)
+    except KeyError:
+        return f"of collation {collation}"
+
+
+# the status variables
+
+_SQL_MODE, _CHARSET, _GTID_FLAGS = 1, 4, 130
+_SIZES = {
+    0: 4, _SQL_MODE: 8, 3: 4, _CHARSET: 6, 7: 2, 8: 2, 9: 8, 10: 4, 13: 3, 16: 1, 17: 8, 18: 2, 19: 1, 20: 1,
+    128: 3, 129: 8,
+}  # fmt: skip
+"""The bytes of each status variable that has always the same size. From 128 on they are MariaDB's.
+
+Source: MySQL, Query_event in libs/mysql/binlog/event/statement_events.cpp; MariaDB, Query_log_event in sql/log_event.cc.
+"""
+_CATALOG, _TIME_ZONE, _CATALOG_NZ, _INVOKER, _DATABASES, _COLLATIONS = 2, 5, 6, 11, 12, 131
+_TOO_MANY_DATABASES = 254
+_ALTER_ENDS = 4 | 8
+
+
+def _status(status: bytes) -> tuple[dict[int, bytes], str]:
+    """The status variables by their code, and why they cannot be read to their end, if so."""
+    found: dict[int, bytes] = {}
+    at = 0
+    while at < len(status):
+        code = status[at]
+        size = _size(code, status, at + 1)
+        if size is None:
+            return found, f"its status variable {code} is not known"
+        if at + 1 + size > len(status):
+            return found, f"its status variable {code} is cut off"
+        found[code] = status[at + 1 : at + 1 + size]
+        at += 1 + size
+    return found, ""
+
+
+def _size(code: int, status: bytes, at: int) -> int | None:  # noqa: PLR0911 (one table)
+    """The bytes of the variable whose value begins here; None for a code that is not known."""
+
+    def byte(place: int) -> int:
+        return status[place] if place < len(status) else 0
+
+    if code in _SIZES:
+        return _SIZES[code]
+    if code in (_TIME_ZONE, _CATALOG_NZ):
+        return 1 + byte(at)
+    if code == _CATALOG:
+        return 2 + byte(at)
+    if code == _INVOKER:
+        return 2 + byte(at) + byte(at + 1 + byte(at))
+    if code == _GTID_FLAGS:
+        return 9 if byte(at) & _ALTER_ENDS else 1
+    if code == _COLLATIONS:
+        return 1 + 4 * byte(at)
+    if code == _DATABASES:
+        end = at + 1
+        for _ in range(byte(at) if byte(at) != _TOO_MANY_DATABASES else 0):
+            end = status.find(b"\0", end) + 1 or len(status) + 1
+        return end - at
+    return None
+
+
+# the meaning
+
+
+class Meaning(Enum):
+    """What the stream has to do at a statement."""
+
+    BEGIN = auto()
+    """A transaction's rows follow."""
+    COMMIT = auto()
+    """The transaction ends and counts."""
+    WITHIN = auto()
+    """Belongs to the open transaction and changes nothing by itself."""
+    ROLLBACK = auto()
+    """Rows already sent do not count after all."""
+    ROLLBACK_TO = auto()
+    """Those since a savepoint do not count."""
+    XA = auto()
+    """A two-phase transaction, whose rows may count later or never."""
+    XA_END = auto()
+    """Ends a two-phase transaction, in one way or the other."""
+    STATEMENT_ROWS = auto()
+    """Rows changed by a statement instead of by row events."""
+    TABLES = auto()
+    """May create, change, rename, empty or drop tables."""
+    TABLE_WITH_ROWS = auto()
+    """Creates a table and begins the transaction that fills it."""
+    ELSEWHERE = auto()
+    """Does not concern tables."""
+
+
+_FIXED = {
+    "BEGIN": Meaning.BEGIN, "START": Meaning.BEGIN, "COMMIT": Meaning.COMMIT, "SAVEPOINT": Meaning.WITHIN, "RELEASE": Meaning.WITHIN,
+}  # fmt: skip
+_DML = {"INSERT", "UPDATE", "DELETE", "REPLACE", "LOAD", "CALL", "WITH", "SELECT", "DO"}
+"""What a statement that changed rows begins with. SELECT and DO are there for a function that writes."""
+_ELSEWHERE = {
+    "ANALYZE", "BINLOG", "CACHE", "CHANGE", "CHECK", "CHECKSUM", "CLONE", "DEALLOCATE", "DESC", "DESCRIBE", "EXPLAIN", "FLUSH", "GRANT",
+    "HELP", "INSTALL", "KILL", "LOCK", "OPTIMIZE", "PREPARE", "PURGE", "RESET", "RESTART", "REVOKE", "SET", "SHOW", "SHUTDOWN", "SIGNAL",
+    "STOP", "UNINSTALL", "UNLOCK", "USE",
+}  # fmt: skip
+"""What a statement begins with that changes neither rows nor tables. All others may do both."""
+
+
+def meaning(event: QueryEvent) -> Meaning:  # noqa: PLR0911 (one table)
+    """What the statement means. One that cannot be read may concern tables."""
+    try:
+        found = statement_of(event)
+        words = [_word(token) for token in islice(found, 4)]
+        verb, second = [*words, "", ""][:2]
+        if not words:
+            return Meaning.ELSEWHERE
+        if verb in _FIXED:
+            return _FIXED[verb]
+        if verb == "ROLLBACK":
+            return Meaning.ROLLBACK_TO if "TO" in words else Meaning.ROLLBACK
+        if verb == "XA":
+            return Meaning.XA_END if second in ("COMMIT", "ROLLBACK") else Meaning.XA
+        if verb in _DML or (verb == "ANALYZE" and second in _DML | {"FORMAT"}):
+            return Meaning.STATEMENT_ROWS
+        if verb == "CREATE" and "TABLE" in words and [*words, *map(_word, found)][-2:] == ["START", "TRANSACTION"]:
+            return Meaning.TABLE_WITH_ROWS
+    except NotUnderstood:
+        return Meaning.TABLES
+    return Meaning.ELSEWHERE if verb in _ELSEWHERE else Meaning.TABLES
+
+
+def statement_of(event: QueryEvent) -> Iterator[Token]:
+    """The statement's tokens, one by one, without what MariaDB's SET STATEMENT ... FOR sets for it. Raises NotUnderstood."""
+    found = event.tokens()
+    first = list(islice(found, 2))
+    if not event.dialect.mariadb or [_word(token) for token in first] != ["SET", "STATEMENT"]:
+        return chain(first, found)
+    depth = 0
+    for token in found:
+        if token.kind is Kind.SIGN:
+            depth += (token.text == "(") - (token.text == ")")
+        elif not depth and _word(token) == "FOR":
+            return found
+        elif (token.text or "").lower() == "sql_mode":
+            raise NotUnderstood("it was read with another SQL mode than it was run with")
+    raise NotUnderstood("FOR is expected after what SET STATEMENT sets")
+
+
+def _word(token: Token) -> str:
+    """A bare word in upper case; nothing for all else."""
+    return (token.text or "").upper() if token.kind is Kind.WORD else ""

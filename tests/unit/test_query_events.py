@@ -1,0 +1,171 @@
+"""What statements in the binlog mean for the transaction they stand in; when in doubt the stream stops."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cdc.mysql.query_events import Meaning, QueryEvent, Session, meaning, read, version_number
+from cdc.mysql.sql_tokens import Dialect
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        ("BEGIN", Meaning.BEGIN),
+        ("begin", Meaning.BEGIN),
+        ("START TRANSACTION", Meaning.BEGIN),
+        ("COMMIT", Meaning.COMMIT),
+        ("commit /* xid=7 */", Meaning.COMMIT),
+        ("SAVEPOINT `a`", Meaning.WITHIN),
+        ("savepoint `rollback`", Meaning.WITHIN),
+        ("RELEASE SAVEPOINT a", Meaning.WITHIN),
+        ("ROLLBACK", Meaning.ROLLBACK),
+        ("ROLLBACK TO `a`", Meaning.ROLLBACK_TO),
+        ("rollback to savepoint a", Meaning.ROLLBACK_TO),
+        ("XA START X'61',X'',1", Meaning.XA),
+        ("XA END X'61',X'',1", Meaning.XA),
+        ("XA PREPARE X'61',X'',1", Meaning.XA),
+        ("XA COMMIT X'61',X'',1", Meaning.XA_END),
+        ("xa rollback X'61',X'',1", Meaning.XA_END),
+        ("", Meaning.ELSEWHERE),
+        ("# nothing but a comment", Meaning.ELSEWHERE),
+    ],
+)
+def test_what_frames_a_transaction_is_known(statement: str, expected: Meaning) -> None:
+    """In any case, with the server's own comments."""
+    assert meaning(QueryEvent(statement.encode())) is expected
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO orders VALUES (1)",
+        "insert into other.t values (1)",
+        "UPDATE orders SET a = 1",
+        "DELETE FROM orders",
+        "REPLACE INTO orders VALUES (1)",
+        "LOAD DATA LOCAL INFILE '/tmp/x' INTO TABLE orders",
+        "CALL shop.p()",
+        "/* hint */ update orders set a = 1",
+        "/*!80000 UPDATE */ orders SET a = 1",
+        "-- why\nDELETE FROM orders",
+    ],
+)
+def test_rows_changed_by_a_statement_stop_the_stream(statement: str) -> None:
+    """Even of other tables: triggers and joins may reach ours, and such a session writes ours in the same way."""
+    assert meaning(QueryEvent(statement.encode())) is Meaning.STATEMENT_ROWS
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "WITH x AS (SELECT 1 AS id) UPDATE orders JOIN x USING (id) SET a = 9",
+        "WITH x AS (SELECT 1 AS id) DELETE orders FROM orders JOIN x USING (id)",
+        "SELECT `shop`.`function_that_writes`()",
+        "DO shop.function_that_writes()",
+    ],
+)
+def test_rows_changed_by_a_statement_that_begins_otherwise_stop_the_stream_too(statement: str) -> None:
+    """What MySQL 9.7 really writes with binlog_format = STATEMENT: common table expressions, and SELECT f() for whoever called f."""
+    assert meaning(QueryEvent(statement.encode())) is Meaning.STATEMENT_ROWS
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["ALTER TABLE t ADD a INT", "/* x */ create or replace table t (a int)", "DROP INDEX i ON t", "RENAME TABLE a TO b", "TRUNCATE t"],
+)
+def test_what_may_change_tables_is_read_by_ddl(statement: str) -> None:
+    """By its first word."""
+    assert meaning(QueryEvent(statement.encode())) is Meaning.TABLES
+
+
+@pytest.mark.parametrize(
+    "statement", ["GRANT SELECT ON shop.orders TO u", "ANALYZE TABLE t", "FLUSH TABLES t", "OPTIMIZE TABLE t", "SET x = 1"]
+)
+def test_other_statements_are_passed_over(statement: str) -> None:
+    """They change no rows and no tables."""
+    assert meaning(QueryEvent(statement.encode())) is Meaning.ELSEWHERE
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TABLE `t` (id int) START TRANSACTION",
+        "create table t (id int) start transaction",
+        "CREATE TABLE t (id INT) ENGINE=InnoDB START TRANSACTION /* xid=9 */",
+    ],
+)
+def test_a_table_created_from_a_select_begins_a_transaction(statement: str) -> None:
+    """Its rows follow as row events, up to the transaction's XID."""
+    assert meaning(QueryEvent(statement.encode())) is Meaning.TABLE_WITH_ROWS
+
+
+@given(st.text(max_size=80))
+def test_any_text_has_a_meaning(statement: str) -> None:
+    """Whatever a session wrote, reading it raises nothing."""
+    assert isinstance(meaning(QueryEvent(statement.encode())), Meaning)
+
+
+HEAD = struct.pack("<IBIIIHIIBHH", 1_700_000_000, 2, 7, 200, 300, 0x4, 42, 0, 1, 1146, 0)
+
+
+def status(*variables: bytes) -> QueryEvent:
+    return read(HEAD, b"".join(variables), b"x", b"DROP TABLE t", ("9.7.0", 5))
+
+
+FLAGS, SQL_MODE, CATALOG = b"\x00\x01\x02\x03\x04", b"\x01" + struct.pack("<Q", 1 << 20 | 4), b"\x06\x03std"
+CHARSET = b"\x04" + struct.pack("<HHH", 84, 255, 255)
+OTHERS = [
+    b"\x02\x03std\0", b"\x03\x01\0\x02\0", b"\x05\x06SYSTEM", b"\x07\x05\0", b"\x08\x2d\0", b"\x09" + bytes(8), b"\x0a" + bytes(4),
+    b"\x0b\x04root\x09localhost", b"\x0c\x02one\0two\0", b"\x0c\xfe", b"\x0d\x01\x02\x03", b"\x10\x01", b"\x11" + bytes(8), b"\x12\xff\0",
+    b"\x13\x01", b"\x14\x00", b"\x80\x01\x02\x03", b"\x81" + bytes(8), b"\x82\x02", b"\x82\x04" + bytes(8), b"\x83\x02" + bytes(8),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("before", OTHERS)
+def test_what_a_statement_depends_on_is_found_behind_any_status_variable(before: bytes) -> None:
+    """Each has its own size; MariaDB writes them out of order."""
+    event = status(FLAGS, before, SQL_MODE, CATALOG, CHARSET, before)
+    assert (event.dialect.sql_mode, event.dialect.charset, event.doubt) == (1 << 20 | 4, "big5", "")
+    assert (event.session, event.thread_specific, event.error_code, event.schema) == (Session(7, 42, 5), True, 1146, "x")
+
+
+@pytest.mark.parametrize("end", [b"\x0e", b"\x15\x01", b"\xff", b"\x04\x01", b"\x0c\x02one\0two", b"\x06\x09std", b"\x05", b"\x83\x02"])
+def test_a_status_variable_that_cannot_be_read_is_a_doubt(end: bytes) -> None:
+    """What comes behind it may be what the statement depends on."""
+    event = status(FLAGS, SQL_MODE, end)
+    assert "status variable" in event.doubt
+    assert event.dialect.sql_mode == 1 << 20 | 4
+
+
+@pytest.mark.parametrize(
+    ("version", "number"), [("8.0.36-28.1", 80_036), ("9.7.0", 90_700), ("10.11.6-MariaDB-log", 101_106), ("5.5.5-10.5.2-MariaDB", 100_502)]
+)
+def test_a_server_s_version_is_a_number(version: str, number: int) -> None:
+    """As comments in statements have it."""
+    assert version_number(version) == number
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        ("SET STATEMENT max_statement_time=100 FOR TRUNCATE TABLE t", Meaning.TABLES),
+        ("set statement max_statement_time = (1 + 1), sort_buffer_size=9 for insert into t values (1)", Meaning.STATEMENT_ROWS),
+        ("SET STATEMENT sql_mode='ANSI_QUOTES' FOR GRANT SELECT ON x.* TO u", Meaning.TABLES),
+        ("ANALYZE UPDATE t SET a = 1", Meaning.STATEMENT_ROWS),
+        ("ANALYZE FORMAT=JSON DELETE FROM t", Meaning.STATEMENT_ROWS),
+        ("CREATE TABLE o (id INT PRIMARY KEY) COMMENT='start transaction'", Meaning.TABLES),
+        ("CREATE TABLE o (id INT PRIMARY KEY) COMMENT 'start' 'transaction'", Meaning.TABLES),
+        ("SOMETHING NEW", Meaning.TABLES),
+        ("ALTER TABLE t COMMENT 'not closed", Meaning.TABLES),
+        ("INSERT INTO t VALUES ('not closed", Meaning.STATEMENT_ROWS),
+        ("CREATE TABLE t AS SELECT 'not closed", Meaning.TABLES),
+    ],
+)
+def test_only_what_is_known_to_be_harmless_is_passed_over(statement: str, expected: Meaning) -> None:
+    """What cannot be read or is not known may concern tables; what stands in a literal is no keyword."""
+    assert meaning(QueryEvent(statement.encode(), dialect=Dialect(mariadb=True))) is expected
