@@ -31,6 +31,15 @@ from cdc.targets.mapstore import MapStoreTarget, read_state
 PATIENCE = 60
 
 
+def eventually(reached: Callable[[], bool]) -> None:
+    """Wait until this holds, not for ever."""
+    for _ in range(PATIENCE * 20):
+        if reached():
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"not within {PATIENCE} s")
+
+
 class Project:
     """A source database and a state folder, and the command run on them."""
 

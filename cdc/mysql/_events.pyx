@@ -553,6 +553,8 @@ cdef class EventStream:
         if not take(c, self.status_n, &self.status) or not take(c, self.schema_n, &self.schema) or not take(c, 1, &zero):
             return self.failed(E_SHORT)
         self.at, self.at_n = c.p, left(c)
+        if self.t.undecided:
+            return 0 if commit(&self.t) else self.failed(E_MEMORY)
         if packed:
             return AT_COMPRESSED
         if self.at_n == 5 and memcmp(self.at, b"BEGIN", 5) == 0:

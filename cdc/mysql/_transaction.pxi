@@ -6,7 +6,10 @@
 cdef enum:
     FILE_NAME = 512
     TAG = 32
-    STANDALONE = 1              # of a MariaDB GTID's flags
+    # of a MariaDB GTID's flags
+    STANDALONE = 0x01, GROUP_COMMIT = 0x02, XA_NAMED = 0x40 | 0x80
+    # and of its extra flags. Source: MariaDB, Gtid_log_event in sql/log_event.h
+    START_ALTER = 0x02, ROLLBACK_ALTER = 0x08
     RECENT = 8                  # GTID ranges that a number may still extend
 
 cdef struct Range:
@@ -44,6 +47,7 @@ cdef struct Transactions:
     bint begun
     bint two_phase
     bint changed
+    bint undecided              # its statement begins an ALTER whose outcome comes later, or takes it back
     uint64_t committed_at       # microseconds since 1970
     # with `keep`: the transaction whose beginning came last
     bint keep
@@ -144,7 +148,7 @@ cdef bint commit(Transactions *t) noexcept nogil:
 
 cdef inline void close_transaction(Transactions *t) noexcept nogil:
     t.gtid.first = 0
-    t.begun = t.two_phase = t.changed = False
+    t.begun = t.two_phase = t.changed = t.undecided = False
     t.committed_at = 0
 
 
@@ -215,8 +219,14 @@ cdef int on_tagged_gtid(Transactions *t, Cursor *c) noexcept nogil:
 
 cdef int on_domain_gtid(Transactions *t, Cursor *c, const uint8_t *server) noexcept nogil:
     """MariaDB's: number 8, domain 4, flags 1; the server is in the event's header. It begins a transaction by itself, without a
-    statement, unless the flags say that it stands for a single statement. Domain and server take the place of the uuid."""
+    statement, unless the flags say that it stands for a single statement. Domain and server take the place of the uuid.
+
+    Behind it, where the flags say so: a commit id 8, an XA transaction's name (format 4, two lengths 1, both parts), and extra flags 1. With
+    binlog_alter_two_phase an ALTER TABLE comes as two statements of the same text: START, and COMMIT or ROLLBACK when it is over."""
     cdef const uint8_t *at
+    cdef const uint8_t *name
+    cdef const uint8_t *parts
+    cdef uint8_t flags
     if t.changed:
         return E_ORDER
     if not take(c, 13, &at):
@@ -225,8 +235,13 @@ cdef int on_domain_gtid(Transactions *t, Cursor *c, const uint8_t *server) noexc
     memset(t.gtid.uuid, 0, 16)
     memcpy(t.gtid.uuid, at + 8, 4)
     memcpy(t.gtid.uuid + 4, server, 4)
-    t.gtid.first, t.gtid.tag_n = le(at, 8), 0
-    t.begun = not at[12] & STANDALONE
+    t.gtid.first, t.gtid.tag_n, flags = le(at, 8), 0, at[12]
+    t.begun = not flags & STANDALONE
+    if flags & GROUP_COMMIT and not take(c, 8, &at):
+        return E_SHORT
+    if flags & XA_NAMED and not (take(c, 6, &name) and take(c, <size_t>name[4] + name[5], &parts)):
+        return E_SHORT
+    t.undecided = left(c) and c.p[0] & (START_ALTER | ROLLBACK_ALTER)
     return OK if t.gtid.first else E_VALUE
 
 

@@ -1,0 +1,89 @@
+"""MariaDB's binlog_alter_two_phase: an ALTER TABLE is in the binlog when it starts, and again when it has succeeded or failed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pymysql
+import pytest
+
+from cdc.model import Position, TableId
+from cdc.mysql.connection import Connection, connect
+from cdc.mysql.flavor import flavor_of
+from cdc.sandbox import Sandbox
+from tests.fix_migration import Project, eventually
+
+
+@pytest.fixture
+def project(mariadb_server: Sandbox, mariadb_db: str, tmp_path: Path) -> Iterator[Project]:
+    """A table whose rows are alike in column a, so that no unique index can be made of it, and another beside it."""
+    made = Project(mariadb_server, mariadb_db, tmp_path / "state")
+    made.sql("SET SESSION binlog_alter_two_phase = 1", "CREATE TABLE t (id INT PRIMARY KEY, a INT, b INT)", "CREATE TABLE u LIKE t")
+    made.sql("INSERT INTO t VALUES (1, 1, 10), (2, 1, 20)", "INSERT INTO u VALUES (1, 1, 10)")
+    yield made
+    made.admin.close()
+
+
+def phases(project: Project, begin: Position) -> list[str]:
+    """The START, COMMIT and ROLLBACK ALTER that the binlog has since then, in order."""
+    rows = project.admin.rows(f"SHOW BINLOG EVENTS IN '{begin.file}' FROM {begin.offset}")
+    return [phase for row in rows if row[2] == "Gtid" for phase in ("START", "COMMIT", "ROLLBACK") if f"{phase} ALTER" in str(row[5])]
+
+
+def test_an_alter_that_fails_late_changes_nothing(project: Project):
+    """Neither its columns nor its name count, while following and after a resume."""
+    tables = f"{project.database}.*"
+    process = project.start(table=tables)
+    project.wait_streaming(process)
+    begin = flavor_of(project.admin).position(project.admin)
+    for statement in (
+        "ALTER TABLE t DROP COLUMN b, ADD UNIQUE (a), ALGORITHM = COPY",
+        "ALTER TABLE t RENAME TO v, ADD COLUMN c INT, ADD UNIQUE (a), ALGORITHM = COPY",
+        "ALTER TABLE t RENAME TO v, ADD UNIQUE (a), ALGORITHM = COPY",
+    ):
+        with pytest.raises(pymysql.MySQLError):
+            project.sql(statement)
+    project.sql("INSERT INTO t VALUES (3, 1, 30)")
+    assert phases(project, begin).count("START") == phases(project, begin).count("ROLLBACK") >= 2
+    end = project.gtids()
+    project.wait(process, lambda checkpoint: end <= checkpoint.position.gtids)
+    report, _ = project.end(process)
+    assert "schema_changes" not in report or not report["schema_changes"]
+    project.assert_identical(project.table, TableId(project.database, "u"))
+
+
+def test_an_alter_counts_where_it_commits(project: Project):
+    """A killed run goes on from a position between START and COMMIT; what other transactions do meanwhile is followed."""
+    tables = f"{project.database}.*"
+    process = project.start(table=tables)
+    project.wait_streaming(process)
+    begin = flavor_of(project.admin).position(project.admin)
+    with closing(connect(project.source)) as altering, closing(connect(project.source)) as reading:
+        thread = threading.Thread(target=alter, args=(altering, project.database), daemon=True)
+        reading.select_db(project.database)
+        reading.query("BEGIN")
+        reading.rows("SELECT * FROM t")  # the ALTER starts, and waits for this to end before it can commit
+        thread.start()
+        eventually(lambda: phases(project, begin) == ["START"])
+        project.sql("INSERT INTO u VALUES (2, 2, 2)", "ALTER TABLE u ADD COLUMN c INT DEFAULT 7", "INSERT INTO u VALUES (3, 3, 3, 3)")
+        end = project.gtids()
+        project.wait(process, lambda checkpoint: end <= checkpoint.position.gtids)
+        process.kill()
+        process.communicate()
+        assert phases(project, begin) == ["START", "START", "COMMIT"]
+        reading.query("COMMIT")
+        thread.join()
+    assert phases(project, begin) == ["START", "START", "COMMIT", "COMMIT"]
+    project.sql("INSERT INTO t VALUES (3, 3)")
+    assert project.migrate(table=tables)["schema_changes"]
+    project.assert_identical(project.table, TableId(project.database, "u"))
+
+
+def alter(connection: Connection, database: str) -> None:
+    """Take a column away, in two phases."""
+    connection.select_db(database)
+    connection.query("SET SESSION binlog_alter_two_phase = 1")
+    connection.query("ALTER TABLE t DROP COLUMN b, ALGORITHM = COPY")
