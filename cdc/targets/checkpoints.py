@@ -16,6 +16,7 @@ from sqlalchemy.exc import DatabaseError
 from cdc.errors import ConfigError, DamagedState
 from cdc.gtid import KINDS, flavor_of
 from cdc.model import BinlogMark, Checkpoint, Column, Position, Rates, Table, TableId, TableProgress, TableState
+from cdc.targets.state_folder import make_private, require_file
 
 FORMAT = 5
 CURRENT, NEXT = "current", "next"
@@ -75,7 +76,10 @@ def file_names(images: Images) -> set[str]:
 
 
 def engine_of(path: Path, *, read_only: bool = False) -> sa.Engine:
-    """Access to the database of a folder; what is committed is on disk."""
+    """Access to the database of a folder; what is committed is on disk. Raises ConfigError if another file is in its place."""
+    require_file(path / DATABASE)
+    if not read_only:
+        make_private(path / DATABASE)
     mode = "rw" if read_only else "rwc"  # whoever reads after a kill within a transaction has to undo it first
     engine = sa.create_engine(f"sqlite:///file:{path.resolve() / DATABASE}?mode={mode}&uri=true")
 

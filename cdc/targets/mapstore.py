@@ -15,8 +15,7 @@ are complete takes the old one away in the same transaction. Until then whoever 
 
 from __future__ import annotations
 
-import fcntl
-import os
+import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +23,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import TypeVar
 
 from sqlalchemy.exc import OperationalError
 
@@ -56,9 +55,11 @@ from cdc.targets.checkpoints import (
     record_lost,
 )
 from cdc.targets.rows import Older, Recent, Rows
+from cdc.targets.state_folder import locked, make_private
 from mapstore import ImageError, MapStore, check_image
 
-_LOCK = "lock"
+_IMAGE = re.compile(r"\d{10}-\d+(-\d+|-changes)?\.map(\..*)?")
+"""How images are called, and what a kill leaves of one."""
 
 
 class MapStoreTarget:
@@ -72,8 +73,13 @@ class MapStoreTarget:
     def __init__(self, path: Path, *, fresh: bool = False, on_demand: bool = False) -> None:
         self._path = path
         self._on_demand = on_demand
-        self._lock = _locked(path)
-        self._engine = engine_of(path)
+        self._lock = locked(path)
+        try:
+            with _refusals(path):
+                self._engine = engine_of(path)
+        except BaseException:
+            self._lock.close()
+            raise
         self._generation = 0
         self._part = CURRENT
         self._published: dict[str, set[str]] = {}
@@ -275,12 +281,13 @@ class MapStoreTarget:
             self._engine.dispose()
             for stale in self._path.glob(f"{DATABASE}*"):
                 stale.unlink()
+            make_private(self._path / DATABASE)
             return {}
 
     def _remove_unused(self) -> None:
         kept = set().union(*self._published.values())
-        for path in self._path.glob("*.map*"):
-            if path.name not in kept:
+        for path in self._path.iterdir():
+            if _IMAGE.fullmatch(path.name) and path.name not in kept:
                 path.unlink(missing_ok=True)
 
 
@@ -349,29 +356,6 @@ def read_copy_under_way(path: Path) -> Checkpoint | None:
         return found[1] if found else None
     finally:
         engine.dispose()
-
-
-def _locked(path: Path) -> IO[bytes]:
-    """The open lock file, with our number in it. It is closed, and so the lock given up, when the process ends however it may."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        lock = (path / _LOCK).open("ab+", buffering=0)
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        lock.truncate(0)
-        lock.write(b"%d\n" % os.getpid())
-    except BlockingIOError as error:
-        lock.seek(0)
-        holder = lock.read().decode().strip()
-        lock.close()
-        raise ConfigError(
-            f"The state folder {path} is in use by the process {holder}.",
-            hint="Stop that one, or choose another folder with mapstore:PATH.",
-        ) from error
-    except OSError as error:
-        raise ConfigError(
-            f"The state folder {path} cannot be written: {error.strerror}.", hint="Make room, or choose another with mapstore:PATH."
-        ) from error
-    return lock
 
 
 def _load_rows(folder: Path, image: Image, changes: MapStore) -> Rows:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import stat
 import subprocess
 import sys
 from contextlib import closing
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cdc.errors import ConfigError, DamagedState
+from cdc.errors import CdcError, ConfigError, DamagedState
 from cdc.gtid import DomainGtids, Gtids, GtidSet
 from cdc.model import Batch, Checkpoint, Op, Position, Rates, TableProgress, TableState
 from cdc.packed import Packed
@@ -186,3 +188,85 @@ def test_a_commit_drops_the_one_that_is_pending(tmp_path: Path) -> None:
         target.commit(held(6, TableState.STREAMING))
     assert seen(tmp_path) == (f"{A}:1-6", {key_bytes(1): row_bytes(1, "second")})
     assert len(list(tmp_path.glob("*.map"))) == 1
+
+
+# for its owner alone
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_a_state_folder_is_its_owner_s_alone_whatever_the_umask(tmp_path: Path, umask: int) -> None:
+    """The rows in it are as confidential as the source: 0700, and 0600 for each file, SQLite's journal included."""
+    before = os.umask(umask)
+    try:
+        with MapStoreTarget(tmp_path / "above" / "state") as target:
+            put(target, 1, "secret")
+            target.commit(held(5, TableState.STREAMING))
+            with closing(sqlite3.connect(tmp_path / "above" / "state" / "checkpoint.sqlite")) as database:
+                database.execute("PRAGMA cache_size = 1")
+                database.execute("UPDATE checkpoint SET gtids = hex(zeroblob(1000000))")
+                modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "above" / "state").iterdir()}
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "above" / "state").stat().st_mode) == 0o700
+    assert {"lock", "checkpoint.sqlite", "checkpoint.sqlite-journal"} < modes.keys()
+    assert len(modes) == 4
+    assert set(modes.values()) == {0o600}
+
+
+def test_what_an_older_version_has_left_readable_becomes_the_owner_s_alone(tmp_path: Path) -> None:
+    """The folder itself, which may be one of the user's with other things in it, keeps its mode."""
+    tmp_path.chmod(0o755)
+    MapStoreTarget(tmp_path).close()
+    for name in ("lock", "checkpoint.sqlite"):
+        (tmp_path / name).chmod(0o644)
+    MapStoreTarget(tmp_path).close()
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+
+
+@pytest.mark.parametrize("name", ["lock", "checkpoint.sqlite"])
+@pytest.mark.parametrize("there", [True, False])
+def test_files_of_the_state_are_not_written_through_symbolic_links(tmp_path: Path, name: str, there: bool) -> None:
+    """Neither to a file that is there nor to one that would be made."""
+    elsewhere = tmp_path / "elsewhere"
+    if there:
+        elsewhere.write_text("mine")
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / name).symlink_to(elsewhere)
+    with pytest.raises(ConfigError, match=f"{name} is a symbolic link"):
+        MapStoreTarget(tmp_path / "state")
+    assert (elsewhere.read_text() == "mine") if there else not elsewhere.exists()
+    (tmp_path / "state" / name).unlink()
+    os.mkfifo(tmp_path / "state" / name)
+    with pytest.raises(ConfigError, match=f"{name} is not a regular file"):
+        MapStoreTarget(tmp_path / "state")
+
+
+def test_an_image_behind_a_symbolic_link_is_refused(tmp_path: Path) -> None:
+    """It may be anyone's."""
+    with MapStoreTarget(tmp_path / "state") as target:
+        put(target, 1, "mine")
+        target.commit(held(5, TableState.STREAMING))
+    (image,) = (tmp_path / "state").glob("*.map")
+    image.rename(tmp_path / "elsewhere.map")
+    image.symlink_to(tmp_path / "elsewhere.map")
+    with pytest.raises(CdcError, match="symbolic link"):
+        MapStoreTarget(tmp_path / "state")
+    with pytest.raises(CdcError, match="symbolic link"):
+        read_state(tmp_path / "state", rows_of=[TABLES[0].id])
+
+
+def test_what_a_kill_leaves_goes_and_files_of_others_stay(tmp_path: Path) -> None:
+    """A folder may hold other things, whose names may look like those of images."""
+    leftovers = [
+        "0000000001-0.map",
+        "0000000001-0-changes.map",
+        "0000000007-12-3.map",
+        "0000000002-1.map.k_2ab9xy.saving",
+        "0000000002-1.map.4711.tmp",
+    ]
+    others = ["app.js.map", "my.map", "0000000001-0.mapped"]
+    for name in (*leftovers, *others):
+        (tmp_path / name).touch()
+    MapStoreTarget(tmp_path).close()
+    assert {path.name for path in tmp_path.iterdir()} == {*others, "lock", "checkpoint.sqlite"}

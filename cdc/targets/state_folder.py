@@ -1,0 +1,81 @@
+"""The files of a state folder: for their owner alone whatever the umask, and never behind a symbolic link.
+
+The rows in there are as confidential as the source. Whoever may write in a folder above could else have us write elsewhere.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+from cdc.errors import ConfigError
+
+_LOCK = "lock"
+_OWNERS = 0o600
+
+
+def locked(path: Path) -> IO[bytes]:
+    """Make the folder if it is not there, and lock it: the open lock file, with our number in it.
+
+    It is closed, and so the lock given up, when the process ends however it may. Raises ConfigError. A folder that is there keeps its mode.
+    """
+    try:
+        _make(path)
+        make_private(path / _LOCK)
+        lock = os.fdopen(os.open(path / _LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK), "rb+", buffering=0)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = lock.read().decode(errors="replace").strip()
+            lock.close()
+            raise ConfigError(
+                f"The state folder {path} is in use by the process {holder}.",
+                hint="Stop that one, or choose another folder with mapstore:PATH.",
+            ) from error
+        lock.truncate(0)
+        lock.write(b"%d\n" % os.getpid())
+    except OSError as error:
+        raise ConfigError(
+            f"The state folder {path} cannot be written: {error.strerror}.", hint="Make room, or choose another with mapstore:PATH."
+        ) from error
+    return lock
+
+
+def _make(path: Path) -> None:
+    """Make the folder and those above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(mode=0o700)
+    except FileExistsError:
+        return
+    path.chmod(0o700)  # a umask may have taken rights from us, too
+
+
+def make_private(path: Path) -> None:
+    """Make a file of the folder if it is not there, and its owner's alone in any case. Raises ConfigError for what is not a file of ours.
+
+    One that is there is not opened: closing a file would give up SQLite's locks on it.
+    """
+    require_file(path)
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, _OWNERS))
+    if stat.S_IMODE(path.lstat().st_mode) != _OWNERS:
+        path.chmod(_OWNERS)
+
+
+def require_file(path: Path) -> None:
+    """Raise ConfigError if there is something at this path that is not a regular file."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(mode):
+        kind = "a symbolic link" if stat.S_ISLNK(mode) else "not a regular file"
+        raise ConfigError(
+            f"{path} is {kind}, and `cdc` writes its state into files of its own only.",
+            hint="Remove it, or choose another folder with mapstore:PATH.",
+        )
