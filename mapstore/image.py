@@ -98,14 +98,14 @@ def _create_beside(target: Path) -> tuple[BinaryIO, Path]:
 def _remove_leftovers(target: Path) -> None:
     """Remove what killed saves to this path have left; files of saves that are running are locked."""
     name = re.compile(re.escape(target.name) + r"\.[a-z0-9_]{8}" + re.escape(UNFINISHED))
-    for leftover in os.listdir(target.parent):
-        if not name.fullmatch(leftover):
+    for leftover in target.parent.iterdir():
+        if not name.fullmatch(leftover.name):
             continue
         with contextlib.suppress(OSError):  # in use, gone meanwhile, or not ours to remove
-            fd = os.open(target.parent / leftover, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            fd = os.open(leftover, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                (target.parent / leftover).unlink()
+                leftover.unlink()
             finally:
                 os.close(fd)
 
