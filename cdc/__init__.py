@@ -6,12 +6,65 @@ The engine as a library::
 
     config = cdc.Config(cdc.parse_source("mysql://user@host/"), Path("state"), (cdc.TableId("shop", "orders"),), until_caught_up=True)
     print(cdc.migrate(config).as_dict())
+
+A name is loaded when it is first used, so that the command can answer a Ctrl-C while it is loaded.
 """
 
-from cdc.api import changes, check, migrate, parse_source
-from cdc.changes import Change, Changes
-from cdc.config import Config, Strategy
-from cdc.errors import CdcError
-from cdc.model import TableId
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-__all__ = ["CdcError", "Change", "Changes", "Config", "Strategy", "TableId", "changes", "check", "migrate", "parse_source"]
+if TYPE_CHECKING:
+    from cdc.api import changes, check, migrate, parse_source, verify
+    from cdc.change import Change, Changes
+    from cdc.checks import Check
+    from cdc.config import Config, Limits, SourceUrl, Strategy, Tls
+    from cdc.differences import Differences
+    from cdc.errors import (
+        CdcError,
+        ConfigError,
+        DamagedState,
+        DifferencesFound,
+        PositionLost,
+        PreflightFailed,
+        SandboxUnavailable,
+        SchemaChanged,
+        Temporary,
+        TornTransaction,
+        UnsupportedEvent,
+    )
+    from cdc.interrupts import Interrupted
+    from cdc.migration import Report
+    from cdc.model import TableId
+
+_MODULES = {
+    "cdc.api": ("changes", "check", "migrate", "parse_source", "verify"),
+    "cdc.change": ("Change", "Changes"),
+    "cdc.checks": ("Check",),
+    "cdc.config": ("Config", "Limits", "SourceUrl", "Strategy", "Tls"),
+    "cdc.errors": (
+        "CdcError", "ConfigError", "DamagedState", "DifferencesFound", "PositionLost", "PreflightFailed", "SandboxUnavailable",
+        "SchemaChanged", "Temporary", "TornTransaction", "UnsupportedEvent",
+    ),
+    "cdc.interrupts": ("Interrupted",),
+    "cdc.migration": ("Report",),
+    "cdc.model": ("TableId",),
+    "cdc.differences": ("Differences",),
+}  # fmt: skip
+"""Where each name is from."""
+
+__all__ = [
+    "CdcError", "Change", "Changes", "Check", "Config", "ConfigError", "DamagedState", "Differences", "DifferencesFound", "Interrupted",
+    "Limits", "PositionLost", "PreflightFailed", "Report", "SandboxUnavailable", "SchemaChanged", "SourceUrl", "Strategy", "TableId",
+    "Temporary", "Tls", "TornTransaction", "UnsupportedEvent", "changes", "check", "migrate", "parse_source", "verify",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> object:
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(module), name)
+    raise AttributeError(f"module 'cdc' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

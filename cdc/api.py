@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from cdc import preflight
-from cdc.changes import Changes
+from cdc import interrupts, preflight
+from cdc.change import Changes
 from cdc.config import AWAY_SECONDS, Config, SourceUrl, Strategy, matches, parse_table
+from cdc.differences import Differences, compare
 from cdc.errors import CdcError, ConfigError, DamagedState, PositionLost, PreflightFailed, TornTransaction
 from cdc.gtid import DomainGtids, Gtids, GtidSet
 from cdc.handover import Handover
@@ -29,7 +28,6 @@ from cdc.strategy import Costs, choose
 from cdc.targets.mapstore import MapStoreTarget, read_state
 from cdc.targets.verifying import VerifyingTarget
 from cdc.values import converters
-from cdc.verify import Differences, compare
 
 Watch = Callable[[Report, Handover], None]
 
@@ -60,11 +58,11 @@ def migrate(
     file: SettingsFile | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Report:
-    """Run a migration to its end: caught up, or SIGINT or SIGTERM, whichever the config waits for.
+    """Run a migration until it has caught up if the config says so, else until SIGTERM.
 
     `on_start` gets the start and the estimated number of rows to copy, and may return a function that watches the run. `file` is read
-    again at SIGHUP; `say` gets a sentence about what came of it. Raises CdcError; its class says what can be done. Whatever it raises,
-    the last checkpoint stays good.
+    again at SIGHUP; `say` gets sentences about what happens. Raises CdcError, whose class says what can be done, and Interrupted (a
+    KeyboardInterrupt) after SIGINT, or after SIGTERM before it has caught up. Whatever it raises, the last checkpoint stays good.
     """
     while True:
         try:
@@ -97,17 +95,16 @@ def _migrate(
             preflight.require([preflight.prepared_xa(source.control)])
         stack.enter_context(oversight)
         watch = on_start(start, source.sizes(each.table.id for each in start.tables)[0]) or (lambda *_: None)
-        migration = Migration(config, source, target, start, watch=watch, throttle=oversight.throttle)
+        migration = Migration(
+            config, source, target, start, watch=watch, throttle=oversight.throttle, received=lambda: source.bytes_received
+        )  # fmt: skip
         if config.metrics_port is not None:
             from cdc.exporter import Exporter  # noqa: PLC0415 (an HTTP server is not imported for nothing)
             from cdc.metrics_server import served  # noqa: PLC0415
 
             exporter = Exporter(migration, source, target, oversight.throttle)
             say(f"metrics at {stack.enter_context(served(exporter, config.metrics_address, config.metrics_port))}")
-        stack.enter_context(stopped_by_signals(migration.stop))
-        report = migration.run()
-        report.bytes_received = source.bytes_received
-        return report
+        return interrupts.run(migration, until_caught_up=config.until_caught_up, say=say)
 
 
 @contextmanager
@@ -288,27 +285,3 @@ def compare_quiet(source_url: SourceUrl, target: MapStoreTarget, tables: Sequenc
             compare(table.id, read_all(source.url, table), partial(target.get, table.id), target.rows(table.id))
             for table in source.tables(tables)
         ]
-
-
-@contextmanager
-def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """SIGINT and SIGTERM ask for a clean stop, once; a second one does what it always does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def on_signal(*_: object) -> None:
-        restore()
-        stop()
-
-    for number in before:
-        signal.signal(number, on_signal)
-    try:
-        yield
-    finally:
-        restore()

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
-from collections.abc import Mapping
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from typer.core import TyperGroup
 
-from cdc import api, preflight, report
-from cdc.changes import change_line
+from cdc import api, interrupts, preflight, report, summary
+from cdc.change import change_line
 from cdc.compare import WAIT_SECONDS, measure
 from cdc.config import (
     CHECKPOINT_BYTES,
@@ -31,7 +31,9 @@ from cdc.config import (
     parse_shares,
     parse_table,
 )
+from cdc.console import terminal
 from cdc.debezium import envelopes
+from cdc.differences import Differences
 from cdc.errors import CdcError, ConfigError, DifferencesFound
 from cdc.metrics import milliseconds
 from cdc.migration import Report, Start
@@ -40,10 +42,27 @@ from cdc.progress import ProgressLine
 from cdc.settings import SettingsFile
 from cdc.targets.mapstore import read_copy_under_way, read_state
 from cdc.values import json_lines, tsv_lines
-from cdc.verify import Differences
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
-_stderr = Console(stderr=True)
+
+class _Commands(TyperGroup):
+    """The commands. Typer makes a plain return of an interruption, and so a success; here it passes."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run one."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interruption:
+            raise _Passed(interruption) from None
+
+
+class _Passed(Exception):
+    """Carries an interruption past Typer."""
+
+    def __init__(self, interruption: KeyboardInterrupt) -> None:
+        self.interruption = interruption
+
+
+app = typer.Typer(cls=_Commands, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
 SourceArgument = Annotated[
     str, typer.Argument(help="mysql://user:password@host:port/, also host1:port,host2:port (or the password in CDC_SOURCE_PASSWORD)")
@@ -109,38 +128,25 @@ def migrate(
         api.parse_source(source), parse_mapstore_url(target), settings.tables, strategy, until_caught_up, chunk_rows, checkpoint_seconds,
         checkpoint_bytes, limits=settings.limits, metrics_port=metrics_port, metrics_address=metrics_address,
     )  # fmt: skip
-    lines: list[ProgressLine] = []
 
     def on_start(start: Start, expected_rows: int) -> ProgressLine:
-        _stderr.print(f"{start.plan.strategy}: {start.plan.reason}.", highlight=False)
-        lines.append(ProgressLine(_stderr, expected_rows))
-        return lines[0]
+        terminal.say(f"{start.plan.strategy}: {start.plan.reason}.")
+        return ProgressLine(terminal, expected_rows)
 
     try:
-        report = api.migrate(wanted, on_start=on_start, file=file if config else None, say=_say)
+        report = api.migrate(wanted, on_start=on_start, file=file if config else None, say=terminal.say)
+    except interrupts.Interrupted as interruption:
+        terminal.clear()
+        if interruption.report:
+            _print_report(interruption.report, as_json=as_json)
+        raise
     finally:
-        for line in lines:
-            line.close()
-    print(json.dumps(report.as_dict()) if as_json else _summary(report))
+        terminal.clear()
+    _print_report(report, as_json=as_json)
 
 
-def _say(text: str) -> None:
-    """Tell a person something, from any thread."""
-    _stderr.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
-def _summary(report: Report) -> str:
-    end = "caught up" if report.caught_up else "stopped, checkpoint saved"
-    return (
-        f"{end}: {report.rows_copied:,} rows copied in {report.snapshot_seconds:.1f} s, {report.rows_streamed:,} streamed in "
-        f"{report.transactions:,} transactions, {report.seconds:.1f} s in all, {report.bytes_received:,} bytes received, "
-        f"{_lag(report.lag_ms)}\nposition {report.position}"
-    )
-
-
-def _lag(figures: Mapping[str, float] | None) -> str:
-    """A run's lag in words."""
-    return "lag " + ", ".join(f"{name} {milliseconds(value)}" for name, value in (figures or {}).items())
+def _print_report(report: Report, *, as_json: bool) -> None:
+    print(json.dumps(report.as_dict()) if as_json else summary.migration(report), flush=True)
 
 
 @app.command()
@@ -201,7 +207,7 @@ def compare(
     """Full copy or incremental run? Measure both on your own tables."""
     found = measure(
         api.parse_source(source), tuple(dict.fromkeys(map(parse_table, tables))), churn=parse_shares(churn), may_write=may_write,
-        wait_seconds=wait_seconds, say=lambda text: _stderr.print(text, highlight=False, soft_wrap=True),
+        wait_seconds=wait_seconds, say=terminal.say,
     )  # fmt: skip
     if html:
         try:
@@ -239,7 +245,7 @@ def status(target: StateArgument = DEFAULT_TARGET, *, as_json: JsonOption = Fals
     for progress in new.tables if new else ():
         print(f"a new copy of {progress.table.id} is under way beside it: {progress.rows_copied:,} rows copied")
     if isinstance(lag, dict):
-        print(f"{_lag(lag)} in that run, {milliseconds(_number(checkpoint.report.get('lag_now_ms')))} at the checkpoint")
+        print(f"{summary.lag(lag)} in that run, {milliseconds(_number(checkpoint.report.get('lag_now_ms')))} at the checkpoint")
 
 
 def _number(value: object) -> float:
@@ -265,7 +271,7 @@ def dump(
     definition = next(progress.table for progress in checkpoint.tables if progress.table.id == name)
     if checkpoint.applied is not None:
         ahead = checkpoint.applied.count_after(checkpoint.position.gtids)
-        _say(
+        terminal.say(
             f"These rows were saved while the migration went on: they hold some changes of the {ahead:,} transactions after the "
             "checkpoint's position. Going on makes them exact; a stop by SIGINT or SIGTERM leaves exact ones."
         )
@@ -287,12 +293,14 @@ def tail(
     after = None if start == "now" else parse_mapstore_url(start) if start.startswith("mapstore:") else start
     opened = api.changes(
         source, list(dict.fromkeys(map(parse_table, tables))), after=after, until_caught_up=until_caught_up,
-        on_away=lambda reason: _say(f"waiting: {reason}"),
+        on_away=lambda reason: terminal.say(f"waiting: {reason}"),
     )  # fmt: skip
-    with opened, api.stopped_by_signals(opened.stop):
+    with opened, interrupts.stopped_by_signals(opened.stop) as asked:
         for change in islice(opened, limit):
             for line in [change_line(change)] if form is TailFormat.JSON else envelopes(change):
                 print(json.dumps(line, ensure_ascii=False), flush=True)
+    if asked.number is signal.SIGINT:
+        raise interrupts.Interrupted(f"Interrupted. To go on from here: --from '{opened.position.gtids}'")
 
 
 @app.command()
@@ -303,7 +311,8 @@ def sandbox(
     """Start a throwaway server on loopback, print its URL, remove it when interrupted."""
     from cdc.sandbox import serve  # noqa: PLC0415 (testcontainers is an extra)
 
-    serve(flavor.value, port)
+    if serve(flavor.value, port) is signal.SIGINT:
+        raise interrupts.Interrupted("Interrupted. The server and its data are removed.")
 
 
 @app.command()
@@ -314,21 +323,23 @@ def demo(rows: Annotated[int, typer.Option(min=1000, help="rows to load")] = 200
     run(rows)
 
 
-def main() -> NoReturn:
-    """Entry point: runs the command and turns an error into its sentence and exit code."""
+def run() -> int:
+    """Run the command that the arguments name; its exit code. Raises KeyboardInterrupt when it was interrupted."""
     try:
-        app(standalone_mode=False)
+        with interrupts.ended_by_sigterm():
+            code = app(standalone_mode=False)
+        sys.stdout.flush()
     except CdcError as error:
-        print(f"cdc: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except typer.Exit as end:
-        sys.exit(end.exit_code)
-    except (typer.Abort, KeyboardInterrupt):
-        sys.exit(130)
+        terminal.say(f"cdc: {error}")
+        return error.exit_code
     except typer.TyperException as error:
-        print(f"cdc: {error.format_message()} `cdc --help` shows the commands, `cdc COMMAND --help` their options.", file=sys.stderr)
-        sys.exit(ConfigError.exit_code)
+        terminal.say(f"cdc: {error.format_message()} `cdc --help` shows the commands, `cdc COMMAND --help` their options.")
+        return ConfigError.exit_code
+    except typer.Abort:
+        return 1
+    except _Passed as passed:
+        raise passed.interruption from None
     except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(1)
-    sys.exit(0)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer has no reader
+        return 1
+    return code if isinstance(code, int) else 0

@@ -17,7 +17,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from cdc import api, preflight, verify
+from cdc import api, differences, preflight
 from cdc.config import Config, SourceUrl, Strategy
 from cdc.errors import ConfigError, DifferencesFound
 from cdc.metrics import LagHistogram
@@ -259,7 +259,7 @@ class _Bench:
         return position
 
     def _compare(self, table: TableId, fresh: MapStoreTarget, kept: MapStoreTarget) -> int:
-        found = verify.compare(table, fresh.rows(table), partial(kept.get, table), kept.rows(table))
+        found = differences.compare(table, fresh.rows(table), partial(kept.get, table), kept.rows(table))
         if not found.identical:
             raise DifferencesFound(f"The incremental run and the full copy differ at one position: {found}.")
         return found.rows

@@ -15,7 +15,7 @@ from importlib.metadata import version
 
 from pymysql.converters import convert_date, convert_datetime, convert_timedelta
 
-from cdc.changes import Change, Kind
+from cdc.change import Change, Kind
 from cdc.model import Column, Table, decode_row
 from cdc.values import GEOMETRIES, json_value
 

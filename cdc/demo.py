@@ -117,7 +117,7 @@ class _Demo:
             "--json",
         ]
         environment = os.environ | {"CDC_SOURCE_PASSWORD": self._source.password}
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, process_group=0)  # a Ctrl-C is ours
 
     def _kill_midway(self) -> TableProgress:
         process = self._migrate()

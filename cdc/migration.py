@@ -108,6 +108,8 @@ class Report:
     """Host and port of the server that is followed."""
     takeovers: int = 0
     """How often another server has taken over."""
+    stopped_by: str = ""
+    """The signal that ended the run, empty if it ended by itself."""
 
     def as_dict(self) -> dict[str, object]:
         """Plain values, for JSON."""
@@ -115,7 +117,10 @@ class Report:
 
 
 class Migration:
-    """One run, from a start to a stop. `watch` is called about four times a second with the report so far and the handover."""
+    """One run, from a start to a stop. `watch` is called about four times a second with the report so far and the handover.
+
+    `received` gives the bytes received from the source so far.
+    """
 
     def __init__(
         self,
@@ -126,10 +131,11 @@ class Migration:
         *,
         watch: Callable[[Report, Handover], None] = lambda *_: None,
         throttle: Throttle | None = None,
+        received: Callable[[], int] = lambda: 0,
     ) -> None:
         self._config, self._source, self._target, self._start, self._watch = config, source, target, start, watch
         self._handover = Handover(start.tables, start.position, chunk_rows=config.chunk_rows)
-        self._throttle = throttle or Throttle(Limits())
+        self._throttle, self._received = throttle or Throttle(Limits()), received
         self.lag = Lag(start.clock_offset, _SILENCE * config.heartbeat_seconds)
         self._speed = Speed(start.rates, start.behind)
         self.report = Report(start.plan.strategy.value, start.plan.reason, source=start.address)
@@ -139,8 +145,20 @@ class Migration:
         self._schedule = Schedule(config.checkpoint_seconds, config.checkpoint_bytes)
         self._pending: tuple[float, Pending] | None = None
         """The checkpoint that is being saved, and since when."""
+        self._begun = self._saved = 0, start.position
+        """The rows and changes applied, and the position, at the checkpoint that was begun last, and at the last one that is complete."""
         self._goal: LogEnd | None = None
         self._stop = False
+
+    @property
+    def unsaved_rows(self) -> int:
+        """How many rows and changes were applied since the last complete checkpoint."""
+        return self._applied_rows - self._saved[0]
+
+    @property
+    def saved_position(self) -> Position:
+        """That of the last complete checkpoint."""
+        return self._saved[1]
 
     @property
     def handover(self) -> Handover:
@@ -248,7 +266,7 @@ class Migration:
 
     def _figures(self) -> None:
         report = self.report
-        report.rows_copied = self._handover.rows_copied
+        report.rows_copied, report.bytes_received = self._handover.rows_copied, self._received()
         report.seconds = time.monotonic() - self._began
         report.throttled, report.throttled_seconds = self._throttle.reason, sum(self._throttle.seconds.values())
         report.lag_ms = self.lag.histogram.as_milliseconds()
@@ -277,11 +295,17 @@ class Migration:
         self._figures()
         self._schedule.begun()
         self.report.checkpoints += 1
+        self._begun = self._applied_rows, self._handover.position
         progress = tuple(self._handover.progress.values())
         return Checkpoint(self._servers, self._handover.position, progress, time.time(), self.report.as_dict(), self._speed.rates)
 
+    @property
+    def _applied_rows(self) -> int:
+        return self._handover.rows_copied + self.report.rows_streamed
+
     def _committed(self, began: float) -> None:
         now = time.monotonic()
+        self._saved = self._begun
         self.report.checkpoint_seconds, self.report.checkpointed_at = now - began, time.time()
         self._schedule.committed(began, now)
 

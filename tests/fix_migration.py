@@ -116,7 +116,7 @@ class Project:
         """Stop it with a signal; its report and what it wrote to stderr."""
         process.send_signal(number)
         out, err = process.communicate(timeout=PATIENCE)
-        assert process.returncode == 0, err
+        assert process.returncode == (130 if number is signal.SIGINT else 0), err
         return json.loads(out.splitlines()[-1]), err
 
     def assert_identical(self, *tables: TableId) -> int:

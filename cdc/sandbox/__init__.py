@@ -172,13 +172,16 @@ def _packages(kind: Flavor, options: Options, port: int, password: str, say: Say
 _STARTS = {"docker": _docker, "path": _path, "packages": _packages}
 
 
-def serve(flavor: str = "mysql", port: int = 0) -> None:
-    """Start a server, print its URL on stdout, and return when SIGINT or SIGTERM came and the server is gone."""
+def serve(flavor: str = "mysql", port: int = 0) -> signal.Signals:
+    """Start a server, print its URL on stdout, and return when SIGINT or SIGTERM came and the server is gone; which of the two it was."""
     over = threading.Event()
+    came = signal.SIGINT
 
     def end(number: int, frame: FrameType | None) -> None:
+        nonlocal came
         if not over.is_set():  # a second signal must not disturb the cleaning
             over.set()
+            came = signal.Signals(number)
             raise KeyboardInterrupt
 
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -191,3 +194,4 @@ def serve(flavor: str = "mysql", port: int = 0) -> None:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    return came

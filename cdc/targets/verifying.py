@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from cdc.differences import Differences, Tally
 from cdc.errors import SchemaChanged
 from cdc.gtid import Gtids
 from cdc.model import Batch, Checkpoint, Settled, TableChange, TableId
 from cdc.targets.rows import Rows
-from cdc.verify import Differences, Tally
 from mapstore import MapStore
 
 

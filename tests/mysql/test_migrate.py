@@ -143,7 +143,9 @@ def test_following_ends_cleanly_with_a_last_checkpoint_on_a_signal(project: Proj
         project.sql("UPDATE t SET v = v + 1")
         time.sleep(0.01)
     time.sleep(0.5)
-    report, _ = project.end(process, number)
+    report, err = project.end(process, number)
+    assert "saving a last checkpoint; press again to stop without it" in err
+    assert report["stopped_by"] == number.name
     assert report["rows_streamed"] > 1
     assert project.assert_identical() == 1
     assert project.migrate()["rows_streamed"] == 0

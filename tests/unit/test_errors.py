@@ -10,8 +10,10 @@ from pathlib import Path
 import pymysql
 import pytest
 
-from cdc import api, cli
+from cdc import api
+from cdc.__main__ import main
 from cdc.config import SourceUrl
+from cdc.differences import Differences
 from cdc.errors import CdcError, ConfigError, DamagedState, PreflightFailed, Temporary
 from cdc.gtid import GtidSet
 from cdc.model import Batch, Checkpoint, Op, Position, TableProgress
@@ -19,7 +21,6 @@ from cdc.mysql.patience import Patience
 from cdc.mysql.server_errors import explain, explained
 from cdc.packed import Packed
 from cdc.targets.mapstore import MapStoreTarget, read_state
-from cdc.verify import Differences
 from tests.unit.simulated_source import TABLES, UUID, key_bytes, row_bytes
 
 URL = SourceUrl("db.example", 3306, "cdc", "hunter2")
@@ -136,7 +137,7 @@ def test_differences_are_exit_code_5_with_the_keys(
     monkeypatch.setattr(api, "verify", lambda *_: [found])
     monkeypatch.setattr(sys, "argv", ["cdc", "verify", "mysql://u@h/", "mapstore:x", *(["--json"] if as_json else [])])
     with pytest.raises(SystemExit) as end:
-        cli.main()
+        main()
     assert end.value.code == 5
     out, err = capsys.readouterr()
     assert "differ" in err

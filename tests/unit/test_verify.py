@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cdc.differences import Differences, compare
 from cdc.model import Batch, Op, TableId
 from cdc.packed import Packed
 from cdc.targets.rows import Rows
 from cdc.targets.verifying import VerifyingTarget
-from cdc.verify import Differences, compare
 from mapstore import MapStore
 
 ORDERS = TableId("shop", "orders")

@@ -1,0 +1,118 @@
+"""What SIGINT and SIGTERM do: a run that can save its state is asked to, everything else ends with `Interrupted`.
+
+An interruption never looks like a result. `Interrupted` is a KeyboardInterrupt, so that neither `except CdcError` nor `except Exception`
+takes it for an error to go on after.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from cdc.errors import TornTransaction
+from cdc.migration import Migration, Report
+
+STOPPING = "saving a last checkpoint; press again to stop without it"
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal ended what was under way before it was done. `exit_code` is 128 plus the signal's number, 130 for Ctrl-C.
+
+    `report` holds what a migration did until then, if its last checkpoint was saved.
+    """
+
+    def __init__(self, message: str, number: int = signal.SIGINT, report: Report | None = None) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number
+        self.report = report
+
+
+class Stop:
+    """Whether a signal has asked for a stop, and which one."""
+
+    number: signal.Signals | None = None
+
+    @property
+    def name(self) -> str:
+        """The signal's name, empty if there was none."""
+        return self.number.name if self.number else ""
+
+
+@contextmanager
+def stopped_by_signals(stop: Callable[[], None], say: Callable[[str], None] = lambda _: None) -> Iterator[Stop]:
+    """SIGINT and SIGTERM call `stop`, and say STOPPING; the next raises Interrupted, one more kills the process.
+
+    `say` is called within the signal handler. Outside the main thread nothing is changed.
+    """
+    asked = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+
+    def on_signal(number: int, _: FrameType | None) -> None:
+        if asked.number is None:
+            asked.number = signal.Signals(number)
+            stop()
+            say(STOPPING)
+            return
+        for each in before:
+            signal.signal(each, signal.SIG_DFL)
+        raise Interrupted("Interrupted.", number)
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends what is under way as Ctrl-C does, so that temporary files and servers are removed."""
+
+    def on_signal(number: int, _: FrameType | None) -> None:
+        raise Interrupted("Interrupted.", number)
+
+    before = signal.signal(signal.SIGTERM, on_signal)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def run(migration: Migration, *, until_caught_up: bool, say: Callable[[str], None]) -> Report:
+    """Run a migration until it has caught up or a signal stops it.
+
+    SIGTERM is the ordinary end of a run that follows. Any other stop by a signal raises Interrupted, with the report if the last checkpoint
+    was saved.
+    """
+    with stopped_by_signals(migration.stop, say) as asked:
+        try:
+            report = migration.run()
+        except KeyboardInterrupt as error:
+            raise Interrupted(_unsaved(migration), getattr(error, "exit_code", 130) - 128) from error
+        except TornTransaction:
+            if asked.number is None:
+                raise
+            raise Interrupted(_unsaved(migration), asked.number) from None
+    report.stopped_by = asked.name
+    if asked.number is None or (asked.number is signal.SIGTERM and (report.caught_up or not until_caught_up)):
+        return report
+    if migration.unsaved_rows:  # a part of a transaction, whose rest does not come
+        raise Interrupted(_unsaved(migration), asked.number)
+    raise Interrupted("Interrupted. The last checkpoint is saved: run the same command again to go on from it.", asked.number, report)
+
+
+def _unsaved(migration: Migration) -> str:
+    """What a run that ends without a last checkpoint loses."""
+    rows, report = migration.unsaved_rows, migration.report
+    if not report.checkpointed_at:
+        return "Interrupted before a first checkpoint: nothing of this run is kept."
+    return (
+        f"Interrupted without a last checkpoint: {rows:,} rows and changes applied since the one before are not kept. "
+        f"That checkpoint stays, at {migration.saved_position.gtids}: the same command goes on from it and reads them again."
+    )

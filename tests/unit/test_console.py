@@ -1,0 +1,140 @@
+"""Standard error on a terminal, seen as a person sees it: by what is on the screen in the end."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+import unicodedata
+
+PROGRAM = """
+import signal, threading
+from cdc.console import Terminal
+from cdc.handover import Handover
+from cdc.migration import Report
+from cdc.model import TableState
+from cdc.progress import ProgressLine
+from tests.unit.test_progress import handover
+
+terminal = Terminal()
+{}
+"""
+
+
+def screen(data: bytes, width: int) -> list[str]:
+    """What stands on a terminal of this width after these bytes; the few controls that we send, and wrapping."""
+    rows, row, column, text = [""], 0, 0, data.decode()
+    while text:
+        if text.startswith("\x1b["):
+            end = next(i for i, c in enumerate(text) if c.isalpha())
+            argument, kind, text = text[2:end], text[end], text[end + 1 :]
+            if kind == "A":
+                row = max(0, row - int(argument or 1))
+            else:
+                assert kind == "J", kind
+                rows[row:] = [rows[row][:column]]
+            continue
+        character, text = text[0], text[1:]
+        cells = 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        if character == "\r":
+            column = 0
+        elif character == "\n":
+            row += 1
+            rows += [""] * (row + 1 - len(rows))
+        else:
+            if column + cells > width:
+                row, column = row + 1, 0
+                rows += [""] * (row + 1 - len(rows))
+            rows[row] = rows[row][:column].ljust(column) + character + rows[row][column + 1 :]
+            column += cells
+    return [each.rstrip() for each in rows]
+
+
+def shown(lines: str, width: int = 80) -> list[str]:
+    """What a program that does this leaves on a terminal."""
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
+    environment = os.environ | {"TERM": "xterm"}
+    with subprocess.Popen([sys.executable, "-c", PROGRAM.format(lines)], stderr=follower, env=environment) as process:
+        os.close(follower)
+        data = b""
+        try:
+            while some := os.read(leader, 4096):
+                data += some
+        except OSError:  # the other side was closed
+            pass
+        os.close(leader)
+    assert process.returncode == 0, data
+    return screen(data, width)
+
+
+FIGURES = "rows_streamed=123_456_789, transactions=12_345_678, lag_now_ms=12_345.0, seconds=86_400.0"
+
+
+def test_the_progress_line_takes_one_row_and_nothing_stays_of_a_longer_one() -> None:
+    """Drawn long, short, and long again; a line that is said in between stands above it, whole."""
+    lines = f"""
+show = ProgressLine(terminal, 4_000_000_000)
+for waiting in ("", "source runs 41 threads, at most 25, and its replica is far behind", ""):
+    show(Report("full", "why", throttled=waiting, {FIGURES}), handover(TableState.COPYING))
+show(Report("full", "why"), handover(TableState.STREAMING))
+terminal.say("shop.orders was emptied")
+show(Report("full", "why", {FIGURES}), handover(TableState.COPYING))
+"""
+    first, last = shown(lines)
+    assert first == "shop.orders was emptied"
+    assert last.startswith("lag 12,345 ms | copying 1,500 of about 4,000,000,000 rows | 123,456,789 ")
+    assert last.endswith("…")
+    assert len(last) < 80
+
+
+def test_lag_and_the_reason_for_waiting_are_seen_at_80_columns() -> None:
+    """They come before the figures."""
+    lines = f"""
+show = ProgressLine(terminal, 4_000_000_000)
+show(Report("full", "why", throttled="source runs 41 threads, at most 25", {FIGURES}), handover(TableState.COPYING))
+"""
+    (line,) = shown(lines)
+    assert line.startswith("lag 12,345 ms | waiting: source runs 41 threads, at most 25 | copying")
+
+
+def test_an_erased_line_leaves_nothing() -> None:
+    """The result that is printed next begins a line of its own."""
+    assert shown("terminal.draw('x' * 500)\nterminal.clear()\nterminal.say('done')") == ["done", ""]
+
+
+def test_wide_characters_do_not_wrap() -> None:
+    """Names of tables may have them."""
+    (line,) = shown("terminal.draw('表' * 100)", width=41)
+    assert line.replace(" ", "") == "表" * 19 + "…"
+
+
+def test_a_terminal_that_became_narrower_is_left_clean() -> None:
+    """What was drawn takes several rows then."""
+    lines = """
+import fcntl, struct, termios
+terminal.draw("x" * 70)
+fcntl.ioctl(2, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 30, 0, 0))
+terminal.clear()
+terminal.say("done")
+"""
+    assert shown(lines, width=30)[-2:] == ["done", ""]
+
+
+def test_a_signal_handler_says_a_line_in_the_middle_of_another() -> None:
+    """Python's own buffered stderr refuses that; threads and the handler do not cut each other's lines."""
+    lines = """
+import os
+signal.signal(signal.SIGUSR1, lambda *_: terminal.say("from the handler"))
+write = terminal._write
+def interrupted(text):
+    os.kill(os.getpid(), signal.SIGUSR1) if text.startswith("first") else None
+    write(text)
+terminal._write = interrupted
+terminal.say("first")
+"""
+    assert sorted(shown(lines)) == ["", "first", "from the handler"]

@@ -1,0 +1,241 @@
+"""Ctrl-C and SIGTERM: whatever is interrupted says so, and never looks like a result."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+import cdc
+from cdc import interrupts
+from cdc.config import Config, SourceUrl, Strategy
+from cdc.errors import TornTransaction
+from cdc.gtid import Gtids, GtidSet
+from cdc.migration import Migration, Start
+from cdc.model import (
+    Batch,
+    Checkpoint,
+    ChunkRequest,
+    Delivery,
+    Item,
+    LogEnd,
+    Op,
+    Position,
+    SourceAway,
+    TableChange,
+    TableProgress,
+    TableState,
+)
+from cdc.packed import Packed
+from cdc.strategy import Plan
+from cdc.targets.mapstore import MapStoreTarget
+from tests.unit.simulated_source import TABLES, UUID, key_bytes, row_bytes
+
+TABLE = TABLES[0]
+PATIENCE = 60
+
+
+@pytest.fixture
+def silent() -> Iterator[socket.socket]:
+    """A server that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(PATIENCE)
+        yield listener
+
+
+def url(listener: socket.socket) -> str:
+    return f"mysql://u:p@127.0.0.1:{listener.getsockname()[1]}/"
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """A state folder whose copy is complete."""
+    with MapStoreTarget(tmp_path) as target:
+        progress = TableProgress(TABLE, TableState.STREAMING)
+        target.commit(Checkpoint((UUID,), Position(GtidSet.parse(f"{UUID}:1-5"), "binlog.000001", 9), (progress,), 1.0))
+    return tmp_path
+
+
+COMMANDS = ["check", "migrate", "verify", "compare", "tail", "demo", "sandbox"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_that_waits_for_a_server_ends_with_a_sentence(
+    silent: socket.socket, state: Path, command: str, number: signal.Signals
+) -> None:
+    """130 for Ctrl-C, 143 for SIGTERM, nothing on stdout: no command takes it for a success."""
+    source, tables = url(silent), ["--tables", str(TABLE.id)]
+    arguments = {
+        "check": [source, *tables], "migrate": [source, f"mapstore:{state}", *tables], "verify": [source, f"mapstore:{state}", "--json"],
+        "compare": [source, *tables], "tail": [source, *tables],
+    }  # fmt: skip
+    environment = os.environ | {"CDC_SANDBOX": "given", "CDC_SANDBOX_MYSQL_URL": source}
+    line = [sys.executable, "-m", "cdc", command, *arguments.get(command, [])]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        connection, _ = silent.accept()
+        with connection:
+            process.send_signal(number)
+            out, err = process.communicate(timeout=PATIENCE)
+    if (command, number) == ("sandbox", signal.SIGTERM):
+        assert process.returncode == 0, err  # its ordinary end
+        return
+    assert process.returncode == 128 + number, err
+    assert err.splitlines()[-1].startswith("cdc: Interrupted."), err
+    assert "Traceback" not in err
+    assert "{" not in out
+
+
+def test_a_command_that_is_still_being_loaded_ends_with_a_sentence(tmp_path: Path) -> None:
+    """Ctrl-C comes while a library is imported, which sends it itself."""
+    (tmp_path / "sqlalchemy.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    line = [sys.executable, "-m", "cdc", "status"]
+    done = subprocess.run(line, capture_output=True, text=True, env=environment, check=False, timeout=PATIENCE)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "cdc: Interrupted.\n")
+
+
+def test_an_interrupted_verify_returns_nothing(silent: socket.socket, state: Path) -> None:
+    """In Python too: a list of differences that is empty or short would read as identical."""
+    program = f"import pathlib, cdc; print(cdc.verify(cdc.parse_source({url(silent)!r}), pathlib.Path({str(state)!r})))"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        connection, _ = silent.accept()
+        with connection:
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, out) == (-signal.SIGINT, "")
+    assert err.splitlines()[-1] == "KeyboardInterrupt"
+
+
+# the last checkpoint of a migration
+
+
+class Source:
+    """Sends one change, then does what it was given, then is idle."""
+
+    def __init__(self, then: Callable[[], None], *, whole: bool = True) -> None:
+        position = Position(GtidSet.parse(f"{UUID}:1-6"), "binlog.000001", 20) if whole else None
+        batch = Batch(TABLE.id, bytes((Op.UPSERT,)), Packed.of([key_bytes(1)]), Packed.of([row_bytes(1, "v")]))
+        self._items, self._then = [Delivery((batch,), position, transactions=1)], then
+
+    def start(self, position: Position, tables: Sequence[TableProgress]) -> None: ...
+
+    def request(self, chunk: ChunkRequest) -> None: ...
+
+    def next(self, timeout: float) -> Item | None:
+        if self._items:
+            return self._items.pop()
+        self._then()
+        return None
+
+    def log_end(self) -> LogEnd:
+        return LogEnd("binlog.000001", 10_000)
+
+
+class Target:
+    """Keeps the checkpoints; `on_commit` is called before each but the first."""
+
+    def __init__(self, on_commit: Callable[[], None] = lambda: None) -> None:
+        self.checkpoints: list[Checkpoint] = []
+        self._on_commit = on_commit
+
+    def apply(self, change: Batch | TableChange) -> None: ...
+
+    def commit(self, checkpoint: Checkpoint) -> None:
+        if self.checkpoints:
+            self._on_commit()
+        self.checkpoints.append(checkpoint)
+
+    def begin_commit(self, checkpoint: Checkpoint) -> Target:
+        raise NotImplementedError
+
+    def done(self) -> bool:
+        return True
+
+    def publish(self, applied: Gtids) -> None: ...
+
+
+def signalled(number: signal.Signals) -> Callable[[], None]:
+    return lambda: os.kill(os.getpid(), number)
+
+
+def migration(source: Source, target: Target) -> Migration:
+    config = Config(SourceUrl("h", 1, "u"), Path("x"), (TABLE.id,), checkpoint_seconds=3600.0)
+    position = Position(GtidSet.parse(f"{UUID}:1-5"), "binlog.000001", 9)
+    start = Start(Plan(Strategy.INCREMENTAL, "why"), (UUID,), position, [TableProgress(TABLE, TableState.STREAMING)])
+    return Migration(config, source, target, start)
+
+
+def test_the_first_ctrl_c_saves_a_last_checkpoint() -> None:
+    """It is said at once, and what was done is told by the error."""
+    said: list[str] = []
+    target = Target()
+    with pytest.raises(cdc.Interrupted, match="The last checkpoint is saved") as found:
+        interrupts.run(migration(Source(signalled(signal.SIGINT)), target), until_caught_up=False, say=said.append)
+    assert said == [interrupts.STOPPING]
+    assert str(target.checkpoints[-1].position.gtids) == f"{UUID}:1-6"
+    assert found.value.exit_code == 130
+    assert found.value.report
+    assert (found.value.report.stopped_by, found.value.report.rows_streamed) == ("SIGINT", 1)
+
+
+def test_the_second_ctrl_c_says_what_is_lost_and_which_checkpoint_stays() -> None:
+    """It comes while the last checkpoint is saved."""
+    target = Target(on_commit=signalled(signal.SIGINT))
+    lost = rf"without a last checkpoint: 1 rows and changes .* not kept.* stays, at {UUID}:1-5"
+    with pytest.raises(cdc.Interrupted, match=lost) as found:
+        interrupts.run(migration(Source(signalled(signal.SIGINT)), target), until_caught_up=False, say=lambda _: None)
+    assert found.value.report is None
+    assert len(target.checkpoints) == 1
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("until_caught_up", [False, True])
+def test_sigterm_is_the_ordinary_end_of_a_run_that_follows(*, until_caught_up: bool) -> None:
+    """Of one that was to catch up it is not."""
+    run = migration(Source(signalled(signal.SIGTERM)), Target())
+    if until_caught_up:
+        with pytest.raises(cdc.Interrupted) as found:
+            interrupts.run(run, until_caught_up=True, say=lambda _: None)
+        assert found.value.exit_code == 143
+    else:
+        assert interrupts.run(run, until_caught_up=False, say=lambda _: None).stopped_by == "SIGTERM"
+
+
+def test_a_stop_that_meets_a_torn_transaction_is_a_stop() -> None:
+    """A run that goes back to its last checkpoint does not forget that it was asked to end."""
+
+    def torn() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        raise TornTransaction("another server took over")
+
+    with pytest.raises(cdc.Interrupted, match="without a last checkpoint"):
+        interrupts.run(migration(Source(torn), Target()), until_caught_up=False, say=lambda _: None)
+
+
+def test_a_stop_within_a_transaction_whose_rest_does_not_come_claims_no_checkpoint() -> None:
+    """The source is away, so the run ends without the half that it has."""
+
+    class Away(Source):
+        def next(self, timeout: float) -> Item | None:
+            if found := super().next(timeout):
+                return found
+            return SourceAway("the source is away")
+
+    target = Target()
+    with pytest.raises(cdc.Interrupted, match="1 rows and changes") as found:
+        interrupts.run(migration(Away(signalled(signal.SIGINT), whole=False), target), until_caught_up=False, say=lambda _: None)
+    assert found.value.report is None
+    assert len(target.checkpoints) == 1
+
+
+def test_an_interruption_is_no_error_to_go_on_after() -> None:
+    """`except CdcError` and `except Exception`, as around a retry, let it pass."""
+    assert issubclass(cdc.Interrupted, KeyboardInterrupt)
+    assert not issubclass(cdc.Interrupted, Exception)
