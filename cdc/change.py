@@ -6,6 +6,7 @@ in parts means, is settled here, so that every change comes once.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -17,7 +18,7 @@ from typing import Protocol
 
 from cdc.errors import TornTransaction
 from cdc.model import Delivery, Item, LogEnd, Position, SourceAway, SourceChanged, Table, TableId, Transaction
-from cdc.values import Converter, json_row, named
+from cdc.values import Converter, Numbers, PerTable, json_row, json_texts, named
 
 _TICK = 0.25
 """Seconds until a quiet stream looks again whether it should end."""
@@ -82,13 +83,18 @@ class Change:
         return named(self.definition, self.converters, self.row_after) if self.row_after else None
 
 
-def change_line(change: Change) -> dict[str, object]:
-    """A change for JSON, its values as `cdc dump` prints them."""
-    before, after = (json_row(change.definition, row) if row else None for row in (change.row_before, change.row_after))
-    return {
-        "op": change.op, "table": str(change.table), "gtid": change.gtid, "committed_at": change.committed_at, "before": before,
-        "after": after, "position": str(change.position.gtids),
-    }  # fmt: skip
+def change_lines(numbers: Numbers = Numbers.NUMBER) -> Callable[[Change], str]:
+    """What writes a change as a line of JSON, its values as `cdc dump` prints them."""
+    made = PerTable(lambda table: json_texts(table, numbers))
+
+    def line(change: Change) -> str:
+        table = change.definition
+        before, after = (json_row(table, made[table], row) if row else "null" for row in (change.row_before, change.row_after))
+        head = {"op": change.op, "table": str(change.table), "gtid": change.gtid, "committed_at": change.committed_at}
+        position = json.dumps(str(change.position.gtids))
+        return f'{json.dumps(head, ensure_ascii=False)[:-1]}, "before": {before}, "after": {after}, "position": {position}}}'
+
+    return line
 
 
 class Stream(Protocol):

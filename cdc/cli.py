@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from cdc import api, interrupts, preflight, report, summary
-from cdc.change import change_line
+from cdc.change import change_lines
 from cdc.compare import WAIT_SECONDS, measure
 from cdc.config import (
     CHECKPOINT_BYTES,
@@ -41,7 +41,7 @@ from cdc.model import Checkpoint, decode_row
 from cdc.progress import ProgressLine
 from cdc.settings import SettingsFile
 from cdc.targets.mapstore import read_copy_under_way, read_state
-from cdc.values import json_lines, tsv_lines
+from cdc.values import Numbers, json_lines, tsv_lines
 
 
 class _Commands(TyperGroup):
@@ -70,6 +70,8 @@ SourceArgument = Annotated[
 TablesOption = Annotated[list[str], typer.Option("--tables", help="DB.TABLE or DB.*; repeat it for several")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object, last, on stdout")]
 StateArgument = Annotated[str, typer.Argument(help="mapstore:PATH")]
+
+NumbersOption = Annotated[Numbers, typer.Option("--numbers", help="text: BIGINT as JSON strings, for readers that would round it")]
 
 
 class DumpFormat(StrEnum):
@@ -264,6 +266,7 @@ def dump(
     table: Annotated[str, typer.Argument(help="DB.TABLE")],
     *,
     form: Annotated[DumpFormat, typer.Option("--format")] = DumpFormat.JSONL,
+    numbers: NumbersOption = Numbers.NUMBER,
 ) -> None:
     """Print a table's rows as of the last checkpoint."""
     name = parse_table(table)
@@ -275,7 +278,8 @@ def dump(
             f"These rows were saved while the migration went on: they hold some changes of the {ahead:,} transactions after the "
             "checkpoint's position. Going on makes them exact; a stop by SIGINT or SIGTERM leaves exact ones."
         )
-    for line in (json_lines if form is DumpFormat.JSONL else tsv_lines)(definition, maps[name].values()):
+    rows = maps[name].values()
+    for line in json_lines(definition, rows, numbers) if form is DumpFormat.JSONL else tsv_lines(definition, rows):
         print(line)
 
 
@@ -286,6 +290,7 @@ def tail(
     tables: TablesOption,
     start: Annotated[str, typer.Option("--from", help="now, a set of GTIDs, or mapstore:PATH for its checkpoint's position")] = "now",
     form: Annotated[TailFormat, typer.Option("--format")] = TailFormat.JSON,
+    numbers: NumbersOption = Numbers.NUMBER,
     limit: Annotated[int | None, typer.Option(min=1, help="end after so many changes")] = None,
     until_caught_up: Annotated[bool, typer.Option("--until-caught-up", help="stop when the source's present end is reached")] = False,
 ) -> None:
@@ -296,9 +301,10 @@ def tail(
         on_away=lambda reason: terminal.say(f"waiting: {reason}"),
     )  # fmt: skip
     with opened, interrupts.stopped_by_signals(opened.stop) as asked:
+        line, events = change_lines(numbers), envelopes(numbers)
         for change in islice(opened, limit):
-            for line in [change_line(change)] if form is TailFormat.JSON else envelopes(change):
-                print(json.dumps(line, ensure_ascii=False), flush=True)
+            for each in [line(change)] if form is TailFormat.JSON else events(change):
+                print(each, flush=True)
     if asked.number is signal.SIGINT:
         raise interrupts.Interrupted(f"Interrupted. To go on from here: --from '{opened.position.gtids}'")
 

@@ -6,18 +6,20 @@ Source: Debezium's documentation of its MySQL connector, "Data change events" an
 
 from __future__ import annotations
 
+import json
 import struct
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from datetime import date, datetime, timedelta
+from functools import partial
 from importlib.metadata import version
 
 from pymysql.converters import convert_date, convert_datetime, convert_timedelta
 
 from cdc.change import Change, Kind
 from cdc.model import Column, Table, decode_row
-from cdc.values import GEOMETRIES, json_value
+from cdc.values import GEOMETRIES, Converter, Numbers, PerTable, json_text, named
 
 _OPS = {Kind.INSERT: "c", Kind.UPDATE: "u", Kind.DELETE: "d"}
 _EPOCH = datetime(1970, 1, 1)
@@ -25,16 +27,23 @@ _MILLISECONDS = 3
 """Decimals up to which a DATETIME is told in milliseconds; above in microseconds."""
 
 
-def envelopes(change: Change) -> Iterator[dict[str, object]]:
-    """One event for each change; two for an update of the key: the old row's end, and the new one's beginning."""
-    before, after, op = _row(change.definition, change.row_before), _row(change.definition, change.row_after), _OPS[change.op]
-    if change.op is Kind.UPDATE and _key(change.definition, change.row_before) != _key(change.definition, change.row_after):
-        yield _envelope(change, before, None, "d")
-        before, op = None, "c"
-    yield _envelope(change, before, after, op)
+def envelopes(numbers: Numbers = Numbers.NUMBER) -> Callable[[Change], Iterator[str]]:
+    """What writes a change as lines of JSON: one event; two for an update of the key, the old row's end and the new one's beginning."""
+    made = PerTable(lambda table: [_converter(column, numbers) for column in table.columns])
+
+    def events(change: Change) -> Iterator[str]:
+        table = change.definition
+        before, after = (named(table, made[table], row) if row else None for row in (change.row_before, change.row_after))
+        op = _OPS[change.op]
+        if change.op is Kind.UPDATE and _key(table, change.row_before) != _key(table, change.row_after):
+            yield _envelope(change, before, None, "d")
+            before, op = None, "c"
+        yield _envelope(change, before, after, op)
+
+    return events
 
 
-def _envelope(change: Change, before: object, after: object, op: str) -> dict[str, object]:
+def _envelope(change: Change, before: object, after: object, op: str) -> str:
     transaction = change.transaction
     micros = round(1e6 * (transaction.committed_at or 0))
     now = time.time_ns()
@@ -44,13 +53,14 @@ def _envelope(change: Change, before: object, after: object, op: str) -> dict[st
         "server_id": transaction.server_id, "gtid": transaction.gtid, "file": transaction.file, "pos": transaction.offset,
         "row": change.number - 1, "thread": None, "query": None,
     }  # fmt: skip
-    return {
+    envelope = {
         "before": before, "after": after, "source": source,
         "transaction": {
             "id": transaction.gtid, "total_order": change.number, "data_collection_order": change.number_in_table,
         },
         "op": op, "ts_ms": now // 1_000_000, "ts_us": now // 1000, "ts_ns": now,
     }  # fmt: skip
+    return json.dumps(envelope, ensure_ascii=False)
 
 
 def _key(table: Table, row: bytes) -> list[bytes | None]:
@@ -58,13 +68,12 @@ def _key(table: Table, row: bytes) -> list[bytes | None]:
     return [values[i] for i in table.key]
 
 
-def _row(table: Table, row: bytes) -> dict[str, object] | None:
-    if not row:
-        return None
-    values = zip(table.columns, decode_row(row), strict=True)
-    return {
-        column.name: None if value is None else _CONVERTERS.get(column.data_type, json_value)(column, value) for column, value in values
-    }
+def _converter(column: Column, numbers: Numbers) -> Converter:
+    convert = _CONVERTERS.get(column.data_type)
+    if convert is not None:
+        return partial(convert, column)
+    text = json_text(column, numbers)
+    return lambda value: json.loads(text(value))
 
 
 # values: a zero or partial date is null, as there for columns that may be NULL

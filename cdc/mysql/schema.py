@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from cdc import charset
 from cdc.config import matches
 from cdc.errors import PreflightFailed
 from cdc.model import Column, Table, TableId, encode_value
@@ -108,7 +109,7 @@ def _added(column: Column, default: str | None, nullable: bool, extra: str, mari
         default = "0" if column.data_type in INTEGERS else "''" if mariadb else ""
     if column.data_type in INTEGERS and "zerofill" not in column.column_type and re.fullmatch(r"-?\d+", default):
         return str(int(default)).encode()
-    if column.data_type == "varchar" and column.charset in ("utf8mb4", "utf8mb3", "ascii"):
+    if column.data_type == "varchar" and column.charset in ("utf8mb4", "utf8mb3", "ascii") and _UNSHOWN not in default:
         quoted = _QUOTED.fullmatch(default)
         if not mariadb or quoted:
             return (quoted[1] if mariadb and quoted else default).encode()
@@ -129,18 +130,22 @@ _ESCAPES = {r"\\": "\\", r"\n": "\n", r"\r": "\r", r"\0": "\0"}
 def encoded_labels(column: Column) -> list[bytes]:
     """The members of an ENUM or SET in the column's own character set, as SELECT gives them.
 
-    Raises PreflightFailed for a character set that Python has no codec for.
+    Raises PreflightFailed for one with a character that information_schema cannot show.
     """
-    try:
-        return [label.encode(codec_name(column.charset)) for label in labels(column)]
-    except (LookupError, UnicodeEncodeError) as error:
+    found = labels(column)
+    if column.charset in _WIDE and any(_UNSHOWN in label for label in found):
         raise PreflightFailed(
-            f"The key column {column.name} is an {column.data_type.upper()} in the character set {column.charset}, whose members cannot be "
-            "told apart here.",
-            hint=f"Convert the column to utf8mb4, or use another key: ALTER TABLE ... MODIFY {column.name} ... CHARACTER SET utf8mb4.",
-        ) from error
+            f"The key column {column.name} is an {column.data_type.upper()} with a question mark in a member, and information_schema shows "
+            "characters beyond U+FFFF as question marks too.",
+            hint=f"Rename the member, or use another key: ALTER TABLE ... MODIFY {column.name} ....",
+        )
+    return [charset.encode(label, column.charset or "utf8mb4") for label in found]
 
 
+_WIDE = frozenset({"utf8mb4", "utf16", "utf16le", "utf32", "gb18030"})
+"""Character sets that have characters beyond U+FFFF."""
+_UNSHOWN = "?"
+"""What information_schema, which is utf8mb3, has in place of a character beyond U+FFFF."""
 _CODECS = {"latin1": "cp1252", "utf8mb3": "utf-8", "utf8mb4": "utf-8", "binary": "latin-1", "ucs2": "utf-16-be", "utf16": "utf-16-be",
            "utf32": "utf-32-be", "utf16le": "utf-16-le", "sjis": "shift_jis", "eucjpms": "euc_jp", "ujis": "euc_jp", "koi8r": "koi8_r",
            "koi8u": "koi8_u"}  # fmt: skip

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cdc.errors import PreflightFailed
 from cdc.gtid import GtidSet
 from cdc.model import ChunkRequest, Column, Position, Table, TableId, encode_row
-from cdc.mysql.schema import codec_name, encoded_labels, labels
+from cdc.mysql.schema import encoded_labels, labels
 from cdc.mysql.snapshot import (
     after_condition,
     boundary_query,
@@ -238,21 +238,14 @@ def test_members_are_encoded_in_the_column_s_character_set() -> None:
     assert encoded_labels(Column("e", "set", "set('a')", "utf16")) == [b"\x00a"]
 
 
-@pytest.mark.parametrize(
-    "charset",
-    [
-        "ascii", "big5", "binary", "cp1250", "cp1251", "cp1256", "cp1257", "cp850", "cp852", "cp866", "cp932", "eucjpms",
-        "euckr", "gb18030", "gb2312", "gbk", "greek", "hebrew", "koi8r", "koi8u", "latin1", "latin2", "latin5", "latin7", "macroman",
-        "sjis", "tis620", "ucs2", "ujis", "utf16", "utf16le", "utf32", "utf8mb3", "utf8mb4", None,
-    ],
-)  # fmt: skip
-def test_python_has_a_codec_for_the_common_character_sets(charset: str | None) -> None:
-    """Needed for the members of ENUM and SET, and to show text."""
-    assert "a".encode(codec_name(charset)).decode(codec_name(charset)) == "a"
-
-
 @pytest.mark.parametrize("charset", ["armscii8", "dec8", "geostd8", "hp8", "keybcs2", "macce", "swe7"])
-def test_an_enum_in_a_rare_character_set_is_refused_with_a_sentence(charset: str) -> None:
-    """Python has no codec for these."""
-    with pytest.raises(PreflightFailed, match=charset):
-        encoded_labels(Column("e", "enum", "enum('a')", charset))
+def test_members_are_encoded_in_sets_that_python_has_no_codec_for(charset: str) -> None:
+    assert encoded_labels(Column("e", "enum", "enum('a','b')", charset)) == [b"a", b"b"]
+
+
+@pytest.mark.parametrize("charset", ["utf8mb4", "utf16", "utf16le", "utf32", "gb18030"])
+def test_a_member_that_information_schema_may_not_show_is_refused(charset: str) -> None:
+    """It has a question mark for every character beyond U+FFFF."""
+    with pytest.raises(PreflightFailed, match="question mark"):
+        encoded_labels(Column("e", "enum", "enum('a?')", charset))
+    assert encoded_labels(Column("e", "enum", "enum('a?')", "latin1")) == [b"a?"]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdc.model import Column, Table, TableId, encode_row
-from cdc.values import json_lines, json_value, tsv_lines
+from cdc.values import Numbers, PerTable, json_lines, tsv_lines
 
 
 def column(data_type: str, charset: str | None = None, name: str = "c") -> Column:
@@ -36,22 +36,61 @@ def column(data_type: str, charset: str | None = None, name: str = "c") -> Colum
         ("varbinary", None, b"\x00\xff", "0x00ff"),
         ("bit", None, b"\x01", "0x01"),
         ("point", None, b"\x00\x01", "0x0001"),
-        ("varchar", "utf8mb4", b"\xff", "0xff"),
-        ("varchar", "geostd8", b"abc", "0x616263"),
+        ("varchar", "utf8mb4", b"\xff", {"invalid": "0xff"}),
+        ("varchar", "utf8mb4", b"\xed\xa0\x80", {"invalid": "0xeda080"}),
+        ("varchar", "latin1", b"\x81", "\x81"),
+        ("varchar", "geostd8", b"abc\xc0", "abcა"),
+        ("varchar", "klingon", b"abc", {"invalid": "0x616263"}),
+        ("double", None, b"-0", -0.0),
     ],
 )
 def test_a_value_is_shown_as_what_it_is(data_type: str, charset: str | None, value: bytes, expected: object) -> None:
     """Numbers as numbers, exact decimals and times as text, bytes and what is not valid in its character set as hexadecimal."""
-    assert json_value(column(data_type, charset), value) == expected
+    assert one(data_type, charset, value) == expected
+
+
+def one(data_type: str, charset: str | None, value: bytes | None) -> object:
+    """The value as it is read from the line that is printed."""
+    table = Table(TABLE.id, (column(data_type, charset),), (0,))
+    (line,) = json_lines(table, [encode_row([value])])
+    return json.loads(line)["c"]
 
 
 @pytest.mark.parametrize("data_type", ["int", "double", "json", "varchar", "blob", "datetime"])
 def test_null_is_null_whatever_the_type(data_type: str) -> None:
     """And never the text of it."""
-    assert json_value(column(data_type), None) is None
+    assert one(data_type, None, None) is None
 
 
 TABLE = Table(TableId("shop", "t"), (column("int", name="id"), column("text", "utf8mb4", name="ä\tb"), column("blob", name="raw")), (0,))
+
+
+@pytest.mark.parametrize(
+    "document",
+    [b'[1.23456789012345678901, 12345678901234567890123, 1.50, -0.0, 1e300]', '{"a": "é\\u0001", "a\\"": {}}'.encode(), b"null"],
+)  # fmt: skip
+def test_json_is_printed_as_the_server_prints_it(document: bytes) -> None:
+    """With all of its digits."""
+    table = Table(TABLE.id, (column("json"),), (0,))
+    assert list(json_lines(table, [encode_row([document])])) == [f'{{"c": {document.decode()}}}']
+
+
+def test_bigint_is_text_when_asked_for() -> None:
+    table = Table(TABLE.id, (column("bigint"), column("int", name="i")), (0,))
+    assert list(json_lines(table, [encode_row([b"0042", b"7"])], Numbers.TEXT)) == ['{"c": "42", "i": 7}']
+
+
+def test_bytes_that_are_no_text_cannot_be_taken_for_text_in_tsv() -> None:
+    """A backslash of a text is always doubled."""
+    table = Table(TABLE.id, (column("varchar", "big5"),), (0,))
+    assert list(tsv_lines(table, [encode_row([b"\xf9\xfe"]), encode_row([b"\\xf9fe"])])) == ["c", "\\xf9fe", "\\\\xf9fe"]
+
+
+def test_what_is_made_for_a_table_is_made_again_when_its_definition_is_another() -> None:
+    """Columns may be added while changes are printed."""
+    wider = Table(TABLE.id, (*TABLE.columns, column("int")), (0,))
+    made = PerTable(lambda table: len(table.columns))
+    assert [made[TABLE], made[wider], made[TABLE]] == [3, 4, 3]
 
 
 @given(st.lists(st.tuples(st.integers(), st.none() | st.text(), st.none() | st.binary()), max_size=5))
