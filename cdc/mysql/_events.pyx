@@ -89,7 +89,6 @@ _DAMAGED = {
 }
 cdef enum:
     INPUT_BYTES = 1 << 20       # of the socket that are read at once, and of a compressed transaction unpacked at once
-    LARGEST_EVENT = 1 << 30     # the server's limit of max_allowed_packet
     LARGE = 16 << 20            # buffers that a large event made larger than this are given back
 
 _OFFSETS = _array("Q")
@@ -359,7 +358,7 @@ cdef class EventStream:
     cdef unpack_more(self):
         got = input_fill(&self.inner, self.source.readinto)
         self.unpacked += <uint64_t>got
-        if got:
+        if got and self.unpacked <= self.unpacked_size:
             return
         if self.inner.start != self.inner.end or self.unpacked != self.unpacked_size:
             self.error = E_PAYLOAD
@@ -403,7 +402,7 @@ cdef class EventStream:
             if transactions_size(&self.t) >= self.budget or self.t.keep and self.t.marked_rows:
                 return FULL
             if self.unpacking:
-                if not next_event(&self.inner, &p, &n):
+                if not next_event(&self.inner, self.unpacked_size - self.unpacked, &p, &n):
                     if n:
                         return self.failed(E_LENGTH)
                     return AT_INNER

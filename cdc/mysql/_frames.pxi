@@ -12,6 +12,7 @@ cdef enum:
     LONGEST_PACKET = 0xffffff
     NOT_HERE = -1
     LEAST_ROOM = 1 << 16        # bytes; a read never gets less room
+    LARGEST_EVENT = 1 << 30     # the server's limit of max_allowed_packet
 
 
 cdef void input_free(Input *b) noexcept nogil:
@@ -67,6 +68,8 @@ cdef int next_packet(Input *b, const uint8_t **payload, size_t *n) noexcept nogi
         at += 4 + size
         total += size
         packets += 1
+        if total > LARGEST_EVENT + 1:               # behind a byte that says it is an event
+            return E_LENGTH
         if size < LONGEST_PACKET:
             break
     at = b.start
@@ -86,14 +89,17 @@ cdef int next_packet(Input *b, const uint8_t **payload, size_t *n) noexcept nogi
     return OK
 
 
-cdef bint next_event(Input *b, const uint8_t **event, size_t *n) noexcept nogil:
-    """The next whole event of an unpacked transaction. False with n = 0 when it is not here yet, with n = 1 when damaged."""
+cdef bint next_event(Input *b, uint64_t to_come, const uint8_t **event, size_t *n) noexcept nogil:
+    """The next whole event of an unpacked transaction, of which so many bytes are to come behind those that are here.
+
+    False with n = 0 when it is not here yet, with n = 1 when its length cannot be: so no room is made for what will not come.
+    """
     cdef size_t size
     n[0] = 0
     if b.end - b.start < HEADER:
         return False
     size = le4(b.p + b.start + 9)
-    if size < HEADER:
+    if size < HEADER or size > LARGEST_EVENT or size > b.end - b.start + to_come:
         n[0] = 1
         return False
     if b.end - b.start < size:

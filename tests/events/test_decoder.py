@@ -6,9 +6,11 @@ import struct
 import zlib
 
 import pytest
+import zstandard
 
 from cdc.errors import UnsupportedEvent
 from cdc.mysql._events import ENDED, FULL, MORE, REFUSED, EventStream
+from cdc.mysql.binlog import unpack
 from tests.events.fuzz import fuzz
 from tests.events.recording import FORMAT, feeder, packet, packets, received, stream, with_checksum
 
@@ -182,3 +184,71 @@ def test_mutated_events_are_decoded_or_refused() -> None:
         for result in ("decoded", "UnsupportedEvent"):
             assert outcome.pop(f"{sender} {result}") > 1000
     assert {each.rpartition(" ")[2] for each in outcome} <= {"SchemaChanged"}
+
+
+# compressed transactions that are larger than they seem
+
+
+def payload_event(says: int, compressed: bytes) -> bytes:
+    """A TRANSACTION_PAYLOAD event: its fields (the payload's size, zstd, the size unpacked), then the payload."""
+
+    def number(value: int) -> bytes:
+        return b"\xfe" + struct.pack("<Q", value)
+
+    fields = ((1, number(len(compressed))), (2, b"\x00"), (3, number(says)))
+    body = b"".join(bytes((field, len(value))) + value for field, value in fields) + b"\x00" + compressed
+    return struct.pack("<IBIIIH", 0, 40, 1, HEADER + len(body), 0, 0) + body
+
+
+class Metered:
+    """Unpacks as the reader does, and counts what it is asked for."""
+
+    def __init__(self) -> None:
+        self.unpacked = self.room = 0
+
+    def __call__(self, payload: bytes, kind: int) -> Metered:
+        self._source = unpack(payload, kind)
+        return self
+
+    def readinto(self, buffer: memoryview) -> int:
+        got = int(self._source.readinto(buffer))
+        self.unpacked, self.room = self.unpacked + got, max(self.room, len(buffer))
+        return got
+
+
+MIB = 1 << 20
+HARMLESS = struct.pack("<IBIIIH", 0, 28, 1, 64, 0, 0) + bytes(64 - HEADER)
+"""An event that is skipped, of 64 bytes."""
+
+
+@pytest.mark.parametrize(
+    ("says", "inside", "words"),
+    [
+        (4 << 30, struct.pack("<IBIIIH", 0, 28, 1, (4 << 30) - 1, 0, 0), "length"),
+        (4 << 30, struct.pack("<IBIIIH", 0, 28, 1, (1 << 30) + 1, 0, 0), "length"),
+        (300 * MIB, struct.pack("<IBIIIH", 0, 28, 1, 301 * MIB, 0, 0), "length"),
+        (MIB, HARMLESS * (64 * MIB // 64), "cannot be unpacked"),
+        (0, HARMLESS, "cannot be unpacked"),
+        (64 * len(HARMLESS) + 1, HARMLESS * 64, "cannot be unpacked"),
+    ],
+    ids=["an event of 4 GiB", "of more than any event has", "of more than is to come", "more than it says", "none", "less than it says"],
+)
+def test_a_compressed_transaction_takes_no_more_memory_than_it_says_and_an_event_has(says: int, inside: bytes, words: str) -> None:
+    """A few bytes may unpack to gigabytes: what cannot be is refused before it is unpacked."""
+    inside += bytes(max(0, 64 * MIB - len(inside))) if "length" in words else b""
+    meter = Metered()
+    event = payload_event(says, zstandard.ZstdCompressor().compress(inside))
+    assert len(event) < 20_000
+    with pytest.raises(UnsupportedEvent, match=words):
+        stream(unpacker=meter).decode_one(event)
+    assert meter.unpacked <= 3 * MIB
+
+
+def test_a_large_compressed_transaction_is_worked_off_as_it_is_unpacked() -> None:
+    """However large it is: what is held at a time is a read's worth."""
+    inside, meter = HARMLESS * (256 * MIB // 64), Metered()
+    decoder = stream(unpacker=meter)
+    decoder.decode_one(payload_event(len(inside), zstandard.ZstdCompressor().compress(inside)))
+    assert sum(decoder.counts_by_kind().values()) == 1 + 256 * MIB // 64
+    assert meter.unpacked == len(inside)
+    assert meter.room <= 2 * MIB
