@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from cdc.change import Change, Changes
     from cdc.checks import Check
     from cdc.config import Config, Limits, SourceUrl, Strategy, Tls
-    from cdc.differences import Differences
+    from cdc.differences import Difference, DifferenceKind, Differences
     from cdc.errors import (
         CdcError,
         ConfigError,
         DamagedState,
         DifferencesFound,
+        Incomplete,
         PositionLost,
         PreflightFailed,
         SandboxUnavailable,
@@ -42,18 +43,19 @@ _MODULES = {
     "cdc.checks": ("Check",),
     "cdc.config": ("Config", "Limits", "SourceUrl", "Strategy", "Tls"),
     "cdc.errors": (
-        "CdcError", "ConfigError", "DamagedState", "DifferencesFound", "PositionLost", "PreflightFailed", "SandboxUnavailable",
-        "SchemaChanged", "Temporary", "TornTransaction", "UnsupportedEvent",
+        "CdcError", "ConfigError", "DamagedState", "DifferencesFound", "Incomplete", "PositionLost", "PreflightFailed",
+        "SandboxUnavailable", "SchemaChanged", "Temporary", "TornTransaction", "UnsupportedEvent",
     ),
     "cdc.interrupts": ("Interrupted",),
     "cdc.migration": ("Report",),
     "cdc.model": ("TableId",),
-    "cdc.differences": ("Differences",),
+    "cdc.differences": ("Difference", "DifferenceKind", "Differences"),
 }  # fmt: skip
 """Where each name is from."""
 
 __all__ = [
-    "CdcError", "Change", "Changes", "Check", "Config", "ConfigError", "DamagedState", "Differences", "DifferencesFound", "Interrupted",
+    "CdcError", "Change", "Changes", "Check", "Config", "ConfigError", "DamagedState", "Difference", "DifferenceKind", "Differences",
+    "DifferencesFound", "Incomplete", "Interrupted",
     "Limits", "PositionLost", "PreflightFailed", "Report", "SandboxUnavailable", "SchemaChanged", "SourceUrl", "Strategy", "TableId",
     "Temporary", "Tls", "TornTransaction", "UnsupportedEvent", "changes", "check", "migrate", "parse_source", "verify",
 ]  # fmt: skip

@@ -13,7 +13,7 @@ from cdc import interrupts, preflight
 from cdc.change import Changes
 from cdc.config import AWAY_SECONDS, Config, SourceUrl, Strategy, matches, parse_table
 from cdc.differences import Differences, compare
-from cdc.errors import CdcError, ConfigError, DamagedState, PositionLost, PreflightFailed, TornTransaction
+from cdc.errors import CdcError, ConfigError, DamagedState, Incomplete, PositionLost, PreflightFailed, TornTransaction
 from cdc.gtid import DomainGtids, Gtids, GtidSet
 from cdc.handover import Handover
 from cdc.migration import Migration, Report, Start
@@ -28,6 +28,8 @@ from cdc.strategy import Costs, choose
 from cdc.targets.mapstore import MapStoreTarget, read_state
 from cdc.targets.verifying import VerifyingTarget
 from cdc.values import converters
+
+HOW_TO_COMPLETE = "Run `cdc migrate` until `cdc status` shows the table as streaming."
 
 Watch = Callable[[Report, Handover], None]
 
@@ -255,7 +257,7 @@ def _after(after: Gtids | str | Path, executed: Gtids) -> tuple[Position, tuple[
 def verify(source_url: SourceUrl, target: Path, tables: Sequence[TableId] = ()) -> list[Differences]:
     """Compare a target's last checkpoint with its source, byte for byte, while the source is written to. Nothing is changed.
 
-    `tables` are names and patterns, all of the target's when empty. Raises ConfigError when a table's copy is not complete, PositionLost
+    `tables` are names and patterns, all of the target's when empty. Raises Incomplete when a table's copy is not complete, PositionLost
     when the source cannot continue from the checkpoint.
     """
     known = {each.table.id: each for each in read_state(target)[0].tables}
@@ -264,15 +266,13 @@ def verify(source_url: SourceUrl, target: Path, tables: Sequence[TableId] = ()) 
     chosen = [known[table] for table in maps]
     for each in chosen:
         if each.state is not TableState.STREAMING:
-            raise ConfigError(
-                f"The copy of {each.table.id} is not complete, there is nothing to verify yet.", hint="Run `cdc migrate` first."
-            )
+            raise Incomplete(f"The copy of {each.table.id} is not complete, there is nothing to verify yet.", hint=HOW_TO_COMPLETE)
     config = Config(source_url, target, tuple(maps), until_caught_up=True)
     with _source(config) as source:
         source.settle(checkpoint.position, checkpoint.servers, checkpoint.applied, checkpoint.lost)
         plan = choose(Strategy.INCREMENTAL, checkpoint, source.gtids()[0])
         walk = [TableProgress(each.table) for each in chosen]
-        verifying = VerifyingTarget(maps)
+        verifying = VerifyingTarget([each.table for each in chosen], maps)
         servers = servers_with(checkpoint.servers, source.server_uuid)
         Migration(config, source, verifying, Start(plan, servers, _position(checkpoint, source), walk)).run()
         return verifying.differences()
@@ -282,6 +282,6 @@ def compare_quiet(source_url: SourceUrl, target: MapStoreTarget, tables: Sequenc
     """Compare tables row by row while nobody writes to the source."""
     with MySqlSource(source_url, heartbeat_seconds=1.0) as source:
         return [
-            compare(table.id, read_all(source.url, table), partial(target.get, table.id), target.rows(table.id))
+            compare(table, read_all(source.url, table), partial(target.get, table.id), target.rows(table.id))
             for table in source.tables(tables)
         ]

@@ -33,11 +33,10 @@ from cdc.config import (
 )
 from cdc.console import terminal
 from cdc.debezium import envelopes
-from cdc.differences import Differences
-from cdc.errors import CdcError, ConfigError, DifferencesFound
+from cdc.errors import CdcError, ConfigError, DifferencesFound, Incomplete
 from cdc.metrics import milliseconds
 from cdc.migration import Report, Start
-from cdc.model import Checkpoint, decode_row
+from cdc.model import Checkpoint, TableState
 from cdc.progress import ProgressLine
 from cdc.settings import SettingsFile
 from cdc.targets.mapstore import read_copy_under_way, read_state
@@ -172,25 +171,12 @@ def verify(
     found = api.verify(api.parse_source(source), parse_mapstore_url(target), [parse_table(name) for name in tables or []])
     identical = all(each.identical for each in found)
     if as_json:
-        print(json.dumps({"identical": identical, "tables": [_differences(each) for each in found]}))
+        print(json.dumps({"identical": identical, "tables": [summary.differences_as_dict(each) for each in found]}))
     else:
         for each in found:
-            print(each)
-            for key in each.examples:
-                print(f"  differs: {_key(key)}")
+            print(*summary.differences(each), sep="\n")
     if not identical:
         raise DifferencesFound("Source and target differ.", hint="Copy the tables again: cdc migrate --strategy full.")
-
-
-def _key(key: bytes) -> str:
-    """A canonical key as a person reads it."""
-    return ", ".join("NULL" if value is None else value.decode(errors="backslashreplace") for value in decode_row(key))
-
-
-def _differences(found: Differences) -> dict[str, object]:
-    """One table's result for JSON."""
-    figures = {"rows": found.rows, "missing": found.missing, "extra": found.extra, "changed": found.changed}
-    return {"table": str(found.table), "identical": found.identical, **figures, "keys": [_key(key) for key in found.examples]}
 
 
 @app.command()
@@ -271,7 +257,7 @@ def dump(
     """Print a table's rows as of the last checkpoint."""
     name = parse_table(table)
     checkpoint, maps = read_state(parse_mapstore_url(target), rows_of=[name])
-    definition = next(progress.table for progress in checkpoint.tables if progress.table.id == name)
+    progress = next(each for each in checkpoint.tables if each.table.id == name)
     if checkpoint.applied is not None:
         ahead = checkpoint.applied.count_after(checkpoint.position.gtids)
         terminal.say(
@@ -279,8 +265,10 @@ def dump(
             "checkpoint's position. Going on makes them exact; a stop by SIGINT or SIGTERM leaves exact ones."
         )
     rows = maps[name].values()
-    for line in json_lines(definition, rows, numbers) if form is DumpFormat.JSONL else tsv_lines(definition, rows):
+    for line in json_lines(progress.table, rows, numbers) if form is DumpFormat.JSONL else tsv_lines(progress.table, rows):
         print(line)
+    if progress.state is not TableState.STREAMING:
+        raise Incomplete(f"The copy of {name} is not complete: these are the rows copied so far.", hint=api.HOW_TO_COMPLETE)
 
 
 @app.command()

@@ -22,7 +22,7 @@ from cdc.config import Config, SourceUrl, Strategy
 from cdc.errors import ConfigError, DifferencesFound
 from cdc.metrics import LagHistogram
 from cdc.migration import Migration
-from cdc.model import Checkpoint, ChunkRequest, Delivery, Item, LogEnd, Position, TableId, TableProgress
+from cdc.model import Checkpoint, ChunkRequest, Delivery, Item, LogEnd, Position, Table, TableId, TableProgress
 from cdc.mysql.churn import Churn, is_sandbox
 from cdc.mysql.connection import connect
 from cdc.mysql.costs import binlog_bytes_since
@@ -209,7 +209,8 @@ class _Bench:
                 full, _ = self._run(fresh, Strategy.FULL)
                 position = self._level_out(kept, fresh)
                 self._say("comparing the two")
-                rows = sum(self._compare(table, fresh, kept) for table in self._tables)
+                definitions = {each.table.id: each.table for each in _checkpoint(kept).tables}
+                rows = sum(self._compare(definitions[table], fresh, kept) for table in self._tables)
         shutil.rmtree(self._fresh)
         return Level(streamed if changed is None else changed, rows, binlog_bytes, str(position.gtids), full, incremental)
 
@@ -258,8 +259,8 @@ class _Bench:
             target.commit(replace(checkpoint, position=position))
         return position
 
-    def _compare(self, table: TableId, fresh: MapStoreTarget, kept: MapStoreTarget) -> int:
-        found = differences.compare(table, fresh.rows(table), partial(kept.get, table), kept.rows(table))
+    def _compare(self, table: Table, fresh: MapStoreTarget, kept: MapStoreTarget) -> int:
+        found = differences.compare(table, fresh.rows(table.id), partial(kept.get, table.id), kept.rows(table.id))
         if not found.identical:
             raise DifferencesFound(f"The incremental run and the full copy differ at one position: {found}.")
         return found.rows

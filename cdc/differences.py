@@ -7,22 +7,45 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 
-from cdc.model import TableId
+from cdc.model import Table, TableId, decode_row
 
 _SHOWN = 20
 
 
+class DifferenceKind(StrEnum):
+    """What is the matter with a key: the target lacks it, only the target has it, or its rows differ."""
+
+    MISSING = "missing"
+    EXTRA = "extra"
+    CHANGED = "changed"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A canonical key whose rows differ, and for CHANGED the names of the columns that do; all of them where a row cannot be read."""
+
+    key: bytes
+    kind: DifferenceKind
+    columns: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Differences:
-    """What a comparison of one table found. `examples` are canonical keys that differ, at most 20."""
+    """What a comparison of one table found. `examples` are at most 20 of the keys that differ."""
 
-    table: TableId
+    definition: Table
     rows: int
     missing: int
     extra: int
     changed: int
-    examples: tuple[bytes, ...] = ()
+    examples: tuple[Difference, ...] = ()
+
+    @property
+    def table(self) -> TableId:
+        """The table's full name."""
+        return self.definition.id
 
     @property
     def identical(self) -> bool:
@@ -36,35 +59,47 @@ class Differences:
 class Tally:
     """Counts one table's rows as they are compared."""
 
-    def __init__(self, table: TableId) -> None:
+    def __init__(self, table: Table) -> None:
         self._table = table
         self._rows = self._missing = self._extra = self._changed = 0
-        self._examples: list[bytes] = []
+        self._examples: list[Difference] = []
 
     def compare(self, key: bytes, row: bytes, held: bytes | None) -> None:
         """The source has `row` under `key`, the target `held`."""
         self._rows += 1
-        if held != row:
-            self._missing += held is None
-            self._changed += held is not None
-            self._example(key)
+        if held is None:
+            self._missing += 1
+            self._example(key, DifferenceKind.MISSING)
+        elif held != row:
+            self._changed += 1
+            self._example(key, DifferenceKind.CHANGED, row, held)
 
     def extra(self, key: bytes) -> None:
         """The target has a row under `key` that the source has not."""
         self._extra += 1
-        self._example(key)
+        self._example(key, DifferenceKind.EXTRA)
 
-    def _example(self, key: bytes) -> None:
+    def _example(self, key: bytes, kind: DifferenceKind, row: bytes = b"", held: bytes = b"") -> None:
         if len(self._examples) < _SHOWN:
-            self._examples.append(key)
+            columns = _differing(self._table, row, held) if kind is DifferenceKind.CHANGED else ()
+            self._examples.append(Difference(key, kind, columns))
 
     def result(self) -> Differences:
         """What was counted."""
         return Differences(self._table, self._rows, self._missing, self._extra, self._changed, tuple(self._examples))
 
 
+def _differing(table: Table, row: bytes, held: bytes) -> tuple[str, ...]:
+    """The names of the columns whose values differ."""
+    names = [column.name for column in table.columns]
+    try:
+        return tuple(name for name, mine, theirs in zip(names, decode_row(row), decode_row(held), strict=True) if mine != theirs)
+    except ValueError:
+        return tuple(names)
+
+
 def compare(
-    table: TableId,
+    table: Table,
     source_rows: Iterable[tuple[bytes, bytes]],
     target_row: Callable[[bytes], bytes | None],
     target_rows: Iterable[tuple[bytes, bytes]],

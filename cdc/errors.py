@@ -55,6 +55,12 @@ class SchemaChanged(CdcError):
     exit_code = 6
 
 
+class Incomplete(CdcError):
+    """The copy of a table is not complete: rows are yet to come. Run the migration, or wait for it."""
+
+    exit_code = 7
+
+
 class UnsupportedEvent(CdcError):
     """The binlog holds something this reader cannot decode. It stops before it: nothing is skipped."""
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
+from cdc.differences import Difference, Differences
 from cdc.metrics import milliseconds
 from cdc.migration import Report
+from cdc.model import Table
+from cdc.values import json_key
 
 
 def migration(report: Report) -> str:
@@ -21,3 +24,38 @@ def migration(report: Report) -> str:
 def lag(figures: Mapping[str, float] | None) -> str:
     """A run's lag in words."""
     return "lag " + ", ".join(f"{name} {milliseconds(value)}" for name, value in (figures or {}).items())
+
+
+def differences(found: Differences) -> Iterator[str]:
+    """One table's result: a line of figures, and one for each of the keys that are shown."""
+    yield str(found)
+    for each in found.examples:
+        columns = f": {', '.join(each.columns)}" if each.columns else ""
+        yield f"  {each.kind}  {_key(found.definition, each)}{columns}"
+
+
+def _key(table: Table, found: Difference) -> str:
+    """A key in one line."""
+    key = _json_key(table, found)
+    return key if isinstance(key, str) else ", ".join(map(_value, key.values()))
+
+
+def _value(value: object) -> str:
+    if isinstance(value, dict):  # bytes that are not valid in their character set
+        return str(value["invalid"])
+    return "NULL" if value is None else str(value)
+
+
+def differences_as_dict(found: Differences) -> dict[str, object]:
+    """One table's result for JSON."""
+    figures = {"rows": found.rows, "missing": found.missing, "extra": found.extra, "changed": found.changed}
+    keys = [{"key": _json_key(found.definition, each), "kind": each.kind, "columns": list(each.columns)} for each in found.examples]
+    return {"table": str(found.table), "identical": found.identical, **figures, "keys": keys}
+
+
+def _json_key(table: Table, found: Difference) -> dict[str, object] | str:
+    """A key by its columns; one whose bytes are no key of the table in hexadecimal."""
+    try:
+        return json_key(table, found.key)
+    except ValueError:
+        return f"0x{found.key.hex()}"

@@ -124,6 +124,12 @@ def json_lines(table: Table, rows: Iterable[bytes], numbers: Numbers = Numbers.N
     return (json_row(table, texts, row) for row in rows)
 
 
+def json_key(table: Table, key: bytes) -> dict[str, object]:
+    """A canonical key as JSON's values by the names of the primary key's columns."""
+    values = zip(table.key_columns, decode_row(key), strict=True)
+    return {column.name: None if value is None else json.loads(json_text(column, Numbers.NUMBER)(value)) for column, value in values}
+
+
 # TSV
 
 

@@ -6,24 +6,24 @@ hand-over lets through only rows the stream has not touched since the chunk was 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from cdc.differences import Differences, Tally
 from cdc.errors import SchemaChanged
 from cdc.gtid import Gtids
-from cdc.model import Batch, Checkpoint, Settled, TableChange, TableId
+from cdc.model import Batch, Checkpoint, Settled, Table, TableChange, TableId
 from cdc.targets.rows import Rows
 from mapstore import MapStore
 
 
 class VerifyingTarget:
-    """Checks maps as of a checkpoint. They are changed; nothing is written anywhere."""
+    """Checks these tables' maps as of a checkpoint. The maps are changed; nothing is written anywhere."""
 
-    def __init__(self, maps: Mapping[TableId, Rows]) -> None:
+    def __init__(self, tables: Iterable[Table], maps: Mapping[TableId, Rows]) -> None:
         self._maps = maps
         self._accounted = {table: MapStore() for table in maps}
         """Keys that were compared, or that the stream has written or deleted since the walk began."""
-        self._tallies = {table: Tally(table) for table in maps}
+        self._tallies = {table.id: Tally(table) for table in tables}
 
     def apply(self, batch: Batch | TableChange) -> None:
         """Compare a chunk's rows; apply the stream's changes. Raises SchemaChanged when a table as a whole was changed."""

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+import cdc
 from cdc import shop
 from cdc.model import Batch, Op, TableId, encode_row
 from cdc.packed import Packed
@@ -49,18 +50,28 @@ def test_spoiled_rows_are_found_under_writes_and_named(migrated: Project):
     assert done.returncode == 5, done.stderr
     (found,) = json.loads(done.stdout)["tables"]
     assert (found["changed"], found["missing"], found["extra"]) == (1, 1, 1)
-    assert sorted(found["keys"]) == ["17", "400", "999999"]
+    assert {each["key"]["id"]: each["kind"] for each in found["keys"]} == {17: "changed", 400: "missing", 999999: "extra"}
+    (names,) = (each["columns"] for each in found["keys"] if each["columns"])
+    assert "id" in names
     for pattern, code in {f"{migrated.database}.*": 5, "nowhere.*": 2}.items():
         assert migrated.cdc("verify", migrated.url, f"mapstore:{migrated.state}", "--tables", pattern).returncode == code
     text = migrated.cdc("verify", migrated.url, f"mapstore:{migrated.state}")
-    assert "differs: 400" in text.stdout
+    assert "\n  missing  400\n" in text.stdout
+    assert f"\n  changed  17: {', '.join(names)}\n" in text.stdout
+    assert "\n  extra  999999\n" in text.stdout
     assert text.returncode == 5
 
 
-def test_a_target_that_is_still_being_copied_is_not_verified(project: Project):
-    """Rows that are yet to come are not missing."""
+def test_an_incomplete_copy_is_not_verified_and_dumped_with_a_word(project: Project):
+    """Rows that are yet to come are not missing, and those that are there are not all: exit code 7."""
     shop.load(project.admin, project.table, 3_000)
     project.cdc(*project.arguments("--chunk-rows", "300", "--checkpoint-seconds", "0"), crash_at="after-chunk-read:5")
-    done = project.cdc("verify", project.url, f"mapstore:{project.state}")
-    assert done.returncode == 2
-    assert "not complete" in done.stderr
+    verified = project.cdc("verify", project.url, f"mapstore:{project.state}")
+    dumped = project.cdc("dump", f"mapstore:{project.state}", str(project.table))
+    for done in (verified, dumped):
+        assert done.returncode == 7
+        assert f"The copy of {project.table} is not complete" in done.stderr
+    assert verified.stdout == ""
+    assert 0 < len(dumped.stdout.splitlines()) < 3_000
+    with pytest.raises(cdc.Incomplete):
+        cdc.verify(project.source, project.state)

@@ -13,7 +13,7 @@ import pytest
 from cdc import api
 from cdc.__main__ import main
 from cdc.config import SourceUrl
-from cdc.differences import Differences
+from cdc.differences import Difference, DifferenceKind, Differences
 from cdc.errors import CdcError, ConfigError, DamagedState, PreflightFailed, Temporary
 from cdc.gtid import GtidSet
 from cdc.model import Batch, Checkpoint, Op, Position, TableProgress
@@ -133,7 +133,8 @@ def test_differences_are_exit_code_5_with_the_keys(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, as_json: bool
 ) -> None:
     """DifferencesFound comes after the result was printed."""
-    found = Differences(TABLE.id, 9, 1, 0, 2, (key_bytes(7),))
+    shown = (Difference(key_bytes(7), DifferenceKind.CHANGED, ("v",)), Difference(key_bytes(8), DifferenceKind.MISSING))
+    found = Differences(TABLE, 9, 1, 0, 2, shown)
     monkeypatch.setattr(api, "verify", lambda *_: [found])
     monkeypatch.setattr(sys, "argv", ["cdc", "verify", "mysql://u@h/", "mapstore:x", *(["--json"] if as_json else [])])
     with pytest.raises(SystemExit) as end:
@@ -142,7 +143,8 @@ def test_differences_are_exit_code_5_with_the_keys(
     out, err = capsys.readouterr()
     assert "differ" in err
     if as_json:
-        figures = {"identical": False, "rows": 9, "missing": 1, "extra": 0, "changed": 2, "keys": ["7"], "table": "shop.a"}
+        keys = [{"key": {"id": 7}, "kind": "changed", "columns": ["v"]}, {"key": {"id": 8}, "kind": "missing", "columns": []}]
+        figures = {"identical": False, "rows": 9, "missing": 1, "extra": 0, "changed": 2, "keys": keys, "table": "shop.a"}
         assert json.loads(out) == {"identical": False, "tables": [figures]}
     else:
-        assert out == f"{found}\n  differs: 7\n"
+        assert out == f"{found}\n  changed  7: v\n  missing  8\n"

@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc.differences import Differences, compare
-from cdc.model import Batch, Op, TableId
+from cdc import summary
+from cdc.differences import Difference, DifferenceKind, Differences, compare
+from cdc.model import Batch, Column, Op, Table, TableId, encode_row
 from cdc.packed import Packed
 from cdc.targets.rows import Rows
 from cdc.targets.verifying import VerifyingTarget
 from mapstore import MapStore
 
-ORDERS = TableId("shop", "orders")
+ORDERS = Table(TableId("shop", "orders"), (Column("id", "varchar", "varchar(9)", "latin1"), Column("note", "text", "text", "latin1")), (0,))
 Held = dict[bytes, bytes]
 rows = st.dictionaries(st.sampled_from([b"a", b"b", b"c", b"d"]), st.sampled_from([b"1", b"2"]))
 
@@ -30,7 +31,7 @@ def expected(source: Held, target: Held) -> tuple[int, int, int, int, set[bytes]
 
 
 def counted(found: Differences) -> tuple[int, int, int, int, set[bytes]]:
-    return found.rows, found.missing, found.extra, found.changed, set(found.examples)
+    return found.rows, found.missing, found.extra, found.changed, {each.key for each in found.examples}
 
 
 @given(rows, rows)
@@ -52,16 +53,16 @@ def test_examples_are_the_first_twenty() -> None:
     """The counts go on, the memory does not."""
     found = differences({b"%d" % i: b"" for i in range(1_000)}, {})
     assert found.missing == 1_000
-    assert found.examples == tuple(b"%d" % i for i in range(20))
+    assert [each.key for each in found.examples] == [b"%d" % i for i in range(20)]
 
 
 def batch(changes: Held | dict[bytes, bytes | None], *, backfill: bool = False) -> Batch:
     ops = bytes(Op.DELETE if row is None else Op.UPSERT for row in changes.values())
-    return Batch(ORDERS, ops, Packed.of(changes), Packed.of(row or b"" for row in changes.values()), backfill=backfill)
+    return Batch(ORDERS.id, ops, Packed.of(changes), Packed.of(row or b"" for row in changes.values()), backfill=backfill)
 
 
 def walk(held: Held, *batches: Batch) -> Differences:
-    target = VerifyingTarget({ORDERS: Rows(MapStore(held))})
+    target = VerifyingTarget([ORDERS], {ORDERS.id: Rows(MapStore(held))})
     for each in batches:
         target.apply(each)
     (found,) = target.differences()
@@ -92,4 +93,31 @@ def test_a_wrong_row_is_found_while_the_stream_changes_others() -> None:
         batch({b"same": b"1", b"changed": b"new", b"missing": b"1"}, backfill=True),
     )
     assert (found.missing, found.extra, found.changed) == (1, 1, 1)
-    assert set(found.examples) == {b"missing", b"extra", b"changed"}
+    assert {each.key.decode(): each.kind for each in found.examples} == {kind: kind for kind in DifferenceKind}
+
+
+def test_the_columns_that_differ_are_named() -> None:
+    """Of rows that both sides have; of one that cannot be read, all."""
+    row = encode_row([b"7", b"a"])
+    cases = {
+        encode_row([b"7", b"b"]): ("note",),
+        encode_row([b"8", None]): ("id", "note"),
+        b"\xfe": ("id", "note"),
+        b"\x017": ("id", "note"),
+    }
+    for held, names in cases.items():
+        (found,) = differences({b"k": row}, {b"k": held}).examples
+        assert found == Difference(b"k", DifferenceKind.CHANGED, names)
+
+
+def test_a_key_that_cannot_be_read_is_shown_in_hexadecimal() -> None:
+    """Bytes that are no text in the column's character set, and bytes that are no key."""
+    text, binary, damaged = encode_row([b"caf\xe9"]), encode_row([b"\x00\xff"]), b"\xfe"
+    utf8 = Table(TableId("shop", "c"), (Column("id", "varchar", "varchar(9)", "utf8mb4"),), (0,))
+    table = Table(TableId("shop", "b"), (Column("id", "varbinary", "varbinary(9)"),), (0,))
+    assert list(summary.differences(differences({}, {text: b""})))[1:] == ["  extra  café"]
+    assert list(summary.differences(compare(table, [], {}.get, [(binary, b"")])))[1:] == ["  extra  0x00ff"]
+    assert list(summary.differences(compare(utf8, [], {}.get, [(text, b"")])))[1:] == ["  extra  0x636166e9"]
+    found = differences({}, {damaged: b""})
+    assert list(summary.differences(found))[1:] == ["  extra  0xfe"]
+    assert summary.differences_as_dict(found)["keys"] == [{"key": "0xfe", "kind": "extra", "columns": []}]
