@@ -29,6 +29,10 @@ from cdc.sandbox import Sandbox
 from cdc.targets.mapstore import MapStoreTarget, read_state
 
 PATIENCE = 60
+"""Seconds that something is waited for which takes less than one on a quiet machine."""
+
+HELD = 40
+"""Rows a second of a copy that is held."""
 
 
 def eventually(reached: Callable[[], bool]) -> None:
@@ -48,6 +52,16 @@ class Project:
         self.source = SourceUrl.parse(server.url, {})
         self.admin: Connection = connect(self.source)
         self.table = TableId(database, "t")
+        self._started: list[subprocess.Popen[str]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Kill what a failed test has left running, and close the connection: one failure stays one failure."""
+        for process in self._started:
+            end_process(process)
+        self.admin.close()
 
     def sql(self, *statements: str) -> None:
         """Run statements in the database as the administrator."""
@@ -93,7 +107,26 @@ class Project:
     def start(self, *options: str, table: str = "", tables: bool = True) -> subprocess.Popen[str]:
         """Start a migration that follows until it is stopped."""
         arguments = self.arguments("--json", "--checkpoint-seconds", "0.2", *options, table=table, tables=tables)
-        return subprocess.Popen([sys.executable, "-m", "cdc", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen([sys.executable, "-m", "cdc", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self._started.append(process)
+        return process
+
+    def start_held(self, *options: str) -> subprocess.Popen[str]:
+        """Start a migration whose copy takes for ever, until `let_go`: a test that needs a copy under way cannot come too late for it."""
+        self._hold(HELD)
+        return self.start("--config", str(self._limits), *options)
+
+    def let_go(self, process: subprocess.Popen[str]) -> None:
+        """Let a copy that was held go on at full speed."""
+        self._hold(10**9)
+        process.send_signal(signal.SIGHUP)
+
+    def _hold(self, rows_per_second: int) -> None:
+        self._limits.write_text(f"[limits]\nmax-rows-per-second = {rows_per_second}\n")
+
+    @property
+    def _limits(self) -> Path:
+        return self.state.with_suffix(".toml")
 
     def wait(self, process: subprocess.Popen[str], reached: Callable[[Checkpoint], bool]) -> Checkpoint:
         """Wait until the running migration's checkpoint says so."""
@@ -106,7 +139,12 @@ class Project:
             if checkpoint and reached(checkpoint):
                 return checkpoint
             time.sleep(0.05)
-        raise AssertionError("the migration has not come that far")
+        raise AssertionError(f"the migration has not come that far: {checkpoint}")
+
+    def wait_applied(self, process: subprocess.Popen[str]) -> Checkpoint:
+        """Wait until a checkpoint has everything that is committed on the source now."""
+        end = self.gtids()
+        return self.wait(process, lambda checkpoint: end <= checkpoint.position.gtids)
 
     def wait_streaming(self, process: subprocess.Popen[str]) -> Checkpoint:
         """Wait until every table's copy is complete."""
@@ -131,6 +169,15 @@ class Project:
                 assert here == there
                 rows += len(there)
         return rows
+
+
+def end_process(process: subprocess.Popen[str]) -> None:
+    """Kill a process if it is still there, and close its pipes."""
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe:
+            pipe.close()
 
 
 class Background:
@@ -169,18 +216,16 @@ class Background:
 @pytest.fixture
 def project(mysql_server: Sandbox, source_db: str, tmp_path: Path) -> Iterator[Project]:
     """A database of its own on the shared server, and an empty state folder."""
-    made = Project(mysql_server, source_db, tmp_path / "state")
-    yield made
-    made.admin.close()
+    with Project(mysql_server, source_db, tmp_path / "state") as made:
+        yield made
 
 
 @pytest.fixture(params=["mysql", "mariadb"])
 def project_on_either(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Project]:
     """The same on each of the servers."""
     server, database = {"mysql": ("mysql_server", "source_db"), "mariadb": ("mariadb_server", "mariadb_db")}[request.param]
-    made = Project(request.getfixturevalue(server), request.getfixturevalue(database), tmp_path / "state")
-    yield made
-    made.admin.close()
+    with Project(request.getfixturevalue(server), request.getfixturevalue(database), tmp_path / "state") as made:
+        yield made
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from cdc.crash import POINTS
 from cdc.errors import ConfigError
 from cdc.model import Checkpoint
 from cdc.targets.mapstore import read_copy_under_way, read_state
-from tests.fix_migration import Project
+from tests.fix_migration import HELD, Project
 
 KILLS = int(os.environ.get("CDC_SOAK_KILLS", "18"))
 SEED = int(os.environ.get("CDC_SOAK_SEED") or random.SystemRandom().randrange(1 << 32))
@@ -45,7 +45,7 @@ def test_a_kill_at_a_crash_point_loses_and_doubles_nothing(orders: Project, poin
         orders.migrate(*options())
         orders.sql("UPDATE t SET note = REPEAT('x', 20000)")
     with shop.Writer(orders.source, orders.table, per_second=60) as writer:
-        killed = orders.cdc(*orders.arguments("--until-caught-up", *options()), crash_at=f"{point}:{nth}")
+        killed = orders.cdc(*orders.arguments(*options()), crash_at=f"{point}:{nth}")
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         resumed = orders.migrate(*options())
     assert sum(writer.done.values()) > 0
@@ -61,7 +61,8 @@ def test_a_kill_during_a_new_copy_leaves_the_old_one_until_the_new_one_is_comple
     orders.migrate(*options())
     old, _ = read_state(orders.state)
     with shop.Writer(orders.source, orders.table, per_second=60) as writer:
-        arguments = orders.arguments("--until-caught-up", "--strategy", "full", *options())
+        held = [] if point in SWAP else ["--max-rows-per-second", str(HELD)]
+        arguments = orders.arguments("--strategy", "full", *options(), *held)
         killed = orders.cdc(*arguments, crash_at=f"{point}{'' if point in SWAP else ':4'}")
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         found, maps = read_state(orders.state, rows_of=[orders.table])
@@ -127,7 +128,7 @@ def test_kills_at_random_moments_lose_and_double_nothing(orders: Project):
 
 def test_a_killed_copy_resumes_from_its_checkpoint_instead_of_from_zero(orders: Project):
     """What the checkpoint holds is not copied again."""
-    process = orders.start(*options(50), "--max-rows-per-second", "1000")
+    process = orders.start_held(*options(50))
     orders.wait(process, lambda checkpoint: checkpoint.tables[0].rows_copied > 0)
     process.kill()
     process.communicate()

@@ -32,17 +32,15 @@ def pair(request: pytest.FixtureRequest) -> Pair:
 @pytest.fixture
 def first(pair: Pair, tmp_path) -> Iterator[Project]:
     """The table on the source."""
-    made = pair.project(pair.first, tmp_path / "state")
-    yield made
-    made.admin.close()
+    with pair.project(pair.first, tmp_path / "state") as made:
+        yield made
 
 
 @pytest.fixture
 def second(pair: Pair, tmp_path) -> Iterator[Project]:
     """The same on the replica; the state is that of `first`."""
-    made = pair.project(pair.second, tmp_path / "state")
-    yield made
-    made.admin.close()
+    with pair.project(pair.second, tmp_path / "state") as made:
+        yield made
 
 
 def status(project: Project) -> dict[str, object]:
@@ -61,7 +59,7 @@ def wait_until(reached: Callable[[], bool]) -> None:
 def test_a_replica_takes_over_in_the_middle_of_a_copy(pair: Pair, first: Project, second: Project):
     """The source is killed with chunks in flight; the copy goes on where it was, under writes before and after, and is exact."""
     shop.load(first.admin, first.table, 20_000)
-    process = first.start("--chunk-rows", "100")
+    process = first.start_held("--chunk-rows", "100")
     with shop.Writer(first.source, first.table, per_second=100):
         copying = first.wait(process, lambda checkpoint: checkpoint.tables[0].rows_copied > 0)
         process.send_signal(signal.SIGSTOP)
@@ -71,9 +69,9 @@ def test_a_replica_takes_over_in_the_middle_of_a_copy(pair: Pair, first: Project
     pair.promote(pair.second)
     with shop.Writer(second.source, second.table, per_second=100):
         process.send_signal(signal.SIGCONT)
+        second.let_go(process)
         second.wait_streaming(process)
-    end = second.gtids()
-    checkpoint = second.wait(process, lambda checkpoint: end <= checkpoint.position.gtids)
+    checkpoint = second.wait_applied(process)
     report, _ = second.end(process)
     assert report["takeovers"] == 1
     assert report["source"] == f"{pair.second.host}:{pair.second.port}"
@@ -104,8 +102,7 @@ def test_a_replica_that_is_behind_is_waited_for(pair: Pair, first: Project, seco
     first.wait_streaming(process)
     pair.pause(pair.second)
     first.sql("UPDATE t SET note = 'not yet applied there' WHERE id <= 50")
-    end = first.gtids()
-    first.wait(process, lambda checkpoint: end <= checkpoint.position.gtids)
+    end = first.wait_applied(process).position.gtids
     pair.wait_received()
     pair.first.kill()
     wait_until(lambda: "it is a replica that is behind" in str(status(first)["last_run"]))
@@ -114,8 +111,7 @@ def test_a_replica_that_is_behind_is_waited_for(pair: Pair, first: Project, seco
     pair.wait_for(pair.second, end)
     pair.promote(pair.second)
     second.sql("UPDATE t SET note = 'then' WHERE id <= 20")
-    end = second.gtids()
-    second.wait(process, lambda checkpoint: end <= checkpoint.position.gtids)
+    second.wait_applied(process)
     report, _ = second.end(process)
     assert report["takeovers"] == 1
     second.assert_identical()
@@ -148,8 +144,7 @@ def test_a_transaction_that_is_lost_in_the_middle_leaves_nothing_in_the_target(p
         assert seen.position.gtids == before.gtids
     pair.promote(pair.second)
     second.sql("UPDATE t SET note = 'after' WHERE id <= 20")
-    end = second.gtids()
-    second.wait(process, lambda checkpoint: end <= checkpoint.position.gtids)
+    second.wait_applied(process)
     _, err = second.end(process)
     assert err.count("incremental: the checkpoint can be continued") == 1
     second.assert_identical()
@@ -169,8 +164,7 @@ def test_an_address_that_leads_to_another_server_is_followed_if_that_can_go_on(p
     pair.promote(pair.second)
     second.sql("UPDATE t SET note = 'there' WHERE id <= 20")
     second.wait_streaming(process)
-    end = second.gtids()
-    second.wait(process, lambda checkpoint: end <= checkpoint.position.gtids)
+    second.wait_applied(process)
     report, _ = second.end(process)
     assert report["takeovers"] == 1
     second.assert_identical()

@@ -36,8 +36,7 @@ def test_connections_cut_anywhere_are_opened_again_and_nothing_is_lost_or_double
         while faulty.cuts <= 6:  # how many places the copy itself came to is a matter of its speed
             faulty.cut()
             time.sleep(1)
-    end = orders.gtids()
-    orders.wait(process, lambda checkpoint: end <= checkpoint.position.gtids)
+    orders.wait_applied(process)
     orders.end(process)
     orders.assert_identical()
 
@@ -53,8 +52,7 @@ def test_a_stalled_connection_is_noticed_by_its_missing_heartbeats(orders: Proje
     faulty.stalled = False
     for pair in stalled:  # what was stalled never comes back
         faulty._end(pair)
-    end = orders.gtids()
-    orders.wait(process, lambda checkpoint: end <= checkpoint.position.gtids)
+    orders.wait_applied(process)
     orders.end(process)
     orders.assert_identical()
 
@@ -76,8 +74,7 @@ def test_a_source_that_is_away_is_waited_for_while_the_state_can_be_read(orders:
     assert len(rows.splitlines()) == 3_000
     assert "while away" not in rows
     faulty.refusing = False
-    end = orders.gtids()
-    orders.wait(process, lambda checkpoint: end <= checkpoint.position.gtids)
+    orders.wait_applied(process)
     report, err = orders.end(process)
     assert "waiting: " in err
     assert (report["waiting"], report["takeovers"]) == ("", 0)

@@ -9,7 +9,7 @@ import pytest
 
 from cdc import shop
 from cdc.model import TableId, TableState
-from tests.fix_migration import Project
+from tests.fix_migration import HELD, Project
 from tests.mysql.test_throttle import fill, told
 
 ORDERS = 4_000
@@ -41,7 +41,7 @@ def test_a_table_added_while_it_runs_is_copied_under_writes_and_survives_a_kill(
     process = project.start(*options, tables=False)
     project.wait_streaming(process)
     with shop.Writer(project.source, orders, per_second=100) as writer:
-        file.write(project.table, orders, rows=1_000)
+        file.write(project.table, orders, rows=HELD)
         process.send_signal(signal.SIGHUP)
         assert told(process, "is added") == f"{orders} is added: its copy begins.\n"
         project.sql("UPDATE t SET v = v + 1 WHERE id < 10")
@@ -57,8 +57,7 @@ def test_a_table_added_while_it_runs_is_copied_under_writes_and_survives_a_kill(
         ]
         assert checkpoint.tables[0].rows_copied == rows
     assert min(writer.done.values()) > 0
-    end = project.gtids()
-    project.wait(process, lambda checkpoint: end <= checkpoint.position.gtids)
+    project.wait_applied(process)
     report, _ = project.end(process)
     assert 0 < report["rows_copied"] < ORDERS + 500
     project.assert_identical(project.table, orders)

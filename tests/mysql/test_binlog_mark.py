@@ -30,8 +30,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
 def spared(server: Sandbox, tmp_path: Path) -> Iterator[Project]:
     """A table on a server whose binlogs may go."""
     with ExitStack() as stack:
-        made = Project(server, "x", tmp_path / "state")
-        stack.callback(made.admin.close)
+        made = stack.enter_context(Project(server, "x", tmp_path / "state"))
         made.admin.rows("CREATE DATABASE x")
         stack.callback(made.admin.rows, "DROP DATABASE x")
         made.sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)", "INSERT INTO t VALUES (1, 1), (2, 2)")
@@ -93,16 +92,12 @@ def test_a_lost_position_stays_lost_when_the_source_has_come_as_far_again(spared
 def test_a_reset_while_an_idle_source_is_followed_ends_the_run(spared: Project) -> None:
     """Nothing comes from a binlog that was removed, so the mark is compared from time to time."""
     process = spared.start()
-    try:
-        spared.wait_streaming(process)
-        spared.sql(*CHANGES)
-        spared.wait(process, lambda checkpoint: spared.gtids() <= checkpoint.position.gtids)
-        reset(spared)
-        _, err = process.communicate(timeout=PATIENCE)
-        assert process.returncode == 4, err
-    finally:
-        process.kill()
-        process.wait()
+    spared.wait_streaming(process)
+    spared.sql(*CHANGES)
+    spared.wait_applied(process)
+    reset(spared)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 4, err
     again(spared)
     spared.refused(expect=4)
 

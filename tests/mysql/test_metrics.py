@@ -40,11 +40,12 @@ def until(url: str, reached: Callable[[Figures], bool]) -> Figures:
 def test_a_scrape_has_every_figure_of_the_run(project: Project):
     """Of the copy, held back here; of the stream; of checkpoints and of the map. On loopback only."""
     fill(project)
-    process = project.start("--metrics-port", "0", "--max-rows-per-second", "4000")
+    process = project.start_held("--metrics-port", "0")
     url = told(process, "metrics at").split()[-1]
     assert url.startswith("http://127.0.0.1:")
     held = until(url, lambda figures: figures["cdc_throttled", "rows"] == 1 and figures["cdc_rows_copied_total",] > 0)
     assert held["cdc_tables", "copying"] == 1
+    project.let_go(process)
     project.wait_streaming(process)
     project.sql("UPDATE t SET v = v + 1 WHERE id < 100", "UPDATE t SET v = v + 1 WHERE id < 100")
     figures = until(url, lambda figures: figures["cdc_rows_streamed_total",] >= 200)
@@ -103,6 +104,7 @@ def test_lag_counts_on_while_the_link_is_lost(project: Project, proxy):
     faulty.refusing = True
     faulty.cut()
     until(url, lambda figures: figures["cdc_lag_seconds",] > 4)
+    project.wait(process, lambda checkpoint: float(str(checkpoint.report["lag_now_ms"])) > 3_000)
     status = project.cdc("status", f"mapstore:{project.state}")
     assert " ms at the checkpoint" in status.stdout
     assert json.loads(project.cdc("status", f"mapstore:{project.state}", "--json").stdout)["last_run"]["lag_now_ms"] > 3_000

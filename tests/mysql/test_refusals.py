@@ -25,10 +25,9 @@ def alone(start_mysql, tmp_path) -> Iterator[Project]:
     server = start_mysql({"max-connections": 100})
     connection = connect(SourceUrl.parse(server.url, {}))
     connection.rows("CREATE DATABASE mine")
-    made = Project(server, "mine", tmp_path / "own-state")
-    made.sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)", "INSERT INTO t VALUES (1, 1)")
-    yield made
-    made.admin.close()
+    with Project(server, "mine", tmp_path / "own-state") as made:
+        made.sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)", "INSERT INTO t VALUES (1, 1)")
+        yield made
     connection.close()
 
 
