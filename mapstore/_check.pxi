@@ -19,6 +19,19 @@ cdef object dump_chain(Shard *s, Table *t, uint64_t index):
     return slots
 
 
+cdef object dump_shard(Shard *s, unsigned n_shards):
+    """What _dump() returns."""
+    result = {
+        "B": s.cur.B, "count": s.count, "growing": _GROWTHS[<int>s.growing], "nevacuate": s.nevacuate,
+        "chains": [dump_chain(s, &s.cur, i) for i in range(s.cur.mask + 1)], "old": None,
+    }
+    if s.growing != NOT_GROWING:
+        result["old"] = [None if is_evacuated(s, i) else dump_chain(s, &s.old, i) for i in range(s.old.mask + 1)]
+        result["heat"] = [0 if is_evacuated(s, i) or table_bucket(&s.old, i) == NULL
+                          else <int>heat_of(s, ms_meta(table_bucket(&s.old, i))) for i in range(s.old.mask + 1)]
+    return result
+
+
 cdef uint64_t check_chain(Shard *s, Table *t, uint64_t index, uint64_t *pool, set keys, uint64_t *live) except? 999:
     cdef Bucket *b = table_bucket(t, index)
     cdef unsigned i

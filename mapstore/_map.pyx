@@ -3,25 +3,31 @@
 """MapStore: a MutableMapping[bytes, bytes] outside Python's heap that grows by incremental evacuation.
 
 This file is the Python face: arguments, locks, exceptions. What the map does is in the included files, one concept
-each, without Python: _platform (constants, the bucket), _hash, _arena (keys and values), _table (chains and growth),
-_cursor (iteration), _batch. It does not decide when an idle map works on its growth (scheduler.py) nor how an image
+each: without Python _platform (constants, the bucket), _hash, _arena (keys and values), _table (chains and growth),
+_cursor (iteration), _batch; with it _shards (made, locked, forked), _buffers (what goes in), _iterate (views and
+iterators), _check (for tests). It is longer than most files because a class is one piece. It does not decide when an idle map works on its growth (scheduler.py) nor how an image
 lies on disk (image.py).
 
 Locking, in one rule: nobody waits for a shard's lock while holding the GIL, and nobody runs Python code while holding a
-shard's lock. So a thread may take the GIL back with a shard locked, and no two threads can wait for each other.
+shard's lock. So a thread may take the GIL back with a shard locked, and no two threads can wait for each other. To make an
+object that the garbage collector tracks (a list, a tuple, a dict) is to run Python code: the collector may call anything,
+even this map. Under a lock only bytes are made, which are not tracked; the rest is copied out first.
 """
 
 from collections.abc import ItemsView as _ItemsView, KeysView as _KeysView, Mapping, MutableMapping, ValuesView as _ValuesView
+import math
 import os
+import sys
 import time
+import types
 
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_Resize
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_Check, PyBytes_GET_SIZE
-from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE, PyList_New, PyList_SET_ITEM
+from cpython.list cimport PyList_GET_SIZE, PyList_SetItem
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcmp, memcpy, memset
@@ -39,12 +45,16 @@ include "_arena.pxi"
 include "_table.pxi"
 include "_cursor.pxi"
 include "_batch.pxi"
+include "_shards.pxi"
+include "_buffers.pxi"
 
 DEFAULT_SHARDS = 16
 _HASHES = {"siphash": SIPHASH, "trusted": TRUSTED, "_raw": RAW}
+_HASH_NAMES = {kind: name for name, kind in _HASHES.items()}
 _EVENTS = ("grow", "evacuate", "hint", "drop", "finish", "clear")
 _TRIGGERS = ("insert", "delete", "iteration", "tick", "drain", "load")
 _GROWTHS = ("", "doubling", "same-size", "halving")
+_MISSING = object()
 
 
 def checksum(data):
@@ -65,134 +75,25 @@ def constants():
     }
 
 
-# --- arguments
-
-cdef class Pinned:
-    """Keeps the buffer of a bytes-like object in place."""
-    cdef Py_buffer view
-
-    def __cinit__(self, obj):
-        PyObject_GetBuffer(obj, &self.view, PyBUF_SIMPLE)
-
-    def __dealloc__(self):
-        PyBuffer_Release(&self.view)
-
-
-cdef object pin(object obj, Span *span):
-    """The bytes of any bytes-like object; they stay where they are while the result lives."""
-    cdef Pinned pinned
-    if PyBytes_Check(obj):
-        span.p = <const uint8_t *>PyBytes_AS_STRING(obj)
-        span.n = <size_t>PyBytes_GET_SIZE(obj)
-        return obj
-    if not PyObject_CheckBuffer(obj):
-        raise TypeError(f"a bytes-like object is required, not {type(obj).__name__!r}")
-    try:
-        pinned = Pinned(obj)
-    except BufferError:                         # not contiguous
-        return pin(memoryview(obj).tobytes(), span)
-    span.p = <const uint8_t *>pinned.view.buf if pinned.view.len else <const uint8_t *>b""
-    span.n = <size_t>pinned.view.len
-    return pinned
-
-
-cdef inline object pin_item(object obj, Span *span):
-    """As pin(), for a key or a value."""
-    keep = pin(obj, span)
-    if span.n > MAX_LENGTH:
-        raise ValueError(f"a key or value of {span.n} bytes is too long: at most 2**31 - 1")
-    return keep
-
-
-cdef inline object new_bytes(const uint8_t *p, size_t n):
-    """For use where no lock is held."""
-    return p[:n]
-
-
-cdef inline object own(PyObject *p):
-    """Take over a new reference, made under a lock."""
-    if p == NULL:
-        PyErr_Clear()
-        raise MemoryError
-    obj = <object>p
-    Py_DECREF(obj)
-    return obj
-
-
-cdef inline void lock_shard(Shard *s) noexcept:
-    if not ms_trylock(&s.lock):
-        with nogil:
-            ms_acquire(&s.lock)
-
-
-cdef class Columns:
-    """The keys or the values of a batch: a sequence of bytes-like objects, or one buffer with offsets (Arrow's layout)."""
-    cdef object sequence
-    cdef Py_ssize_t n
-    cdef Span data
-    cdef Span raw
-    cdef const uint64_t *offsets
-    cdef object keep
-
-    def __cinit__(self, source):
-        cdef uint64_t i
-        if is_packed(source):
-            self.keep = (pin(source[0], &self.data), pin(source[1], &self.raw))
-            self.offsets = <const uint64_t *>self.raw.p
-            self.n = <Py_ssize_t>(self.raw.n // 8) - 1
-            if self.n < 0:
-                raise ValueError("n entries need n + 1 offsets: there is none")
-            for i in range(<uint64_t>self.n):
-                if self.offsets[i] > self.offsets[i + 1]:
-                    raise ValueError(f"offsets must not decrease: {self.offsets[i]} before {self.offsets[i + 1]}")
-                if self.offsets[i + 1] - self.offsets[i] > MAX_LENGTH:
-                    raise ValueError(f"entry {i} is longer than 2**31 - 1 bytes")
-            if self.offsets[self.n] > self.data.n:
-                raise ValueError(f"offsets end at {self.offsets[self.n]}, after the buffer's {self.data.n} bytes")
-        else:
-            if isinstance(source, (str, bytes, bytearray, memoryview)):
-                raise TypeError(f"a sequence of bytes-like objects is required, not {type(source).__name__!r}")
-            self.sequence = source if type(source) is list else list(source)
-            self.n = PyList_GET_SIZE(self.sequence)
-
-    cdef object load(self, Py_ssize_t start, Py_ssize_t n, Span *spans):
-        """Spans of n entries; they are good while the result lives."""
-        cdef Py_ssize_t i
-        cdef list items
-        cdef list extra = None
-        if self.sequence is None:
-            self.load_packed(start, n, spans)
-            return None
-        items = self.sequence[start:start + n]
-        if PyList_GET_SIZE(items) != n:
-            raise RuntimeError("the list changed while it was read")
-        for i in range(n):
-            item = items[i]
-            keep = pin_item(item, &spans[i])
-            if keep is not item:
-                if extra is None:
-                    extra = [items]
-                extra.append(keep)
-        return items if extra is None else extra
-
-    cdef void load_packed(self, Py_ssize_t start, Py_ssize_t n, Span *spans) noexcept nogil:
-        cdef Py_ssize_t i
-        for i in range(n):
-            spans[i].p = self.data.p + self.offsets[start + i]
-            spans[i].n = self.offsets[start + i + 1] - self.offsets[start + i]
-
-
-cdef bint is_packed(source):
-    """A pair (buffer, offsets) whose offsets are 8-byte integers."""
-    if not isinstance(source, tuple) or len(source) != 2 or isinstance(source[1], (bytes, bytearray, str)):
-        return False
-    if not PyObject_CheckBuffer(source[1]):
-        return False
-    view = memoryview(source[1])
-    return view.itemsize == 8 and view.format.lstrip("@=<") in ("Q", "L", "q", "l", "N", "n") and view.c_contiguous
-
-
 # --- the map
+
+def options(items=(), *, unsigned shards=DEFAULT_SHARDS, hash="siphash", growth="incremental", uint64_t reserve=0, seed=None,
+            uint64_t trace=0, clock=time.monotonic):
+    """The arguments of MapStore, checked, as a tuple."""
+    if shards < 1 or shards > 256 or shards & (shards - 1):
+        raise ValueError(f"shards must be a power of two from 1 to 256, not {shards}")
+    if hash not in _HASHES:
+        raise ValueError(f"hash must be 'siphash' or 'trusted', not {hash!r}")
+    if growth not in ("incremental", "full"):
+        raise ValueError(f"growth must be 'incremental' or 'full', not {growth!r}")
+    if trace & (trace - 1):
+        raise ValueError(f"trace must be a power of two, not {trace}")
+    if seed is not None:
+        seed = copied(seed)
+        if len(seed) != 16:
+            raise ValueError(f"seed must be 16 bytes, not {len(seed)}")
+    return items, shards, hash, growth, reserve, seed, trace, clock
+
 
 cdef class MapStore:
     """A MutableMapping[bytes, bytes] held outside Python's heap, with bounded work per write.
@@ -212,69 +113,55 @@ cdef class MapStore:
     """
     cdef Shard *shards
     cdef readonly unsigned n_shards
-    cdef uint64_t trace_seq
+    cdef Group *group
     cdef uint64_t random
-    cdef bint growing_hint
+    cdef bint made              # __init__() has been called
+    cdef tuple given            # the options
     cdef readonly object clock
     cdef object scheduler
-    cdef object arguments
     cdef object __weakref__
 
-    def __cinit__(self, items=(), *, unsigned shards=DEFAULT_SHARDS, hash="siphash", growth="incremental",
-                  uint64_t reserve=0, seed=None, uint64_t trace=0, clock=time.monotonic):
-        cdef unsigned i
-        cdef Shard *s
-        if shards < 1 or shards > 256 or shards & (shards - 1):
-            raise ValueError(f"shards must be a power of two from 1 to 256, not {shards}")
-        if hash not in _HASHES:
-            raise ValueError(f"hash must be 'siphash' or 'trusted', not {hash!r}")
-        if growth not in ("incremental", "full"):
-            raise ValueError(f"growth must be 'incremental' or 'full', not {growth!r}")
-        if trace & (trace - 1):
-            raise ValueError(f"trace must be a power of two, not {trace}")
-        seed = os.urandom(16) if seed is None else bytes(seed)
-        if len(seed) != 16:
-            raise ValueError(f"seed must be 16 bytes, not {len(seed)}")
-        self.clock = clock
-        self.shards = <Shard *>ms_calloc(shards, sizeof(Shard))
-        if self.shards == NULL:
-            raise MemoryError
-        self.n_shards = shards
-        self.random = int.from_bytes(seed[8:], "little")
-        for i in range(shards):
-            s = &self.shards[i]
-            ms_lock_init(&s.lock)
-            s.number = <uint16_t>i
-            s.hash.kind = <HashKind><int>_HASHES[hash]
-            s.hash.k0 = int.from_bytes(seed[:8], "little")
-            s.hash.k1 = int.from_bytes(seed[8:], "little")
-            s.full = growth == "full"
-            s.trace_seq = &self.trace_seq
-        for i in range(shards):
-            s = &self.shards[i]
-            if not shard_init(s, reserve // shards):
-                raise MemoryError
-            if trace:
-                s.trace = <Event *>ms_calloc(trace, sizeof(Event))
-                s.trace_cap = trace
-                if s.trace == NULL:
-                    raise MemoryError
+    def __cinit__(self, *args, **kwargs):
+        # A subclass may take other arguments: its map is one by default until it calls super().__init__().
+        self.build(options(*args, **kwargs) if type(self) is MapStore else options())
 
-    def __init__(self, items=(), **kwargs):
-        if items != ():
+    def __init__(self, *args, **kwargs):
+        given = options(*args, **kwargs)
+        if given[1:] != self.given and given[1:] != options()[1:]:
+            if self.made or len(self):
+                raise TypeError("the options of a MapStore are given when it is made, before there are entries")
+            self.build(given)
+        self.made = True
+        items = given[0]
+        if type(items) is not tuple or items:
             self.update(items)
 
+    cdef int build(self, tuple given) except -1:
+        cdef HashKey key
+        cdef Group *group
+        _, shards, kind, growth, reserve, seed, trace, clock = given
+        seed = os.urandom(16) if seed is None else seed
+        key.kind = <HashKind><int>_HASHES[kind]
+        key.k0 = int.from_bytes(seed[:8], "little")
+        key.k1 = int.from_bytes(seed[8:], "little")
+        group = group_new(shards, &key, growth == "full", reserve, trace)
+        if group == NULL:
+            raise MemoryError
+        group.older = self.group
+        self.group = group
+        self.shards = group.shards
+        self.n_shards = shards
+        self.random = key.k1
+        self.clock = clock
+        self.given = given[1:]
+        return 0
+
     def __dealloc__(self):
-        cdef unsigned i
-        if self.shards != NULL:
-            for i in range(self.n_shards):
-                shard_free(&self.shards[i])
-                ms_lock_destroy(&self.shards[i].lock)
-            free(self.shards)
+        group_free(self.group)
 
     def __reduce_ex__(self, protocol):
         raise TypeError("a MapStore can't be pickled or copied by copy.copy(): its memory is outside Python's heap; "
-                        "use save() and MapStore.load(), or MapStore(other)")
+                        "use copy(), or save() and MapStore.load()")
 
     cdef inline Shard *shard_of(self, uint64_t h) noexcept:
         return &self.shards[h >> 48 & (self.n_shards - 1)]
@@ -298,7 +185,7 @@ cdef class MapStore:
         cdef Record r
         cdef PyObject *value = NULL
         cdef bint there
-        keep = pin(key, &k)
+        keep = pin_key(key, &k)
         cdef uint64_t h = hash_key(&self.shards.hash, k.p, k.n)
         cdef Shard *s = self.shard_of(h)
         lock_shard(s)
@@ -312,15 +199,21 @@ cdef class MapStore:
             raise MemoryError
         return value
 
-    def get(self, key, default=None):
+    cdef object lookup(self, key, default):
         cdef PyObject *found = self.find(key)
         return default if found == NULL else own(found)
+
+    def get(self, key, default=None):
+        """The key's value, or the default. An object without bytes is absent as it is from a dict; so for `in` and pop()."""
+        return self.lookup(key, default) if may_be_there(key) else default
 
     def __contains__(self, key):
         cdef Span k
         cdef Place at
         cdef bint there
-        keep = pin(key, &k)
+        if not may_be_there(key):
+            return False
+        keep = pin_key(key, &k)
         cdef uint64_t h = hash_key(&self.shards.hash, k.p, k.n)
         cdef Shard *s = self.shard_of(h)
         lock_shard(s)
@@ -331,8 +224,8 @@ cdef class MapStore:
     def __setitem__(self, key, value):
         cdef Span k, v
         cdef int result
-        keep_key = pin_item(key, &k)
-        keep_value = pin_item(value, &v)
+        keep_key = checked(pin_key(key, &k), &k)
+        keep_value = checked(pin(value, &v), &v)
         cdef uint64_t h = hash_key(&self.shards.hash, k.p, k.n)
         cdef Shard *s = self.shard_of(h)
         lock_shard(s)
@@ -344,7 +237,7 @@ cdef class MapStore:
     def __delitem__(self, key):
         cdef Span k
         cdef int result
-        keep = pin(key, &k)
+        keep = pin_key(key, &k)
         cdef uint64_t h = hash_key(&self.shards.hash, k.p, k.n)
         cdef Shard *s = self.shard_of(h)
         lock_shard(s)
@@ -367,16 +260,16 @@ cdef class MapStore:
             return False
         return True
 
-    def pop(self, key, *default):
-        """Remove a key and return its value, in one step as other threads see it."""
+    def pop(self, key, default=_MISSING):
+        """Remove a key and return its value, in one step as other threads see it. Without the key: the default, or KeyError."""
         cdef Span k
         cdef Place at
         cdef Record r
         cdef int result
         cdef PyObject *value = NULL
-        if len(default) > 1:
-            raise TypeError(f"pop expected at most 2 arguments, got {1 + len(default)}")
-        keep = pin(key, &k)
+        if default is not _MISSING and not may_be_there(key):
+            return default
+        keep = pin_key(key, &k)
         cdef uint64_t h = hash_key(&self.shards.hash, k.p, k.n)
         cdef Shard *s = self.shard_of(h)
         lock_shard(s)
@@ -390,8 +283,8 @@ cdef class MapStore:
         op_end(s)
         ms_release(&s.lock)
         if result == 0:
-            if default:
-                return default[0]
+            if default is not _MISSING:
+                return default
             raise KeyError(key)
         if result < 0:
             raise MemoryError
@@ -412,9 +305,15 @@ cdef class MapStore:
         cdef Place at
         cdef Record r
         cdef int result = 0
+        cdef PyObject *found
         cdef PyObject *value = NULL
-        keep_key = pin_item(key, &k)
-        keep_value = pin_item(default, &v)
+        if default is None:                     # as a dict's callers write it; fine as long as it is not needed
+            found = self.find(key)
+            if found != NULL:
+                return own(found)
+        default = copied(default)               # what is returned is what was put, whoever writes to the buffer
+        keep_key = checked(pin_key(key, &k), &k)
+        keep_value = checked(pin(default, &v), &v)
         cdef uint64_t h = hash_key(&self.shards.hash, k.p, k.n)
         cdef Shard *s = self.shard_of(h)
         lock_shard(s)
@@ -427,21 +326,56 @@ cdef class MapStore:
         ms_release(&s.lock)
         if result < 0:
             raise MemoryError
-        return own(value) if result else bytes(default)
+        return own(value) if result else default
 
     def update(self, other=(), /):
-        """Put every entry of a mapping or of an iterable of pairs."""
+        """Put every entry of a mapping or of an iterable of pairs, 4,096 at a time."""
         cdef list keys = [], values = []
         pairs = other.items() if isinstance(other, Mapping) else (
             ((key, other[key]) for key in other.keys()) if hasattr(other, "keys") else other)
         for key, value in pairs:
-            keys.append(key)
-            values.append(value)
+            keys.append(settled(key))
+            values.append(settled(value))
             if len(keys) == 4096:
                 self.put_many(keys, values)
                 keys = []
                 values = []
         self.put_many(keys, values)
+
+    @classmethod
+    def fromkeys(cls, keys, value=b""):
+        """A new map with these keys, all with one value."""
+        new = cls()
+        new.update((key, value) for key in keys)
+        return new
+
+    def copy(self):
+        """A MapStore with the same entries and options; fuzzy as an image is, should others write meanwhile."""
+        cdef Shard *s = self.shards
+        new = MapStore(shards=self.n_shards, hash=_HASH_NAMES[<int>s.hash.kind], growth="full" if s.full else "incremental",
+                       reserve=len(self), trace=s.trace_cap, clock=self.clock)
+        for payload, n in self._blocks(1 << 20):
+            new._load_block(payload, n)
+            check_signals()
+        return new
+
+    def __or__(self, other):
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        new = self.copy()
+        new.update(other)
+        return new
+
+    def __ror__(self, other):
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        new = MapStore(other)
+        new.update(self)
+        return new
+
+    def __ior__(self, other):
+        self.update(other)
+        return self
 
     def clear(self):
         """Remove everything. The memory goes back in steps, with the writes and ticks that follow."""
@@ -477,26 +411,34 @@ cdef class MapStore:
     def __iter__(self):
         return MapIterator(self, 0)
 
+    __reversed__ = None                         # there is no order to reverse
+    __class_getitem__ = classmethod(types.GenericAlias)
+
     def keys(self):
+        """A view of the keys. Its order is not that of values(): each iteration has its own. For pairs there is items()."""
         return KeysView(self)
 
     def values(self):
+        """A view of the values. Its order is not that of keys(): each iteration has its own. For pairs there is items()."""
         return ValuesView(self)
 
     def items(self):
+        """A view of the pairs (key, value)."""
         return ItemsView(self)
 
     def __eq__(self, other):
+        cdef uint64_t n = 0
         if not isinstance(other, Mapping):
             return NotImplemented
         if len(self) != len(other):
             return False
-        for key, value in self.items():
-            try:
-                if other[key] != value:
-                    return False
-            except KeyError:
+        for key, value in other.items():        # looked up here: a lookup there may change it, as a defaultdict's does
+            mine = self.lookup(key, _MISSING) if may_be_there(key) else _MISSING
+            if mine is _MISSING or mine != value:
                 return False
+            n += 1
+            if n & 0xfff == 0:
+                check_signals()
         return True
 
     def __repr__(self):
@@ -509,30 +451,35 @@ cdef class MapStore:
 
         keys, values   a sequence of bytes-like objects each, or a pair (buffer, offsets) with n + 1 offsets of 8 bytes
 
-        The GIL is released, other threads get at the map in between. Should it raise (a wrong item, no memory), the
-        slices of 65,536 entries before are in the map.
+        The GIL is released, other threads get at the map in between. Should it raise (a wrong item, no memory, offsets
+        that change meanwhile, Ctrl-C), the slices of 65,536 entries before are in the map. values() of a MapStore are
+        refused: they would not come in the order of any keys; use update().
         """
-        self.run_batch(Columns(keys), Columns(values), OP_PUT, None)
+        if isinstance(values, ValuesView):
+            raise TypeError("values() of a MapStore come in an order of their own, not in that of keys(): use update(), or items()")
+        self.run_batch(Columns(keys, True), Columns(values, False), OP_PUT, None)
 
     def get_many(self, keys, default=None, *, bint packed=False):
         """The values of many keys: a list, with the default for those absent.
 
         packed   return (buffer, offsets, found) instead: bytearray, n + 1 offsets (array of uint64), one byte 0 or 1 a key
         """
-        cdef Columns k = Columns(keys)
+        cdef Columns k = Columns(keys, True)
+        k.check()
         if packed:
             return self.get_packed(k)
-        result = PyList_New(k.n)
+        result = [default] * k.n
         self.run_batch(k, None, OP_GET, (result, default))
         return result
 
     def delete_many(self, keys):
         """Remove many keys; how many there were."""
-        return self.run_batch(Columns(keys), None, OP_DELETE, None)
+        return self.run_batch(Columns(keys, True), None, OP_DELETE, None)
 
     def contains_many(self, keys):
         """Whether each key is there: one byte 0 or 1 a key."""
-        cdef Columns k = Columns(keys)
+        cdef Columns k = Columns(keys, True)
+        k.check()
         result = bytearray(k.n)
         self.run_batch(k, None, OP_CONTAINS, result)
         return bytes(result)
@@ -540,11 +487,14 @@ cdef class MapStore:
     cdef object run_batch(self, Columns keys, Columns values, BatchOp op, sink):
         """Slice by slice: spans (with the GIL unless packed), the work (without), the results (with)."""
         cdef Batch *b
-        cdef Py_ssize_t at = 0
+        cdef Py_ssize_t at = 0, loaded
         cdef bint ok = True, packed
         cdef char *flags = NULL
-        if values is not None and values.n != keys.n:
-            raise ValueError(f"as many values as keys are needed: {keys.n} keys, {values.n} values")
+        keys.check()
+        if values is not None:
+            values.check()
+            if values.n != keys.n:
+                raise ValueError(f"as many values as keys are needed: {keys.n} keys, {values.n} values")
         b = batch_new(<size_t>keys.n)
         if b == NULL:
             raise MemoryError
@@ -552,43 +502,50 @@ cdef class MapStore:
             flags = sink
         packed = keys.sequence is None and (values is None or values.sequence is None) and op != OP_GET
         try:
-            while at < keys.n and ok:
+            while at < keys.n:
                 if packed:
                     with nogil:
-                        ok = self.run_packed(keys, values, op, b, &at, min(keys.n, at + 16 * SLICE), flags)
+                        loaded = self.run_packed(keys, values, op, b, &at, min(keys.n, at + 16 * SLICE), flags)
+                    raise_unless_loaded(loaded)
                     check_signals()
                     continue
                 b.n = <size_t>min(keys.n - at, <Py_ssize_t>b.cap)
-                keep_keys = keys.load(at, <Py_ssize_t>b.n, b.keys)
-                keep_values = None if values is None else values.load(at, <Py_ssize_t>b.n, b.values)
+                keep_keys = keys.load(at, &b.n, b.keys)
+                keep_values = None if values is None else values.load(at, &b.n, b.values)
                 with nogil:
                     ok = batch_run(self.shards, self.n_shards, b, op)
-                if ok and op == OP_GET:
+                if not ok:
+                    raise MemoryError
+                if op == OP_GET:
                     self.fill_list(keys, sink, b, at)
                 elif op == OP_CONTAINS:
                     memcpy(flags + at, b.found, b.n)
                 at += <Py_ssize_t>b.n
-            if not ok:
-                raise MemoryError
+                check_signals()
             return b.hits
         finally:
             batch_free(b)
 
-    cdef bint run_packed(self, Columns keys, Columns values, BatchOp op, Batch *b, Py_ssize_t *at, Py_ssize_t end,
-                         char *flags) noexcept nogil:
+    cdef Py_ssize_t run_packed(self, Columns keys, Columns values, BatchOp op, Batch *b, Py_ssize_t *at, Py_ssize_t end,
+                               char *flags) noexcept nogil:
+        """Slices up to an end, as far as offsets and memory allow: what load_packed() returned last, or -1."""
+        cdef Py_ssize_t n = 1
         while at[0] < end:
-            b.n = <size_t>min(end - at[0], <Py_ssize_t>b.cap)
-            keys.load_packed(at[0], <Py_ssize_t>b.n, b.keys)
-            if op == OP_PUT:
-                values.load_packed(at[0], <Py_ssize_t>b.n, b.values)
+            n = keys.load_packed(at[0], min(end - at[0], <Py_ssize_t>b.cap), b.keys)
+            if n > 0 and op == OP_PUT:
+                n = values.load_packed(at[0], n, b.values)
+            if n <= 0:
+                return n
+            b.n = <size_t>n
             if not batch_run(self.shards, self.n_shards, b, op):
-                return False
+                return -1
             if op == OP_CONTAINS:
                 memcpy(flags + at[0], b.found, b.n)
-            at[0] += <Py_ssize_t>b.n
-        return True
+            at[0] += n
+        return n
 
     cdef int fill_list(self, Columns keys, sink, Batch *b, Py_ssize_t at) except -1:
+        """Put what was found into a list that is full of the default."""
         cdef list result = sink[0]
         cdef size_t i, j
         default = sink[1]
@@ -597,11 +554,11 @@ cdef class MapStore:
             if b.found[i] == 1:
                 value = new_bytes(<const uint8_t *>b.out + b.out_at[i], b.out_len[i])
             elif b.found[i] == 2:
-                value = self.get(new_bytes(b.keys[i].p, b.keys[i].n), default)
+                value = self.lookup(new_bytes(b.keys[i].p, b.keys[i].n), default)
             else:
-                value = default
+                continue
             Py_INCREF(value)
-            PyList_SET_ITEM(result, at + <Py_ssize_t>i, value)
+            PyList_SetItem(result, at + <Py_ssize_t>i, value)
         return 0
 
     cdef object get_packed(self, Columns keys):
@@ -623,7 +580,7 @@ cdef class MapStore:
         try:
             while at < keys.n:
                 b.n = <size_t>min(keys.n - at, <Py_ssize_t>b.cap)
-                keep = keys.load(at, <Py_ssize_t>b.n, b.keys)
+                keep = keys.load(at, &b.n, b.keys)
                 with nogil:
                     ok = batch_run(self.shards, self.n_shards, b, OP_GET)
                 if not ok:
@@ -631,7 +588,7 @@ cdef class MapStore:
                 for i in range(<Py_ssize_t>b.n):
                     value = None
                     if b.found[i] == 2:
-                        value = self.get(new_bytes(b.keys[i].p, b.keys[i].n))
+                        value = self.lookup(new_bytes(b.keys[i].p, b.keys[i].n), None)
                         b.out_len[i] = 0 if value is None else <size_t>PyBytes_GET_SIZE(value)
                     flags[at + i] = b.found[i] == 1 or value is not None
                     if flags[at + i] and b.out_len[i]:
@@ -643,6 +600,7 @@ cdef class MapStore:
                         total += <Py_ssize_t>b.out_len[i]
                     offsets[at + i + 1] = <uint64_t>total
                 at += <Py_ssize_t>b.n
+                check_signals()
         finally:
             batch_free(b)
         PyByteArray_Resize(data, total)
@@ -709,6 +667,8 @@ cdef class MapStore:
         cdef uint64_t hot, warm, cold, moved = 0, was
         cdef unsigned i
         cdef Shard *s
+        if not math.isfinite(now) or not math.isfinite(now * 100):
+            raise ValueError(f"now must be a finite number of seconds, not {now!r}")
         if self.scheduler is None:
             from mapstore.scheduler import HeatScheduler
             self.scheduler = HeatScheduler()
@@ -733,9 +693,10 @@ cdef class MapStore:
         cdef uint64_t moved = 0
         cdef unsigned i
         cdef bint ok = True
-        with nogil:
-            for i in range(self.n_shards):
+        for i in range(self.n_shards):
+            with nogil:
                 ok = drain_shard(&self.shards[i], &moved) and ok
+            check_signals()
         if not ok:
             raise MemoryError
         return moved
@@ -744,7 +705,8 @@ cdef class MapStore:
 
     def stats(self):
         """Counters as a dict: sums over the shards, and for the bounds (`max_...`) the most any single write did."""
-        cdef Shard *s
+        cdef Shard s
+        cdef uint64_t reserved, live
         cdef unsigned i
         names = ("count", "buckets", "old_buckets", "old_chains_left", "overflow_buckets", "growing", "doublings",
                  "same_size_growths", "halvings", "chains_evacuated", "entries_moved", "hints", "hints_dropped",
@@ -754,16 +716,17 @@ cdef class MapStore:
                                "max_frees", "longest_chain"), 0)
         triggers = dict.fromkeys(_TRIGGERS, 0)
         for i in range(self.n_shards):
-            s = &self.shards[i]
-            lock_shard(s)
+            lock_shard(&self.shards[i])
+            s = self.shards[i]
+            reserved = s.arena.reserved
+            live = s.arena.live
+            ms_release(&self.shards[i].lock)
             row = (s.count, s.cur.mask + 1, s.old.mask + 1 if s.growing else 0, s.chains_left if s.growing else 0,
                    s.cur.pool_used, s.growing != NOT_GROWING, s.grows[<int>DOUBLING], s.grows[<int>SAME_SIZE], s.grows[<int>HALVING],
-                   s.evacuated, s.moved, s.hints, s.drops, s.table_bytes, s.arena.reserved, s.arena.live,
-                   s.table_bytes + s.arena.reserved)
+                   s.evacuated, s.moved, s.hints, s.drops, s.table_bytes, reserved, live, s.table_bytes + reserved)
             most = (s.worst.chains, s.worst.entries, s.worst.words, s.worst.chunk_allocs, s.worst.slab_allocs,
                     s.worst.frees, s.longest_chain)
             by = [s.by_trigger[j] for j in range(6)]
-            ms_release(&s.lock)
             for name, n in zip(names, row):
                 t[name] += n
             for name, n in zip(worst, most):
@@ -783,18 +746,23 @@ cdef class MapStore:
         """
         cdef Shard *s
         cdef Event e
-        cdef uint64_t j, first
+        cdef uint64_t j, used, cap = self.shards.trace_cap
+        cdef Event *kept = <Event *>ms_malloc(cap * sizeof(Event))
         events = []
-        for i in range(self.n_shards):
-            s = &self.shards[i]
-            lock_shard(s)
-            first = s.trace_used - s.trace_cap if s.trace_used > s.trace_cap else 0
-            rows = []
-            for j in range(first, s.trace_used):
-                e = s.trace[j & (s.trace_cap - 1)]
-                rows.append((e.seq, e.kind, e.trigger, e.shard, e.bucket, e.a, e.b))
-            ms_release(&s.lock)
-            events += [(seq, _EVENTS[kind], _TRIGGERS[by], *rest) for seq, kind, by, *rest in rows]
+        if kept == NULL:
+            raise MemoryError
+        try:
+            for i in range(self.n_shards if cap else 0):
+                s = &self.shards[i]
+                lock_shard(s)
+                memcpy(kept, s.trace, cap * sizeof(Event))
+                used = s.trace_used
+                ms_release(&s.lock)
+                for j in range(used - cap if used > cap else 0, used):
+                    e = kept[j & (cap - 1)]
+                    events.append((e.seq, _EVENTS[e.kind], _TRIGGERS[e.trigger], e.shard, e.bucket, e.a, e.b))
+        finally:
+            free(kept)
         return sorted(events)
 
     def _hash(self, key):
@@ -805,30 +773,27 @@ cdef class MapStore:
 
     def _dump(self, unsigned shard=0):
         """A shard's chains as they lie there, for tests and drawings."""
-        cdef Shard *s = &self.shards[shard]
-        lock_shard(s)
-        try:
-            result = {
-                "B": s.cur.B, "count": s.count, "growing": _GROWTHS[<int>s.growing], "nevacuate": s.nevacuate,
-                "chains": [dump_chain(s, &s.cur, i) for i in range(s.cur.mask + 1)], "old": None,
-            }
-            if s.growing != NOT_GROWING:
-                result["old"] = [None if is_evacuated(s, i) else dump_chain(s, &s.old, i)
-                                 for i in range(s.old.mask + 1)]
-                result["heat"] = [0 if is_evacuated(s, i) or table_bucket(&s.old, i) == NULL
-                                  else <int>heat_of(s, ms_meta(table_bucket(&s.old, i))) for i in range(s.old.mask + 1)]
-            return result
-        finally:
-            ms_release(&s.lock)
+        if shard >= self.n_shards:
+            raise IndexError(f"there are {self.n_shards} shards")
+        return self.look_at(shard, dump_shard)
 
     def _check(self):
         """Raise AssertionError unless every invariant of the structure holds."""
         for i in range(self.n_shards):
-            lock_shard(&self.shards[i])
-            try:
-                check_shard(&self.shards[i], self.n_shards)
-            finally:
-                ms_release(&self.shards[i].lock)
+            self.look_at(i, check_shard)
+
+    cdef object look_at(self, unsigned shard, object (*look)(Shard *, unsigned)):
+        """Call a function that makes objects under the shard's lock: without the collector, no Python code runs."""
+        cdef Shard *s = &self.shards[shard]
+        cdef bint collecting
+        lock_shard(s)
+        collecting = PyGC_Disable()
+        try:
+            return look(s, self.n_shards)
+        finally:
+            if collecting:
+                PyGC_Enable()
+            ms_release(&s.lock)
 
     @staticmethod
     def _fail_allocation(long long n):
@@ -856,231 +821,7 @@ cdef bint drain_shard(Shard *s, uint64_t *moved) noexcept nogil:
     return result >= 0
 
 
-cdef extern from "Python.h":
-    int check_signals "PyErr_CheckSignals"() except -1
-
-
-class KeysView(_KeysView):
-    """Keys of a MapStore; iteration as MapStore's."""
-
-    __slots__ = ()
-
-    def __iter__(self):
-        return MapIterator(self._mapping, 0)
-
-
-class ValuesView(_ValuesView):
-    """Values of a MapStore; iteration as MapStore's."""
-
-    __slots__ = ()
-
-    def __iter__(self):
-        return MapIterator(self._mapping, 1)
-
-    def __contains__(self, value):
-        return any(value == v for v in self)
-
-
-class ItemsView(_ItemsView):
-    """Pairs of a MapStore; iteration as MapStore's."""
-
-    __slots__ = ()
-
-    def __iter__(self):
-        return MapIterator(self._mapping, 2)
-
-
-cdef class Walk:
-    """What iterators and images share: a cursor over all shards, beginning with a random one."""
-    cdef MapStore map
-    cdef unsigned first
-    cdef unsigned visited
-    cdef bint begun
-    cdef Cursor cursor
-    cdef Refs refs
-
-    def __cinit__(self, MapStore map, *args):
-        self.map = map
-        self.first = <unsigned>(map.next_random() >> 32) & (map.n_shards - 1)
-
-    def __dealloc__(self):
-        free(self.refs.items)
-
-    cdef Shard *shard(self) noexcept nogil:
-        """The shard the cursor is in, or NULL at the end."""
-        if self.begun and self.cursor.done:
-            self.visited += 1
-            self.begun = False
-        if self.visited >= self.map.n_shards:
-            return NULL
-        return &self.map.shards[(self.first + self.visited) & (self.map.n_shards - 1)]
-
-    cdef bint collect(self, Shard *s, uint64_t random, size_t wanted) noexcept nogil:
-        """Fill `refs` from a shard whose lock is held. False without memory."""
-        if not self.begun:
-            cursor_init(s, &self.cursor, random)
-            self.begun = True
-        return cursor_collect(s, &self.cursor, &self.refs, wanted)
-
-
-cdef class MapIterator(Walk):
-    """Iterator over keys (0), values (1) or pairs (2). See MapStore for the guarantee."""
-    cdef int what
-    cdef list keys
-    cdef list values
-    cdef Py_ssize_t at
-    cdef Shard *source
-    cdef uint64_t version
-
-    def __init__(self, MapStore map, int what):
-        self.what = what
-        self.keys = []
-        self.values = []
-
-    def __iter__(self):
-        return self
-
-    def __length_hint__(self):
-        return 0 if self.visited >= self.map.n_shards else len(self.map)
-
-    def __next__(self):
-        with cython.critical_section(self):
-            return self.advance()
-
-    cdef object advance(self):
-        cdef Py_ssize_t i
-        while True:
-            while self.at < len(self.keys):
-                i = self.at
-                self.at += 1
-                key = self.keys[i]
-                value = self.values[i]
-                if ms_peek(&self.source.version) != self.version or value is None and self.what != 0:
-                    value = self.map.get(key)   # the chain was read some writes ago: what is there now?
-                    if value is None:
-                        continue
-                return key if self.what == 0 else value if self.what == 1 else (key, value)
-            if not self.refill():
-                raise StopIteration
-
-    cdef bint refill(self) except -1:
-        """Read the next few chains; False at the end. An iteration also pushes a growth on."""
-        cdef Shard *s = self.shard()
-        cdef uint64_t random
-        cdef size_t i
-        cdef Record r
-        cdef PyObject *p
-        cdef bint ok
-        cdef list keys = [], values = []
-        if s == NULL:
-            self.keys = self.values = []
-            self.at = 0
-            return False
-        if s.growing != NOT_GROWING:
-            self.map.run_tick(self.map.clock(), BY_ITERATION)
-        random = self.map.next_random()
-        lock_shard(s)
-        ok = self.collect(s, random, 16)
-        for i in range(self.refs.n):
-            if not ok:
-                break
-            r = record_at(s.arena, self.refs.items[i])
-            p = bytes_new(<const char *>r.key, <Py_ssize_t>r.key_len)
-            ok = p != NULL
-            if ok:
-                keys.append(<object>p)
-                Py_DECREF(<object>p)
-            if ok and self.what != 0 and r.value_len <= BIG_VALUE:
-                p = bytes_new(<const char *>r.value, <Py_ssize_t>r.value_len)
-                ok = p != NULL
-                if ok:
-                    values.append(<object>p)
-                    Py_DECREF(<object>p)
-            elif ok:
-                values.append(None)
-        self.version = s.version
-        ms_release(&s.lock)
-        if not ok:
-            PyErr_Clear()
-            raise MemoryError
-        self.source = s
-        self.keys = keys
-        self.values = values
-        self.at = 0
-        return True
-
-
-cdef class ImageWalk(Walk):
-    """Yields (payload, entries): blocks of records, exactly once each key that is there throughout."""
-    cdef char *out
-    cdef size_t used
-    cdef size_t cap
-    cdef size_t target
-    cdef uint64_t entries
-
-    def __init__(self, MapStore map, size_t target):
-        self.target = target
-
-    def __dealloc__(self):
-        free(self.out)
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        cdef bint ok
-        cdef uint64_t random = self.map.next_random()
-        self.used = 0
-        self.entries = 0
-        with nogil:
-            ok = self.fill(random)
-        if not ok:
-            raise MemoryError
-        if self.used == 0:
-            raise StopIteration
-        return (<const uint8_t *>self.out)[:self.used], self.entries
-
-    cdef bint fill(self, uint64_t random) noexcept nogil:
-        """Records up to the target size, shard by shard; the lock is let go between every few chains."""
-        cdef Shard *s
-        cdef size_t wanted = 1
-        cdef bint ok = True
-        while ok and self.used < self.target:
-            s = self.shard()
-            if s == NULL:
-                break
-            ms_acquire(&s.lock)
-            ok = self.collect(s, random, wanted) and self.copy(s)
-            ms_release(&s.lock)
-            if self.entries:                    # large records: few at a time, so that a block stays near its size
-                wanted = self.target // (4 * (self.used // self.entries + 1))
-                wanted = 1 if wanted < 1 else 256 if wanted > 256 else wanted
-        return ok
-
-    cdef bint copy(self, Shard *s) noexcept nogil:
-        """A record in an image is the record of the arena, byte by byte."""
-        cdef size_t i, n, cap
-        cdef const uint8_t *p
-        cdef Record r
-        cdef char *out
-        for i in range(self.refs.n):
-            p = arena_at(s.arena, self.refs.items[i])
-            r = record_at(s.arena, self.refs.items[i])
-            n = <size_t>(r.value - p) + r.value_len
-            if self.used + n > self.cap:
-                cap = self.used + n if self.used + n > self.target else self.target
-                cap += cap // 4
-                out = <char *>ms_realloc(self.out, cap)
-                if out == NULL:
-                    return False
-                self.out = out
-                self.cap = cap
-            memcpy(self.out + self.used, p, n)
-            self.used += n
-            self.entries += 1
-        return True
-
-
+include "_iterate.pxi"
 include "_check.pxi"
 
 MutableMapping.register(MapStore)

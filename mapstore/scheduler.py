@@ -30,11 +30,11 @@ class HeatScheduler:
         self._last: list[float | None] = [None, None, None]
 
     def due(self, now: float) -> tuple[int, int, int]:
-        """Chains (hot, warm, cold) that may move at `now`, in seconds of a clock that doesn't run backwards."""
+        """Chains (hot, warm, cold) that may move at `now`, in seconds; a clock that was set back is followed from there."""
         budget = [0, 0, 0]
         for i, (period, batch) in enumerate(RHYTHM):
             last = self._last[i]
-            periods = 1 if last is None else int((now - last) / period + 1e-9)
+            periods = 1 if last is None or now < last else int((now - last) / period + 1e-9)
             if periods > 0:
                 budget[i] = min(periods * batch, MOST)
                 self._last[i] = now

@@ -1,0 +1,239 @@
+# What goes in: single keys and values of any bytes-like type, and the columns of a batch.
+#
+# The map relies on bytes that do not change: a key that changed between its hash and its copy would lie where no lookup
+# finds it, and offsets that changed after their check would point anywhere. `bytes` are used where they lie. A key in
+# any other buffer is copied before it is hashed. Offsets are read once for the work, and checked as they are read. A
+# value is copied once, under the lock; one that others write to meanwhile may come out torn, and harms nothing else.
+
+cdef enum:
+    COPIED_KEYS = 1 << 23       # bytes of keys copied at a time, unless one alone is larger
+
+cdef extern from "Python.h":
+    int PyBUF_INDIRECT
+    int PyBuffer_ToContiguous(void *buf, Py_buffer *view, Py_ssize_t n, char order) except -1
+    int check_signals "PyErr_CheckSignals"() except -1
+
+
+cdef class Pinned:
+    """Keeps the buffer of a bytes-like object in place."""
+    cdef Py_buffer view
+
+    def __cinit__(self, obj, int flags):
+        PyObject_GetBuffer(obj, &self.view, flags)
+
+    def __dealloc__(self):
+        PyBuffer_Release(&self.view)
+
+
+cdef object pin(object obj, Span *span):
+    """The bytes of any bytes-like object; they stay where they are while the result lives."""
+    cdef Pinned pinned
+    if PyBytes_Check(obj):
+        span.p = <const uint8_t *>PyBytes_AS_STRING(obj)
+        span.n = <size_t>PyBytes_GET_SIZE(obj)
+        return obj
+    if not PyObject_CheckBuffer(obj):
+        raise TypeError(f"a bytes-like object is required, not {type(obj).__name__!r}")
+    try:
+        pinned = Pinned(obj, PyBUF_SIMPLE)
+    except (BufferError, ValueError):           # not contiguous; NumPy's arrays say ValueError
+        pinned = Pinned(obj, PyBUF_INDIRECT)
+        joined = bytes_new(NULL, pinned.view.len)
+        if joined == NULL:
+            raise
+        obj = own(joined)
+        PyBuffer_ToContiguous(PyBytes_AS_STRING(obj), &pinned.view, pinned.view.len, b"C")
+        return pin(obj, span)
+    span.p = <const uint8_t *>pinned.view.buf if pinned.view.len else <const uint8_t *>b""
+    span.n = <size_t>pinned.view.len
+    return pinned
+
+
+cdef object copied(object obj):
+    """The bytes of any bytes-like object, as they are now."""
+    cdef Span span
+    if type(obj) is bytes:
+        return obj
+    keep = pin(obj, &span)
+    return new_bytes(span.p, span.n)
+
+
+cdef inline object settled(object obj):
+    """An item of an iterable, which may yield one buffer again and again, each time with other bytes."""
+    return copied(obj) if PyObject_CheckBuffer(obj) else obj
+
+
+cdef inline object pin_key(object obj, Span *span):
+    """As pin(), with bytes that do not change."""
+    return pin(obj if PyBytes_Check(obj) else copied(obj), span)
+
+
+cdef inline object checked(object keep, const Span *span):
+    """What pin() returned, unless it is too long to be put."""
+    if span.n > MAX_LENGTH:
+        raise ValueError(f"a key or value of {span.n} bytes is too long: at most 2**31 - 1")
+    return keep
+
+
+cdef inline bint may_be_there(object key) except -1:
+    """False for a key that only other mappings can have; one that no mapping can have is a TypeError, as a dict says it."""
+    if PyBytes_Check(key) or PyObject_CheckBuffer(key):
+        return True
+    hash(key)
+    return False
+
+
+cdef inline object new_bytes(const uint8_t *p, size_t n):
+    """For use where no lock is held."""
+    return p[:n]
+
+
+cdef inline object own(PyObject *p):
+    """Take over a new reference, made under a lock."""
+    if p == NULL:
+        PyErr_Clear()
+        raise MemoryError
+    obj = <object>p
+    Py_DECREF(obj)
+    return obj
+
+
+cdef class Columns:
+    """The keys or the values of a batch: a sequence of bytes-like objects, or one buffer with offsets (Arrow's layout)."""
+    cdef list sequence
+    cdef bint keys
+    cdef bint copying           # the buffer may change, so a slice's keys are copied
+    cdef Py_ssize_t n
+    cdef Span data
+    cdef uint64_t *offsets
+    cdef uint8_t *copy
+    cdef size_t copy_cap
+    cdef object keep
+
+    def __cinit__(self, source, bint keys):
+        cdef Span raw
+        self.keys = keys
+        if is_packed(source):
+            data, offsets = source
+            keep = pin(offsets, &raw)
+            if <size_t>raw.p & 7:               # as a slice of a larger buffer may lie
+                keep = pin(new_bytes(raw.p, raw.n), &raw)
+            self.keep = (pin(data, &self.data), keep)
+            self.copying = keys and not PyBytes_Check(data)
+            self.offsets = <uint64_t *>raw.p
+            self.n = <Py_ssize_t>(raw.n // 8) - 1
+        elif isinstance(source, (str, bytes, bytearray, memoryview)):
+            raise TypeError(f"a sequence of bytes-like objects is required, not {type(source).__name__!r}")
+        else:
+            if type(source) is list:
+                self.sequence = source
+            elif type(source) is tuple:
+                self.sequence = list(source)
+            else:
+                self.sequence = [settled(item) for item in source]
+            self.n = PyList_GET_SIZE(self.sequence)
+
+    def __dealloc__(self):
+        free(self.copy)
+
+    cdef int check(self) except -1:
+        """Raise ValueError unless all offsets lie within the buffer and none is below the one before it."""
+        cdef Py_ssize_t i
+        cdef uint64_t start, end
+        if self.sequence is not None:
+            return 0
+        if self.n < 0:
+            raise ValueError("n entries need n + 1 offsets: there is none")
+        end = ms_peek(self.offsets)
+        for i in range(self.n):
+            start = end
+            end = ms_peek(self.offsets + i + 1)
+            if start > end or <int64_t>end < 0:
+                raise ValueError(f"offsets must not decrease or be negative: {<int64_t>start} before {<int64_t>end}")
+            if end - start > MAX_LENGTH:
+                raise ValueError(f"entry {i} is longer than 2**31 - 1 bytes")
+        if end > self.data.n:
+            raise ValueError(f"offsets end at {end}, after the buffer's {self.data.n} bytes")
+        return 0
+
+    cdef object load(self, Py_ssize_t start, size_t *n, Span *spans):
+        """Spans of the next n entries, or fewer; they are good while the result lives."""
+        cdef Py_ssize_t i, loaded
+        cdef list items
+        cdef list extra = None
+        if self.sequence is None:
+            loaded = self.load_packed(start, <Py_ssize_t>n[0], spans)
+            if loaded <= 0:
+                raise_unless_loaded(loaded)
+            n[0] = <size_t>loaded
+            return None
+        items = self.sequence[start:start + <Py_ssize_t>n[0]]
+        if PyList_GET_SIZE(items) != <Py_ssize_t>n[0]:
+            raise RuntimeError("the list changed while it was read")
+        for i in range(<Py_ssize_t>n[0]):
+            item = items[i]
+            keep = checked(pin_key(item, &spans[i]) if self.keys else pin(item, &spans[i]), &spans[i])
+            if keep is not item:
+                if extra is None:
+                    extra = [items]
+                extra.append(keep)
+        return items if extra is None else extra
+
+    cdef Py_ssize_t load_packed(self, Py_ssize_t start, Py_ssize_t n, Span *spans) noexcept nogil:
+        """As load(): how many entries; 0 if the offsets have changed, -1 without memory."""
+        cdef Py_ssize_t i
+        cdef uint64_t begin = ms_peek(self.offsets + start), end
+        for i in range(n):
+            end = ms_peek(self.offsets + start + i + 1)
+            if ms_unlikely(begin > end or end - begin > MAX_LENGTH or end > self.data.n):
+                return 0
+            spans[i].p = self.data.p + begin
+            spans[i].n = end - begin
+            begin = end
+        return self.copy_keys(n, spans) if self.copying else n
+
+    cdef Py_ssize_t copy_keys(self, Py_ssize_t n, Span *spans) noexcept nogil:
+        """Let the spans of adjoining keys point to a copy: of all, or of the first COPIED_KEYS bytes of them."""
+        cdef const uint8_t *base = spans[0].p
+        cdef Py_ssize_t i = 1
+        cdef size_t total
+        cdef uint8_t *copy
+        while i < n and <size_t>(spans[i].p - base) + spans[i].n <= COPIED_KEYS:
+            i += 1
+        n = i
+        total = <size_t>(spans[n - 1].p - base) + spans[n - 1].n
+        if total > self.copy_cap:
+            copy = <uint8_t *>ms_realloc(self.copy, total)
+            if copy == NULL:
+                return -1
+            self.copy = copy
+            self.copy_cap = total
+        memcpy(self.copy, base, total)
+        for i in range(n):
+            spans[i].p = self.copy + (spans[i].p - base)
+        return n
+
+
+cdef int raise_unless_loaded(Py_ssize_t loaded) except -1:
+    """What load_packed() returned, as an exception."""
+    if loaded == 0:
+        raise RuntimeError("the offsets changed while they were read")
+    if loaded < 0:
+        raise MemoryError
+    return 0
+
+
+cdef bint is_packed(source) except -1:
+    """A pair (buffer, offsets). A pair whose second item has items of several bytes is meant so; then they must be offsets."""
+    if type(source) is not tuple or len(source) != 2 or not PyObject_CheckBuffer(source[1]):
+        return False
+    view = memoryview(source[1])
+    if view.itemsize == 1:
+        return False
+    order, kind = ("@", view.format) if view.format[0].isalpha() else (view.format[0], view.format[1:])
+    native = order in ("@", "=", "<" if sys.byteorder == "little" else ">")
+    if not (native and view.itemsize == 8 and kind in tuple("QqLlNn") and view.ndim == 1 and view.c_contiguous):
+        raise TypeError("offsets must be one contiguous row of 8-byte integers in this machine's byte order, such as array('Q'), "
+                        f"not of format {view.format!r}{'' if view.c_contiguous else ', not contiguous'}; "
+                        "two keys or values that are arrays go in a list")
+    return True
