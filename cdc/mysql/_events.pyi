@@ -14,6 +14,7 @@ ENDED: int
 REFUSED: int
 APART: int
 WITHIN: int
+WITHIN_APART: int
 BEGIN: int
 END: int
 TWO_PHASE: int
@@ -39,6 +40,7 @@ class EventStream:
     ready: bool
     changed: bool
     begun: bool
+    apart: bool
     server: tuple[str, int]
     place: tuple[str, int]
     transaction: tuple[bytes, bytes, int, int, int, int]

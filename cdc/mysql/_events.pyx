@@ -33,7 +33,7 @@ cpdef enum:               # what `decode` stopped at; the first four are for its
     MORE = 0, FULL, ENDED, REFUSED, AT_TABLE, AT_STATEMENT, AT_PAYLOAD, AT_INNER, AT_COMPRESSED, FAILED
 
 cpdef enum:             # of a statement for the open transaction, as `on_statement` returns it
-    WITHIN = 0, BEGIN, END, TWO_PHASE, TWO_PHASE_END, APART
+    WITHIN = 0, WITHIN_APART, BEGIN, END, TWO_PHASE, TWO_PHASE_END, APART
 
 include "_text.pxi"
 include "_jsonb.pxi"
@@ -42,7 +42,7 @@ include "_frames.pxi"
 include "_transaction.pxi"
 
 cdef enum:                      # event types. Source: MySQL, binlog_event.h
-    QUERY = 2, STOP = 3, ROTATE = 4, INTVAR = 5, RAND = 13, USER_VAR = 14, FORMAT = 15, XID = 16, TABLE_MAP = 19, WRITE_V1 = 23,
+    QUERY = 2, STOP = 3, ROTATE = 4, INTVAR = 5, APPEND_BLOCK = 9, DELETE_FILE = 11, RAND = 13, USER_VAR = 14, FORMAT = 15, XID = 16, BEGIN_LOAD = 17, LOAD_QUERY = 18, TABLE_MAP = 19, WRITE_V1 = 23,
     UPDATE_V1 = 24, DELETE_V1 = 25, HEARTBEAT = 27, IGNORABLE = 28, ROWS_QUERY = 29, WRITE = 30, UPDATE = 31, DELETE = 32, GTID = 33,
     PREVIOUS_GTIDS = 35, TRANSACTION_CONTEXT = 36, VIEW_CHANGE = 37, XA_PREPARE = 38, PARTIAL_UPDATE = 39, PAYLOAD = 40,
     HEARTBEAT_V2 = 41, GTID_TAGGED = 42
@@ -62,20 +62,19 @@ HANDLED = {
     XA_PREPARE: "XA_PREPARE", PARTIAL_UPDATE: "PARTIAL_UPDATE_ROWS", PAYLOAD: "TRANSACTION_PAYLOAD", HEARTBEAT_V2: "HEARTBEAT_V2",
     GTID_TAGGED: "GTID_TAGGED", FORMAT: "FORMAT_DESCRIPTION", DOMAIN_GTID: "MARIADB_GTID", QUERY_PACKED: "QUERY_COMPRESSED",
     166: "WRITE_ROWS_COMPRESSED_V1", 167: "UPDATE_ROWS_COMPRESSED_V1", 168: "DELETE_ROWS_COMPRESSED_V1",
-    169: "WRITE_ROWS_COMPRESSED", 170: "UPDATE_ROWS_COMPRESSED", 171: "DELETE_ROWS_COMPRESSED",
+    LOAD_QUERY: "EXECUTE_LOAD_QUERY", 169: "WRITE_ROWS_COMPRESSED", 170: "UPDATE_ROWS_COMPRESSED", 171: "DELETE_ROWS_COMPRESSED",
 }
 SKIPPED = {
-    STOP: "STOP: the source was shut down", INTVAR: "INTVAR: belongs to a statement, which is refused if it changes rows",
-    RAND: "RAND: belongs to a statement", USER_VAR: "USER_VAR: belongs to a statement",
+    STOP: "STOP: the source was shut down", INTVAR: "INTVAR: belongs to a statement",
+    BEGIN_LOAD: "BEGIN_LOAD_QUERY: the file of a statement that loads it", APPEND_BLOCK: "APPEND_BLOCK: the same",
+    DELETE_FILE: "DELETE_FILE: the same", RAND: "RAND: belongs to a statement", USER_VAR: "USER_VAR: belongs to a statement",
     IGNORABLE: "IGNORABLE: marked so by the source", ROWS_QUERY: "ROWS_QUERY: the statement's text, a comment",
     PREVIOUS_GTIDS: "PREVIOUS_GTIDS: known from the position", TRANSACTION_CONTEXT: "TRANSACTION_CONTEXT: group replication's own",
     VIEW_CHANGE: "VIEW_CHANGE: group replication's own", ANNOTATE_ROWS: "ANNOTATE_ROWS: the statement's text, a comment",
     BINLOG_CHECKPOINT: "BINLOG_CHECKPOINT: for the source's own recovery", GTID_LIST: "GTID_LIST: known from the position",
     START_ENCRYPTION: "START_ENCRYPTION: the source decrypts what it sends",
 }
-_STATEMENT = "Set binlog_format = ROW in every session of the source."
 _REFUSED = {
-    17: ("BEGIN_LOAD_QUERY: rows loaded by a statement", _STATEMENT), 18: ("EXECUTE_LOAD_QUERY: rows loaded by a statement", _STATEMENT),
     26: ("INCIDENT: the source may have lost events", "Copy the tables again: --strategy full."),
     34: ("ANONYMOUS_GTID: a transaction without a GTID", "Set gtid_mode = ON on the source."),
 }
@@ -122,7 +121,7 @@ cdef class EventStream:
     cdef unsigned n_tables
     cdef uint64_t counts[256]
     cdef uint64_t ignorable[256]
-    cdef bint checksums, started, unpacking, mariadb, apart
+    cdef bint checksums, started, unpacking, mariadb
     cdef uint32_t size, crc                         # of the event that comes: its size with checksum, its CRC-32 without
     cdef char version[VERSION]      # of the server that wrote the file
     cdef uint32_t started_at        # Unix seconds, 0: not known
@@ -162,7 +161,8 @@ cdef class EventStream:
     def decode(self):
         """Work off what is here: MORE bytes are needed, the budget is FULL, the source ENDED the stream, or REFUSED it (`packet`).
 
-        It is FULL, too, after a statement that stands APART: what has come is taken before it goes on.
+        It is FULL, too, after a statement that stands APART, or a transaction with one that was WITHIN_APART: what has come is taken
+        before it goes on.
 
         Raises UnsupportedEvent for an event that cannot be decoded, and what the callbacks raise. What was complete before
         can be taken all the same; the stream cannot go on.
@@ -174,7 +174,7 @@ cdef class EventStream:
             if state <= REFUSED:
                 return state
             self.answer(state)
-            if self.apart:
+            if self.t.apart:
                 return FULL
 
     def decode_one(self, const uint8_t[::1] event not None):
@@ -247,6 +247,11 @@ cdef class EventStream:
         return bool(self.t.begun)
 
     @property
+    def apart(self):
+        """Whether what can be taken ends with a statement, or a transaction, that stands apart."""
+        return bool(self.t.apart)
+
+    @property
     def transaction(self):
         """With `keep`: (uuid bytes, tag, number, commit time in microseconds, server id, offset) of the one whose beginning came last."""
         opened = self.t.opened
@@ -281,10 +286,10 @@ cdef class EventStream:
         Inside a transaction over the budget it is what has come of it, and gtids is None: no position follows it.
         """
         taken = transactions_take(&self.t, self.plans)
-        if (self.apart or self.n_tables > TABLES) and not self.t.n_rows and not self.t.gtid.first and not self.unpacking:
+        if (self.t.apart or self.n_tables > TABLES) and not self.t.n_rows and not self.t.gtid.first and not self.unpacking:
             self.forget_tables()                # between transactions nothing refers to them
             self.plans.clear()
-        self.apart = False
+        self.t.apart = False
         return taken
 
     # Python's turns
@@ -328,8 +333,10 @@ cdef class EventStream:
         )
         if meaning == BEGIN:
             self.t.begun = True
+        elif meaning == WITHIN_APART:
+            self.t.closes_apart = True
         elif meaning != WITHIN:
-            self.apart = meaning == APART
+            self.t.closes_apart = self.t.closes_apart or meaning == APART
             self.t.two_phase = self.t.two_phase or meaning == TWO_PHASE or meaning == TWO_PHASE_END
             if meaning != TWO_PHASE and not commit(&self.t):
                 raise MemoryError
@@ -399,7 +406,7 @@ cdef class EventStream:
         cdef size_t n
         cdef int state
         while True:
-            if transactions_size(&self.t) >= self.budget or self.t.keep and self.t.marked_rows:
+            if self.t.apart or transactions_size(&self.t) >= self.budget or self.t.keep and self.t.marked_rows:
                 return FULL
             if self.unpacking:
                 if not next_event(&self.inner, self.unpacked_size - self.unpacked, &p, &n):
@@ -486,9 +493,9 @@ cdef class EventStream:
                 return AT_COMPRESSED
         elif kind == XID:
             error = OK if commit(&self.t) else E_MEMORY
-        elif kind == QUERY or kind == QUERY_PACKED:
+        elif kind == QUERY or kind == QUERY_PACKED or kind == LOAD_QUERY:
             self.counts[kind] += 1
-            return self.query(&c, kind == QUERY_PACKED)
+            return self.query(&c, kind)
         elif kind == GTID_TAGGED:
             error = on_tagged_gtid(&self.t, &c)
         elif kind == HEARTBEAT:
@@ -513,7 +520,7 @@ cdef class EventStream:
             error = on_file_begun(&self.t)
         elif (kind == STOP or kind == INTVAR or kind == RAND or kind == USER_VAR or kind == IGNORABLE or kind == ROWS_QUERY
                 or kind == TRANSACTION_CONTEXT or kind == VIEW_CHANGE or kind == ANNOTATE_ROWS or kind == BINLOG_CHECKPOINT or kind == GTID_LIST
-                or kind == START_ENCRYPTION):
+                or kind == START_ENCRYPTION or kind == BEGIN_LOAD or kind == APPEND_BLOCK or kind == DELETE_FILE):
             error = OK
         elif flags & FLAG_IGNORABLE:
             self.ignorable[kind] += 1
@@ -543,18 +550,21 @@ cdef class EventStream:
         self.at, self.at_n = c.p, left(c)
         return AT_TABLE
 
-    cdef int query(self, Cursor *c, bint packed) noexcept nogil:
+    cdef int query(self, Cursor *c, unsigned kind) noexcept nogil:
         cdef const uint8_t *head
         cdef const uint8_t *zero
+        cdef const uint8_t *at
         if not take(c, 13, &head):
             return self.failed(E_SHORT)
         self.head, self.schema_n, self.status_n = head - HEADER, head[8], le(head + 11, 2)
+        if kind == LOAD_QUERY and not take(c, 13, &at):     # which file, where the statement names it, what becomes of duplicates
+            return self.failed(E_SHORT)
         if not take(c, self.status_n, &self.status) or not take(c, self.schema_n, &self.schema) or not take(c, 1, &zero):
             return self.failed(E_SHORT)
         self.at, self.at_n = c.p, left(c)
         if self.t.undecided:
             return 0 if commit(&self.t) else self.failed(E_MEMORY)
-        if packed:
+        if kind == QUERY_PACKED:
             return AT_COMPRESSED
         if self.at_n == 5 and memcmp(self.at, b"BEGIN", 5) == 0:
             self.t.begun = True

@@ -47,6 +47,7 @@ cdef struct Transactions:
     bint begun
     bint two_phase
     bint changed
+    bint closes_apart           # a statement has changed tables as a whole: its end is taken before anything else
     bint undecided              # its statement begins an ALTER whose outcome comes later, or takes it back
     uint64_t committed_at       # microseconds since 1970
     # with `keep`: the transaction whose beginning came last
@@ -64,6 +65,7 @@ cdef struct Transactions:
     uint32_t event_size
     uint32_t event_crc
     # the mark
+    bint apart                  # it is at such an end
     bint moved                  # since something was taken
     size_t marked_rows
     uint64_t transactions
@@ -142,13 +144,14 @@ cdef bint commit(Transactions *t) noexcept nogil:
         t.marked_at = t.committed_at
         t.marked_since = t.marked_since if t.marked_since else t.committed_at
     mark(t)
+    t.apart = t.closes_apart
     close_transaction(t)
     return True
 
 
 cdef inline void close_transaction(Transactions *t) noexcept nogil:
     t.gtid.first = 0
-    t.begun = t.two_phase = t.changed = t.undecided = False
+    t.begun = t.two_phase = t.changed = t.undecided = t.closes_apart = False
     t.committed_at = 0
 
 

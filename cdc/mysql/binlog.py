@@ -27,12 +27,13 @@ from cdc.errors import CdcError, PositionLost, Temporary, UnsupportedEvent
 from cdc.gtid import DomainGtids, Gtids, GtidSet
 from cdc.model import Batch, BinlogMark, Delivery, Position, Table, TableChange, Transaction
 from cdc.mysql import dump, query_events
-from cdc.mysql._events import APART, BEGIN, END, ENDED, FULL, REFUSED, TWO_PHASE, TWO_PHASE_END, WITHIN, EventStream
+from cdc.mysql._events import APART, BEGIN, END, ENDED, FULL, REFUSED, TWO_PHASE, TWO_PHASE_END, WITHIN, WITHIN_APART, EventStream
 from cdc.mysql.connection import Connection, settings
 from cdc.mysql.flavor import flavor_with
 from cdc.mysql.followed import Followed
 from cdc.mysql.query_events import Meaning, meaning
 from cdc.mysql.server_errors import explain, explained
+from cdc.mysql.statement_rows import StatementRows
 from cdc.packed import Packed
 
 BATCH_BYTES = 4 << 20
@@ -110,13 +111,17 @@ class BinlogReader:
         *,
         heartbeat_seconds: float,
         befores: bool = False,
+        rows: StatementRows | None = None,
         check: Callable[[Connection], None] = lambda _: None,
     ) -> None:
         self._source, self._check = source, check
         self._position = position
         self._followed = tables if isinstance(tables, Followed) else Followed(tables)
+        self._rows = rows or StatementRows(self._followed)
         self._changes: list[TableChange] = []
         """What statements did to whole tables since the last delivery with a position."""
+        self._within: list[TableChange] = []
+        """The same, of the open transaction: it counts at its end."""
         self._server_id = random.randrange(1 << 30, 1 << 31)
         self._heartbeat_seconds = heartbeat_seconds
         self._stream = EventStream(self._followed.resolve, self._on_statement, unpack, budget=BATCH_BYTES, keep=befores)
@@ -206,6 +211,7 @@ class BinlogReader:
     # what comes
 
     def _delivery(self) -> Delivery:
+        apart = self._stream.apart
         runs, gtids, file, offset, transactions, *committed, evidence = self._stream.take()
         batches = tuple(
             Batch(table, ops, Packed(*keys), Packed(*rows), befores=Packed(*befores) if befores else None)
@@ -217,6 +223,8 @@ class BinlogReader:
         before = self._position.gtids
         mark = BinlogMark(file, offset, *evidence) if evidence[0] else self._position.mark
         self._position = Position(flavor_with(before).advanced(before, gtids), file, offset, mark)
+        if apart:
+            self._changes, self._within = self._changes + self._within, []
         changes, self._changes = (*self._changes, *self._followed.settle(self._position)), []
         oldest, newest = (microseconds / 1e6 if microseconds else None for microseconds in committed)
         return Delivery(batches, self._position, transactions, oldest, newest, transaction, changes)
@@ -235,18 +243,17 @@ class BinlogReader:
         event = query_events.read(head, status, schema, query, self._stream.server)
         changed = self._stream.changed
         what = meaning(event)
+        place = Position(self._position.gtids, *self._stream.place)
         if what in (Meaning.TABLES, Meaning.TABLE_WITH_ROWS):
-            self._changes += self._followed.changes(event, Position(self._position.gtids, *self._stream.place))
+            self._changes += [*self._followed.changes(event, place), *self._rows.on_tables(event, place)]
         match what:
             case Meaning.BEGIN | Meaning.TABLE_WITH_ROWS:
                 return BEGIN
             case Meaning.COMMIT:
                 return END
             case Meaning.ROLLBACK | Meaning.ROLLBACK_TO if changed:
-                raise UnsupportedEvent(
-                    f"The transaction before {self._place} takes rows back after sending them.",
-                    hint="This happens when a transaction mixes transactional and other tables. Copy again with --strategy full.",
-                )
+                self._within += self._rows.on_rollback(place)
+                return WITHIN_APART if what is Meaning.ROLLBACK_TO else APART
             case Meaning.WITHIN | Meaning.ROLLBACK_TO:
                 return WITHIN
             case Meaning.ROLLBACK:
@@ -256,10 +263,11 @@ class BinlogReader:
             case Meaning.XA_END:
                 return TWO_PHASE_END
             case Meaning.STATEMENT_ROWS:
-                raise UnsupportedEvent(
-                    f"The statement before {self._place} changed rows without row events.",
-                    hint="Set binlog_format = ROW in every session of the source, then copy again with --strategy full.",
-                )
+                copied = {change.id for change in self._within}
+                self._within += [change for change in self._rows.on_rows(event, place) if change.id not in copied]
+                if self._within:
+                    return WITHIN_APART if self._stream.begun else APART
+                return WITHIN if self._stream.begun else END
             case Meaning.TABLES if self._changes and not self._stream.begun:
                 return APART
             case Meaning.TABLES | Meaning.ELSEWHERE:

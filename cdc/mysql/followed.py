@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from cdc.config import matches
-from cdc.errors import CdcError, SchemaChanged
+from cdc.errors import CdcError, SchemaChanged, UnsupportedEvent
 from cdc.model import (
     CopyAnew,
     Emptied,
@@ -73,7 +73,7 @@ class Followed:
     def __init__(
         self, tables: Iterable[Table], describe: Describe | None = None, *, wanted: Iterable[TableId] = (), folds: bool = False
     ) -> None:
-        self._describe, self._folds = describe, folds
+        self._describe, self.folds = describe, folds
         self._entries = {table.id: _Entry(table) for table in tables}
         self._wanted = [*self._entries, *wanted]
         self._unasked: dict[TableId, None] = {}
@@ -173,11 +173,27 @@ class Followed:
             self.skipped["skipped statement: changes no followed table"] += 1
         return found
 
+    @property
+    def tables(self) -> list[TableId]:
+        """The tables that are followed here."""
+        return [table for table, entry in self._entries.items() if entry.table]
+
+    def copy_again(self, tables: Iterable[TableId], because: str, place: Position) -> list[CopyAnew]:
+        """Copy these anew, with the columns they have here. Raises UnsupportedEvent where tables are not copied."""
+        found = [CopyAnew(entry.table, because) for table in tables if (entry := self._entries[table]).table]
+        if found and self._describe is None:
+            names = ", ".join(str(change.id) for change in found)
+            raise UnsupportedEvent(
+                f"The statement before {place.file}:{place.offset} may have changed {names}: {because}.",
+                hint="Set binlog_format = ROW in every session of the source, and begin after this statement.",
+            )
+        return found
+
     def _effect(self, effect: ddl.Effect, statement: str, place: Position) -> list[TableChange]:  # noqa: PLR0911 (one table)
         because = shorten(statement)
         match effect:
             case ddl.SchemaGone(schema):
-                tables = [table for table in self._entries if table.schema == self._fold(schema)]
+                tables = [table for table in self._entries if table.schema == self.fold(schema)]
                 return [change for table in tables for change in self._gone(table, statement, place)]
             case ddl.Created(name, replacing, unless_there):
                 table = self._id(name)
@@ -248,11 +264,12 @@ class Followed:
     def _wants(self, table: TableId) -> bool:
         return any(matches(table, each) for each in self._wanted)
 
-    def _fold(self, name: str) -> str:
-        return name.lower() if self._folds else name
+    def fold(self, name: str) -> str:
+        """The name of a schema or table as the server keeps it."""
+        return name.lower() if self.folds else name
 
     def _id(self, table: TableId) -> TableId:
-        return TableId(*map(self._fold, table))
+        return TableId(*map(self.fold, table))
 
 
 def reshaped(old: Table, new: Table, effect: ddl.Altered, added: Mapping[str, bytes]) -> tuple[int | bytes, ...] | None:

@@ -49,6 +49,8 @@ class QueryEvent:
     """Of MariaDB, as in its GTID event: whether this begins (2), commits (4) or rolls back (8) an ALTER that is logged in two parts."""
     alter_number: int = 0
     """The GTID's number under which that ALTER began."""
+    schemas: frozenset[str] | None = None
+    """Of MySQL: it has used no tables but in these, nor have triggers, functions and cascades that it has set off. None: not told."""
     doubt: str = ""
     """Why the statement may mean something else than what can be read in it."""
 
@@ -107,6 +109,7 @@ def read(head: bytes, status: bytes, schema: bytes, query: bytes, server: tuple[
         error_code=error_code,
         alter_flags=alter[0] if alter else 0,
         alter_number=int.from_bytes(alter[1:9], "little"),
+        schemas=_schemas(found.get(_DATABASES, b"")),
         doubt=doubt,
     )
 
@@ -128,7 +131,7 @@ def _charset_name(collation: int) -> str:
 
 _SQL_MODE, _CHARSET, _GTID_FLAGS = 1, 4, 130
 _SIZES = {
-    0: 4, _SQL_MODE: 8, 3: 4, _CHARSET: 6, 7: 2, 8: 2, 9: 8, 10: 4, 13: 3, 16: 1, 17: 8, 18: 2, 19: 1, 20: 1,
+    0: 4, _SQL_MODE: 8, 3: 4, _CHARSET: 6, 7: 2, 8: 2, 9: 8, 10: 4, 13: 3, 16: 1, 17: 8, 18: 2, 19: 1, 20: 1, 21: 1,
     128: 3, 129: 8,
 }  # fmt: skip
 """The bytes of each status variable that has always the same size. From 128 on they are MariaDB's.
@@ -138,6 +141,13 @@ Source: MySQL, Query_event in libs/mysql/binlog/event/statement_events.cpp; Mari
 _CATALOG, _TIME_ZONE, _CATALOG_NZ, _INVOKER, _DATABASES, _COLLATIONS = 2, 5, 6, 11, 12, 131
 _TOO_MANY_DATABASES = 254
 _ALTER_ENDS = 4 | 8
+
+
+def _schemas(databases: bytes) -> frozenset[str] | None:
+    """The names in the status variable for them."""
+    if not databases or databases[0] in (0, _TOO_MANY_DATABASES):
+        return None
+    return frozenset(name.decode(errors="replace") for name in databases[1:].split(b"\0")[: databases[0]])
 
 
 def _status(status: bytes) -> tuple[dict[int, bytes], str]:

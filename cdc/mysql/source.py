@@ -41,6 +41,7 @@ from cdc.mysql.binlog_mark import mark_at, require_mark
 from cdc.mysql.chunk_workers import ChunkWorkers
 from cdc.mysql.connection import Connection, connect, text
 from cdc.mysql.costs import binlog_bytes_since, retention_seconds, table_sizes
+from cdc.mysql.dml import Writes
 from cdc.mysql.flavor import flavor_of
 from cdc.mysql.followed import Described, Followed
 from cdc.mysql.hosts import BEHIND_PAUSE, Hosts, Server, Wanted
@@ -48,6 +49,7 @@ from cdc.mysql.patience import LONGEST_PAUSE, Patience
 from cdc.mysql.schema import added_values, read_table, tables_like
 from cdc.mysql.server_errors import explained
 from cdc.mysql.snapshot import log_end
+from cdc.mysql.statement_rows import Reach, StatementRows, reach
 
 _INBOX = 32
 """Deliveries that may wait: with parts of 4 MiB this bounds what a slow target makes the reader hold."""
@@ -232,9 +234,10 @@ class MySqlSource:
         if self._examine:
             tables_followed.compare(tables, self._described, end)
             tables_followed.settle(position)
+        rows = StatementRows(tables_followed, self._reach)
         wanted = self._wanted or Wanted(position)
         wanted = replace(wanted, position=position, followed=servers_with(wanted.followed, self.server_uuid))
-        self._run("stream", lambda: self._stream(wanted, tables_followed))
+        self._run("stream", lambda: self._stream(wanted, tables_followed, rows))
         for number in range(CHUNK_CONNECTIONS):
             self._run("chunks", partial(self._workers.work, number))
 
@@ -279,7 +282,11 @@ class MySqlSource:
                 found = error, {}
             return Described(found[0], log_end(connection), found[1])
 
-    def _stream(self, wanted: Wanted, tables: Followed) -> Iterator[tuple[Server, Item]]:
+    def _reach(self, asked: Writes) -> Reach:
+        with self._session(self._chosen) as connection:
+            return reach(connection, asked)
+
+    def _stream(self, wanted: Wanted, tables: Followed, rows: StatementRows) -> Iterator[tuple[Server, Item]]:
         """Deliveries from a position on, over as many connections as it takes. Each begins where the last complete delivery ended."""
         patience = Patience(self._closing, self._give_up_seconds)
         went_over = False
@@ -287,7 +294,7 @@ class MySqlSource:
             server, compared = self._chosen, time.monotonic()
             reader = self._binlog = BinlogReader(
                 server.url, wanted.position, tables, heartbeat_seconds=self._heartbeat_seconds, befores=self._befores,
-                check=server.require,
+                rows=rows, check=server.require,
             )  # fmt: skip
             try:
                 if went_over:

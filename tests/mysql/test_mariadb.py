@@ -233,16 +233,6 @@ def test_xa_in_one_phase_is_followed_and_in_two_phases_is_refused(simple: Projec
     assert "XA transaction" in err
 
 
-def test_statements_instead_of_rows_stop_the_stream(simple: Project):
-    """A session may choose so."""
-    process = simple.start()
-    simple.wait_streaming(process)
-    simple.sql("SET SESSION binlog_format = STATEMENT", "UPDATE t SET v = 5", "SET SESSION binlog_format = ROW")
-    _, err = process.communicate(timeout=30)
-    assert process.returncode == 1, err
-    assert "binlog_format = ROW" in err
-
-
 @pytest.mark.parametrize("missing", range(3))
 def test_a_missing_grant_is_exit_code_3_and_named(simple: Project, user, missing: int):
     """Each needed grant in turn: the sentence has the GRANT statement."""

@@ -134,7 +134,7 @@ def test_what_a_statement_depends_on_is_found_behind_any_status_variable(before:
     assert (event.session, event.thread_specific, event.error_code, event.schema) == (Session(7, 42, 5), True, 1146, "x")
 
 
-@pytest.mark.parametrize("end", [b"\x0e", b"\x15\x01", b"\xff", b"\x04\x01", b"\x0c\x02one\0two", b"\x06\x09std", b"\x05", b"\x83\x02"])
+@pytest.mark.parametrize("end", [b"\x0e", b"\x16\x01", b"\xff", b"\x04\x01", b"\x0c\x02one\0two", b"\x06\x09std", b"\x05", b"\x83\x02"])
 def test_a_status_variable_that_cannot_be_read_is_a_doubt(end: bytes) -> None:
     """What comes behind it may be what the statement depends on."""
     event = status(FLAGS, SQL_MODE, end)

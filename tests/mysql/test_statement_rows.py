@@ -1,0 +1,157 @@
+"""Rows that a session changes by statements in the binlog: passed over elsewhere, copied again where they are followed, with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cdc.model import TableId
+from tests.fix_migration import Project
+
+CERTAIN = {
+    "inserted": "INSERT INTO {0} VALUES (3, 3) ON DUPLICATE KEY UPDATE v = 9",
+    "replaced": "REPLACE INTO `{0}` (id, v) SELECT id, v + 10 FROM hb",
+    "updated": "UPDATE {0} AS a SET a.v = a.v + 1 ORDER BY id LIMIT 5",
+    "deleted": "DELETE FROM {0} WHERE id = 2",
+    "joined": "UPDATE hb JOIN {0} AS b USING (id) SET b.v = 77",
+    "joined_deleted": "DELETE a FROM {0} AS a JOIN hb AS b USING (id)",
+    "called": "CALL fill(5)",
+    "loaded": "LOAD DATA INFILE '{file}' REPLACE INTO TABLE {0} FIELDS TERMINATED BY ',' (id, v)",
+}
+"""A table's name, and a statement that writes it and no other that is followed."""
+
+
+@pytest.fixture
+def project(project_on_either: Project) -> Iterator[Project]:
+    """A database of tables that are migrated by a pattern; another of tables that are not. `elsewhere` is the other's name."""
+    made = project_on_either
+    made.sql(f"CREATE DATABASE {elsewhere(made)}", f"CREATE TABLE {elsewhere(made)}.hb (id INT PRIMARY KEY, value INT)")
+    made.sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)", "INSERT INTO t VALUES (1, 1), (2, 2)", "CREATE TABLE u LIKE t")
+    yield made
+    made.sql("SET SESSION binlog_format = ROW", f"DROP DATABASE {elsewhere(made)}")
+
+
+def elsewhere(project: Project) -> str:
+    return f"{project.database}_y"
+
+
+def by_statement(project: Project, *statements: str) -> None:
+    """Run these in a session that logs statements."""
+    project.sql("SET SESSION binlog_format = STATEMENT", *statements, "SET SESSION binlog_format = ROW")
+
+
+def copied(report: dict[str, object]) -> set[str]:
+    """The tables that were copied again."""
+    return {line.split(" ")[0].rpartition(".")[2] for line in report.get("schema_changes", ()) if "is copied anew" in line}  # type: ignore[attr-defined]
+
+
+def test_what_is_written_elsewhere_concerns_nobody(project: Project):
+    """Heartbeats in another schema, and in the same one beside what is followed: migrate, verify and tail go on, and copy nothing."""
+    tables, other = f"{project.database}.t", elsewhere(project)
+    project.sql("CREATE TABLE hb (id INT PRIMARY KEY, value INT)")
+    project.migrate(table=tables)
+    after = str(project.gtids())
+    by_statement(
+        project,
+        f"INSERT INTO {other}.hb VALUES (1, 2) ON DUPLICATE KEY UPDATE value = 2",
+        f"UPDATE {other}.hb AS a, {other}.hb AS b SET a.value = b.value + 1 WHERE a.id = b.id",
+        "INSERT INTO hb VALUES (1, unix_timestamp())",
+        "REPLACE INTO hb (id, value) SELECT id, v FROM t",
+        "BEGIN",
+        f"DELETE FROM {other}.hb",
+        "INSERT INTO hb VALUES (5, 5)",
+        "COMMIT",
+        f"CREATE TEMPORARY TABLE {other}.scratch (id INT PRIMARY KEY)",
+        f"INSERT INTO {other}.scratch VALUES (1)",
+        f"DROP TEMPORARY TABLE {other}.scratch",
+    )
+    project.sql("UPDATE t SET v = 5")
+    verified = project.cdc("verify", project.url, f"mapstore:{project.state}")
+    assert verified.returncode == 0, verified.stderr
+    tailed = project.cdc("tail", project.url, "--tables", tables, "--from", after, "--until-caught-up")
+    assert (tailed.returncode, len(tailed.stdout.splitlines())) == (0, 2), tailed.stderr
+    report = project.migrate(table=tables)
+    assert not report.get("schema_changes")
+    project.assert_identical(TableId(project.database, "t"))
+
+
+def test_a_followed_table_that_a_statement_writes_is_copied_again(project: Project, tmp_path: Path):
+    """It alone, whatever kind of statement it is, with the reason; tail says what it cannot show."""
+    project.sql("CREATE TABLE hb (id INT PRIMARY KEY, v INT)", "INSERT INTO hb VALUES (1, 4), (2, 5)")
+    (folder,) = project.admin.one("SELECT @@secure_file_priv")
+    file = Path(folder, f"{project.database}.csv")
+    file.write_text("1,100\n7,700\n")
+    for name in CERTAIN:
+        project.sql(f"CREATE TABLE {name} LIKE t", f"INSERT INTO {name} SELECT * FROM t")
+    project.sql("CREATE PROCEDURE fill(a INT) INSERT INTO called VALUES (a, a)")
+    pattern = f"{project.database}.*"
+    project.migrate(table=pattern)
+    after = str(project.gtids())
+    by_statement(project, *(statement.format(name, file=file) for name, statement in CERTAIN.items()))
+    project.sql("INSERT INTO updated VALUES (1000, 1)")
+    file.unlink()
+    tail = project.cdc("tail", project.url, "--tables", f"{project.database}.inserted", "--from", after, "--until-caught-up")
+    assert tail.returncode == 1
+    assert "INSERT INTO inserted" in tail.stderr
+    assert "Traceback" not in tail.stderr
+    report = project.migrate(table=pattern)
+    assert copied(report) - {"hb"} == set(CERTAIN)
+    project.assert_identical(*(TableId(project.database, name) for name in (*CERTAIN, "t", "u", "hb")))
+
+
+def run_function(project: Project) -> list[str]:
+    project.sql("CREATE FUNCTION touch(a INT) RETURNS INT DETERMINISTIC MODIFIES SQL DATA BEGIN UPDATE t SET v = a; RETURN 1; END")
+    return ["SELECT touch(51)", f"INSERT INTO {elsewhere(project)}.hb VALUES (1, touch(52))"]
+
+
+def through_a_trigger(project: Project) -> list[str]:
+    other = elsewhere(project)
+    project.sql(f"CREATE TRIGGER {other}.tr AFTER INSERT ON {other}.hb FOR EACH ROW UPDATE {project.database}.t SET v = v + NEW.value")
+    return [f"INSERT INTO {other}.hb VALUES (2, 60)"]
+
+
+def through_a_trigger_that_is_gone(project: Project) -> list[str]:
+    return [*through_a_trigger(project), f"DROP TRIGGER {elsewhere(project)}.tr"]
+
+
+def through_a_view(project: Project) -> list[str]:
+    other = elsewhere(project)
+    project.sql(f"CREATE VIEW {other}.vw AS SELECT * FROM {project.database}.t")
+    return [f"UPDATE {other}.vw SET v = 70"]
+
+
+def in_a_transaction(project: Project) -> list[str]:
+    return [
+        "BEGIN",
+        f"UPDATE {project.database}.t SET v = 80 WHERE id = 1",
+        "SAVEPOINT a",
+        "UPDATE t SET v = 81",
+        "ROLLBACK TO a",
+        "COMMIT",
+    ]
+
+
+def under_a_temporary_name(project: Project) -> list[str]:
+    return [
+        "CREATE TEMPORARY TABLE u (id INT PRIMARY KEY)",
+        "INSERT INTO u SELECT id FROM t",
+        "UPDATE t JOIN u USING (id) SET v = 90",
+        "DROP TEMPORARY TABLE u",
+    ]
+
+
+@pytest.mark.parametrize(
+    "way",
+    [run_function, through_a_trigger, through_a_trigger_that_is_gone, through_a_view, in_a_transaction, under_a_temporary_name],
+)
+def test_what_a_statement_may_write_by_other_means_is_copied_again(project: Project, way: Callable[[Project], list[str]]):
+    """Stored code, triggers and views lead from any table to any other."""
+    pattern = f"{project.database}.*"
+    project.sql("SET GLOBAL log_bin_trust_function_creators = ON")
+    project.migrate(table=pattern)
+    by_statement(project, *way(project))
+    project.sql("INSERT INTO t VALUES (1000, 1)")
+    assert "t" in copied(project.migrate(table=pattern))
+    project.assert_identical(project.table, TableId(project.database, "u"))

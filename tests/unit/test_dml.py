@@ -1,0 +1,88 @@
+"""Which tables a statement may write, where nobody but its text tells."""
+
+from __future__ import annotations
+
+import pytest
+
+from cdc.model import TableId
+from cdc.mysql.dml import writes
+from cdc.mysql.query_events import QueryEvent
+from cdc.mysql.sql_tokens import Dialect
+
+HB = TableId("y", "hb")
+
+
+def event(statement: str, schema: str = "y", *, mariadb: bool = False) -> QueryEvent:
+    return QueryEvent(statement.encode(), schema, Dialect(mariadb=mariadb, version=101100 if mariadb else 80400))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO y.hb VALUES(1,2) ON DUPLICATE KEY UPDATE value=2",
+        "insert low_priority ignore hb (id, value) values (1, now())",
+        "REPLACE INTO `y` . `hb` SELECT max(id), 1 FROM x.t WHERE id IN (1, 2)",
+        "UPDATE hb SET value = value + 1 WHERE id = 1",
+        "UPDATE LOW_PRIORITY y.hb AS h SET h.value = unix_timestamp()",
+        "UPDATE hb h SET h.value = (SELECT count(*) FROM x.t)",
+        "DELETE FROM hb WHERE id < 5",
+        "DELETE QUICK FROM y.hb",
+        "DELETE FROM hb AS h WHERE h.id = 1",
+        "/*!50000 INSERT */ INTO /* x.t */ hb SET id = 1, value = 'x.t (' -- x.f()",
+        "LOAD DATA INFILE '/tmp/SQL_LOAD-1-2' REPLACE INTO TABLE `hb` FIELDS TERMINATED BY ',' IGNORE 1 LINES (id, @v) SET value = @v",
+        "INSERT INTO hb PARTITION (p0) VALUES (1, NAME_CONST('a', 5))",
+    ],
+)
+def test_the_table_has_its_place(statement: str) -> None:
+    """What is read, is in texts or in comments does not matter."""
+    found = writes(event(statement))
+    assert (found.tables, found.sure, found.doubt) == ({HB}, True, "")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE x.t, hb SET t.v = 1",
+        "UPDATE hb JOIN x.t USING (id) SET t.v = 1",
+        "DELETE x.t FROM x.t JOIN hb USING (id)",
+        "DELETE FROM x.t USING x.t JOIN y.hb",
+        "DELETE FROM x.t, y.hb USING x.t, y.hb",
+        "WITH a AS (SELECT 1 AS id) UPDATE x.t SET v = 1 WHERE id IN (SELECT id FROM a)",
+    ],
+)
+def test_all_that_is_named_counts_where_there_is_no_such_place(statement: str) -> None:
+    """Of several tables, those that are read count too."""
+    found = writes(event(statement))
+    assert TableId("x", "t") in found.tables
+    assert not found.sure
+    assert not found.doubt
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT `x`.`f`(1)",
+        "DO f()",
+        "CALL p()",
+        "INSERT INTO hb VALUES (1, f())",
+        "INSERT INTO hb VALUES (1, x.now())",
+        "INSERT INTO hb VALUES (1, `now`())",
+        "UPDATE hb SET value = f (1)",
+        "INSERT INTO hb VALUES (1, 'open)",
+    ],
+)
+def test_stored_code_may_write_anything(statement: str) -> None:
+    """So may what cannot be read."""
+    assert writes(event(statement)).doubt
+
+
+def test_bytes_that_are_not_valid_make_names_unsure_and_texts_not() -> None:
+    """A text may hold binary data."""
+    assert writes(QueryEvent(b"INSERT INTO h\xff VALUES (1)", "y")).doubt
+    assert writes(QueryEvent(b"INSERT INTO hb VALUES (1, _binary'\xff')", "y")).tables == {HB}
+
+
+def test_what_mariadb_sets_for_a_statement_is_no_part_of_it() -> None:
+    """SET STATEMENT ... FOR stands before any statement."""
+    found = writes(event("SET STATEMENT max_statement_time = 10 FOR UPDATE hb SET value = 1", mariadb=True))
+    assert (found.tables, found.sure) == ({HB}, True)
