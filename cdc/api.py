@@ -11,18 +11,19 @@ from pathlib import Path
 
 from cdc import interrupts, preflight
 from cdc.change import Changes
-from cdc.config import AWAY_SECONDS, Config, SourceUrl, Strategy, matches, parse_table
+from cdc.config import AWAY_SECONDS, Config, SourceUrl, Strategy, parse_table
 from cdc.differences import Differences, compare
-from cdc.errors import CdcError, ConfigError, DamagedState, Incomplete, PositionLost, PreflightFailed, TornTransaction
+from cdc.errors import CdcError, ConfigError, DamagedState, Incomplete, NoSuchTable, PositionLost, PreflightFailed, TornTransaction
 from cdc.gtid import DomainGtids, Gtids, GtidSet
 from cdc.handover import Handover
 from cdc.migration import Migration, Report, Start
-from cdc.model import Checkpoint, CopyAnew, Position, Rates, TableId, TableProgress, TableState, servers_with
+from cdc.model import Checkpoint, CopyAnew, Position, Rates, Table, TableId, TableProgress, TableState, servers_with
 from cdc.mysql.connection import Connection, connect
 from cdc.mysql.server_errors import explained
 from cdc.mysql.snapshot import read_all
 from cdc.mysql.source import MySqlSource
 from cdc.oversight import Oversight, reloaded_by_signal
+from cdc.selection import Selection, matches
 from cdc.settings import Settings, SettingsFile
 from cdc.strategy import Costs, choose
 from cdc.targets.mapstore import MapStoreTarget, read_state
@@ -32,6 +33,7 @@ from cdc.values import converters
 HOW_TO_COMPLETE = "Run `cdc migrate` until `cdc status` shows the table as streaming."
 
 Watch = Callable[[Report, Handover], None]
+Unfit = Callable[[Sequence[TableId], Selection], dict[TableId, str]]
 
 
 def parse_source(url: str) -> SourceUrl:
@@ -39,14 +41,15 @@ def parse_source(url: str) -> SourceUrl:
     return SourceUrl.parse(url, os.environ)
 
 
-def check(source: SourceUrl, tables: Sequence[TableId] = ()) -> list[preflight.Check]:
+def check(source: SourceUrl, tables: Sequence[TableId] = (), exclude: Sequence[TableId] = ()) -> list[preflight.Check]:
     """Whether a source, and these tables on it, can be migrated; of several servers each. Raises only when one cannot be asked."""
+    selection = Selection(tuple(tables), tuple(exclude))
     found = []
     for each in source.each:
         connection = connect(each)
         try:
             with explained(each):
-                checks = preflight.run(connection, tables)
+                checks = preflight.run(connection, tables, selection)
         finally:
             connection.abandon()
         found += [replace(check, message=f"{each.address}: {check.message}") for check in checks] if source.others else checks
@@ -70,8 +73,8 @@ def migrate(
         try:
             return _migrate(config, on_start, file, say)
         except TornTransaction:  # what the target holds in memory is no state of the source's any more
-            settings = file.read() if file else Settings(config.limits, config.tables)
-            config = replace(config, strategy=Strategy.INCREMENTAL, limits=settings.limits, tables=settings.tables)
+            read = file.read() if file else Settings(config.limits, config.tables, config.exclude)
+            config = replace(config, strategy=Strategy.INCREMENTAL, limits=read.limits, tables=read.tables, exclude=read.exclude)
 
 
 def _migrate(
@@ -80,16 +83,19 @@ def _migrate(
     known = _known(config)
     with ExitStack() as stack:
         source = stack.enter_context(_source(config))
-        oversight = Oversight(lambda: source.url, Settings(config.limits, config.tables), file, follow=source.follow, say=say)
+        settings = Settings(config.limits, config.tables, config.exclude)
+        oversight = Oversight(lambda: source.url, settings, file, follow=source.follow, say=say)
         stack.enter_context(reloaded_by_signal(oversight.reload if file else None))
-        _require_fit(source, config, known)  # what has become of a table that is known, the stream tells
+        _require_fit(source, config.selection, known)  # what has become of a table that is known, the stream tells
         target = MapStoreTarget(config.target, fresh=config.strategy is Strategy.FULL, on_demand=config.until_caught_up)
         stack.enter_context(target)
         stack.enter_context(_losses_noted(target))
-        start = begin(config, source, target.load_checkpoint())
+        start = begin(config, source, target.load_checkpoint(), partial(_unfit, source))
         if start.plan.strategy is Strategy.FULL and target.load_checkpoint():
-            _require_fit(source, config)
+            _require_fit(source, config.selection)
             target.copy_afresh()
+        for table, reason in start.skipped.items():
+            say(f"warning: {table} is skipped. {reason}")
         for each in start.tables:
             if _from_start(each):
                 target.apply(CopyAnew(each.table, "its copy begins"))
@@ -98,7 +104,8 @@ def _migrate(
         stack.enter_context(oversight)
         watch = on_start(start, source.sizes(each.table.id for each in start.tables)[0]) or (lambda *_: None)
         migration = Migration(
-            config, source, target, start, watch=watch, throttle=oversight.throttle, received=lambda: source.bytes_received
+            config, source, target, start, watch=watch, throttle=oversight.throttle, say=say,
+            received=lambda: source.bytes_received,
         )  # fmt: skip
         if config.metrics_port is not None:
             from cdc.exporter import Exporter  # noqa: PLC0415 (an HTTP server is not imported for nothing)
@@ -125,24 +132,28 @@ def _source(config: Config) -> MySqlSource:
     """A source whose changes of tables are followed."""
     return MySqlSource(
         config.source, heartbeat_seconds=config.heartbeat_seconds, give_up_seconds=config.give_up_seconds,
-        wanted=config.tables, fit=_fit, examine=preflight.examine,
+        selection=config.selection, fit=_fit, examine=preflight.examine,
     )  # fmt: skip
 
 
-def _require_fit(source: MySqlSource, config: Config, known: Collection[TableId] = ()) -> None:
-    """Raise what makes the source, or a table that is not known, unfit. One that a pattern named and that is gone when asked is none."""
-    names = source.tables_like(config.tables)
-    while True:
-        with explained(source.url):
-            checks = preflight.run(source.control, [name for name in names if name not in known])
-        listed, names = names, source.tables_like(config.tables)
-        if set(listed) <= set(names):
-            return preflight.require(checks)
+def _require_fit(source: MySqlSource, selection: Selection, known: Collection[TableId] = ()) -> dict[TableId, str]:
+    """Raise what makes the source, or a table that is named in full and not known, unfit; the others that are, with the reasons."""
+    names = [name for name in source.selected(selection) if name not in known]
+    with explained(source.url):
+        checks = preflight.run(source.control, names, selection)
+    preflight.require(checks)
+    return preflight.skipped(checks)
 
 
-def _fit(connection: Connection, tables: Sequence[TableId] = ()) -> None:
+def _unfit(source: MySqlSource, names: Sequence[TableId], selection: Selection) -> dict[TableId, str]:
+    """Why which of these tables, which only patterns match, cannot be followed now."""
+    with explained(source.url):
+        return preflight.unfit(source.control, [name for name in names if not selection.names(name)], selection)
+
+
+def _fit(connection: Connection) -> None:
     """Raise what makes a server unfit to be followed. Tables and prepared XA matter where a copy begins; later the stream tells of them."""
-    preflight.require(each for each in preflight.run(connection, tables) if each.name != "prepared_xa")
+    preflight.require(each for each in preflight.run(connection, ()) if each.name != "prepared_xa")
 
 
 def _known(config: Config) -> set[TableId]:
@@ -160,8 +171,11 @@ def _from_start(progress: TableProgress) -> bool:
     return not progress.settled or (progress.state is TableState.COPYING and progress.cursor is None)
 
 
-def begin(config: Config, source: MySqlSource, checkpoint: Checkpoint | None) -> Start:
-    """Where to start. The position is read before the tables, so that a change of theirs in between is seen in the stream."""
+def begin(config: Config, source: MySqlSource, checkpoint: Checkpoint | None, unfit: Unfit = lambda *_: {}) -> Start:
+    """Where to start. The position is read before the tables, so that a change of theirs in between is seen in the stream.
+
+    `unfit` is asked which of the tables that nothing is held of cannot be followed, each with the reason: they are skipped.
+    """
     if checkpoint and config.strategy is not Strategy.FULL:
         source.settle(checkpoint.position, checkpoint.servers, checkpoint.applied, checkpoint.lost)
     executed, _ = source.gtids()
@@ -172,22 +186,30 @@ def begin(config: Config, source: MySqlSource, checkpoint: Checkpoint | None) ->
     position = _position(checkpoint, source) if checkpoint else source.position()
     known = {each.table.id: each for each in checkpoint.tables} if checkpoint else {}
     progress = []
-    names = source.tables_like(config.tables)
-    names += [table for table in known if table not in names and any(matches(table, each) for each in config.tables)]
-    if not names:
+    selection = config.selection
+    names = source.selected(selection)
+    names += [table for table in known if table not in names and selection.wants(table)]
+    if not names and checkpoint is None:
         raise PreflightFailed(f"No table on the source is called {' or '.join(map(str, config.tables))}.", hint="Check --tables.")
-    for name, table in source.described(names).items():
+    skipped = unfit([name for name in names if name not in known or _from_start(known[name])], selection)
+    for name, table in source.described(name for name in names if name not in skipped).items():
         each = known.get(name)
         if each is None or _from_start(each):
             if isinstance(table, CdcError):
-                if name not in source.tables_like(config.tables):
-                    continue  # a pattern named it, and it is gone since: the stream tells
-                raise table
+                if selection.names(name):
+                    raise table
+                if not isinstance(table, NoSuchTable):  # one that is gone since it was listed: the stream tells
+                    skipped[name] = str(table)
+                continue
             each = TableProgress(table)
         progress.append(each)
+    if not progress and checkpoint is None:
+        raise PreflightFailed(
+            "None of the tables can be followed." + "".join(f"\n  {table}: {reason}" for table, reason in skipped.items())
+        )
     servers = servers_with(checkpoint.servers if checkpoint else (), source.server_uuid)
     behind = source.behind(position) if checkpoint else None
-    return Start(plan, servers, position, progress, source.clock_offset, rates, behind, source.url.address)
+    return Start(plan, servers, position, progress, source.clock_offset, rates, behind, source.url.address, skipped)
 
 
 def _position(checkpoint: Checkpoint, source: MySqlSource) -> Position:
@@ -211,18 +233,21 @@ def changes(
     after: Gtids | str | Path | None = None,
     until_caught_up: bool = False,
     parse_json: bool = False,
+    exclude: Sequence[TableId | str] = (),
     on_away: Callable[[str], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Changes:
     """The changes of these tables as `Change` objects, from a position on; nothing is copied or stored.
 
     The tables are those that these names and patterns mean now. `after` is a set of GTIDs, the state folder of a migration (for its last
     checkpoint's), or None: all that is committed once this has returned. `until_caught_up` ends where the source's binlog ends now.
-    `on_away` is told why, each time the connection is lost.
+    `on_away` is told why, each time the connection is lost; `say` gets a warning for each table that only patterns match and that cannot be
+    followed.
 
     Raises PreflightFailed, PositionLost when the source cannot continue from there, SchemaChanged when a table changes on the way.
     """
     url = parse_source(source) if isinstance(source, str) else source
-    names = [parse_table(name) if isinstance(name, str) else name for name in tables]
+    selection = Selection(*(tuple(parse_table(name) if isinstance(name, str) else name for name in names) for names in (tables, exclude)))
     away = AWAY_SECONDS if until_caught_up else None
     with ExitStack() as stack:
         stream = stack.enter_context(MySqlSource(url, heartbeat_seconds=1.0, give_up_seconds=away, befores=True, fit=_fit))
@@ -231,12 +256,32 @@ def changes(
         else:
             start, followed, lost = _after(after, stream.gtids()[0])
             stream.settle(start, followed, lost=lost)
-        with explained(stream.url):
-            _fit(stream.control, names)
-        definitions = stream.tables(names)
+        definitions = followable(stream, selection, say)
         stream.start(start, list(map(TableProgress, definitions)))
         known = {table.id: (table, converters(table, parse_json=parse_json)) for table in definitions}
         return Changes(stream, stack.pop_all(), known, start, until_caught_up=until_caught_up, on_away=on_away)
+
+
+def followable(source: MySqlSource, selection: Selection, say: Callable[[str], None]) -> list[Table]:
+    """The definitions of the selected tables. One that only a pattern matches and that cannot be followed is left out, with a warning."""
+    names = source.selected(selection)
+    with explained(source.url):
+        checks = [check for check in preflight.run(source.control, names, selection) if check.name != "prepared_xa"]
+    preflight.require(checks)
+    skipped = preflight.skipped(checks)
+    found = []
+    for name, table in source.described(name for name in names if name not in skipped).items():
+        if not isinstance(table, CdcError):
+            found.append(table)
+        elif selection.names(name):
+            raise table
+        elif not isinstance(table, NoSuchTable):
+            skipped[name] = str(table)
+    for name, reason in skipped.items():
+        say(f"warning: {name} is skipped. {reason}")
+    if not found:
+        raise PreflightFailed(f"None of the tables {selection} can be followed.", hint="Check --tables and --exclude.")
+    return found
 
 
 def _after(after: Gtids | str | Path, executed: Gtids) -> tuple[Position, tuple[str, ...], str]:
@@ -254,15 +299,19 @@ def _after(after: Gtids | str | Path, executed: Gtids) -> tuple[Position, tuple[
         ) from error
 
 
-def verify(source_url: SourceUrl, target: Path, tables: Sequence[TableId] = ()) -> list[Differences]:
+def verify(source_url: SourceUrl, target: Path, tables: Sequence[TableId] = (), exclude: Sequence[TableId] = ()) -> list[Differences]:
     """Compare a target's last checkpoint with its source, byte for byte, while the source is written to. Nothing is changed.
 
-    `tables` are names and patterns, all of the target's when empty. Raises Incomplete when a table's copy is not complete, PositionLost
-    when the source cannot continue from the checkpoint.
+    `tables` are names and patterns, all of the target's when empty, without those of `exclude`. Raises Incomplete when a table's copy
+    is not complete, PositionLost when the source cannot continue from the checkpoint.
     """
     known = {each.table.id: each for each in read_state(target)[0].tables}
-    meant = dict.fromkeys(table for each in tables for table in ([table for table in known if matches(table, each)] or [each]))
-    checkpoint, maps = read_state(target, rows_of=tuple(meant or known))
+    selection = Selection(tuple(tables) or _ALL, tuple(exclude))
+    meant = [table for table in known if selection.wants(table)]
+    meant += [each for each in tables if not any(matches(table, each) for table in known)]  # read_state says what there is
+    if not meant:
+        raise ConfigError(f"No table of the target is among {selection}.", hint="Check --tables and --exclude.")
+    checkpoint, maps = read_state(target, rows_of=tuple(meant))
     chosen = [known[table] for table in maps]
     for each in chosen:
         if each.state is not TableState.STREAMING:
@@ -276,6 +325,9 @@ def verify(source_url: SourceUrl, target: Path, tables: Sequence[TableId] = ()) 
         servers = servers_with(checkpoint.servers, source.server_uuid)
         Migration(config, source, verifying, Start(plan, servers, _position(checkpoint, source), walk)).run()
         return verifying.differences()
+
+
+_ALL = (TableId("*", "*"),)
 
 
 def compare_quiet(source_url: SourceUrl, target: MapStoreTarget, tables: Sequence[TableId]) -> list[Differences]:

@@ -9,6 +9,7 @@ from enum import StrEnum
 import pymysql
 from pymysql.constants import ER
 
+from cdc.model import TableId
 from cdc.mysql.connection import Connection, Row
 
 
@@ -20,6 +21,8 @@ class Status(StrEnum):
     """Stands in the way of a migration."""
     WARNING = "warning"
     """A migration works now, but may not resume later."""
+    SKIPPED = "skipped"
+    """A table that a pattern matches cannot be followed: the others are migrated without it."""
     UNKNOWN = "unknown"
     """Could not be checked."""
 
@@ -32,6 +35,10 @@ class Check:
     status: Status
     message: str
     hint: str = ""
+    table: TableId | None = None
+    """The one table that it is about, if it is."""
+    missing: bool = False
+    """Whether there is no such table."""
 
     def __str__(self) -> str:
         return f"{self.status:<7}  {self.name}: {self.message} {self.hint}".rstrip()

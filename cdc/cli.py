@@ -36,7 +36,7 @@ from cdc.debezium import envelopes
 from cdc.errors import CdcError, ConfigError, DifferencesFound, Incomplete
 from cdc.metrics import milliseconds
 from cdc.migration import Report, Start
-from cdc.model import Checkpoint, TableState
+from cdc.model import Checkpoint, TableId, TableState
 from cdc.progress import ProgressLine
 from cdc.settings import SettingsFile
 from cdc.targets.mapstore import read_copy_under_way, read_state
@@ -67,6 +67,9 @@ SourceArgument = Annotated[
     str, typer.Argument(help="mysql://user:password@host:port/, also host1:port,host2:port (or the password in CDC_SOURCE_PASSWORD)")
 ]
 TablesOption = Annotated[list[str], typer.Option("--tables", help="DB.TABLE or DB.*; repeat it for several")]
+ExcludeOption = Annotated[
+    list[str] | None, typer.Option("--exclude", help="DB.TABLE or a pattern that is left out of the patterns of --tables; repeat it")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object, last, on stdout")]
 StateArgument = Annotated[str, typer.Argument(help="mapstore:PATH")]
 
@@ -100,6 +103,7 @@ def migrate(
     target: Annotated[str, typer.Argument(help="mapstore:PATH")] = DEFAULT_TARGET,
     *,
     tables: Annotated[list[str] | None, typer.Option("--tables", help="DB.TABLE or DB.*; repeat it, or name them in --config")] = None,
+    exclude: ExcludeOption = None,
     strategy: Annotated[Strategy, typer.Option(help="auto resumes from a checkpoint if there is one")] = Strategy.AUTO,
     until_caught_up: Annotated[bool, typer.Option("--until-caught-up", help="stop when the source's present end is reached")] = False,
     checkpoint_seconds: Annotated[float, typer.Option(min=0.0, help="time between checkpoints; 0: after every step")] = CHECKPOINT_SECONDS,
@@ -121,13 +125,14 @@ def migrate(
         "max_threads_running": max_threads_running, "max_replica_lag": max_replica_lag,
         "replica": SourceUrl.of_replica(replica, os.environ) if replica is not None else None,
     }  # fmt: skip
-    file = SettingsFile(config, limits, tuple(map(parse_table, tables or [])), os.environ)
+    file = SettingsFile(config, limits, _tables(tables), os.environ, _tables(exclude))
     settings = file.read()
     if not settings.tables:
         raise ConfigError("No table is named.", hint="Name tables with --tables DB.TABLE, or in the file of --config.")
     wanted = Config(
         api.parse_source(source), parse_mapstore_url(target), settings.tables, strategy, until_caught_up, chunk_rows, checkpoint_seconds,
         checkpoint_bytes, limits=settings.limits, metrics_port=metrics_port, metrics_address=metrics_address,
+        exclude=settings.exclude,
     )  # fmt: skip
 
     def on_start(start: Start, expected_rows: int) -> ProgressLine:
@@ -146,14 +151,23 @@ def migrate(
     _print_report(report, as_json=as_json)
 
 
+def _tables(names: list[str] | None) -> tuple[TableId, ...]:
+    """Names and patterns as they are given, each once."""
+    return tuple(dict.fromkeys(map(parse_table, names or [])))
+
+
 def _print_report(report: Report, *, as_json: bool) -> None:
     print(json.dumps(report.as_dict()) if as_json else summary.migration(report), flush=True)
 
 
 @app.command()
-def check(source: SourceArgument, tables: Annotated[list[str] | None, typer.Option("--tables", help="DB.TABLE or DB.*")] = None) -> None:
+def check(
+    source: SourceArgument,
+    tables: Annotated[list[str] | None, typer.Option("--tables", help="DB.TABLE or DB.*")] = None,
+    exclude: ExcludeOption = None,
+) -> None:
     """Say what the source lacks for a migration, and how to get there."""
-    checks = api.check(api.parse_source(source), [parse_table(name) for name in tables or []])
+    checks = api.check(api.parse_source(source), _tables(tables), _tables(exclude))
     for each in checks:
         print(each)
     preflight.require(checks)
@@ -165,10 +179,11 @@ def verify(
     target: StateArgument,
     *,
     tables: Annotated[list[str] | None, typer.Option("--tables", help="DB.TABLE or DB.*; all of the target's when not given")] = None,
+    exclude: ExcludeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare a target with its source, byte for byte, while the source is written to."""
-    found = api.verify(api.parse_source(source), parse_mapstore_url(target), [parse_table(name) for name in tables or []])
+    found = api.verify(api.parse_source(source), parse_mapstore_url(target), _tables(tables), _tables(exclude))
     identical = all(each.identical for each in found)
     if as_json:
         print(json.dumps({"identical": identical, "tables": [summary.differences_as_dict(each) for each in found]}))
@@ -184,6 +199,7 @@ def compare(
     source: SourceArgument,
     *,
     tables: TablesOption,
+    exclude: ExcludeOption = None,
     churn: Annotated[str, typer.Option(help="shares of the rows to change, as 0.5%,1%,5%; without it, wait for real changes")] = "",
     may_write: Annotated[
         bool, typer.Option("--may-write", help="--churn may change rows of these tables; a sandbox needs no word")
@@ -194,7 +210,7 @@ def compare(
 ) -> None:
     """Full copy or incremental run? Measure both on your own tables."""
     found = measure(
-        api.parse_source(source), tuple(dict.fromkeys(map(parse_table, tables))), churn=parse_shares(churn), may_write=may_write,
+        api.parse_source(source), _tables(tables), exclude=_tables(exclude), churn=parse_shares(churn), may_write=may_write,
         wait_seconds=wait_seconds, say=terminal.say,
     )  # fmt: skip
     if html:
@@ -220,6 +236,7 @@ def status(target: StateArgument = DEFAULT_TARGET, *, as_json: JsonOption = Fals
         "file": position.file, "offset": position.offset,
         "age_seconds": round(time.time() - checkpoint.created_at, 1), "lag_ms": lag, "last_run": checkpoint.report,
         "tables": _progress(checkpoint), "copy_under_way": _progress(new) if new else None,
+        "skipped": {str(table): reason for table, reason in checkpoint.skipped.items()},
     }  # fmt: skip
     if as_json:
         print(json.dumps(found))
@@ -230,6 +247,8 @@ def status(target: StateArgument = DEFAULT_TARGET, *, as_json: JsonOption = Fals
     )
     for progress in checkpoint.tables:
         print(f"{progress.table.id}: {progress.state}, {progress.rows_copied:,} rows copied")
+    for table, reason in checkpoint.skipped.items():
+        print(f"{table}: skipped. {reason}")
     for progress in new.tables if new else ():
         print(f"a new copy of {progress.table.id} is under way beside it: {progress.rows_copied:,} rows copied")
     if isinstance(lag, dict):
@@ -276,6 +295,7 @@ def tail(
     source: SourceArgument,
     *,
     tables: TablesOption,
+    exclude: ExcludeOption = None,
     start: Annotated[str, typer.Option("--from", help="now, a set of GTIDs, or mapstore:PATH for its checkpoint's position")] = "now",
     form: Annotated[TailFormat, typer.Option("--format")] = TailFormat.JSON,
     numbers: NumbersOption = Numbers.NUMBER,
@@ -285,8 +305,8 @@ def tail(
     """Print every change of these tables as a line of JSON, until interrupted. Nothing is copied or stored."""
     after = None if start == "now" else parse_mapstore_url(start) if start.startswith("mapstore:") else start
     opened = api.changes(
-        source, list(dict.fromkeys(map(parse_table, tables))), after=after, until_caught_up=until_caught_up,
-        on_away=lambda reason: terminal.say(f"waiting: {reason}"),
+        source, _tables(tables), after=after, until_caught_up=until_caught_up, exclude=_tables(exclude),
+        on_away=lambda reason: terminal.say(f"waiting: {reason}"), say=terminal.say,
     )  # fmt: skip
     with opened, interrupts.stopped_by_signals(opened.stop) as asked:
         line, events = change_lines(numbers), envelopes(numbers)

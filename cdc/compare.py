@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -28,6 +28,7 @@ from cdc.mysql.connection import connect
 from cdc.mysql.costs import binlog_bytes_since
 from cdc.mysql.server_errors import explained
 from cdc.mysql.source import MySqlSource
+from cdc.selection import Selection
 from cdc.targets.mapstore import MapStoreTarget
 from mapstore import pauses
 
@@ -123,6 +124,7 @@ def measure(
     source: SourceUrl,
     tables: Sequence[TableId],
     *,
+    exclude: Sequence[TableId] = (),
     churn: Sequence[float] = (),
     may_write: bool = False,
     wait_seconds: float = WAIT_SECONDS,
@@ -136,14 +138,14 @@ def measure(
     if source.others:
         raise ConfigError(f"A comparison measures one server, and {source.redacted} names several.", hint="Name one of them.")
     with connect(source) as control, explained(source):
-        preflight.require(preflight.run(control, tables))
+        preflight.require(preflight.run(control, ()))
         if churn and not may_write and not is_sandbox(control):
             raise ConfigError(
                 f"--churn changes rows of {', '.join(map(str, tables))}, and {source.redacted} is no sandbox.",
                 hint="Say --may-write if these tables may be written to, or leave out --churn to wait for real changes.",
             )
     with MySqlSource(source, heartbeat_seconds=1.0) as asked:
-        definitions = asked.tables(tables)
+        definitions = api.followable(asked, Selection(tuple(tables), tuple(exclude)), say)
     tables = [table.id for table in definitions]
     with (
         Churn(source, definitions) if churn else nullcontext() as writer,
@@ -285,9 +287,9 @@ class _Watched:
     def _now(self) -> float:
         return time.time() + self._offset
 
-    def start(self, position: Position, tables: Sequence[TableProgress]) -> None:
+    def start(self, position: Position, tables: Sequence[TableProgress], skipped: Collection[TableId] = ()) -> None:
         """Begin to stream what follows `position` for these tables."""
-        self._source.start(position, tables)
+        self._source.start(position, tables, skipped)
 
     def request(self, chunk: ChunkRequest) -> None:
         """Begin to read a chunk."""

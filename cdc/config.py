@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from cdc.errors import ConfigError
 from cdc.model import TableId
+from cdc.selection import Selection
 
 CHUNK_ROWS = 100_000
 """Above what a chunk of small rows takes by its bytes (chunk_size.py); the bound is there for those who want less."""
@@ -202,19 +203,6 @@ def parse_table(name: str) -> TableId:
     return TableId(match[1] or match[2], match[3] or match[4])
 
 
-def matches(table: TableId, wanted: TableId) -> bool:
-    """Whether this is the wanted table, or one that its pattern means: `*` stands for anything. The server's own tables match none."""
-    if "*" not in wanted.schema + wanted.table:
-        return table == wanted
-    parts = zip(table, wanted, strict=True)
-    return table.schema.lower() not in SYSTEM_SCHEMAS and all(
-        re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), name, re.DOTALL) for name, pattern in parts
-    )
-
-
-SYSTEM_SCHEMAS = frozenset({"mysql", "sys", "information_schema", "performance_schema"})
-
-
 def parse_shares(text: str) -> tuple[float, ...]:
     """`0.5%,1%,20%` as shares: 0.005, 0.01, 0.2. Nothing is no shares."""
     shares = []
@@ -274,6 +262,7 @@ class Config:
     source: SourceUrl
     target: Path
     tables: tuple[TableId, ...]
+    """Names and patterns."""
     strategy: Strategy = Strategy.AUTO
     until_caught_up: bool = False
     chunk_rows: int = CHUNK_ROWS
@@ -283,6 +272,13 @@ class Config:
     limits: Limits = Limits()
     metrics_port: int | None = None
     metrics_address: str = METRICS_ADDRESS
+    exclude: tuple[TableId, ...] = ()
+    """What is left out of the patterns in `tables`, by names and patterns."""
+
+    @property
+    def selection(self) -> Selection:
+        """Which tables are meant."""
+        return Selection(self.tables, self.exclude)
 
     @property
     def give_up_seconds(self) -> float | None:

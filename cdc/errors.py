@@ -33,6 +33,10 @@ class PreflightFailed(CdcError):
     exit_code = 3
 
 
+class NoSuchTable(PreflightFailed):
+    """The source has no table of this name, or none that the user may see. It may have been dropped or renamed since it was named."""
+
+
 class PositionLost(CdcError):
     """The source no longer has, or never had, what follows the checkpoint. Start again with a full copy.
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from cdc.gtid import Gtids
-from cdc.model import Batch, Checkpoint, ChunkRequest, Item, LogEnd, Position, TableChange, TableProgress
+from cdc.model import Batch, Checkpoint, ChunkRequest, Item, LogEnd, Position, TableChange, TableId, TableProgress
 
 
 class Source(Protocol):
     """Where rows come from: chunks on request, and the stream from a position on, both through `next`."""
 
-    def start(self, position: Position, tables: Sequence[TableProgress]) -> None:
-        """Begin to stream what follows `position` for these tables."""
+    def start(self, position: Position, tables: Sequence[TableProgress], skipped: Collection[TableId] = ()) -> None:
+        """Begin to stream what follows `position` for these tables. Those `skipped` cannot be followed until a statement changes them."""
 
     def request(self, chunk: ChunkRequest) -> None:
         """Begin to read a chunk; several may be under way."""

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from cdc.config import Config, Limits
@@ -32,9 +32,11 @@ from cdc.model import (
     Renamed,
     Reshaped,
     Settled,
+    Skipped,
     SourceAway,
     SourceChanged,
     TableChange,
+    TableId,
     TableProgress,
     servers_with,
 )
@@ -72,6 +74,8 @@ class Start:
     rates: Rates = field(default_factory=Rates)
     behind: Behind | None = None
     address: str = ""
+    skipped: Mapping[TableId, str] = field(default_factory=dict)
+    """Tables that a pattern matches and that cannot be followed, with the reasons."""
 
 
 @dataclass(slots=True)
@@ -99,6 +103,8 @@ class Report:
     caught_up: bool = False
     schema_changes: list[str] = field(default_factory=list)
     """What statements have done to tables as a whole, the last hundred."""
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Tables that a pattern matches and that cannot be followed now, with the reasons."""
     waiting: str = ""
     """Why nothing comes at the moment."""
     throttled: str = ""
@@ -132,10 +138,13 @@ class Migration:
         watch: Callable[[Report, Handover], None] = lambda *_: None,
         throttle: Throttle | None = None,
         received: Callable[[], int] = lambda: 0,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._config, self._source, self._target, self._start, self._watch = config, source, target, start, watch
         self._handover = Handover(start.tables, start.position, chunk_rows=config.chunk_rows)
         self._throttle, self._received = throttle or Throttle(Limits()), received
+        self._say = say
+        self._selection, self._skipped = config.selection, dict(start.skipped)
         self.lag = Lag(start.clock_offset, _SILENCE * config.heartbeat_seconds)
         self._speed = Speed(start.rates, start.behind)
         self.report = Report(start.plan.strategy.value, start.plan.reason, source=start.address)
@@ -171,7 +180,7 @@ class Migration:
 
     def run(self) -> Report:
         """Migrate until caught up if the config says so, else until `stop`. Raises what reading or storing raises."""
-        self._source.start(self._start.position, self._start.tables)
+        self._source.start(self._start.position, self._start.tables, self._start.skipped)
         self._commit()  # while it connects
         while not self._finished():
             while request := self._handover.request(self._throttle.rows):
@@ -242,8 +251,20 @@ class Migration:
             self._schedule.applied(change.keys.size + change.rows.size)
         elif not isinstance(change, Settled):
             crash_point("schema-change")
+            if self._skipped_alike(change):
+                return
             self.report.schema_changes = [*self.report.schema_changes, f"{change.id} {_told(change)}: {change.because}"][-_SCHEMA_CHANGES:]
         crash_point("after-apply")
+
+    def _skipped_alike(self, change: TableChange) -> bool:
+        """Keep the list of skipped tables, and warn of one that joins it; whether the table is in it already, for the same reason."""
+        before = self._skipped.pop(change.to if isinstance(change, Renamed) else change.id, None)
+        if not isinstance(change, Skipped):
+            return False
+        self._skipped[change.id] = change.reason
+        if before != change.reason:
+            self._say(f"warning: {change.id} is skipped, and rows held of it are dropped ({change.because}). {change.reason}")
+        return before == change.reason
 
     def _count(self, delivery: Delivery) -> None:
         self.report.rows_streamed += sum(map(len, delivery.batches))
@@ -272,6 +293,7 @@ class Migration:
         report.lag_ms = self.lag.histogram.as_milliseconds()
         report.lag_now_ms = round(1000 * self.lag.now, 1)
         report.position = str(self._handover.position.gtids)
+        report.skipped = {str(table): reason for table, reason in self._skipped.items()}
 
     def _commit_when_due(self, now: float) -> None:
         """Rows are saved while the stream goes on. A target that keeps few of them has them saved by the next look."""
@@ -297,7 +319,10 @@ class Migration:
         self.report.checkpoints += 1
         self._begun = self._applied_rows, self._handover.position
         progress = tuple(self._handover.progress.values())
-        return Checkpoint(self._servers, self._handover.position, progress, time.time(), self.report.as_dict(), self._speed.rates)
+        return Checkpoint(
+            self._servers, self._handover.position, progress, time.time(), self.report.as_dict(), self._speed.rates,
+            wanted=self._selection.wanted, excluded=self._selection.excluded, skipped=dict(self._skipped),
+        )  # fmt: skip
 
     @property
     def _applied_rows(self) -> int:
@@ -310,7 +335,7 @@ class Migration:
         self._schedule.committed(began, now)
 
 
-def _told(change: CopyAnew | Emptied | Gone | Renamed | Reshaped) -> str:
+def _told(change: CopyAnew | Emptied | Gone | Renamed | Reshaped | Skipped) -> str:
     match change:
         case CopyAnew():
             return "is copied anew"
@@ -318,6 +343,8 @@ def _told(change: CopyAnew | Emptied | Gone | Renamed | Reshaped) -> str:
             return "was emptied"
         case Gone():
             return "is gone"
+        case Skipped():
+            return "is skipped"
         case Renamed():
             return f"is called {change.to}"
         case Reshaped():

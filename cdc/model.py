@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 from typing import NamedTuple, TypeAlias
@@ -237,6 +237,16 @@ class Gone:
 
 
 @dataclass(frozen=True, slots=True)
+class Skipped:
+    """The table cannot be followed as it is now: rows held of it are dropped, and it is copied once it can be followed."""
+
+    id: TableId
+    because: str
+    reason: str
+    """What is wrong with it, and how to mend it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Renamed:
     """The table has another name; its rows and columns are the same."""
 
@@ -268,7 +278,7 @@ class Settled:
     id: TableId
 
 
-TableChange = CopyAnew | Emptied | Gone | Renamed | Reshaped | Settled
+TableChange = CopyAnew | Emptied | Gone | Renamed | Reshaped | Settled | Skipped
 """What the source has done to a table as a whole."""
 
 
@@ -419,6 +429,12 @@ class Checkpoint:
     `position` makes them exact. None when the rows are exactly those at `position`."""
     lost: str = ""
     """Why `source` cannot continue `position`, once that was found: its GTIDs may look right again later."""
+    wanted: tuple[TableId, ...] = ()
+    """Names and patterns of the tables that are followed, all that were ever given."""
+    excluded: tuple[TableId, ...] = ()
+    """What is left out of the patterns."""
+    skipped: Mapping[TableId, str] = field(default_factory=dict)
+    """Tables that a pattern matches and that cannot be followed, each with the reason. No rows are held of them."""
 
     @property
     def source(self) -> str:

@@ -13,22 +13,24 @@ from dataclasses import dataclass, replace
 
 from cdc import preflight_mariadb
 from cdc.checks import Check, Source, Status, count, made
-from cdc.errors import PreflightFailed
+from cdc.errors import NoSuchTable, PreflightFailed
 from cdc.model import TableId
 from cdc.mysql.connection import Connection, quote_identifier
 from cdc.preflight_tables import check_tables
+from cdc.selection import Selection
 
-__all__ = ["Check", "Status", "examine", "require", "run"]
+__all__ = ["Check", "Status", "examine", "require", "run", "skipped", "unfit"]
 
 OLDEST_VERSION = (8, 0, 14)
 LEAST_RETENTION = 3600
 """Seconds: time for a fault to be noticed and the migration resumed. Beyond it a fault costs a full copy."""
 
 
-def run(connection: Connection, tables: Sequence[TableId]) -> list[Check]:
+def run(connection: Connection, tables: Sequence[TableId], selection: Selection | None = None) -> list[Check]:
     """Every check of the server, then those of the tables, which may be patterns; only the first when the server is of the wrong kind.
 
-    A question that the server refuses makes a check `unknown`; a connection that breaks raises PyMySQL's error.
+    `selection` tells which of the tables are named in full, and what is left out; without it, `tables` does. A question
+    that the server refuses makes a check `unknown`; a connection that breaks raises PyMySQL's error.
     """
     version, account = connection.one("SELECT VERSION(), CURRENT_USER()")
     checks = [_check_version(version)]
@@ -40,7 +42,7 @@ def run(connection: Connection, tables: Sequence[TableId]) -> list[Check]:
     checks += (setting.check(variables) for setting in _SETTINGS if setting.name not in (_MYSQL_ONLY if mariadb else _MARIADB_ONLY))
     checks += (made(name, source, check) for name, check in (_MARIADB_CHECKS if mariadb else _CHECKS).items())
     if tables:
-        checks += check_tables(source, tables)
+        checks += check_tables(source, tables, selection or Selection(tuple(tables)))
     return [_without_persist(check) for check in checks] if mariadb else checks
 
 
@@ -50,9 +52,31 @@ def _source(connection: Connection, version: str, account: str) -> Source:
 
 
 def examine(connection: Connection, table: TableId) -> None:
-    """Raise PreflightFailed if this table cannot be migrated: asked when a statement has changed it."""
+    """Raise PreflightFailed if this table cannot be migrated, NoSuchTable if there is none: asked when a statement has changed it."""
+    checks = _table_checks(connection, [table], Selection((table,)))
+    for check in checks:
+        if check.missing:
+            raise NoSuchTable(check.message, hint=check.hint)
+    require(checks)
+
+
+def unfit(connection: Connection, tables: Sequence[TableId], selection: Selection) -> dict[TableId, str]:
+    """Why which of these tables, which only patterns match, cannot be migrated now."""
+    return skipped(_table_checks(connection, tables, selection)) if tables else {}
+
+
+def skipped(checks: Iterable[Check]) -> dict[TableId, str]:
+    """The tables that are skipped, each with all of its problems and what mends them."""
+    found: dict[TableId, str] = {}
+    for check in checks:
+        if check.table and check.status is Status.SKIPPED:
+            found[check.table] = f"{found.get(check.table, '')} {check.message} {check.hint}".strip()
+    return found
+
+
+def _table_checks(connection: Connection, tables: Sequence[TableId], selection: Selection) -> list[Check]:
     version, account = connection.one("SELECT VERSION(), CURRENT_USER()")
-    require(check_tables(_source(connection, version, account), [table]))
+    return list(check_tables(_source(connection, version, account), tables, selection))
 
 
 def _without_persist(check: Check) -> Check:

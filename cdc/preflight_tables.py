@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pymysql
 from pymysql.constants import ER
 
-from cdc.checks import Check, Source, Status, count, denied, made, refused
-from cdc.config import matches
+from cdc.checks import Check, Source, Status, count, denied, refused
 from cdc.model import TableId
 from cdc.mysql.connection import Connection, quote_identifier
 from cdc.mysql.schema import tables_like
+from cdc.selection import Selection, matches
 
 CASCADES_LOGGED_SINCE = (9, 6)
 """From then on the server runs foreign keys' actions above the storage engine, so that their rows are in the binlog."""
@@ -47,13 +47,25 @@ class _Facts:
         return f"{quote_identifier(self.id.schema)}.{quote_identifier(self.id.table)}"
 
 
-def check_tables(source: Source, wanted: Sequence[TableId]) -> Iterator[Check]:
-    """One check per problem of a table, named or meant by a pattern; for each kind of problem that no table has, one that all is well."""
-    tables = tables_like(source.connection, wanted)
+def check_tables(source: Source, wanted: Sequence[TableId], selection: Selection) -> Iterator[Check]:
+    """One check per problem of a table, named or matched by a pattern; for each kind of problem that no table has, one that all is well.
+
+    `selection` tells which tables are named in full. The problem of another one is `skipped`; that it is gone since it was listed is none.
+    """
+    tables = [table for table in tables_like(source.connection, wanted) if selection.wants(table)]
     for each in wanted:
         if not any(matches(table, each) for table in tables):
-            yield Check("table_readable", Status.PROBLEM, f"No table on the source is called {each}.", "Check --tables.")
-    yield made("binlog_filter", source, lambda source: _check_filter(source, {table.schema for table in tables}))
+            message = f"No table on the source is called {each}."
+            yield Check("table_readable", Status.PROBLEM, message, "Check --tables.", missing=True)
+    for check in _checks(source, tables):
+        if check.table is None or selection.names(check.table):
+            yield check
+        elif not check.missing:
+            yield replace(check, status=Status.SKIPPED) if check.status is Status.PROBLEM else check
+
+
+def _checks(source: Source, tables: Sequence[TableId]) -> Iterator[Check]:
+    yield from _check_filter(source, tables)
     inspected = [_inspect(source, table) for table in tables]
     yield from (found for found in inspected if isinstance(found, Check))
     readable = [facts for facts in inspected if isinstance(facts, _Facts)]
@@ -61,25 +73,42 @@ def check_tables(source: Source, wanted: Sequence[TableId]) -> Iterator[Check]:
         return
     yield Check("table_readable", Status.OK, f"{count(len(readable), 'table')} can be read.")
     for name, message, check in _TABLE_CHECKS:
-        problems = [problem for facts in readable if (problem := check(source, facts))]
+        problems = [replace(problem, table=facts.id) for facts in readable if (problem := check(source, facts))]
         yield from problems or [Check(name, Status.OK, message)]
 
 
 def _inspect(source: Source, table: TableId) -> _Facts | Check:
-    """What there is to know about a table; a check when it cannot be read."""
+    """What there is to know about a table; a check when it cannot be read. A row is read: not every table that can be opened has any."""
     sql = f"{quote_identifier(table.schema)}.{quote_identifier(table.table)}"
     try:
-        source.connection.rows(f"SELECT * FROM {sql} LIMIT 0")
+        source.connection.rows(f"SELECT * FROM {sql} LIMIT 1")
         return _facts(source.connection, table)
     except pymysql.MySQLError as error:
-        name = "table_readable"
-        if error.args[0] in (ER.NO_SUCH_TABLE, ER.BAD_DB_ERROR):
-            hint = "Check the spelling, upper and lower case included."
-            return Check(name, Status.PROBLEM, f"There is no table {table} on the source.", hint)
-        if denied(error):
-            message = f"The user {source.account} may not SELECT all columns of {table}, if there is such a table."
-            return Check(name, Status.PROBLEM, message, source.grant("SELECT", sql))
+        return replace(_unreadable(source, table, sql, error), table=table)
+
+
+def _unreadable(source: Source, table: TableId, sql: str, error: pymysql.MySQLError) -> Check:
+    name = "table_readable"
+    if error.args[0] in (ER.NO_SUCH_TABLE, ER.BAD_DB_ERROR):
+        hint = "Check the spelling, upper and lower case included."
+        return Check(name, Status.PROBLEM, f"There is no table {table} on the source.", hint, missing=True)
+    if denied(error):
+        message = f"The user {source.account} may not SELECT all columns of {table}, if there is such a table."
+        return Check(name, Status.PROBLEM, message, source.grant("SELECT", sql))
+    if error.args[0] in _INTERRUPTIONS or not source.connection.open:
         return refused(name, source, error, f" about {table}")
+    message = f"{table} cannot be read: {error.args[-1]} (error {error.args[0]})."
+    return Check(name, Status.PROBLEM, message, f"Mend it so that this works: SELECT * FROM {sql} LIMIT 1;{_tablespace_hint(sql, error)}")
+
+
+def _tablespace_hint(sql: str, error: pymysql.MySQLError) -> str:
+    return f" To bring its tablespace back: ALTER TABLE {sql} IMPORT TABLESPACE;" if error.args[0] in _WITHOUT_TABLESPACE else ""
+
+
+_INTERRUPTIONS = {ER.LOCK_WAIT_TIMEOUT, ER.LOCK_DEADLOCK, ER.QUERY_INTERRUPTED, 3024, 1969}
+"""Answers about the question rather than the table; the last two are the statement's time that is up, on MySQL and MariaDB."""
+_WITHOUT_TABLESPACE = {1812, 1814}
+"""ER_TABLESPACE_MISSING and ER_TABLESPACE_DISCARDED."""
 
 
 def _facts(connection: Connection, table: TableId) -> _Facts | Check:
@@ -113,25 +142,31 @@ def _facts(connection: Connection, table: TableId) -> _Facts | Check:
     return _Facts(table, kind, engine, tuple(columns), bool(key), tuple(name for (name,) in cascades))
 
 
-def _check_filter(source: Source, schemas: set[str]) -> Check:
-    """The server's own filters drop whole databases from the binlog."""
+def _check_filter(source: Source, tables: Sequence[TableId]) -> Iterator[Check]:
+    """The server's own filters drop whole databases from the binlog: one check for each table that is missing there."""
     name = "binlog_filter"
-    status = source.ask_log_status()
+    try:
+        status = source.ask_log_status()
+    except pymysql.MySQLError as error:
+        yield refused(name, source, error)
+        return
     if status is None:
         message = f"The user {source.account} may not ask which databases are in the binlog; the tables' ones must be."
-        return Check(
-            name, Status.UNKNOWN, message, source.grant("BINLOG MONITOR" if source.connection.is_mariadb else "REPLICATION CLIENT")
-        )
+        grant = source.grant("BINLOG MONITOR" if source.connection.is_mariadb else "REPLICATION CLIENT")
+        yield Check(name, Status.UNKNOWN, message, grant)
+        return
     _, _, only, never, *_ = status[0] if status else ("", 0, "", "")
-    missing = {schema for schema in schemas if schema in never.split(",") or (only and schema not in only.split(","))}
+    missing = [table for table in tables if table.schema in never.split(",") or (only and table.schema not in only.split(","))]
     if not missing:
-        return Check(name, Status.OK, "The binlog leaves out none of the tables' databases.")
-    return Check(
-        name,
-        Status.PROBLEM,
-        f"The binlog leaves out the database {', '.join(sorted(missing))}; it must hold every change of the tables.",
-        "Remove binlog_do_db and binlog_ignore_db from [mysqld] in my.cnf and restart the server.",
-    )
+        yield Check(name, Status.OK, "The binlog leaves out none of the tables' databases.")
+    for table in missing:
+        yield Check(
+            name,
+            Status.PROBLEM,
+            f"The binlog leaves out the database {table.schema}; it must hold every change of {table}.",
+            "Remove binlog_do_db and binlog_ignore_db from [mysqld] in my.cnf and restart the server.",
+            table,
+        )
 
 
 def _check_engine(source: Source, facts: _Facts) -> Check | None:

@@ -1,6 +1,7 @@
 """The config file: what may change while a migration runs, its limits and its tables. Reads TOML; whether it can be done is not asked here.
 
-    tables = ["shop.orders", "shop.lines"]
+    tables = ["shop.orders", "shop.lines", "archive.*"]
+    exclude = ["archive.log_*"]
 
     [limits]
     max-rows-per-second = 20_000
@@ -31,11 +32,12 @@ class Settings:
 
     limits: Limits
     tables: tuple[TableId, ...]
+    exclude: tuple[TableId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class SettingsFile:
-    """A config file, and what was given on the command line, which counts where both say something. Tables are those of both.
+    """A config file, and what was given on the command line, which counts where both say something. Tables and exclusions add up.
 
     Without a `path` there is only the command line.
     """
@@ -45,27 +47,36 @@ class SettingsFile:
     """By the names of `Limits`; None where nothing was given."""
     tables: tuple[TableId, ...]
     environ: Mapping[str, str]
+    exclude: tuple[TableId, ...] = ()
 
     def read(self) -> Settings:
         """Read it anew. Raises ConfigError with one sentence that says where it is at fault."""
         if self.path is None:
-            return self._settings({}, [])
+            return self._settings({}, [], [])
         found = self._parsed(self.path)
-        self._only(found, {"tables", "limits"}, "")
-        names, table = found.get("tables", []), found.get("limits", {})
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise self._fault("tables is no list of names.", 'Write tables = ["shop.orders", "shop.lines"].')
+        self._only(found, {"tables", "exclude", "limits"}, "")
+        table = found.get("limits", {})
+        names, left_out = (self._names(found, key) for key in ("tables", "exclude"))
         if not isinstance(table, dict):
             raise self._fault("limits is no table.", "Write [limits] on a line of its own, and the limits below it.")
         self._only(table, {_spelled(each.name) for each in fields(Limits)}, "limits.")
         try:
-            return self._settings({each.name: self._limit(each.name, table.get(_spelled(each.name))) for each in fields(Limits)}, names)
+            return self._settings(
+                {each.name: self._limit(each.name, table.get(_spelled(each.name))) for each in fields(Limits)}, names, left_out
+            )
         except ConfigError as error:
             raise self._fault(error.message, error.hint) from None
 
-    def _settings(self, limits: dict[str, Any], names: list[str]) -> Settings:
+    def _names(self, found: Mapping[str, Any], key: str) -> list[str]:
+        names = found.get(key, [])
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise self._fault(f"{key} is no list of names.", f'Write {key} = ["shop.orders", "shop.lines"].')
+        return names
+
+    def _settings(self, limits: dict[str, Any], names: list[str], left_out: list[str]) -> Settings:
         given = {name: value for name, value in self.limits.items() if value is not None}
-        return Settings(Limits(**(limits | given)), tuple(dict.fromkeys((*self.tables, *map(parse_table, names)))))
+        tables, exclude = (*self.tables, *map(parse_table, names)), (*self.exclude, *map(parse_table, left_out))
+        return Settings(Limits(**(limits | given)), tuple(dict.fromkeys(tables)), tuple(dict.fromkeys(exclude)))
 
     def _parsed(self, path: Path) -> dict[str, Any]:
         try:

@@ -61,7 +61,7 @@ def imports(path: Path) -> set[str]:
     return {name for name in names if name.split(".")[0] in ("cdc", "mapstore")}
 
 
-VALUES = {"cdc.charset", "cdc.model", "cdc.packed", "cdc.gtid", "cdc.errors", "cdc.config", "cdc.crash", "cdc.interfaces"}
+VALUES = {"cdc.charset", "cdc.model", "cdc.packed", "cdc.gtid", "cdc.errors", "cdc.config", "cdc.crash", "cdc.interfaces", "cdc.selection"}
 """What flows between the layers: the bottom row."""
 
 MAY_IMPORT = {
@@ -74,7 +74,8 @@ MAY_IMPORT = {
     "cdc.schedule": set(),
     "cdc.model": {"cdc.gtid", "cdc.packed"},
     "cdc.metrics": {"cdc.model"},
-    "cdc.config": {"cdc.errors", "cdc.model"},
+    "cdc.selection": {"cdc.model"},
+    "cdc.config": {"cdc.errors", "cdc.model", "cdc.selection"},
     "cdc.interfaces": {"cdc.gtid", "cdc.model"},
     "cdc.resume": VALUES,
     "cdc.differences": VALUES,

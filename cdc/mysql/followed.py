@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
-from cdc.config import matches
-from cdc.errors import CdcError, SchemaChanged, UnsupportedEvent
+from cdc.errors import CdcError, NoSuchTable, SchemaChanged, UnsupportedEvent
 from cdc.model import (
     CopyAnew,
     Emptied,
@@ -23,6 +22,7 @@ from cdc.model import (
     Renamed,
     Reshaped,
     Settled,
+    Skipped,
     Table,
     TableChange,
     TableId,
@@ -34,6 +34,7 @@ from cdc.mysql._events import Plan
 from cdc.mysql.query_events import QueryEvent
 from cdc.mysql.sql_tokens import NotUnderstood
 from cdc.mysql.tablemap import plan, table_named
+from cdc.selection import Selection, matches
 
 GO_ON = "Change the table so that it can be followed and run the same command again, or leave it out of --tables."
 _COPY = "Copy the table again: --strategy full."
@@ -60,22 +61,34 @@ class _Entry:
     """The end of the binlog when the source was asked; None once the stream is past it."""
     refusal: CdcError | None = None
     """Raised if no statement before `until` explains it."""
+    unfit: CdcError | None = None
+    """Why the source cannot give a table that is to be followed, if that is the refusal's reason."""
     certain: bool = True
     """Whether `table` is certain. Until then rows of other columns may be passed over: before `until` there will be a change."""
 
 
 class Followed:
-    """Begins with these tables; those `wanted`, names or patterns, are taken in when they come.
+    """Begins with these tables; those that `selection` wants are taken in when they come. Without one, the tables are named in full.
 
+    A table that cannot be followed ends the stream if it is named in full; if only a pattern matches it, it is skipped: what is held of it
+    is dropped, and it is copied once a statement has made it fit. `skipped` are those that are skipped at the start.
     Without `describe` any change ends the stream. `folds`: names of tables have no case.
     """
 
     def __init__(
-        self, tables: Iterable[Table], describe: Describe | None = None, *, wanted: Iterable[TableId] = (), folds: bool = False
+        self,
+        tables: Iterable[Table],
+        describe: Describe | None = None,
+        *,
+        selection: Selection | None = None,
+        skipped: Iterable[TableId] = (),
+        folds: bool = False,
     ) -> None:
         self._describe, self.folds = describe, folds
         self._entries = {table.id: _Entry(table) for table in tables}
-        self._wanted = [*self._entries, *wanted]
+        self._selection = selection or Selection(tuple(self._entries))
+        self._unfit = set(skipped)
+        """Tables that are skipped."""
         self._unasked: dict[TableId, None] = {}
         """What a statement has renamed to these names is asked for at its end: it may rename them again."""
         self.skipped: Counter[str] = Counter()
@@ -85,7 +98,8 @@ class Followed:
         """Follow one more table from here on, with the columns it has now."""
         assert isinstance(described.table, Table)
         self._entries[described.table.id] = _Entry(described.table, described.end, certain=False)
-        self._wanted.append(described.table.id)
+        self._selection = replace(self._selection, wanted=(*self._selection.wanted, described.table.id))
+        self._unfit.discard(described.table.id)
         return CopyAnew(described.table, "it was added")
 
     def compare(self, progress: Iterable[TableProgress], now: Mapping[TableId, Table | CdcError], end: LogEnd) -> None:
@@ -95,7 +109,7 @@ class Followed:
             if each.state is TableState.COPYING and each.cursor is None:
                 entry.until, entry.certain = end, False
             elif isinstance(there, CdcError):
-                entry.until, entry.refusal = end, SchemaChanged(there.message, hint=there.hint)
+                entry.until, entry.refusal, entry.unfit = end, SchemaChanged(there.message, hint=there.hint), there
             elif there.fingerprint != each.table.fingerprint:
                 entry.until = end
                 entry.refusal = SchemaChanged(
@@ -119,10 +133,13 @@ class Followed:
     def settle(self, position: Position) -> list[TableChange]:
         """The stream has come here: which definitions are right for certain now. Raises what no statement up to here has explained."""
         settled: list[TableChange] = []
-        for table, entry in self._entries.items():
+        for table, entry in list(self._entries.items()):
             if entry.until and position.reached(entry.until):
                 if entry.refusal:
-                    raise entry.refusal
+                    if entry.unfit is None or self._selection.names(table):
+                        raise entry.refusal
+                    settled += self._skip(table, entry.unfit, "the binlog does not say why")
+                    continue
                 entry.until, entry.certain = None, True
                 settled.append(Settled(table))
         return settled
@@ -142,7 +159,10 @@ class Followed:
             elif same or (entry.table and entry.certain):
                 entry.until = end
             elif isinstance(there, CdcError):
-                self._entries[table] = _Entry(None, end, SchemaChanged(there.message, hint=there.hint))
+                if self._may_skip(table, there):
+                    changes += self._skip(table, there, "another server took over")
+                else:
+                    self._entries[table] = _Entry(None, end, SchemaChanged(there.message, hint=there.hint), there)
             else:
                 self._entries[table] = _Entry(there, end, certain=False)
                 changes.append(CopyAnew(there, "another server took over before its columns were settled"))
@@ -159,7 +179,7 @@ class Followed:
                 raise self._refused(statement, place, f"which is not understood: {error}.") from error
             effects = []
         found: list[TableChange] = []
-        before = dict(self._entries)
+        before = dict(self._entries), set(self._unfit)
         self._unasked.clear()
         try:
             for effect in effects:
@@ -167,7 +187,7 @@ class Followed:
             for table in self._unasked:
                 found += self._anew(table, statement, place)
         except CdcError:  # a source that is away is asked again: the statement comes again then, whole
-            self._entries = before
+            self._entries, self._unfit = before
             raise
         if not found:
             self.skipped["skipped statement: changes no followed table"] += 1
@@ -193,7 +213,7 @@ class Followed:
         because = shorten(statement)
         match effect:
             case ddl.SchemaGone(schema):
-                tables = [table for table in self._entries if table.schema == self.fold(schema)]
+                tables = [table for table in (*self._entries, *self._unfit) if table.schema == self.fold(schema)]
                 return [change for table in tables for change in self._gone(table, statement, place)]
             case ddl.Created(name, replacing, unless_there):
                 table = self._id(name)
@@ -207,16 +227,17 @@ class Followed:
                 return [Emptied(self._id(name), because)]
             case ddl.Emptied(name) | ddl.Altered(name):
                 table = self._id(name)
-                return self._anew(table, statement, place, effect) if table in self._entries else []
+                return self._anew(table, statement, place, effect) if table in self._entries or table in self._unfit else []
             case _:
                 return []
 
     def _gone(self, table: TableId, statement: str, place: Position) -> list[TableChange]:
-        if table not in self._entries:
+        if table not in self._entries and table not in self._unfit:
             return []
         if self._describe is None:
             raise self._refused(statement, place, "")
-        del self._entries[table]
+        self._entries.pop(table, None)
+        self._unfit.discard(table)
         return [Gone(table, shorten(statement))]
 
     def _moved(self, table: TableId, to: TableId, statement: str, place: Position) -> list[TableChange]:
@@ -225,6 +246,7 @@ class Followed:
         if self._wants(to):
             if self._describe and entry and entry.table and entry.certain:
                 self._entries[to] = _Entry(replace(entry.table, id=to))
+                self._unfit.discard(to)
                 del self._entries[table]
                 return [Renamed(table, to, shorten(statement))]
             self._unasked[to] = None
@@ -236,11 +258,15 @@ class Followed:
             raise self._refused(statement, place, "")
         described = self._describe(table)
         if isinstance(described.table, CdcError):
+            explained = not place.reached(described.end)  # by a statement that is yet to come, perhaps
+            if self._may_skip(table, described.table) or not (explained or self._selection.names(table)):
+                return self._skip(table, described.table, shorten(statement))
             refusal = self._refused(statement, place, described.table.message, described.table.hint)
-            if place.reached(described.end):
+            if not explained:
                 raise refusal
-            self._entries[table] = _Entry(None, described.end, refusal)
+            self._entries[table] = _Entry(None, described.end, refusal, described.table)
             return []
+        self._unfit.discard(table)
         known = self._entries.get(table)
         self._entries[table] = _Entry(described.table, described.end, certain=False)
         if known and known.table and known.certain and isinstance(effect, ddl.Altered) and effect.rows_kept:
@@ -248,6 +274,17 @@ class Followed:
             if values is not None:
                 return [Reshaped(described.table, values, len(known.table.columns), shorten(statement))]
         return [CopyAnew(described.table, shorten(statement))]
+
+    def _may_skip(self, table: TableId, why: CdcError) -> bool:
+        """Whether the others go on without it. One that is missing will be dropped or renamed by a statement that is yet to come."""
+        return not self._selection.names(table) and not isinstance(why, NoSuchTable)
+
+    def _skip(self, table: TableId, why: CdcError, because: str) -> list[TableChange]:
+        self._entries.pop(table, None)
+        if isinstance(why, NoSuchTable):
+            return [Gone(table, because)]
+        self._unfit.add(table)
+        return [Skipped(table, because, str(why))]
 
     def _refused(self, statement: str, place: Position, why: str, hint: str = "") -> SchemaChanged:
         hint = f"{hint} {GO_ON}".strip() if why else f"This command cannot follow that. {_COPY}"
@@ -257,12 +294,12 @@ class Followed:
     def _named(self, words: list[str], schema: str) -> bool:
         """Whether a table of ours is named anywhere, in whatever case."""
         folded = [word.casefold() for word in words]
-        ours = [TableId(each.schema.casefold(), each.table.casefold()) for each in self._wanted]
+        ours = [TableId(each.schema.casefold(), each.table.casefold()) for each in (*self._entries, *self._selection.wanted)]
         named = {TableId(schema.casefold(), word) for word in folded} | {TableId(*pair) for pair in pairwise(folded)}
         return any(matches(table, each) for table in named for each in ours)
 
     def _wants(self, table: TableId) -> bool:
-        return any(matches(table, each) for each in self._wanted)
+        return self._selection.wants(table)
 
     def fold(self, name: str) -> str:
         """The name of a schema or table as the server keeps it."""

@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterable
 
 from cdc import charset
-from cdc.config import matches
-from cdc.errors import PreflightFailed
+from cdc.errors import NoSuchTable, PreflightFailed
 from cdc.model import Column, Table, TableId, encode_value
 from cdc.mysql.connection import Connection, Row, text
+from cdc.selection import matches
 
 _COLUMNS = """
     SELECT table_schema, table_name, column_name, data_type, column_type, character_set_name, collation_name, character_octet_length,
@@ -34,7 +34,7 @@ def read_table(connection: Connection, table: TableId) -> Table:
     """
     rows = connection.rows(_COLUMNS, table)
     if not rows:
-        raise PreflightFailed(f"The table {table} does not exist, or this user may not see it.", hint="Check the name given with --tables.")
+        raise NoSuchTable(f"The table {table} does not exist, or this user may not see it.", hint="Check the name given with --tables.")
     table = TableId(*map(text, rows[0][:2]))
     columns = tuple(_column(row[2:]) for row in rows)
     names = [column.name for column in columns]
@@ -72,7 +72,8 @@ def tables_like(connection: Connection, wanted: Iterable[TableId]) -> list[Table
 
 
 _BASE_TABLES = """
-    SELECT table_schema, table_name FROM information_schema.tables WHERE table_type = 'BASE TABLE' ORDER BY table_schema, table_name
+    SELECT table_schema, table_name FROM information_schema.tables
+    WHERE table_type NOT IN ('VIEW', 'SYSTEM VIEW', 'SEQUENCE') ORDER BY table_schema, table_name
 """
 _DEFAULTS = """
     SELECT column_name, column_default, is_nullable, extra FROM information_schema.columns WHERE table_schema = %s AND table_name = %s

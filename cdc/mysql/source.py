@@ -12,7 +12,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -50,6 +50,7 @@ from cdc.mysql.schema import added_values, read_table, tables_like
 from cdc.mysql.server_errors import explained
 from cdc.mysql.snapshot import log_end
 from cdc.mysql.statement_rows import Reach, StatementRows, reach
+from cdc.selection import Selection
 
 _INBOX = 32
 """Deliveries that may wait: with parts of 4 MiB this bounds what a slow target makes the reader hold."""
@@ -71,7 +72,7 @@ class MySqlSource:
     bounds how long that may take, None waits for ever. `fit` raises what makes a server unfit as a source, apart from its GTIDs.
     `befores`: deliveries have the rows before the changes too, and changes of one transaction only. `examine` raises PreflightFailed for a
     table that cannot be migrated; with it, statements that change tables are followed, without it they end the stream;
-    `wanted` are names and patterns of tables that are taken in when they come.
+    tables that `selection` wants are taken in when they come.
     """
 
     def __init__(
@@ -82,11 +83,11 @@ class MySqlSource:
         give_up_seconds: float | None = None,
         befores: bool = False,
         fit: Callable[[Connection], None] = lambda _: None,
-        wanted: Sequence[TableId] = (),
+        selection: Selection | None = None,
         examine: Callable[[Connection, TableId], None] | None = None,
     ) -> None:
         self._heartbeat_seconds, self._give_up_seconds = heartbeat_seconds, give_up_seconds
-        self._befores, self._examine, self._names = befores, examine, wanted
+        self._befores, self._examine, self._selection = befores, examine, selection
         self._described: dict[TableId, Table | CdcError] = {}
         """What was told of tables last."""
         self._inbox: queue.Queue[tuple[Server, Item] | BaseException] = queue.Queue(_INBOX)
@@ -164,14 +165,14 @@ class MySqlSource:
             return replace(position, mark=mark_at(self.url, log_end(self.control)))
 
     def tables(self, names: Iterable[TableId]) -> list[Table]:
-        """The definitions of the tables that these names and patterns mean. Raises PreflightFailed where one is missing or has no key."""
+        """The definitions of these tables. Raises PreflightFailed where one is missing or has no key."""
         with explained(self.url):
-            return [read_table(self.control, name) for name in tables_like(self.control, names)]
+            return [read_table(self.control, name) for name in names]
 
-    def tables_like(self, wanted: Iterable[TableId]) -> list[TableId]:
-        """The tables with these names, and those that patterns among them mean now."""
+    def selected(self, selection: Selection) -> list[TableId]:
+        """The tables that are named in full, and those on the source now that patterns match."""
         with explained(self.url):
-            return tables_like(self.control, wanted)
+            return [table for table in tables_like(self.control, selection.wanted) if selection.wants(table)]
 
     def described(self, names: Iterable[TableId]) -> dict[TableId, Table | CdcError]:
         """Each table's definition, or why there is none."""
@@ -224,13 +225,13 @@ class MySqlSource:
 
     # the inbox
 
-    def start(self, position: Position, tables: Sequence[TableProgress]) -> None:
+    def start(self, position: Position, tables: Sequence[TableProgress], skipped: Collection[TableId] = ()) -> None:
         """Begin to stream what follows `position` for these tables, and to serve chunk requests."""
         with explained(self.url):
             folds = text(self.control.one("SELECT @@lower_case_table_names")[0]) != "0"
             end = log_end(self.control)
         describe = self._describe if self._examine else None
-        tables_followed = Followed([each.table for each in tables], describe, wanted=self._names, folds=folds)
+        tables_followed = Followed([each.table for each in tables], describe, selection=self._selection, skipped=skipped, folds=folds)
         if self._examine:
             tables_followed.compare(tables, self._described, end)
             tables_followed.settle(position)

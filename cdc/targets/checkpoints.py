@@ -41,6 +41,7 @@ _checkpoints = sa.Table(
     sa.Column("lost", sa.Text, nullable=False),
     sa.Column("report", sa.JSON, nullable=False),
     sa.Column("rates", sa.JSON, nullable=False),
+    sa.Column("selection", sa.JSON, nullable=False),
 )
 _tables = sa.Table(
     "checkpoint_table",
@@ -125,8 +126,17 @@ def _loaded(row: Any, tables: Sequence[Any]) -> Loaded:
     position = Position(KINDS[row.flavor].parse(row.gtids), row.file, row.offset, mark)
     progress = tuple(map(_progress, tables))
     applied = KINDS[row.flavor].parse(row.applied) if row.applied is not None else None
-    checkpoint = Checkpoint(tuple(row.servers), position, progress, row.created_at, row.report, Rates(**row.rates), applied, row.lost)
+    chosen = row.selection
+    checkpoint = Checkpoint(
+        tuple(row.servers), position, progress, row.created_at, row.report, Rates(**row.rates), applied, row.lost,
+        wanted=_names(chosen["wanted"]), excluded=_names(chosen["excluded"]),
+        skipped={TableId(schema, table): reason for schema, table, reason in chosen["skipped"]},
+    )  # fmt: skip
     return row.id, checkpoint, {TableId(each.schema, each.name): _image(each) for each in tables}
+
+
+def _names(listed: Sequence[Sequence[str]]) -> tuple[TableId, ...]:
+    return tuple(TableId(*each) for each in listed)
 
 
 def _image(row: Any) -> Image:
@@ -162,6 +172,10 @@ def _checkpoint_row(number: int, part: str, checkpoint: Checkpoint) -> dict[str,
         "file": position.file, "offset": position.offset,
         "mark": asdict(position.mark) if position.mark else None, "lost": checkpoint.lost,
         "report": checkpoint.report, "rates": asdict(checkpoint.rates),
+        "selection": {
+            "wanted": checkpoint.wanted, "excluded": checkpoint.excluded,
+            "skipped": [[*table, reason] for table, reason in checkpoint.skipped.items()],
+        },
     }  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cdc.errors import CdcError, PreflightFailed, SchemaChanged, Temporary
+from cdc.errors import CdcError, NoSuchTable, PreflightFailed, SchemaChanged, Temporary
 from cdc.gtid import GtidSet
 from cdc.model import (
     Column,
@@ -16,6 +16,7 @@ from cdc.model import (
     Renamed,
     Reshaped,
     Settled,
+    Skipped,
     Table,
     TableChange,
     TableId,
@@ -24,6 +25,7 @@ from cdc.model import (
 )
 from cdc.mysql.followed import Described, Followed
 from cdc.mysql.query_events import QueryEvent
+from cdc.selection import Selection
 
 A, B = TableId("shop", "a"), TableId("shop", "b")
 
@@ -48,7 +50,7 @@ class Source:
         self.end = LogEnd("binlog.000001", end)
 
     def __call__(self, name: TableId) -> Described:
-        missing = PreflightFailed(f"The table {name} does not exist.", hint="Make one.")
+        missing = NoSuchTable(f"The table {name} does not exist.", hint="Make one.")
         return Described(self.now.get(name) or missing, self.end, {"more": b"\xfb", "five": b"\x015"})
 
 
@@ -205,7 +207,7 @@ def test_a_statement_that_could_not_be_looked_into_has_done_nothing() -> None:
             raise answer
         return answer
 
-    followed = Followed([table(A, "id"), table(B, "id")], describe, wanted=[TableId("shop", "*")])
+    followed = Followed([table(A, "id"), table(B, "id")], describe, selection=Selection((A, TableId("shop", "*"))))
     with pytest.raises(Temporary):
         followed.changes(written(swap, "shop"), at(10))
     assert kinds(followed.changes(written(swap, "shop"), at(10))) == [(Renamed, A), (Renamed, B), (CopyAnew, TableId("shop", "c"))]
@@ -266,7 +268,7 @@ def test_a_name_that_a_table_has_only_within_a_statement_is_not_asked_for() -> N
     """Whether its rows go along or not."""
     source = Source()
     source.now |= {A: table(A, "id"), B: table(B, "id")}
-    followed = Followed([table(A, "id"), table(B, "id")], source, wanted=[TableId("shop", "*")])
+    followed = Followed([table(A, "id"), table(B, "id")], source, selection=Selection((A, TableId("shop", "*"))))
     swap, x = "RENAME TABLE a TO x, b TO a, x TO b", TableId("shop", "x")
     assert followed.changes(written(swap, "shop"), at(10)) == [Renamed(A, x, swap), Renamed(B, A, swap), Renamed(x, B, swap)]
     followed.changes(written("ALTER TABLE a MODIFY id INT", "shop"), at(90))
@@ -277,10 +279,62 @@ def test_tables_that_match_a_pattern_are_taken_in_and_renamed_with_their_rows() 
     """Both names are followed: nothing is copied."""
     source = Source()
     source.now[B] = table(B, "id")
-    followed = Followed([table(A, "id")], source, wanted=[TableId("shop", "*")])
+    followed = Followed([table(A, "id")], source, selection=Selection((A, TableId("shop", "*"))))
     assert kinds(followed.changes(written("CREATE TABLE b (id INT PRIMARY KEY)", "shop"), at(50))) == [(CopyAnew, B)]
     followed.settle(at(100))
     swap = "RENAME TABLE a TO _a, b TO a"
     assert followed.changes(written(swap, "shop"), at(110)) == [Renamed(A, TableId("shop", "_a"), swap), Renamed(B, A, swap)]
     assert kinds(followed.changes(written("RENAME TABLE a TO other.a", "shop"), at(120))) == [(Gone, A)]
     assert followed.changes(written("CREATE TABLE other.b (id INT PRIMARY KEY)", "shop"), at(130)) == []
+
+
+def test_a_table_that_only_a_pattern_matches_is_skipped_while_it_cannot_be_followed() -> None:
+    """Its rows are dropped, with the reason; it is copied when a statement has made it fit. One that is named in full ends the stream."""
+    source, pattern = Source(), Selection((TableId("shop", "*"),))
+    why = PreflightFailed("shop.a has no primary key.", hint="Add one.")
+    source.now |= {A: why, B: why}
+    followed = Followed([table(A, "id")], source, selection=pattern)
+    reason = "shop.a has no primary key. Add one."
+    drop, create = "ALTER TABLE a DROP PRIMARY KEY", "CREATE TABLE b (v INT)"
+    assert followed.changes(written(drop, "shop"), at(50)) == [Skipped(A, drop, reason)]
+    assert followed.changes(written(create, "shop"), at(60)) == [Skipped(B, create, reason)]
+    source.now[A] = table(A, "id")
+    assert kinds(followed.changes(written("ALTER TABLE a ADD PRIMARY KEY (id)", "shop"), at(70))) == [(CopyAnew, A)]
+    assert kinds(followed.changes(written("DROP TABLE b", "shop"), at(80))) == [(Gone, B)]
+    assert followed.changes(written("ALTER TABLE b MODIFY v INT", "shop"), at(90)) == []
+    source.now[A] = why
+    with pytest.raises(SchemaChanged, match="no primary key"):
+        Followed([table(A, "id")], source, selection=Selection((A, *pattern.wanted))).changes(written(drop, "shop"), at(100))
+
+
+def test_what_was_skipped_at_the_start_is_taken_in_by_the_statement_that_mends_it() -> None:
+    """Also when another table is given its name, or its database goes."""
+    source, pattern = Source(), Selection((TableId("shop", "*"),))
+    source.now[B] = table(B, "id")
+    mend = "ALTER TABLE b ADD PRIMARY KEY (id)"
+    assert kinds(Followed([table(A, "id")], source, selection=pattern, skipped=[B]).changes(written(mend, "shop"), at(50))) == [
+        (CopyAnew, B)
+    ]
+    followed = Followed([table(A, "id")], source, selection=pattern, skipped=[B])
+    assert kinds(followed.changes(written("RENAME TABLE b TO elsewhere.b, a TO b", "shop"), at(50))) == [(Gone, B), (Renamed, A)]
+    followed = Followed([table(A, "id")], source, selection=pattern, skipped=[B])
+    assert kinds(followed.changes(written("DROP DATABASE shop", ""), at(50))) == [(Gone, A), (Gone, B)]
+
+
+def test_a_table_that_a_pattern_matches_and_that_the_binlog_does_not_explain_is_skipped() -> None:
+    """Its rows do not stay as if they were current; one that is gone is gone."""
+    source, pattern = Source(), Selection((TableId("shop", "*"),))
+    held = [TableProgress(table(each, "id"), TableState.STREAMING) for each in (A, B)]
+    followed = Followed([each.table for each in held], source, selection=pattern)
+    followed.compare(held, {A: PreflightFailed("It has no primary key."), B: NoSuchTable("It is gone.")}, source.end)
+    assert kinds(followed.settle(at(100))) == [(Skipped, A), (Gone, B)]
+
+
+def test_what_is_excluded_is_not_taken_in() -> None:
+    """Unless it is named in full."""
+    source = Source()
+    source.now |= {A: table(A, "id"), B: table(B, "id")}
+    selection = Selection((TableId("shop", "*"), B), (TableId("shop", "*"),))
+    followed = Followed([], source, selection=selection)
+    assert followed.changes(written("CREATE TABLE a (id INT PRIMARY KEY)", "shop"), at(10)) == []
+    assert kinds(followed.changes(written("CREATE TABLE b (id INT PRIMARY KEY)", "shop"), at(20))) == [(CopyAnew, B)]

@@ -67,7 +67,7 @@ def test_a_replica_s_password_may_come_from_the_environment(path: Path) -> None:
     [
         ("tables = [", "its end is no TOML"),
         ("[limits]\nreplica = mysql://u:hunter2@r/", "line 2, column"),
-        ("table = ['shop.orders']", "table is no setting. There are limits, tables."),
+        ("table = ['shop.orders']", "table is no setting. There are exclude, limits, tables."),
         ("[limits]\nmax-rows = 5", "limits.max-rows is no setting. There are limits.max-bytes-per-second"),
         ("tables = 'shop.orders'", "tables is no list of names"),
         ("tables = ['shop.orders', 7]", "tables is no list of names"),

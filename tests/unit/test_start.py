@@ -9,10 +9,11 @@ import pytest
 
 from cdc import api
 from cdc.config import Config, SourceUrl, Strategy
-from cdc.errors import CdcError, PositionLost, PreflightFailed
+from cdc.errors import CdcError, NoSuchTable, PositionLost, PreflightFailed
 from cdc.gtid import GtidSet
 from cdc.model import Behind, Checkpoint, Column, LogEnd, Position, Rates, Table, TableId, TableProgress, TableState
 from cdc.resume import require_continuable
+from cdc.selection import Selection
 from tests.unit.simulated_source import TABLES, UUID
 
 OTHER_UUID = UUID.replace("3", "4", 1)
@@ -29,8 +30,8 @@ class Source:
         self.binlog_bytes = 10
         self._gtids = GtidSet.parse(executed), GtidSet.parse(purged)
         self._tables = {table.id: table for table in tables}
-        self.listed: list[list[TableId]] = []
-        """What patterns mean, one time after the other."""
+        self.listed: list[TableId] = []
+        """What patterns mean."""
 
     def settle(self, position: Position, followed: Any, applied: Any, lost: str) -> None:
         require_continuable(position.gtids, *self._gtids, server=self.server_uuid, applied=applied, followed=followed)
@@ -41,11 +42,11 @@ class Source:
     def position(self) -> Position:
         return Position(self._gtids[0])
 
-    def tables_like(self, wanted: Any) -> list[TableId]:
-        return self.listed.pop(0) if self.listed else list(wanted)
+    def selected(self, selection: Selection) -> list[TableId]:
+        return self.listed or list(selection.wanted)
 
     def described(self, names: Any) -> dict[TableId, Table | CdcError]:
-        return {name: self._tables.get(name) or PreflightFailed("there is none") for name in names}
+        return {name: self._tables.get(name) or NoSuchTable("there is none") for name in names}
 
     def sizes(self, tables: Any) -> tuple[int, int]:
         return 1_000, 50_000
@@ -60,9 +61,11 @@ class Source:
     url = SourceUrl("h", 3306, "u")
 
 
-def begin(source: Source, checkpoint: Checkpoint | None, strategy: Strategy = Strategy.AUTO) -> Any:
-    config = Config(SourceUrl("h", 3306, "u"), Path("state"), tuple(table.id for table in TABLES), strategy)
-    return api.begin(config, cast(Any, source), checkpoint)
+def begin(
+    source: Source, checkpoint: Checkpoint | None, strategy: Strategy = Strategy.AUTO, *, tables: tuple[TableId, ...] = (), **how: Any
+) -> Any:
+    config = Config(SourceUrl("h", 3306, "u"), Path("state"), tables or tuple(table.id for table in TABLES), strategy)
+    return api.begin(config, cast(Any, source), checkpoint, **how)
 
 
 def checkpoint(*progress: TableProgress) -> Checkpoint:
@@ -102,14 +105,21 @@ def test_a_table_that_is_gone_is_missed_only_if_nothing_is_held_of_it() -> None:
         begin(Source(tables=TABLES[1:]), checkpoint())
 
 
-def test_a_table_that_a_pattern_named_is_left_out_if_it_is_gone_when_looked_at() -> None:
-    """It was dropped or renamed meanwhile: the stream tells. One that is still there and cannot be described stops the run."""
-    source = Source(tables=TABLES[1:])
-    source.listed = [[TABLES[0].id, TABLES[1].id], [TABLES[1].id]]
-    assert [each.table for each in begin(source, None).tables] == [TABLES[1]]
-    source.listed = [[TABLES[0].id, TABLES[1].id]] * 2
+def test_a_table_that_only_a_pattern_matches_is_skipped_if_it_cannot_be_followed() -> None:
+    """One that is gone when it is looked at was dropped or renamed meanwhile: the stream tells. One that is named in full stops the run."""
+    pattern = (TableId(TABLES[0].id.schema, "*"),)
+    source, both = Source(tables=TABLES[1:]), [TABLES[0].id, TABLES[1].id]
+    source.listed = both
+    start = begin(source, None, tables=pattern)
+    assert ([each.table for each in start.tables], start.skipped) == ([TABLES[1]], {})
     with pytest.raises(PreflightFailed):
-        begin(source, None)
+        begin(source, None, tables=(TABLES[0].id, *pattern))
+    source = Source()
+    source.listed = both
+    start = begin(source, None, tables=(TABLES[1].id, *pattern), unfit=lambda *_: {TABLES[0].id: "why"})
+    assert ([each.table for each in start.tables], start.skipped) == ([TABLES[1]], {TABLES[0].id: "why"})
+    with pytest.raises(PreflightFailed, match=r"None of the tables can be followed\.\n  .*: why"):
+        begin(source, None, tables=pattern, unfit=lambda names, _: dict.fromkeys(names, "why"))
 
 
 @pytest.mark.parametrize(
