@@ -7,7 +7,6 @@ same form, in the key's order. Snapshot and binlog produce the same bytes, so co
 
 from __future__ import annotations
 
-import hashlib
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -16,55 +15,20 @@ from typing import NamedTuple, TypeAlias
 
 from cdc.gtid import Gtids
 from cdc.packed import Packed
+from cdc.schema_change import CopyAnew as CopyAnew
+from cdc.schema_change import Emptied as Emptied
+from cdc.schema_change import Gone as Gone
+from cdc.schema_change import Renamed as Renamed
+from cdc.schema_change import Reshaped as Reshaped
+from cdc.schema_change import Settled as Settled
+from cdc.schema_change import Skipped as Skipped
+from cdc.schema_change import TableChange as TableChange
+from cdc.table import Column as Column
+from cdc.table import Table as Table
+from cdc.table import TableId as TableId
 
 NULL = 0xFB
 """First byte of a NULL column. Source: MySQL client/server protocol, text resultset row."""
-
-
-class TableId(NamedTuple):
-    """A table's full name."""
-
-    schema: str
-    table: str
-
-    def __str__(self) -> str:
-        return f"{self.schema}.{self.table}"
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column as information_schema.columns describes it.
-
-    `data_type` is the bare type ("varchar"), `column_type` the full one ("varchar(40)"); `charset` is None where text has
-    none; `length` is the size in bytes for strings, `decimals` the scale or fractional-second digits, None where neither applies.
-    """
-
-    name: str
-    data_type: str
-    column_type: str
-    charset: str | None = None
-    collation: str | None = None
-    length: int | None = None
-    decimals: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A table's columns in the order of the binlog's row images, and which of them make the primary key, in its order."""
-
-    id: TableId
-    columns: tuple[Column, ...]
-    key: tuple[int, ...]
-
-    @property
-    def key_columns(self) -> tuple[Column, ...]:
-        """The primary key's columns, in the key's order."""
-        return tuple(self.columns[i] for i in self.key)
-
-    @property
-    def fingerprint(self) -> str:
-        """Changes whenever rows of the table would be read or rendered differently."""
-        return hashlib.sha256(repr((self.columns, self.key)).encode()).hexdigest()[:16]
 
 
 class Op(IntEnum):
@@ -204,82 +168,6 @@ class Transaction:
     server_id: int
     file: str
     offset: int
-
-
-@dataclass(frozen=True, slots=True)
-class CopyAnew:
-    """The rows held of this table, if any, do not count any more; it is copied from its start, with these columns."""
-
-    table: Table
-    because: str
-    """The statement."""
-
-    @property
-    def id(self) -> TableId:
-        """The table's name."""
-        return self.table.id
-
-
-@dataclass(frozen=True, slots=True)
-class Emptied:
-    """The table has no rows any more."""
-
-    id: TableId
-    because: str
-
-
-@dataclass(frozen=True, slots=True)
-class Gone:
-    """There is no table of this name any more."""
-
-    id: TableId
-    because: str
-
-
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """The table cannot be followed as it is now: rows held of it are dropped, and it is copied once it can be followed."""
-
-    id: TableId
-    because: str
-    reason: str
-    """What is wrong with it, and how to mend it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Renamed:
-    """The table has another name; its rows and columns are the same."""
-
-    id: TableId
-    to: TableId
-    because: str
-
-
-@dataclass(frozen=True, slots=True)
-class Reshaped:
-    """The table has these columns now. A row's values are those of earlier columns, by their place, or the same for all rows, encoded."""
-
-    table: Table
-    values: tuple[int | bytes, ...]
-    had: int
-    """How many columns rows had so far."""
-    because: str
-
-    @property
-    def id(self) -> TableId:
-        """The table's name."""
-        return self.table.id
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """The columns that the table is held with are those that it had at this place, for certain."""
-
-    id: TableId
-
-
-TableChange = CopyAnew | Emptied | Gone | Renamed | Reshaped | Settled | Skipped
-"""What the source has done to a table as a whole."""
 
 
 @dataclass(frozen=True, slots=True)

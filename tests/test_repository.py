@@ -61,7 +61,18 @@ def imports(path: Path) -> set[str]:
     return {name for name in names if name.split(".")[0] in ("cdc", "mapstore")}
 
 
-VALUES = {"cdc.charset", "cdc.model", "cdc.packed", "cdc.gtid", "cdc.errors", "cdc.config", "cdc.crash", "cdc.interfaces", "cdc.selection"}
+VALUES = {
+    "cdc.charset",
+    "cdc.model",
+    "cdc.packed",
+    "cdc.gtid",
+    "cdc.errors",
+    "cdc.config",
+    "cdc.crash",
+    "cdc.interfaces",
+    "cdc.selection",
+    "cdc.table",
+}
 """What flows between the layers: the bottom row."""
 
 MAY_IMPORT = {
@@ -72,9 +83,11 @@ MAY_IMPORT = {
     "cdc.packed": set(),
     "cdc.chunk_size": set(),
     "cdc.schedule": set(),
-    "cdc.model": {"cdc.gtid", "cdc.packed"},
+    "cdc.table": set(),
+    "cdc.schema_change": {"cdc.table"},
+    "cdc.model": {"cdc.gtid", "cdc.packed", "cdc.schema_change", "cdc.table"},
     "cdc.metrics": {"cdc.model"},
-    "cdc.selection": {"cdc.model"},
+    "cdc.selection": {"cdc.table"},
     "cdc.config": {"cdc.errors", "cdc.model", "cdc.selection"},
     "cdc.interfaces": {"cdc.gtid", "cdc.model"},
     "cdc.resume": VALUES,

@@ -1,0 +1,53 @@
+"""What a table is called, which columns it has, and which of them make its key."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class TableId(NamedTuple):
+    """A table's full name."""
+
+    schema: str
+    table: str
+
+    def __str__(self) -> str:
+        return f"{self.schema}.{self.table}"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column as information_schema.columns describes it.
+
+    `data_type` is the bare type ("varchar"), `column_type` the full one ("varchar(40)"); `charset` is None where text has
+    none; `length` is the size in bytes for strings, `decimals` the scale or fractional-second digits, None where neither applies.
+    """
+
+    name: str
+    data_type: str
+    column_type: str
+    charset: str | None = None
+    collation: str | None = None
+    length: int | None = None
+    decimals: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table's columns in the order of the binlog's row images, and which of them make the primary key, in its order."""
+
+    id: TableId
+    columns: tuple[Column, ...]
+    key: tuple[int, ...]
+
+    @property
+    def key_columns(self) -> tuple[Column, ...]:
+        """The primary key's columns, in the key's order."""
+        return tuple(self.columns[i] for i in self.key)
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever rows of the table would be read or rendered differently."""
+        return hashlib.sha256(repr((self.columns, self.key)).encode()).hexdigest()[:16]
