@@ -81,7 +81,7 @@ def _inspect(source: Source, table: TableId) -> _Facts | Check:
     """What there is to know about a table; a check when it cannot be read. A row is read: not every table that can be opened has any."""
     sql = f"{quote_identifier(table.schema)}.{quote_identifier(table.table)}"
     try:
-        source.connection.rows(f"SELECT * FROM {sql} LIMIT 1")
+        source.connection.rows(f"SELECT COUNT(*) FROM (SELECT * FROM {sql} LIMIT 1) AS one")
         return _facts(source.connection, table)
     except pymysql.MySQLError as error:
         return replace(_unreadable(source, table, sql, error), table=table)
