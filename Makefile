@@ -55,10 +55,11 @@ fuzz: $(READY)  ## mutated binlog events (FUZZ_EVENTS, FUZZ_SEED) and results of
 model: $(READY)  ## the model of the hand-over, checked by spin, and what happens when a part is left out
 	$(BIN)/python -m tests.promela
 
-soak: $(READY)  ## random tables until 500,000 values were compared, copies under load, kills, schema changes; a failed test prints its seed
+soak: $(READY)  ## random tables until 500,000 values were compared, copies under load, kills, hostile settings, schema changes; a failed test prints its seed
 	CDC_PROPERTY_VALUES=500000 $(BIN)/pytest -q -s tests/mysql/test_rows_property.py
 	CDC_LOAD_ROUNDS=30 $(BIN)/pytest -q -s tests/mysql/test_handover_load.py
 	CDC_SOAK_KILLS=200 $(BIN)/pytest -q -s tests/adversity/test_crashes.py
+	CDC_VARIABLES_TOGETHER=1 CDC_VARIABLES_ROUNDS=100 $(BIN)/pytest -q -s tests/mysql/test_session.py
 	CDC_CHANGES_ROUNDS=100 $(BIN)/pytest -q -s tests/adversity/test_random_changes.py
 
 clean:  ## remove what was built; servers' packages stay in the cache folder

@@ -17,6 +17,7 @@ from cdc import crash, preflight, preflight_mariadb, preflight_tables
 from cdc.checks import Check
 from cdc.cli import app
 from cdc.errors import CdcError
+from cdc.mysql import session
 
 ROOT = Path(__file__).parents[1]
 LONGEST_MODULE = 450
@@ -265,6 +266,13 @@ def test_every_preflight_check_is_documented() -> None:
     """By the name that `cdc check` prints, and no other names."""
     section = text("docs/operations.md").partition("## Preflight checks")[2].partition("\n## ")[0]
     assert set(re.findall(r"^\| `(\w+)`", section, re.MULTILINE)) == check_names()
+
+
+def test_every_variable_that_a_session_sets_is_documented() -> None:
+    """Those that are set, and no others."""
+    section = text("docs/operations.md").partition("### What a session sets")[2].partition("\n## ")[0]
+    named = {name for row in re.findall(r"^\| (`.+?) \|", section, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
+    assert named == {*session._TEXT, *session._EVERY, *session._MYSQL, *session._MARIADB, "lock_wait_timeout"}
 
 
 def test_every_crash_point_is_used_and_documented() -> None:

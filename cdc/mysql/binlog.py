@@ -186,7 +186,7 @@ class BinlogReader:
         with suppress(_Dumping):
             library.fetchone()
         if self._connection is None:
-            raise Temporary(f"{self._source.redacted} ended the stream.", hint="Run the same command again to resume.")
+            raise Temporary(f"{self._source.redacted} ended the stream.", hint="Run the same command again.")
         return self._connection
 
     def _open(self, **arguments: Any) -> StreamConnection:
@@ -201,7 +201,7 @@ class BinlogReader:
 
     def _over(self, state: int) -> CdcError:
         if state == ENDED:
-            return Temporary(f"{self._source.redacted} ended the stream.", hint="Run the same command again to resume.")
+            return Temporary(f"{self._source.redacted} ended the stream.", hint="Run the same command again.")
         try:
             raise_mysql_exception(self._stream.packet)
         except pymysql.MySQLError as error:

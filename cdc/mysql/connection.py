@@ -20,7 +20,7 @@ from pymysql.converters import conversions
 from cdc.config import SourceUrl
 from cdc.mysql.login import plugins
 from cdc.mysql.server_errors import explained
-from cdc.mysql.session import SESSION
+from cdc.mysql.session import prepare
 from cdc.mysql.tls import tls_arguments, without_verification
 
 Row = tuple[Any, ...]
@@ -31,11 +31,42 @@ def quote_identifier(name: str) -> str:
     return "`" + name.replace("`", "``") + "`"
 
 
+CONNECT_SECONDS = 10.0
+"""How long each step of opening a connection may take: TCP, TLS, the login, and each statement that sets up the session."""
+
+ANSWER_SECONDS = 120.0
+"""How long the answer to a question may take, unless its connection says otherwise. Answers take milliseconds; many tables take seconds."""
+
+
 class Connection(pymysql.Connection):  # type: ignore[misc]
-    """A connection that counts the bytes it receives, in `bytes_received`."""
+    """A connection that sets up its session and counts the bytes it receives, in `bytes_received`.
+
+    Every wait on the socket is bounded: by `connect_timeout` until the session is set up, by `read_timeout` from then on.
+    """
 
     bytes_received = 0
     _read_ahead = False
+    _read_timeout: float
+    _write_timeout: float
+
+    def connect(self, sock: socket.socket | None = None) -> None:
+        """Open the connection and set up the session. Raises PyMySQL's errors, or PreflightFailed for a variable that cannot be set."""
+        answer_seconds = self._read_timeout
+        self._read_timeout = self._write_timeout = min(answer_seconds, self.connect_timeout)
+        try:
+            super().connect(sock)
+            prepare(self, answer_seconds)
+        except pymysql.OperationalError as error:
+            self._force_close()
+            if error.args[0] not in (CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST):
+                raise
+            why = f"the connection ended before the session had begun ({error.args[1]})"
+            raise pymysql.OperationalError(CR.CR_CONN_HOST_ERROR, why) from error
+        except BaseException:
+            self._force_close()
+            raise
+        finally:
+            self._read_timeout = self._write_timeout = answer_seconds
 
     def _create_ssl_ctx(self, sslp: ssl.SSLContext | None) -> ssl.SSLContext:
         """For TLS that verifies nothing, PyMySQL would load all of the system's certificates: 40 ms for each connection."""
@@ -132,7 +163,7 @@ def settings(url: SourceUrl, read_timeout: float) -> dict[str, Any]:
         "user": url.user,
         "password": url.password.encode(),  # PyMySQL would take latin1
         "charset": "utf8mb4",
-        "connect_timeout": 10,
+        "connect_timeout": CONNECT_SECONDS,
         "autocommit": True,  # every SELECT in a view of its own; PyMySQL would switch it off after the session's own setting
         "read_timeout": read_timeout,
         "program_name": "cdc",
@@ -142,14 +173,11 @@ def settings(url: SourceUrl, read_timeout: float) -> dict[str, Any]:
 _ENCODERS_ONLY = {kind: encode for kind, encode in conversions.items() if not isinstance(kind, int)}
 
 
-def connect(url: SourceUrl, *, raw: bool = False, read_timeout: float = 3600.0) -> Connection:
-    """A session on the source, set up so that SELECT gives canonical bytes. Raises ConfigError or Temporary.
+def connect(url: SourceUrl, *, raw: bool = False, read_timeout: float = ANSWER_SECONDS) -> Connection:
+    """A session on the source, set up so that SELECT gives canonical bytes. Raises ConfigError, PreflightFailed or Temporary.
 
     `raw` leaves every column as the bytes that came, None for NULL.
     """
     values = {"use_unicode": False, "conv": _ENCODERS_ONLY} if raw else {}
     with explained(url):
-        connection = Connection(**settings(url, read_timeout), **values, init_command=SESSION)
-        if connection.is_mariadb:
-            connection.rows("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")  # in any other, no consistent snapshot is opened
-        return connection
+        return Connection(**settings(url, read_timeout), **values)

@@ -152,7 +152,7 @@ def _open_snapshot(connection: Connection) -> LogEnd:
 def _hanging() -> Temporary:
     return Temporary(
         f"The source has sent transactions that it does not show after {VISIBLE_WITHIN} s.",
-        hint="Look for a hanging commit (SHOW PROCESSLIST), then run the same command again to resume.",
+        hint="Look for a hanging commit (SHOW PROCESSLIST), then run the same command again.",
     )
 
 

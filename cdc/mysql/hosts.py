@@ -45,9 +45,7 @@ class Server:
         with explained(self.url):
             if flavor_of(connection).identity(connection) == self.identity:
                 return
-        raise Temporary(
-            f"Another server answers at {self.url.redacted} since the connection was lost.", hint="Run the same command again to resume."
-        )
+        raise Temporary(f"Another server answers at {self.url.redacted} since the connection was lost.", hint="Run the same command again.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,5 +152,5 @@ def _none_of(reasons: dict[SourceUrl, CdcError]) -> CdcError:
 def _clock_offset(connection: Connection) -> float:
     """As exact as half a round trip."""
     before = time.time()
-    there = float(connection.one("SELECT UNIX_TIMESTAMP(NOW(6))")[0])
+    there = float(connection.one("SELECT UNIX_TIMESTAMP(SYSDATE(6))")[0])
     return there - (before + time.time()) / 2

@@ -5,12 +5,139 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import pymysql
 from pymysql.constants import CR, ER
 
 from cdc.config import SourceUrl
 from cdc.errors import CdcError, ConfigError, PreflightFailed, SchemaChanged, Temporary
+
+AGAIN = "Run the same command again."
+"""The hint of an error that may pass. Whether there is a checkpoint to resume from is not known here."""
+
+_CLOSED = 0
+"""PyMySQL's own number for a statement on a connection that it has given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """Errors of one meaning. The sentence and the hint may hold {source}, {user} and {text}, the server's own words."""
+
+    codes: frozenset[object]
+    error: type[CdcError]
+    sentence: str
+    hint: str
+
+
+def _kind(error: type[CdcError], *codes: int, sentence: str, hint: str) -> _Kind:
+    return _Kind(frozenset(codes), error, sentence, hint)
+
+
+_KINDS = (
+    # over in a moment, or when somebody has made room: a run that follows waits for it
+    _kind(
+        Temporary,
+        CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST, _CLOSED, ER.SERVER_SHUTDOWN, ER.QUERY_INTERRUPTED, ER.ABORTING_CONNECTION,
+        ER.NET_READ_ERROR, ER.NET_READ_INTERRUPTED, ER.NET_ERROR_ON_WRITE, ER.NET_WRITE_INTERRUPTED,
+        1927,  # MariaDB: killed
+        3169,  # MySQL: killed
+        4031,  # MySQL: idle for longer than wait_timeout
+        sentence="The connection to {source} was lost: {text}.", hint=AGAIN,
+    ),
+    _kind(
+        Temporary,
+        ER.CON_COUNT_ERROR, ER.TOO_MANY_USER_CONNECTIONS, ER.USER_LIMIT_REACHED, ER.OUTOFMEMORY, ER.OUT_OF_RESOURCES, ER.CANT_CREATE_THREAD,
+        4081,  # MySQL: memory of all connections
+        sentence="{source} takes no more connections: {text}.", hint="Raise that limit or end other connections. " + AGAIN,
+    ),
+    _kind(
+        Temporary,
+        ER.HOST_IS_BLOCKED,
+        sentence="{source} has blocked this host: {text}.", hint="Unblock it there: mysqladmin flush-hosts. " + AGAIN,
+    ),
+    _kind(
+        Temporary,
+        ER.LOCK_WAIT_TIMEOUT, ER.LOCK_DEADLOCK, ER.BAD_HOST_ERROR,
+        1969, 3024,  # a statement that took too long, MariaDB and MySQL: ours have no limit, but a plugin or a person may end one like this
+        3032, 6400,  # MySQL in offline mode
+        3168,  # MySQL: the server is not available
+        sentence="{source} cannot answer now: {text}.", hint=AGAIN,
+    ),
+    # the URL, or its user, has to change
+    _kind(
+        ConfigError,
+        ER.ACCESS_DENIED_ERROR,
+        1698,  # without a password
+        sentence="{source} refuses the user {user!r} with this password.",
+        hint="Check the user and password in the URL, or CDC_SOURCE_PASSWORD.",
+    ),
+    _kind(
+        ConfigError,
+        CR.CR_AUTH_PLUGIN_CANNOT_LOAD,
+        sentence="{source} asks for a login that is not supported: {text}.",
+        hint="Use a user that is identified with caching_sha2_password or mysql_native_password.",
+    ),
+    _kind(
+        ConfigError,
+        1820, 1862,
+        sentence="The password of the user {user!r} has expired on {source}.",
+        hint="Give the user a new one there (ALTER USER ... IDENTIFIED BY ...), and put it in the URL or CDC_SOURCE_PASSWORD.",
+    ),
+    _kind(
+        ConfigError,
+        3118, 3955,  # MySQL: locked; locked after failed logins
+        4151, 4150,  # MariaDB: the same
+        sentence="The account of the user {user!r} is locked on {source}: {text}.",
+        hint="Unlock it there: ALTER USER ... ACCOUNT UNLOCK.",
+    ),
+    _kind(
+        ConfigError,
+        ER.HOST_NOT_PRIVILEGED,
+        sentence="{source} lets nobody in from this host: {text}.", hint="Create the user for this host, or for '%'.",
+    ),
+    _kind(
+        ConfigError,
+        3159,  # require_secure_transport
+        sentence="{source} takes encrypted connections only: {text}.", hint="Add ssl-mode=required to the URL.",
+    ),
+    # the source has to change
+    _kind(
+        PreflightFailed,
+        ER.DBACCESS_DENIED_ERROR, ER.TABLEACCESS_DENIED_ERROR, ER.COLUMNACCESS_DENIED_ERROR, ER.SPECIFIC_ACCESS_DENIED_ERROR,
+        sentence="The user {user!r} lacks a grant on {source}: {text}.", hint="`cdc check` lists what is missing.",
+    ),
+    _kind(
+        PreflightFailed,
+        ER.NET_PACKET_TOO_LARGE,
+        sentence="max_allowed_packet of {source} is too small for a row, or for a statement with a long key: {text}.",
+        hint="SET GLOBAL max_allowed_packet = 1073741824; it counts for new connections.",
+    ),
+    _kind(
+        PreflightFailed,
+        ER.NEW_ABORTING_CONNECTION,
+        sentence="{source} closes new connections: {text}.",
+        hint="Mend its init_connect; the server's error log says what fails in it.",
+    ),
+    _kind(
+        PreflightFailed,
+        4082,
+        sentence="connection_memory_limit of {source} is too small: {text}.", hint="Raise it: SET GLOBAL connection_memory_limit = ...;",
+    ),
+    _kind(
+        PreflightFailed,
+        ER.OPTION_PREVENTS_STATEMENT,
+        1792, 1836,  # a read-only transaction, a read-only server: only `cdc compare --churn` writes
+        sentence="{source} is set up so that it refuses a statement: {text}.", hint="Change the setting that it names.",
+    ),
+    _kind(
+        SchemaChanged,
+        ER.BAD_FIELD_ERROR, ER.NO_SUCH_TABLE,
+        sentence="A table changed while it was copied: {text}.",
+        hint="The checkpoint stays before that; copy again with --strategy full to go past it.",
+    ),
+)  # fmt: skip
+_BY_CODE = {code: kind for kind in _KINDS for code in kind.codes}
 
 
 @contextmanager
@@ -23,40 +150,22 @@ def explained(url: SourceUrl) -> Iterator[None]:
     except pymysql.MySQLError as error:
         raise explain(error, url) from error
     except OSError as error:
-        raise Temporary(f"The connection to {url.redacted} broke: {error}.", hint="Run the same command again to resume.") from error
+        raise Temporary(f"The connection to {url.redacted} broke: {error}.", hint=AGAIN) from error
 
 
 def explain(error: pymysql.MySQLError, url: SourceUrl) -> CdcError:
     """Our error for one of PyMySQL's."""
-    code = error.args[0] if error.args else 0
-    text = str(error.args[1]) if len(error.args) > 1 else str(error)
-    if code in (ER.ACCESS_DENIED_ERROR, CR.CR_AUTH_PLUGIN_CANNOT_LOAD):
-        return _not_let_in(code, url, text)
-    if code in _DENIED:
-        return PreflightFailed(f"The user {url.user!r} lacks a grant on {url.redacted}: {text}.", hint="`cdc check` lists what is missing.")
-    if code in (ER.BAD_FIELD_ERROR, ER.NO_SUCH_TABLE):
-        return SchemaChanged(
-            f"A table changed while it was copied: {text}.",
-            hint="The checkpoint stays before that; copy again with --strategy full to go past it.",
-        )
+    code = error.args[0] if error.args else None
+    text = str(error.args[1] if len(error.args) > 1 else error).removesuffix(".")
     if code in {CR.CR_CONN_HOST_ERROR, CR.CR_SSL_CONNECTION_ERROR}:
         return _unconnected(error, url, text)
-    if code in _GONE or error.args[:1] == (_CLOSED,):
-        why = text or "it is closed"
-        return Temporary(f"The connection to {url.redacted} was lost: {why}.", hint="Run the same command again to resume.")
-    return CdcError(f"{url.redacted} answered with error {code}: {text}.")
-
-
-def _not_let_in(code: int, url: SourceUrl, text: str) -> ConfigError:
-    if code == ER.ACCESS_DENIED_ERROR:
-        return ConfigError(
-            f"{url.redacted} refuses the user {url.user!r} with this password.",
-            hint="Check the user and password in the URL, or CDC_SOURCE_PASSWORD.",
-        )
-    return ConfigError(
-        f"{url.redacted} asks for a login that is not supported: {text}.",
-        hint="Use a user that is identified with caching_sha2_password or mysql_native_password.",
-    )
+    kind = _BY_CODE.get(code)
+    if kind is None and code == ER.UNKNOWN_COM_ERROR and "WSREP" in text:  # a node of Galera that is not ready yet
+        kind = _BY_CODE[ER.BAD_HOST_ERROR]
+    if kind is None:
+        return CdcError(f"{url.redacted} answered with error {code}: {text}.")
+    words = {"source": url.redacted, "user": url.user, "text": text or "it is closed"}
+    return kind.error(kind.sentence.format(**words), hint=kind.hint)
 
 
 def _unconnected(error: pymysql.MySQLError, url: SourceUrl, text: str) -> CdcError:
@@ -68,12 +177,3 @@ def _unconnected(error: pymysql.MySQLError, url: SourceUrl, text: str) -> CdcErr
             hint="Check the host, ssl-mode and ssl-ca in the URL.",
         )
     return Temporary(f"No MySQL server answers at {url.redacted}: {text}.", hint="Check host and port, and that the server is running.")
-
-
-_DENIED = {
-    ER.DBACCESS_DENIED_ERROR, ER.TABLEACCESS_DENIED_ERROR, ER.COLUMNACCESS_DENIED_ERROR, ER.SPECIFIC_ACCESS_DENIED_ERROR,
-}  # fmt: skip
-_SERVER_SHUTDOWN, _QUERY_KILLED, _CONNECTION_KILLED, _INACTIVITY = 1053, 1317, 1927, 4031
-_GONE = {CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST, _SERVER_SHUTDOWN, _QUERY_KILLED, _CONNECTION_KILLED, _INACTIVITY}
-_CLOSED = 0
-"""PyMySQL's own number for a statement on a connection that it has given up."""
