@@ -1,4 +1,4 @@
-"""A TCP proxy in front of a server that can cut or stall connections at a chosen place."""
+"""A TCP proxy in front of a server that can cut connections at a chosen place, or lose their packets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Proxy:
         self.cut_after: Iterator[int] = iter(())
         """For each new connection, after how many bytes from the server it is cut; those after the last are left alone."""
         self.refusing = False
-        self.stalled = False
+        self._swallowed: set[tuple[socket.socket, socket.socket]] = set()
         self.cuts = 0
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -41,6 +41,10 @@ class Proxy:
         """Cut what is connected now."""
         for pair in list(self._pairs):
             self._end(pair)
+
+    def swallow(self) -> None:
+        """Lose all packets of what is connected now, both ways, while the sockets stay open."""
+        self._swallowed |= set(self._pairs)
 
     def _end(self, pair: tuple[socket.socket, socket.socket]) -> None:
         self._pairs.discard(pair)
@@ -66,14 +70,13 @@ class Proxy:
         client, server = pair
         try:
             while not self._closing.is_set():
-                if self.stalled:
-                    self._closing.wait(0.05)
-                    continue
                 for each in select.select([client, server], [], [], 0.1)[0]:
                     data = each.recv(65536)
                     if each is server and budget is not None:
                         data, budget = data[:budget], budget - len(data)
-                    if data:
+                    if pair in self._swallowed:
+                        data = data and b"-"  # an end is passed on, nothing else
+                    elif data:
                         (server if each is client else client).sendall(data)
                     if not data or (budget is not None and budget <= 0):
                         self.cuts += budget is not None and budget <= 0

@@ -55,9 +55,14 @@ class ChunkWorkers:
             self._requests.put(None)
 
     def abandon(self) -> None:
-        """Break off the reads in progress."""
+        """Break off the reads in progress, for good."""
         for each in list(self._readers.values()):
             each.abandon()
+
+    def break_off(self) -> None:
+        """Break off the reads in progress; they are made again over new connections."""
+        for each in list(self._readers.values()):
+            each.break_off()
 
     @property
     def bytes_received(self) -> int:

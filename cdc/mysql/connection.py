@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 import socket
 import ssl
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pymysql
@@ -126,6 +126,16 @@ class Connection(pymysql.Connection):  # type: ignore[misc]
     def one(self, sql: str, args: Sequence[object] | None = None) -> Row:
         """The first row of a query that has one."""
         return self.rows(sql, args)[0]
+
+    @contextmanager
+    def answering_within(self, seconds: float) -> Iterator[None]:
+        """A shorter bound for the questions asked meanwhile."""
+        before = self._read_timeout
+        self._read_timeout = seconds
+        try:
+            yield
+        finally:
+            self._read_timeout = before
 
     def abandon(self) -> None:
         """Close at once, from any thread, also in the middle of a result: a reader blocked on the socket gets an error."""

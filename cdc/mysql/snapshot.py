@@ -25,7 +25,9 @@ from cdc.mysql.schema import INTEGERS, encoded_labels
 from cdc.mysql.server_errors import explain, explained
 
 READ_TIMEOUT = 300.0
-"""Seconds without a byte after which a chunk's connection counts as dead. Long, since scanning many deleted rows is silent."""
+"""Seconds without a byte after which a chunk's connection counts as dead. Long, since scanning many deleted rows is silent.
+
+A network that has failed is noticed by the stream, which breaks off the chunks too."""
 
 READ_BYTES = 1 << 20
 """Size of one read from the socket, at most; the kernel seldom has more at once."""
@@ -192,8 +194,12 @@ class SnapshotReader:
     def abandon(self) -> None:
         """Break off a read in progress, from another thread, for good."""
         self._abandoned = True
-        if self._connection:
-            self._connection.abandon()
+        self.break_off()
+
+    def break_off(self) -> None:
+        """Break off a read in progress, from another thread: it raises Temporary, and the next one is over a new connection."""
+        if connection := self._connection:
+            connection.abandon()
 
     @contextmanager
     def _session(self) -> Iterator[Connection]:

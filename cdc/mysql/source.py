@@ -61,6 +61,10 @@ MARK_SECONDS = 5.0
 CHUNK_CONNECTIONS = 2
 """Chunks read at once. The server sends each from one thread of its own, and we unpack it in one."""
 
+LOG_END_SECONDS = 10.0
+"""How long the answer to where the binlog ends may take, during which nothing is applied. It waits for a large transaction that is being
+written to the binlog."""
+
 Admit = Callable[[Connection, TableId], Table | None]
 """Gives a table's definition, None if it is not to be followed after all."""
 
@@ -206,7 +210,7 @@ class MySqlSource:
     def log_end(self) -> LogEnd | None:
         """Where the binlog ends now, None while the server that `next` tells of is away."""
         try:
-            with explained(self.url):
+            with explained(self.url), self.control.answering_within(LOG_END_SECONDS):
                 end = log_end(self.control)
         except Temporary as error:
             self._asking.wait(error)
@@ -318,6 +322,7 @@ class MySqlSource:
                 error.server = server.identity
                 raise
             except Temporary as error:
+                self._workers.break_off()  # their connections may be as dead, and have no heartbeats to show it
                 yield server, SourceAway(error.message)
                 patience.wait(error)
             self._bytes_before += reader.bytes_received

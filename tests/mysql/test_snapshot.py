@@ -260,7 +260,7 @@ def test_a_source_that_falls_silent_is_temporary(wide, proxy, monkeypatch):
     through = SourceUrl(wide.url.host, between.port, wide.url.user, wide.url.password)
     rows = read_all(through, wide.table)
     next(rows)
-    between.stalled = True
+    between.swallow()
     with pytest.raises(Temporary, match="timed out"):
         list(rows)
 
