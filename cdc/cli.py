@@ -31,7 +31,7 @@ from cdc.config import (
     parse_shares,
     parse_table,
 )
-from cdc.console import terminal
+from cdc.console import printable_json, show, terminal
 from cdc.debezium import envelopes
 from cdc.errors import CdcError, ConfigError, DifferencesFound, Incomplete
 from cdc.metrics import milliseconds
@@ -157,7 +157,11 @@ def _tables(names: list[str] | None) -> tuple[TableId, ...]:
 
 
 def _print_report(report: Report, *, as_json: bool) -> None:
-    print(json.dumps(report.as_dict()) if as_json else summary.migration(report), flush=True)
+    if as_json:
+        print(json.dumps(report.as_dict()), flush=True)
+        return
+    for line in summary.migration(report):
+        show(line)
 
 
 @app.command()
@@ -169,7 +173,7 @@ def check(
     """Say what the source lacks for a migration, and how to get there."""
     checks = api.check(api.parse_source(source), _tables(tables), _tables(exclude))
     for each in checks:
-        print(each)
+        show(str(each))
     preflight.require(checks)
 
 
@@ -189,7 +193,8 @@ def verify(
         print(json.dumps({"identical": identical, "tables": [summary.differences_as_dict(each) for each in found]}))
     else:
         for each in found:
-            print(*summary.differences(each), sep="\n")
+            for line in summary.differences(each):
+                show(line)
     if not identical:
         raise DifferencesFound("Source and target differ.", hint="Copy the tables again: cdc migrate --strategy full.")
 
@@ -241,18 +246,16 @@ def status(target: StateArgument = DEFAULT_TARGET, *, as_json: JsonOption = Fals
     if as_json:
         print(json.dumps(found))
         return
-    print(
-        f"checkpoint of {found['age_seconds']} s ago, source {checkpoint.source}\n"
-        f"position {position.gtids} ({position.file}:{position.offset})"
-    )
+    show(f"checkpoint of {found['age_seconds']} s ago, source {checkpoint.source}")
+    show(f"position {position.gtids} ({position.file}:{position.offset})")
     for progress in checkpoint.tables:
-        print(f"{progress.table.id}: {progress.state}, {progress.rows_copied:,} rows copied")
+        show(f"{progress.table.id}: {progress.state}, {progress.rows_copied:,} rows copied")
     for table, reason in checkpoint.skipped.items():
-        print(f"{table}: skipped. {reason}")
+        show(f"{table}: skipped. {reason}")
     for progress in new.tables if new else ():
-        print(f"a new copy of {progress.table.id} is under way beside it: {progress.rows_copied:,} rows copied")
+        show(f"a new copy of {progress.table.id} is under way beside it: {progress.rows_copied:,} rows copied")
     if isinstance(lag, dict):
-        print(f"{summary.lag(lag)} in that run, {milliseconds(_number(checkpoint.report.get('lag_now_ms')))} at the checkpoint")
+        show(f"{summary.lag(lag)} in that run, {milliseconds(_number(checkpoint.report.get('lag_now_ms')))} at the checkpoint")
 
 
 def _number(value: object) -> float:
@@ -284,8 +287,8 @@ def dump(
             "checkpoint's position. Going on makes them exact; a stop by SIGINT or SIGTERM leaves exact ones."
         )
     rows = maps[name].values()
-    for line in json_lines(progress.table, rows, numbers) if form is DumpFormat.JSONL else tsv_lines(progress.table, rows):
-        print(line)
+    lines = map(printable_json, json_lines(progress.table, rows, numbers)) if form is DumpFormat.JSONL else tsv_lines(progress.table, rows)
+    sys.stdout.writelines(f"{line}\n" for line in lines)
     if progress.state is not TableState.STREAMING:
         raise Incomplete(f"The copy of {name} is not complete: these are the rows copied so far.", hint=api.HOW_TO_COMPLETE)
 
@@ -312,7 +315,7 @@ def tail(
         line, events = change_lines(numbers), envelopes(numbers)
         for change in islice(opened, limit):
             for each in [line(change)] if form is TailFormat.JSON else events(change):
-                print(each, flush=True)
+                print(printable_json(each), flush=True)
     if asked.number is signal.SIGINT:
         raise interrupts.Interrupted(f"Interrupted. To go on from here: --from '{opened.position.gtids}'")
 

@@ -1,19 +1,53 @@
-"""Standard error as a person sees it: lines that stay and, on a terminal, one line below them that is drawn again and again.
+"""What a person sees: lines on standard output; on standard error lines that stay and, on a terminal, one below them that is drawn anew.
 
-Lines come from any thread and from signal handlers. What they say is made elsewhere.
+Lines on standard error come from any thread and from signal handlers. What lines say is made elsewhere and may quote the server: only here,
+at the edge, characters that a terminal would obey are escaped.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import threading
+import unicodedata
+from collections.abc import Callable
 from contextlib import suppress
 
 from rich.cells import cell_len, set_cell_size
 
 _WIDTH = 80
 """Columns of a terminal that does not tell."""
+
+
+_OBEYED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode's categories of controls, of formats such as a change of direction, of what cannot be encoded, and of line breaks."""
+
+
+def printable(text: str) -> str:
+    r"""The text with characters that a terminal would obey written as escapes, like \x1b.
+
+    A line break stays where the next line is indented: a server's text may add lines to a message, but none that looks like one of ours.
+    """
+    first, *more = text.split("\n")
+    escaped = _escaped(first, lambda character: character.encode("unicode_escape").decode())
+    return escaped + "".join(f"\n{printable(line)}" if line.startswith("  ") else f"\\n{printable(line)}" for line in more)
+
+
+def printable_json(line: str) -> str:
+    """The same values in JSON, with escapes for the characters that JSON leaves as they are and a terminal would obey."""
+    return _escaped(line, lambda character: json.dumps(character)[1:-1])
+
+
+def _escaped(text: str, escape: Callable[[str], str]) -> str:
+    if text.isprintable():
+        return text
+    return "".join(escape(character) if unicodedata.category(character) in _OBEYED else character for character in text)
+
+
+def show(text: str) -> None:
+    """Print a line of a result for people."""
+    print(printable(text), flush=True)
 
 
 class Terminal:
@@ -28,12 +62,12 @@ class Terminal:
     def say(self, text: str) -> None:
         """Write a line that stays."""
         with self._lock:
-            self._write(f"{self._erased()}{text}\n")
+            self._write(f"{self._erased()}{printable(text)}\n")
 
     def draw(self, text: str) -> None:
         """Draw the line below the others anew, cut at the terminal's width. Only on a terminal."""
         with self._lock:
-            width = self._width()
+            width, text = self._width(), printable(text)
             line = text if cell_len(text) < width else set_cell_size(text, width - 2) + "…"
             erased, self._drawn = self._erased(), cell_len(line)
             self._write(erased + line)

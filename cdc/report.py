@@ -6,10 +6,12 @@ import math
 from collections.abc import Callable, Sequence
 from html import escape
 
+from rich import markup
 from rich.console import Console
 from rich.table import Table
 
 from cdc.compare import Comparison, Level, Run, total
+from cdc.console import printable
 from cdc.metrics import milliseconds
 from mapstore.pauses import BOUNDS, Pauses
 
@@ -42,7 +44,8 @@ def verdict(found: Comparison) -> str:
 
 def table(found: Comparison) -> Table:
     """One row for each way at each churn, and one for each map."""
-    shown = Table(title=f"Full copy or incremental run: {', '.join(found.tables)}", caption=verdict(found), caption_justify="left")
+    names = markup.escape(printable(", ".join(found.tables)))
+    shown = Table(title=f"Full copy or incremental run: {names}", caption=verdict(found), caption_justify="left")
     shown.add_column("rows changed", no_wrap=True)
     shown.add_column("way", no_wrap=True)
     for head in ("rows", "seconds", "loading", "bytes received", "lag p99", "peak lag", "identical"):

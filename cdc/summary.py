@@ -11,13 +11,14 @@ from cdc.model import Table
 from cdc.values import json_key
 
 
-def migration(report: Report) -> str:
-    """What a run did."""
+def migration(report: Report) -> tuple[str, str]:
+    """What a run did: two lines."""
     end = "caught up" if report.caught_up else "stopped, checkpoint saved"
     return (
         f"{end}: {report.rows_copied:,} rows copied in {report.snapshot_seconds:.1f} s, {report.rows_streamed:,} streamed in "
         f"{report.transactions:,} transactions, {report.seconds:.1f} s in all, {report.bytes_received:,} bytes received, "
-        f"{lag(report.lag_ms)}\nposition {report.position}"
+        f"{lag(report.lag_ms)}",
+        f"position {report.position}",
     )
 
 

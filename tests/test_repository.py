@@ -138,6 +138,15 @@ def test_nobody_imports_the_command_line() -> None:
     assert users == {"cdc.__main__"}
 
 
+def test_what_is_printed_goes_through_the_console() -> None:
+    """Which escapes what a server could control the terminal with; JSON has its own way. The sandbox's server is ours."""
+    for name, path in modules("cdc").items():
+        if name.startswith(("cdc.sandbox", "cdc.demo", "cdc.console")):
+            continue
+        for call in re.findall(r"(?<!\.)\bprint\((.*)", path.read_text(encoding="utf-8")):
+            assert call.startswith(("json.dumps(", "printable_json(", "cdc.migrate(")), f"{name}: print({call}"
+
+
 @pytest.mark.parametrize("name", modules("cdc"))
 def test_no_module_grows_beyond_what_is_read_at_once(name: str) -> None:
     """Modules stay near 400 lines."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import pty
 import struct
@@ -10,6 +11,8 @@ import subprocess
 import sys
 import termios
 import unicodedata
+
+from cdc.console import printable, printable_json
 
 PROGRAM = """
 import signal, threading
@@ -138,3 +141,33 @@ terminal._write = interrupted
 terminal.say("first")
 """
     assert sorted(shown(lines)) == ["", "first", "from the handler"]
+
+
+def test_characters_that_a_terminal_would_obey_are_escaped() -> None:
+    """Controls, changes of direction, what cannot be encoded; all other text stays, whatever its script."""
+    plain = "straße 表 🎉 naïve\u3000, 100 % \\ {}[bold]"
+    assert printable(plain) == printable_json(plain) == plain
+    assert printable("a\x1b[31mb\x9b1A\r\t\0\x7f\u202e\u2028\ud800") == r"a\x1b[31mb\x9b1A\r\t\x00\x7f\u202e\u2028\ud800"
+    for code in range(sys.maxunicode + 1):
+        if (character := chr(code)) != "\n":
+            assert not set(map(unicodedata.category, printable(character))) & {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+def test_a_server_s_line_break_makes_no_line_of_its_own() -> None:
+    """One that is followed by an indented line is ours: a list of findings."""
+    assert printable("it failed:\ncdc: all is well") == r"it failed:\ncdc: all is well"
+    assert printable("2 problems.\n  a: b\n  c: d\x1b") == "2 problems.\n  a: b\n  c: d\\x1b"
+
+
+def test_json_is_escaped_without_changing_its_values() -> None:
+    """Also beyond the first plane, where JSON takes two escapes."""
+    value = {"a\x7f": "\x9b \u202e \U000e0001 \ud800 ü"}
+    line = printable_json(json.dumps(value, ensure_ascii=False))
+    assert json.loads(line) == value
+    assert line.isprintable()
+
+
+def test_nothing_that_is_said_or_drawn_controls_the_terminal() -> None:
+    """Through both ways to standard error."""
+    assert shown(r"terminal.say('a\x1b[2Jb\rc')") == [r"a\x1b[2Jb\rc", ""]
+    assert shown(r"terminal.draw('a\x1b[2Jb\nc')") == [r"a\x1b[2Jb\nc"]
