@@ -6,14 +6,14 @@ import re
 from collections.abc import Iterable
 
 from cdc import charset
-from cdc.errors import NoSuchTable, PreflightFailed
+from cdc.errors import NoSuchTable, PreflightFailed, Temporary
 from cdc.model import Column, Table, TableId, encode_value
 from cdc.mysql.connection import Connection, Row, text
 from cdc.selection import matches
 
 _COLUMNS = """
     SELECT table_schema, table_name, column_name, data_type, column_type, character_set_name, collation_name, character_octet_length,
-           COALESCE(datetime_precision, numeric_scale)
+           COALESCE(datetime_precision, numeric_scale), column_key
     FROM information_schema.columns WHERE table_schema = %s AND table_name = %s ORDER BY ordinal_position
 """
 _KEY = """
@@ -32,13 +32,13 @@ def read_table(connection: Connection, table: TableId) -> Table:
 
     Its id is the name as the source stores it, which is the one the binlog uses. Raises PreflightFailed when it is missing or has no key.
     """
-    rows = connection.rows(_COLUMNS, table)
+    rows, key_names = _columns_and_key(connection, table)
     if not rows:
         raise NoSuchTable(f"The table {table} does not exist, or this user may not see it.", hint="Check the name given with --tables.")
     table = TableId(*map(text, rows[0][:2]))
-    columns = tuple(_column(row[2:]) for row in rows)
+    columns = tuple(_column(row[2:-1]) for row in rows)
     names = [column.name for column in columns]
-    key = tuple(names.index(name) for (name,) in connection.rows(_KEY, table))
+    key = tuple(names.index(name) for name in key_names)
     if not key:
         raise PreflightFailed(
             f"The table {table} has no primary key, and rows are copied and found again by it.",
@@ -54,6 +54,31 @@ def read_table(connection: Connection, table: TableId) -> Table:
                     hint=f"Take '' out of it: ALTER TABLE {table.table} MODIFY {columns[i].name} ENUM(...).",
                 )
     return Table(table, columns, key)
+
+
+_TRIES = 100
+_SAME = 3
+
+
+def _columns_and_key(connection: Connection, table: TableId) -> tuple[list[Row], list[str]]:
+    """The columns, and the names of those of the primary key in its order, of one moment.
+
+    They are two questions: a table that is altered in between gives answers that contradict each other, and both are asked again. Raises
+    Temporary when that does not end. MySQL marks the columns of a unique index as PRI where there is no primary key: a contradiction that
+    stays is none.
+    """
+    before: tuple[list[Row], list[str]] | None = None
+    same = 0
+    for _ in range(_TRIES):
+        rows = connection.rows(_COLUMNS, table)
+        key = [text(name) for (name,) in connection.rows(_KEY, table)] if rows else []
+        if set(key) == {text(row[2]) for row in rows if text(row[-1]) == "PRI"}:
+            return rows, key
+        same = same + 1 if (rows, key) == before else 0
+        if same == _SAME and not key:
+            return rows, key
+        before = rows, key
+    raise Temporary(f"{table} is altered all the time: its columns and its key do not fit together.", hint="Run the same command again.")
 
 
 def tables_like(connection: Connection, wanted: Iterable[TableId]) -> list[TableId]:

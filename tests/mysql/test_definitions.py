@@ -1,0 +1,65 @@
+"""What is asked of a table that is altered meanwhile: the answers are of one moment."""
+
+from __future__ import annotations
+
+from cdc.model import TableId
+from cdc.mysql.connection import Connection
+from cdc.mysql.schema import read_table
+from tests.fix_migration import Background, Project, eventually
+
+ALTERATIONS = (
+    "ALTER TABLE a RENAME COLUMN id TO foo_id",
+    "ALTER TABLE a RENAME COLUMN foo_id TO id",
+    "ALTER TABLE p DROP PRIMARY KEY, ADD PRIMARY KEY (y)",
+    "ALTER TABLE p DROP PRIMARY KEY, ADD PRIMARY KEY (x)",
+    "RENAME TABLE q TO r",
+    "RENAME TABLE r TO q",
+)
+
+
+class Alterations(Background):
+    """Alters tables, one after the other."""
+
+    def __init__(self, project: Project) -> None:
+        super().__init__(project, 1, pause=0)
+        self.done = 0
+
+    def step(self, connection: Connection) -> None:
+        """One of them."""
+        connection.query(ALTERATIONS[self.done % len(ALTERATIONS)])
+        self.done += 1
+
+
+def test_columns_and_key_of_a_table_that_is_altered_fit_together(project_on_either: Project):
+    """A key's column renamed, another key, another name of the table: each answer is one that was true."""
+    project = project_on_either
+    project.sql("CREATE TABLE a (id INT PRIMARY KEY, v INT)", "CREATE TABLE p (x INT NOT NULL, y INT NOT NULL, PRIMARY KEY (x))")
+    project.sql("CREATE TABLE q (id INT PRIMARY KEY)", "CREATE TABLE none (u INT NOT NULL UNIQUE)")
+    seen = set()
+    with Alterations(project) as alterations:
+
+        def asked_enough() -> bool:
+            for name in ("a", "p"):
+                table = read_table(project.admin, TableId(project.database, name))
+                seen.add((name, tuple(table.columns[i].name for i in table.key)))
+            return alterations.done >= 300
+
+        eventually(asked_enough)
+    assert seen == {("a", ("id",)), ("a", ("foo_id",)), ("p", ("x",)), ("p", ("y",))}
+
+
+def test_a_key_column_that_is_renamed_to_and_fro_is_followed(project_on_either: Project):
+    """150 times, while the table is written."""
+    project = project_on_either
+    project.sql("CREATE TABLE a (id INT PRIMARY KEY, v INT)", "INSERT INTO a VALUES (1, 1), (2, 2)", "CREATE TABLE t LIKE a")
+    pattern = f"{project.database}.*"
+    process = project.start(table=pattern)
+    project.wait_streaming(process)
+    for n in range(150):
+        project.sql("ALTER TABLE a RENAME COLUMN id TO foo_id", "ALTER TABLE a RENAME COLUMN foo_id TO id", f"UPDATE a SET v = {n}")
+    project.sql(f"INSERT INTO t VALUES (1, {n})")
+    end = project.gtids()
+    project.wait(process, lambda checkpoint: end <= checkpoint.position.gtids)
+    project.end(process)
+    project.migrate(table=pattern)
+    project.assert_identical(TableId(project.database, "a"), project.table)
