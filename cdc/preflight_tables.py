@@ -12,8 +12,9 @@ from pymysql.constants import ER
 from cdc.checks import Check, Source, Status, count, denied, refused
 from cdc.model import TableId
 from cdc.mysql.connection import Connection, quote_identifier
+from cdc.mysql.names import name_rules
 from cdc.mysql.schema import tables_like
-from cdc.selection import Selection, matches
+from cdc.selection import Selection
 
 CASCADES_LOGGED_SINCE = (9, 6)
 """From then on the server runs foreign keys' actions above the storage engine, so that their rows are in the binlog."""
@@ -52,13 +53,14 @@ def check_tables(source: Source, wanted: Sequence[TableId], selection: Selection
 
     `selection` tells which tables are named in full. The problem of another one is `skipped`; that it is gone since it was listed is none.
     """
-    tables = [table for table in tables_like(source.connection, wanted) if selection.wants(table)]
+    names = name_rules(source.connection)
+    tables = [table for table in tables_like(source.connection, wanted) if names.wants(selection, table)]
     for each in wanted:
-        if not any(matches(table, each) for table in tables):
+        if not any(names.matches(table, each) for table in tables):
             message = f"No table on the source is called {each}."
             yield Check("table_readable", Status.PROBLEM, message, "Check --tables.", missing=True)
     for check in _checks(source, tables):
-        if check.table is None or selection.names(check.table):
+        if check.table is None or names.named(selection, check.table):
             yield check
         elif not check.missing:
             yield replace(check, status=Status.SKIPPED) if check.status is Status.PROBLEM else check

@@ -7,7 +7,7 @@ a table looks afterwards is asked of the source. Where a part is not known, the 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -59,13 +59,15 @@ class Altered:
     """The table has other columns, or may have.
 
     `rows_kept`: columns of the same name and type hold what they held. `renamed` are names of columns, old and new; `dropped` those that
-    were taken away, even if others of the same name were added.
+    were taken away, even if others of the same name were `added`. Of the names in `optional` this holds only IF [NOT] EXISTS.
     """
 
     table: TableId
     rows_kept: bool = False
     renamed: tuple[tuple[str, str], ...] = ()
     dropped: frozenset[str] = frozenset()
+    added: frozenset[str] = frozenset()
+    optional: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ Effect = Created | Gone | SchemaGone | Emptied | Moved | Altered | TemporaryCrea
 def effects(event: QueryEvent) -> list[Effect]:
     """What the statement does to tables, in order; nothing where it concerns something else.
 
-    Raises NotUnderstood. `words` then tells which names could be meant.
+    Raises NotUnderstood. `could_name` then tells which tables could be meant.
     """
     reader = _Reader(statement_of(event), event.schema)
     if reader.accept("ALTER"):
@@ -101,25 +103,41 @@ def effects(event: QueryEvent) -> list[Effect]:
         return _rename(reader) if reader.accept("TABLE") or reader.accept("TABLES") else reader.elsewhere()
     if reader.accept("TRUNCATE"):
         reader.accept("TABLE")
-        return [Emptied(reader.table())]
+        table = reader.table()
+        reader.past_waiting()
+        reader.end()
+        return [Emptied(table)]
     raise NotUnderstood(f"{reader.word or 'it'} is not a beginning that is known")
 
 
-def words(event: QueryEvent) -> list[str] | None:
-    """Names and words, those inside of texts too, where a statement is not understood; None where it cannot be read."""
-    found = []
-    try:
-        for token in event.tokens():
-            if token.text is not None and token.kind is not Kind.SIGN:
-                found += [token.text, *_WORD.findall(token.text)]
-            elif token.text is None and token.kind is not Kind.TEXT:
-                return None
-    except NotUnderstood:
-        return None
+def tables(effects: Iterable[Effect]) -> list[TableId]:
+    """The names of the tables that effects concern."""
+    found: list[TableId] = []
+    for effect in effects:
+        if not isinstance(effect, SchemaGone):
+            found += [effect.table, effect.to] if isinstance(effect, Moved) else [effect.table]
     return found
 
 
-_WORD = re.compile(r"[\w$]+")
+def could_name(event: QueryEvent) -> Callable[[TableId], bool]:
+    """Tells of a table whether a statement that is not understood could name it: by its names and words, those inside of texts too.
+
+    Where it cannot be cut into those, any piece of it could be a name, and any name with other signs than plain letters could be in it.
+    """
+    found = {event.schema.casefold()}
+    try:
+        for token in event.tokens():
+            if token.text is not None and token.kind is not Kind.SIGN:
+                found |= {each.casefold() for each in (token.text, *_WORD.findall(token.text))}
+            elif token.text is None and token.kind is not Kind.TEXT:
+                raise NotUnderstood("a name cannot be read")
+    except NotUnderstood:
+        pieces = (event.schema.encode() + b" " + event.query).lower()
+        return lambda table: all(not _PLAIN.fullmatch(name) or name.lower().encode() in pieces for name in table)
+    return lambda table: all(name.casefold() in found for name in table)
+
+
+_WORD, _PLAIN = re.compile(r"[\w$]+"), re.compile(r"[A-Za-z0-9_$]+")
 
 
 class _Reader:
@@ -165,8 +183,15 @@ class _Reader:
         self._at += 1
         return token.text
 
+    def end(self) -> None:
+        """Nothing comes any more, or else it is not understood."""
+        self.accept(";")
+        if self:
+            raise NotUnderstood(f"{self.word or 'a quoted name or text'} is not expected at the end")
+
     def table(self) -> TableId:
-        """Go past the name of a table."""
+        """Go past the name of a table. One that begins with a dot is of the default schema."""
+        self.accept(".")
         first = self.name()
         return TableId(first, self.name()) if self.accept(".") else TableId(self._schema, first)
 
@@ -177,11 +202,13 @@ class _Reader:
         else:
             self.accept("NOWAIT")
 
-    def parts(self) -> Iterator[_Reader]:
-        """What is left, split at commas outside of parentheses."""
+    def parts(self, *, inside: bool = False) -> Iterator[_Reader]:
+        """What is left, split at commas outside of parentheses; `inside` of one, up to where it is closed."""
         depth, part = 0, list[Token]()
         for token in self._rest():
             sign = token.text if token.kind is Kind.SIGN else ""
+            if inside and sign == ")" and not depth:
+                break
             depth += (sign == "(") - (sign == ")")
             if sign == "," and not depth:
                 yield _Reader(part, self._schema)
@@ -241,6 +268,9 @@ def _drop(reader: _Reader) -> list[Effect]:
     gone: list[Effect] = [kind(reader.table())]
     while reader.accept(","):
         gone.append(kind(reader.table()))
+    reader.past_waiting()
+    _ = reader.accept("RESTRICT") or reader.accept("CASCADE")
+    reader.end()
     return gone
 
 
@@ -254,6 +284,7 @@ def _rename(reader: _Reader) -> list[Effect]:
             raise NotUnderstood("TO is expected after a table's name")
         moved.append(Moved(table, reader.table()))
         if not reader.accept(","):
+            reader.end()
             return moved
 
 
@@ -293,22 +324,28 @@ class _Alteration:
     table: TableId
     rows_kept: bool
     to: TableId | None = None
-    other: TableId | None = None
     examined: bool = False
-    added: bool = False
+    more: list[Effect] = field(default_factory=list)
+    """What it does to other tables."""
+    anything_added: bool = False
     redefined: bool = False
     """Whether a column has another default afterwards."""
     renamed: list[tuple[str, str]] = field(default_factory=list)
     dropped: set[str] = field(default_factory=set)
+    added: set[str] = field(default_factory=set)
+    optional: set[str] = field(default_factory=set)
 
     def effects(self) -> list[Effect]:
         """The table's new name comes first: under that it can be looked up."""
         table = self.to or self.table
-        self.rows_kept = self.rows_kept and not (self.added and self.redefined)
+        self.rows_kept = self.rows_kept and not (self.anything_added and self.redefined)
         found: list[Effect] = [Moved(self.table, self.to)] if self.to else []
-        if not self.rows_kept or self.examined or self.renamed or self.dropped:
-            found.append(Altered(table, self.rows_kept, tuple(self.renamed), frozenset(self.dropped)))
-        return [*found, Altered(self.other)] if self.other else found
+        if not self.rows_kept:
+            found.append(Altered(table))
+        elif self.examined or self.renamed or self.dropped:
+            names = map(frozenset, (self.dropped, self.added, self.optional))
+            found.append(Altered(table, True, tuple(self.renamed), *names))
+        return found + self.more
 
     def read(self, part: _Reader) -> None:
         """One part."""
@@ -322,20 +359,49 @@ class _Alteration:
             part.name()
             if not part.accept("WITH", "TABLE"):
                 raise NotUnderstood("WITH TABLE is expected after a partition's name")
-            self.other, self.rows_kept = part.table(), False
+            self.rows_kept = False
+            self.more.append(Altered(part.table()))
+        elif part.accept("CONVERT"):
+            self.rows_kept = False
+            self._convert(part)
         elif part.word in _EXAMINED:
             self.examined = True
             self.redefined = self.redefined or part.word == "ALTER"
-        elif part.word not in _HARMLESS:
-            if part.accept("CONVERT") and part.word != "TO":
-                raise NotUnderstood("a table and a partition are converted into each other")
+        elif part.word in _HARMLESS:
+            self.examined = self.examined or "ENGINE" in part.rest()
+        else:
             self.rows_kept = False
+
+    def _convert(self, part: _Reader) -> None:
+        """To another character set; or, on MariaDB, a partition into a table or back."""
+        if part.accept("PARTITION"):
+            part.name()
+            if not part.accept("TO", "TABLE"):
+                raise NotUnderstood("TO TABLE is expected after a partition's name")
+            self.more.append(Created(part.table(), replacing=True))
+        elif part.accept("TABLE"):
+            self.more.append(Gone(part.table()))
+            if not part.accept("TO", "PARTITION"):
+                raise NotUnderstood("TO PARTITION is expected after a table's name")
+        elif part.word != "TO":
+            raise NotUnderstood("TO is expected after CONVERT")
 
     def _add(self, part: _Reader) -> None:
         if part.word in _INDEXES or part.word == "PARTITION":
             return
-        self.examined = self.added = True
+        self.examined = self.anything_added = True
         self.rows_kept = self.rows_kept and part.word not in _REWRITES and not (part.word in _EXAMINED and "PRIMARY" in part.rest())
+        if not self.rows_kept or part.word in _EXAMINED or part.word == "CHECK":
+            return
+        part.accept("COLUMN")
+        several = part.accept("(")
+        for column in part.parts(inside=several):
+            if not (several and column.word in _INDEXES | {"PRIMARY", "CONSTRAINT", "FOREIGN", "CHECK"}):
+                optional = column.accept("IF", "NOT", "EXISTS")
+                self.added.add(name := column.name())
+                self.optional |= {name} if optional else set()
+            elif "PRIMARY" in column.rest():
+                self.rows_kept = False
 
     def _drop(self, part: _Reader) -> None:
         if part.word in _INDEXES | {"FOREIGN", "CHECK", "CONSTRAINT"}:
@@ -344,16 +410,18 @@ class _Alteration:
             self.rows_kept = False
         else:
             part.accept("COLUMN")
-            part.accept("IF", "EXISTS")
-            self.dropped.add(part.name())
+            optional = part.accept("IF", "EXISTS")
+            self.dropped.add(name := part.name())
+            self.optional |= {name} if optional else set()
 
     def _rename(self, part: _Reader) -> None:
         if part.accept("COLUMN"):
-            part.accept("IF", "EXISTS")
+            optional = part.accept("IF", "EXISTS")
             old = part.name()
             if not part.accept("TO"):
                 raise NotUnderstood("TO is expected after a column's name")
             self.renamed.append((old, part.name()))
+            self.optional |= {old} if optional else set()
         elif part.word not in _INDEXES:
             _ = part.accept("TO") or part.accept("AS") or part.accept("=")
             self.to = part.table()

@@ -8,9 +8,9 @@ anew. If none comes, the definition was the right one all along. docs/handover.m
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import chain
 
 from cdc.errors import CdcError, NoSuchTable, SchemaChanged, UnsupportedEvent
 from cdc.model import (
@@ -31,10 +31,13 @@ from cdc.model import (
 )
 from cdc.mysql import ddl
 from cdc.mysql._events import Plan
+from cdc.mysql.names import NameRules
 from cdc.mysql.query_events import QueryEvent
+from cdc.mysql.reshape import reshaped
 from cdc.mysql.sql_tokens import NotUnderstood
 from cdc.mysql.tablemap import plan, table_named
-from cdc.selection import Selection, matches
+from cdc.mysql.temporary import TemporaryTables
+from cdc.selection import Selection
 
 GO_ON = "Change the table so that it can be followed and run the same command again, or leave it out of --tables."
 _COPY = "Copy the table again: --strategy full."
@@ -48,6 +51,8 @@ class Described:
     end: LogEnd
     added: Mapping[str, bytes] = field(default_factory=dict)
     """What rows hold in a column that was added, encoded, by its name; of some columns that is not known."""
+    exists: bool = True
+    """Whether there is a table of this name, be it one that can be followed or not."""
 
 
 Describe = Callable[[TableId], Described]
@@ -72,7 +77,8 @@ class Followed:
 
     A table that cannot be followed ends the stream if it is named in full; if only a pattern matches it, it is skipped: what is held of it
     is dropped, and it is copied once a statement has made it fit. `skipped` are those that are skipped at the start.
-    Without `describe` any change ends the stream. `folds`: names of tables have no case.
+    Without `describe` any change ends the stream. `existing` gives the tables of the source that the selection wants now; `names` is how
+    the source compares their names.
     """
 
     def __init__(
@@ -82,13 +88,15 @@ class Followed:
         *,
         selection: Selection | None = None,
         skipped: Iterable[TableId] = (),
-        folds: bool = False,
+        existing: Callable[[], Iterable[TableId]] = tuple,
+        names: NameRules | None = None,
     ) -> None:
-        self._describe, self.folds = describe, folds
+        self._describe, self._existing, self._names = describe, existing, names or NameRules()
         self._entries = {table.id: _Entry(table) for table in tables}
         self._selection = selection or Selection(tuple(self._entries))
         self._unfit = set(skipped)
         """Tables that are skipped."""
+        self._temporary = TemporaryTables()
         self._unasked: dict[TableId, None] = {}
         """What a statement has renamed to these names is asked for at its end: it may rename them again."""
         self.skipped: Counter[str] = Counter()
@@ -119,7 +127,7 @@ class Followed:
 
     def resolve(self, body: bytes) -> Plan | None:
         """The plan for the rows behind this table map, None if they are to be passed over. Raises as `plan` does."""
-        entry = self._entries.get(table_named(body))
+        entry = self._entries.get(self.id_of(table_named(body)))
         if entry is None or entry.table is None:
             return None
         try:
@@ -136,7 +144,7 @@ class Followed:
         for table, entry in list(self._entries.items()):
             if entry.until and position.reached(entry.until):
                 if entry.refusal:
-                    if entry.unfit is None or self._selection.names(table):
+                    if entry.unfit is None or self._in_full(table):
                         raise entry.refusal
                     settled += self._skip(table, entry.unfit, "the binlog does not say why")
                     continue
@@ -147,6 +155,7 @@ class Followed:
     def ask_again(self) -> list[TableChange]:
         """Another server is read from now on: what was to be settled in the binlog of the one before, it is asked for. Raises Temporary."""
         open_ones = {table: entry for table, entry in self._entries.items() if entry.until is not None}
+        self._temporary.forget()
         if self._describe is None or not open_ones:
             return []
         answers = {table: self._describe(table) for table in open_ones}
@@ -169,23 +178,14 @@ class Followed:
         return changes
 
     def changes(self, event: QueryEvent, place: Position) -> list[TableChange]:
-        """What a statement, whose end is at `place`, does to the tables, in order. Raises SchemaChanged where that cannot be followed."""
-        statement = event.text
-        try:
-            effects = ddl.effects(event)
-        except NotUnderstood as error:
-            words = ddl.words(event)
-            if words is None or self._named(words, event.schema):
-                raise self._refused(statement, place, f"which is not understood: {error}.") from error
-            effects = []
-        found: list[TableChange] = []
+        """What a statement, whose end is at `place`, does to the tables, in order. Raises SchemaChanged where that cannot be followed.
+
+        Every table that it may concern is looked at again and copied anew where it is not certain what the statement means.
+        """
         before = dict(self._entries), set(self._unfit)
         self._unasked.clear()
         try:
-            for effect in effects:
-                found += self._effect(effect, statement, place)
-            for table in self._unasked:
-                found += self._anew(table, statement, place)
+            found = self._changes(event, place)
         except CdcError:  # a source that is away is asked again: the statement comes again then, whole
             self._entries, self._unfit = before
             raise
@@ -209,24 +209,72 @@ class Followed:
             )
         return found
 
+    def _changes(self, event: QueryEvent, place: Position) -> list[TableChange]:
+        doubt = event.doubt or (f"it ended with error {event.error_code}" if event.error_code else "")
+        readings: list[list[ddl.Effect]] = []
+        for reading in event.readings():
+            try:
+                readings.append(ddl.effects(reading))
+            except NotUnderstood as error:
+                last = str(error)
+        if doubt or not readings:
+            return self._look_again(self._nameable(event), event, place, doubt or last)
+        effects = self._temporary.without(readings[0], event)
+        if effects is None or any(each != readings[0] for each in readings):
+            return self._look_again(map(self.id_of, ddl.tables(chain(*readings))), event, place, "another table may be meant")
+        if event.dialect.mariadb and not self._renamed_for_certain(effects):
+            return self._look_again(map(self.id_of, ddl.tables(effects)), event, place, "the tables may be temporary ones")
+        found = [change for effect in effects for change in self._effect(effect, event.text, place)]
+        return found + [change for table in self._unasked for change in self._anew(table, event.text, place)]
+
+    def _look_again(self, tables: Iterable[TableId], event: QueryEvent, place: Position, why: str) -> list[TableChange]:
+        """It is not certain what the statement has done: each of the tables is copied anew, or is there no more."""
+        found: list[TableChange] = []
+        because = f"{shorten(event.text)} ({why})"
+        for table in dict.fromkeys(tables):
+            if table not in self._entries and table not in self._unfit and not self._wants(table):
+                continue
+            if self._describe is None:
+                raise self._refused(event.text, place, f"which is not certain: {why}.")
+            described = self._describe(table)
+            if described.exists:
+                found += self._anew(table, because, place, described=described)
+            else:
+                found += self._gone(table, because, place)
+        return found
+
+    def _nameable(self, event: QueryEvent) -> list[TableId]:
+        """The tables that the statement could name, and those that are new."""
+        new = [table for table in (self._existing() if self._describe else ()) if table not in self._entries and table not in self._unfit]
+        return [*filter(ddl.could_name(event), [*self._entries, *self._unfit]), *new]
+
+    def _renamed_for_certain(self, effects: Sequence[ddl.Effect]) -> bool:
+        """Whether these are no names of temporary tables, which MariaDB does not tell apart: with those, the old names are there still."""
+        moves = [effect for effect in effects if isinstance(effect, ddl.Moved)]
+        old, new = ({self.id_of(each.table) for each in moves}, {self.id_of(each.to) for each in moves})
+        if self._describe is None or not any(table in self._entries or self._wants(table) for table in old | new):
+            return True
+        gone, come = [self._describe(table).exists for table in old - new], [self._describe(table).exists for table in new - old]
+        return bool(gone) and not any(gone) and all(come)
+
     def _effect(self, effect: ddl.Effect, statement: str, place: Position) -> list[TableChange]:  # noqa: PLR0911 (one table)
         because = shorten(statement)
         match effect:
             case ddl.SchemaGone(schema):
-                tables = [table for table in (*self._entries, *self._unfit) if table.schema == self.fold(schema)]
+                tables = [table for table in (*self._entries, *self._unfit) if self.fold(table.schema) == self.fold(schema)]
                 return [change for table in tables for change in self._gone(table, statement, place)]
             case ddl.Created(name, replacing, unless_there):
-                table = self._id(name)
+                table = self.id_of(name)
                 same = table in self._entries and (unless_there or not (replacing or self._describe))
                 return self._anew(table, statement, place) if self._wants(table) and not same else []
             case ddl.Gone(name):
-                return self._gone(self._id(name), statement, place)
+                return self._gone(self.id_of(name), statement, place)
             case ddl.Moved(name, to):
-                return self._moved(self._id(name), self._id(to), statement, place)
-            case ddl.Emptied(name) if (entry := self._entries.get(self._id(name))) and self._describe and entry.certain:
-                return [Emptied(self._id(name), because)]
+                return self._moved(self.id_of(name), self.id_of(to), statement, place)
+            case ddl.Emptied(name) if (entry := self._entries.get(self.id_of(name))) and self._describe and entry.certain:
+                return [Emptied(self.id_of(name), because)]
             case ddl.Emptied(name) | ddl.Altered(name):
-                table = self._id(name)
+                table = self.id_of(name)
                 return self._anew(table, statement, place, effect) if table in self._entries or table in self._unfit else []
             case _:
                 return []
@@ -252,14 +300,18 @@ class Followed:
             self._unasked[to] = None
         return self._gone(table, statement, place)
 
-    def _anew(self, table: TableId, statement: str, place: Position, effect: ddl.Effect | None = None) -> list[TableChange]:
+    def _anew(
+        self, table: TableId, statement: str, place: Position, effect: ddl.Effect | None = None, described: Described | None = None
+    ) -> list[TableChange]:
         """Ask for the table's columns; its rows go over to them if that can be done without reading them."""
         if self._describe is None:
             raise self._refused(statement, place, "")
-        described = self._describe(table)
+        described = described or self._describe(table)
+        if not described.exists and table not in self._entries:  # a view, or a table that another statement will have dropped
+            return self._gone(table, statement, place)
         if isinstance(described.table, CdcError):
             explained = not place.reached(described.end)  # by a statement that is yet to come, perhaps
-            if self._may_skip(table, described.table) or not (explained or self._selection.names(table)):
+            if self._may_skip(table, described.table) or not (explained or self._in_full(table)):
                 return self._skip(table, described.table, shorten(statement))
             refusal = self._refused(statement, place, described.table.message, described.table.hint)
             if not explained:
@@ -268,7 +320,7 @@ class Followed:
             return []
         self._unfit.discard(table)
         known = self._entries.get(table)
-        self._entries[table] = _Entry(described.table, described.end, certain=False)
+        self._entries[described.table.id] = _Entry(described.table, described.end, certain=False)
         if known and known.table and known.certain and isinstance(effect, ddl.Altered) and effect.rows_kept:
             values = reshaped(known.table, described.table, effect, described.added)
             if values is not None:
@@ -277,7 +329,7 @@ class Followed:
 
     def _may_skip(self, table: TableId, why: CdcError) -> bool:
         """Whether the others go on without it. One that is missing will be dropped or renamed by a statement that is yet to come."""
-        return not self._selection.names(table) and not isinstance(why, NoSuchTable)
+        return not self._in_full(table) and not isinstance(why, NoSuchTable)
 
     def _skip(self, table: TableId, why: CdcError, because: str) -> list[TableChange]:
         self._entries.pop(table, None)
@@ -291,40 +343,23 @@ class Followed:
         where = f"At {place.file}:{place.offset} the source changed a followed table"
         return SchemaChanged(f"{where}: {shorten(statement)} {why}".strip(), hint=hint)
 
-    def _named(self, words: list[str], schema: str) -> bool:
-        """Whether a table of ours is named anywhere, in whatever case."""
-        folded = [word.casefold() for word in words]
-        ours = [TableId(each.schema.casefold(), each.table.casefold()) for each in (*self._entries, *self._selection.wanted)]
-        named = {TableId(schema.casefold(), word) for word in folded} | {TableId(*pair) for pair in pairwise(folded)}
-        return any(matches(table, each) for table in named for each in ours)
-
     def _wants(self, table: TableId) -> bool:
-        return self._selection.wants(table)
+        return self._names.wants(self._selection, table)
 
-    def fold(self, name: str) -> str:
-        """The name of a schema or table as the server keeps it."""
-        return name.lower() if self.folds else name
+    def _in_full(self, table: TableId) -> bool:
+        """Whether the table is named in full."""
+        return self._names.named(self._selection, table)
 
-    def _id(self, table: TableId) -> TableId:
-        return TableId(*map(self.fold, table))
+    def fold(self, schema: str) -> str:
+        """What the names of one schema have in common, however they are written."""
+        return self._names.key(TableId(schema, "")).schema
 
-
-def reshaped(old: Table, new: Table, effect: ddl.Altered, added: Mapping[str, bytes]) -> tuple[int | bytes, ...] | None:
-    """Where the values of the new columns come from, as in `Reshaped`; None where that is not known, or rows are found by another key."""
-    before = {new_name.casefold(): old_name.casefold() for old_name, new_name in effect.renamed}
-    gone = {name.casefold() for name in effect.dropped}
-    places = {column.name.casefold(): i for i, column in enumerate(old.columns)}
-    values: list[int | bytes | None] = []
-    for column in new.columns:
-        name = column.name.casefold()
-        was = before.get(name, name)
-        if was in gone or was not in places or (name not in before and name in before.values()):
-            values.append(added.get(column.name))
-        else:
-            same = replace(old.columns[places[was]], name=column.name) == column
-            values.append(places[was] if same else None)
-    found = tuple(value for value in values if value is not None)
-    return found if len(found) == len(values) and [found[i] for i in new.key] == list(old.key) else None
+    def id_of(self, table: TableId) -> TableId:
+        """The name under which the table is held, or would be."""
+        if not self._names.lower_case_table_names:
+            return table
+        key = self._names.key(table)
+        return next((held for held in self._entries if self._names.key(held) == key), self._names.stored(table))
 
 
 def shorten(statement: str, limit: int = 120) -> str:

@@ -11,15 +11,13 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from itertools import chain, islice
 from typing import NamedTuple
 
-from pymysql.charset import charset_by_id
-
-from cdc.mysql.schema import codec_name
-from cdc.mysql.sql_tokens import Dialect, Kind, NotUnderstood, Token, tokens
+from cdc import charset as charsets
+from cdc.mysql.sql_tokens import ANSI_QUOTES, NO_BACKSLASH_ESCAPES, Dialect, Kind, NotUnderstood, Token, tokens
 
 _THREAD_SPECIFIC = 0x4
 """Of the event header's flags: the statement has used what only its session has, such as a temporary table."""
@@ -66,6 +64,21 @@ class QueryEvent:
         """The text of a part of it. Raises ValueError."""
         return decode(data, self.dialect.charset)
 
+    def readings(self) -> list[QueryEvent]:
+        """The statement in each way that it may have to be read, as the event says first.
+
+        What a server writes itself may be in UTF-8, whatever the session's character set is: CREATE TABLE in place of CREATE TABLE ...
+        SELECT, as seen on MySQL 9.7 and MariaDB 10.11. The SQL mode may be another than the one it was read with: that of a prepared
+        statement is the one of PREPARE, the event's that of EXECUTE, and SET STATEMENT may set one.
+        """
+        dialects = [self.dialect]
+        if not self.query.isascii() and self.dialect.charset not in ("utf8mb3", "utf8mb4"):
+            dialects.append(replace(self.dialect, charset="utf8mb4"))
+        for mark, mode in (b"\\", NO_BACKSLASH_ESCAPES), (b'"', ANSI_QUOTES):
+            if mark in self.query:
+                dialects += [replace(each, sql_mode=each.sql_mode ^ mode) for each in dialects]
+        return [replace(self, dialect=each) for each in dialects]
+
     def tokens(self) -> Iterator[Token]:
         """Its tokens, one by one. Raises NotUnderstood where it cannot be cut as the server has cut it."""
         return tokens(self.query, self.dialect, self.decode)
@@ -75,10 +88,8 @@ def decode(data: bytes, charset: str) -> str:
     """The text of bytes in a server's character set. Raises ValueError where it has none, or the set is not known."""
     if charset == "binary":  # names are taken as they are, and the server keeps its own in UTF-8
         charset = "utf8mb4"
-    if data.isascii() and charset != "swe7":
-        return data.decode("ascii")
     try:
-        return data.decode(codec_name(charset))
+        return charsets.decode(data, charset)
     except LookupError:
         raise ValueError(f"the character set {charset} is not known") from None
 
@@ -95,8 +106,13 @@ def read(head: bytes, status: bytes, schema: bytes, query: bytes, server: tuple[
         *struct.unpack_from("<28xH", head),
     )
     found, doubt = _status(status)
-    collation = struct.unpack("<H", found[_CHARSET][:2])[0] if _CHARSET in found else None
-    charset = _charset_name(collation) if collation is not None else "utf8mb4"
+    charset = "utf8mb4"
+    if _CHARSET in found:
+        collation = int.from_bytes(found[_CHARSET][:2], "little")
+        try:
+            charset = charsets.of_collation(collation)
+        except LookupError:
+            doubt = doubt or f"its character set (that of collation {collation}) is not known"
     alter = found.get(_GTID_FLAGS, b"")
     return QueryEvent(
         query=query,
@@ -120,13 +136,6 @@ def version_number(version: str) -> int:
     return int(match[1]) * 10_000 + int(match[2]) * 100 + int(match[3]) if match else 0
 
 
-def _charset_name(collation: int) -> str:
-    try:
-        return str(charset_by_id(collation).name)
-    except KeyError:
-        return f"of collation {collation}"
-
-
 # the status variables
 
 _SQL_MODE, _CHARSET, _GTID_FLAGS = 1, 4, 130
@@ -134,7 +143,8 @@ _SIZES = {
     0: 4, _SQL_MODE: 8, 3: 4, _CHARSET: 6, 7: 2, 8: 2, 9: 8, 10: 4, 13: 3, 16: 1, 17: 8, 18: 2, 19: 1, 20: 1, 21: 1,
     128: 3, 129: 8,
 }  # fmt: skip
-"""The bytes of each status variable that has always the same size. From 128 on they are MariaDB's.
+"""The bytes of each status variable that has always the same size. From 128 on they are MariaDB's; 21, enable_cascade_triggers, is as seen
+on MySQL 9.7.
 
 Source: MySQL, Query_event in libs/mysql/binlog/event/statement_events.cpp; MariaDB, Query_log_event in sql/log_event.cc.
 """
@@ -254,7 +264,8 @@ def meaning(event: QueryEvent) -> Meaning:  # noqa: PLR0911 (one table)
         if verb == "CREATE" and "TABLE" in words and [*words, *map(_word, found)][-2:] == ["START", "TRANSACTION"]:
             return Meaning.TABLE_WITH_ROWS
     except NotUnderstood:
-        return Meaning.TABLES
+        written_by_server = event.query.startswith(b"CREATE TABLE") and event.query.endswith(b") START TRANSACTION")
+        return Meaning.TABLE_WITH_ROWS if written_by_server else Meaning.TABLES
     return Meaning.ELSEWHERE if verb in _ELSEWHERE else Meaning.TABLES
 
 
@@ -270,8 +281,6 @@ def statement_of(event: QueryEvent) -> Iterator[Token]:
             depth += (token.text == "(") - (token.text == ")")
         elif not depth and _word(token) == "FOR":
             return found
-        elif (token.text or "").lower() == "sql_mode":
-            raise NotUnderstood("it was read with another SQL mode than it was run with")
     raise NotUnderstood("FOR is expected after what SET STATEMENT sets")
 
 

@@ -9,7 +9,8 @@ from cdc import charset
 from cdc.errors import NoSuchTable, PreflightFailed, Temporary
 from cdc.model import Column, Table, TableId, encode_value
 from cdc.mysql.connection import Connection, Row, text
-from cdc.selection import matches
+from cdc.mysql.names import name_rules
+from cdc.selection import Selection
 
 _COLUMNS = """
     SELECT table_schema, table_name, column_name, data_type, column_type, character_set_name, collation_name, character_octet_length,
@@ -90,16 +91,27 @@ def tables_like(connection: Connection, wanted: Iterable[TableId]) -> list[Table
             found[each] = None
             continue
         if existing is None:
-            rows = connection.rows(_BASE_TABLES)
+            rules, rows = name_rules(connection), connection.rows(_ALL_TABLES)
             existing = [TableId(text(schema), text(table)) for schema, table in rows]
-        found |= dict.fromkeys(table for table in existing if matches(table, each))
+        found |= dict.fromkeys(table for table in existing if rules.matches(table, each))
     return list(found)
 
 
-_BASE_TABLES = """
-    SELECT table_schema, table_name FROM information_schema.tables
-    WHERE table_type NOT IN ('VIEW', 'SYSTEM VIEW', 'SEQUENCE') ORDER BY table_schema, table_name
+def selected(connection: Connection, selection: Selection) -> list[TableId]:
+    """The tables that are meant now, and those that are named in full, be they there or not."""
+    names = name_rules(connection)
+    return [table for table in tables_like(connection, selection.wanted) if names.wants(selection, table)]
+
+
+def table_exists(connection: Connection, table: TableId) -> bool:
+    """Whether there is a table of this name: no view, no sequence."""
+    return bool(connection.rows(f"{_TABLES} AND table_schema = %s AND table_name = %s", table))
+
+
+_TABLES = """
+    SELECT table_schema, table_name FROM information_schema.tables WHERE table_type NOT IN ('VIEW', 'SYSTEM VIEW', 'SEQUENCE')
 """
+_ALL_TABLES = f"{_TABLES} ORDER BY table_schema, table_name"
 _DEFAULTS = """
     SELECT column_name, column_default, is_nullable, extra FROM information_schema.columns WHERE table_schema = %s AND table_name = %s
 """

@@ -39,14 +39,15 @@ from cdc.model import (
 from cdc.mysql.binlog import BinlogReader
 from cdc.mysql.binlog_mark import mark_at, require_mark
 from cdc.mysql.chunk_workers import ChunkWorkers
-from cdc.mysql.connection import Connection, connect, text
+from cdc.mysql.connection import Connection, connect
 from cdc.mysql.costs import binlog_bytes_since, retention_seconds, table_sizes
 from cdc.mysql.dml import Writes
 from cdc.mysql.flavor import flavor_of
 from cdc.mysql.followed import Described, Followed
 from cdc.mysql.hosts import BEHIND_PAUSE, Hosts, Server, Wanted
+from cdc.mysql.names import name_rules
 from cdc.mysql.patience import LONGEST_PAUSE, Patience
-from cdc.mysql.schema import added_values, read_table, tables_like
+from cdc.mysql.schema import added_values, read_table, selected, table_exists
 from cdc.mysql.server_errors import explained
 from cdc.mysql.snapshot import log_end
 from cdc.mysql.statement_rows import Reach, StatementRows, reach
@@ -176,7 +177,7 @@ class MySqlSource:
     def selected(self, selection: Selection) -> list[TableId]:
         """The tables that are named in full, and those on the source now that patterns match."""
         with explained(self.url):
-            return [table for table in tables_like(self.control, selection.wanted) if selection.wants(table)]
+            return selected(self.control, selection)
 
     def described(self, names: Iterable[TableId]) -> dict[TableId, Table | CdcError]:
         """Each table's definition, or why there is none."""
@@ -232,10 +233,13 @@ class MySqlSource:
     def start(self, position: Position, tables: Sequence[TableProgress], skipped: Collection[TableId] = ()) -> None:
         """Begin to stream what follows `position` for these tables, and to serve chunk requests."""
         with explained(self.url):
-            folds = text(self.control.one("SELECT @@lower_case_table_names")[0]) != "0"
+            rules = name_rules(self.control)
             end = log_end(self.control)
         describe = self._describe if self._examine else None
-        tables_followed = Followed([each.table for each in tables], describe, selection=self._selection, skipped=skipped, folds=folds)
+        tables_followed = Followed(
+            [each.table for each in tables], describe,
+            selection=self._selection, skipped=skipped, existing=self._wanted_now, names=rules,
+        )  # fmt: skip
         if self._examine:
             tables_followed.compare(tables, self._described, end)
             tables_followed.settle(position)
@@ -285,7 +289,12 @@ class MySqlSource:
                 found: tuple[Table | CdcError, dict[str, bytes]] = table, added_values(connection, table)
             except PreflightFailed as error:
                 found = error, {}
-            return Described(found[0], log_end(connection), found[1])
+            return Described(found[0], log_end(connection), found[1], table_exists(connection, name))
+
+    def _wanted_now(self) -> list[TableId]:
+        """The tables that are to be taken in when they come and are there now, asked from the stream's thread."""
+        with self._session(self._chosen) as connection:
+            return selected(connection, self._selection) if self._selection else []
 
     def _reach(self, asked: Writes) -> Reach:
         with self._session(self._chosen) as connection:

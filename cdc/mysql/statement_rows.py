@@ -48,7 +48,7 @@ class StatementRows:
         Raises UnsupportedEvent where that cannot be done, PreflightFailed where the user may not see what is needed to leave them alone.
         """
         bound = None if event.schemas is None else {self._followed.fold(schema) for schema in event.schemas}
-        possible = [table for table in self._followed.tables if bound is None or table.schema in bound]
+        possible = [table for table in self._followed.tables if bound is None or self._followed.fold(table.schema) in bound]
         found = writes(event) if possible else Writes()
         written, doubt, hint = self._ids(found.tables), found.doubt, ""
         if possible and not doubt and not (found.sure and written.issuperset(possible)):
@@ -88,7 +88,7 @@ class StatementRows:
         schemas = {effect.schema for effect in effects if isinstance(effect, ddl.SchemaGone)}
         tables = {effect.table for effect in effects if not isinstance(effect, ddl.SchemaGone)}
         return not self._ids(tables).isdisjoint(asked) or any(
-            self._followed.fold(schema) in {t.schema for t in asked} for schema in schemas
+            self._followed.fold(schema) in {self._followed.fold(t.schema) for t in asked} for schema in schemas
         )
 
     def _answer(self, asked: Writes) -> Reach:
@@ -103,7 +103,7 @@ class StatementRows:
         return self._followed.copy_again(tables, because, place)
 
     def _ids(self, tables: Iterable[TableId]) -> set[TableId]:
-        return {TableId(self._followed.fold(schema), self._followed.fold(table)) for schema, table in tables}
+        return set(map(self._followed.id_of, tables))
 
 
 _CODE = {"trigger", "view", "function", "procedure", "package", "foreign", "constraint"}

@@ -24,7 +24,9 @@ from cdc.model import (
     TableState,
 )
 from cdc.mysql.followed import Described, Followed
-from cdc.mysql.query_events import QueryEvent
+from cdc.mysql.names import NameRules
+from cdc.mysql.query_events import QueryEvent, Session
+from cdc.mysql.sql_tokens import Dialect
 from cdc.selection import Selection
 
 A, B = TableId("shop", "a"), TableId("shop", "b")
@@ -51,7 +53,7 @@ class Source:
 
     def __call__(self, name: TableId) -> Described:
         missing = NoSuchTable(f"The table {name} does not exist.", hint="Make one.")
-        return Described(self.now.get(name) or missing, self.end, {"more": b"\xfb", "five": b"\x015"})
+        return Described(self.now.get(name) or missing, self.end, {"more": b"\xfb", "five": b"\x015"}, name in self.now)
 
 
 def kinds(changes: list[TableChange]) -> list[tuple[type[TableChange], TableId]]:
@@ -98,7 +100,8 @@ def test_a_table_that_went_and_one_that_came_under_its_name() -> None:
 def test_names_without_case_are_found_in_any() -> None:
     """Where the server stores them folded; elsewhere another case is another table."""
     source = Source()
-    assert kinds(Followed([table(A, "id")], source, folds=True).changes(written("DROP TABLE Shop.A", ""), at(1))) == [(Gone, A)]
+    folding = NameRules(1, {ord("A"): "a", ord("S"): "s"})
+    assert kinds(Followed([table(A, "id")], source, names=folding).changes(written("DROP TABLE Shop.A", ""), at(1))) == [(Gone, A)]
     assert Followed([table(A, "id")], source).changes(written("DROP TABLE Shop.A", ""), at(1)) == []
 
 
@@ -156,12 +159,128 @@ def test_without_somebody_to_ask_any_change_ends_the_stream() -> None:
         assert followed.changes(written(statement, "shop"), at(10)) == []
 
 
-def test_a_statement_that_is_not_understood_ends_the_stream_if_it_may_mean_a_followed_table() -> None:
-    """Any word in the right place could be one."""
-    followed = Followed([table(A, "id")], Source())
-    assert followed.changes(written("ALTER TABLE b CONVERT PARTITION p TO TABLE c", "shop"), at(10)) == []
-    with pytest.raises(SchemaChanged, match="not understood"):
-        followed.changes(written("ALTER TABLE b CONVERT PARTITION p TO TABLE a", "shop"), at(10))
+@pytest.mark.parametrize(
+    "event",
+    [
+        written("ALTER TABLE b SOMETHING 'new, about a", "shop"),
+        written("SOMETHING NEW ABOUT shop.A", ""),
+        written('SOMETHING STRANGE FOR "Shop" "a"', ""),
+        QueryEvent(b"TRUNCATE TABLE a.\xff", "shop"),
+        QueryEvent(b"TRUNCATE TABLE a, \xff", "shop", Dialect("unheard-of")),
+        QueryEvent(b"TRUNCATE TABLE a", "shop", doubt="its status variable 99 is not known"),
+        QueryEvent(b"DROP TABLE c, a", "shop", error_code=1051),
+        QueryEvent("ALTER\xa0TABLE A DROP b".encode("latin-1"), "shop", Dialect("latin1")),
+    ],
+)
+def test_a_statement_that_is_not_understood_counts_as_touching_what_it_could_name(event: QueryEvent) -> None:
+    """Such a table is copied anew if it is there, or is dropped; one that only looks at changes cannot go on."""
+    source = Source()
+    source.now[A] = table(A, "id")
+    assert kinds(Followed([table(A, "id"), table(B, "id")], source).changes(event, at(10)))[:1] == [(CopyAnew, A)]
+    assert (Gone, A) in kinds(Followed([table(A, "id")], Source()).changes(event, at(10)))
+    with pytest.raises(SchemaChanged, match="not certain"):
+        Followed([table(A, "id")]).changes(event, at(10))
+
+
+def test_a_statement_that_is_not_understood_and_names_no_followed_table_is_passed_over() -> None:
+    """It would be too much to copy all."""
+    source = Source()
+    source.now[A] = table(A, "id")
+    for event in written("SOMETHING NEW ABOUT other.c", "shop"), written("TRUNCATE OTHER `", "shop"):
+        assert Followed([table(TableId("shop", "xyz"), "id")], source).changes(event, at(10)) == []
+    odd = TableId("shop", "\u8868")
+    source.now[odd] = table(odd, "id")
+    assert kinds(Followed([table(odd, "id")], source).changes(written("TRUNCATE OTHER `", "shop"), at(10))) == [(CopyAnew, odd)]
+
+
+def test_a_statement_that_is_not_understood_may_have_created_a_table_of_a_pattern() -> None:
+    """Those that are there now are looked for among its words."""
+    source, c = Source(), TableId("shop", "c")
+    source.now[c] = table(c, "id")
+    followed = Followed([table(A, "id")], source, selection=Selection((TableId("shop", "*"),)), existing=lambda: [A, B, c])
+    assert kinds(followed.changes(written("CREATE STRANGE TABLE c", "shop"), at(10))) == [(CopyAnew, c)]
+
+
+def test_a_statement_that_was_prepared_under_another_sql_mode_is_not_guessed_at() -> None:
+    """Its event has the mode of the moment. What only one mode can read, or all read alike, is certain."""
+    source = Source()
+    source.now[A] = table(A, "id", "v")
+
+    def altered(parts: bytes, sql_mode: int = 0) -> list[tuple[type[TableChange], TableId]]:
+        event = QueryEvent(b"ALTER TABLE a " + parts, "shop", Dialect(sql_mode=sql_mode))
+        return kinds(Followed([table(A, "id", "v", "w")], source).changes(event, at(10)))
+
+    assert altered(rb"COMMENT 'C:\', DROP w, COMMENT 'x'") == [(Reshaped, A)]
+    assert altered(rb"COMMENT 'it\'s', DROP w, COMMENT \"it\'s\"") == [(Reshaped, A)]
+    assert altered(rb"COMMENT 'a\', DROP w, COMMENT \'b'") == [(CopyAnew, A)]
+
+
+def of_session(text: str, thread: int = 1, *, specific: bool = True, mariadb: bool = False) -> QueryEvent:
+    return QueryEvent(text.encode(), "shop", Dialect(mariadb=mariadb), Session(1, thread), thread_specific=specific)
+
+
+def test_a_temporary_table_is_not_the_table_that_it_hides() -> None:
+    """Whatever its session does to it; another session means the table."""
+    source = Source()
+    source.now[A] = table(A, "id")
+    followed = Followed([table(A, "id", "v"), table(B, "id")], source)
+    hidden = "CREATE TEMPORARY TABLE a (id INT)", "ALTER TABLE a DROP COLUMN v", "TRUNCATE a", "ALTER TABLE a RENAME b", "TRUNCATE b"
+    for statement in hidden:
+        assert followed.changes(of_session(statement), at(10)) == []
+    assert kinds(followed.changes(of_session("TRUNCATE a", specific=False), at(10))) == [(Emptied, A)]
+    assert kinds(followed.changes(of_session("TRUNCATE b", 2, specific=False), at(10))) == [(Emptied, B)]
+    assert followed.changes(of_session("DROP TEMPORARY TABLE b"), at(10)) == []
+    assert kinds(followed.changes(of_session("DROP TABLE b"), at(10))) == [(Gone, B)]
+
+
+def test_where_it_is_not_known_whether_a_table_is_temporary_it_is_looked_at_again() -> None:
+    """The session may have created it before the stream began."""
+    source = Source()
+    source.now[A] = table(A, "id", "v")
+    for statement in "ALTER TABLE a DROP COLUMN v", "TRUNCATE a", "CREATE INDEX i ON a (v)", "ALTER TABLE a RENAME c":
+        found = kinds(Followed([table(A, "id", "v")], source).changes(of_session(statement), at(10)))
+        assert found == ([] if statement.startswith("CREATE") else [(CopyAnew, A)])
+    assert kinds(Followed([table(A, "id")], source).changes(of_session("CREATE OR REPLACE TABLE a LIKE b"), at(10))) == [(CopyAnew, A)]
+
+
+def test_a_rename_on_mariadb_is_one_of_the_table_if_the_old_name_is_gone() -> None:
+    """It does not say whether a temporary table was renamed; an exchange of names cannot be told from one of temporary tables."""
+    source, pattern = Source(), Selection((TableId("shop", "*"),))
+    source.now[A] = table(A, "id")
+    rename = of_session("RENAME TABLE a TO b", specific=False, mariadb=True)
+    assert kinds(Followed([table(A, "id")], source, selection=pattern).changes(rename, at(10))) == [(CopyAnew, A)]
+    source.now = {B: table(B, "id")}
+    assert kinds(Followed([table(A, "id")], source, selection=pattern).changes(rename, at(10))) == [(Renamed, A)]
+    swap = of_session("RENAME TABLE a TO x, b TO a, x TO b", specific=False, mariadb=True)
+    source.now |= {A: table(A, "id")}
+    followed = Followed([table(A, "id"), table(B, "id")], source, selection=pattern)
+    assert kinds(followed.changes(swap, at(10))) == [(CopyAnew, A), (CopyAnew, B)]
+
+
+def test_a_statement_that_the_server_wrote_in_utf_8_is_read_so() -> None:
+    """Whatever its session writes in; where both are possible, both tables are meant."""
+    source, names = Source(), [TableId("shop", name) for name in ("\u9f98", "\u732b", "\u00e7\u0152\u00ab")]
+    source.now = {name: table(name, "id") for name in names}
+    followed = Followed([table(A, "id")], source, selection=Selection((TableId("shop", "*"),)))
+
+    def created(charset: str, name: str) -> list[tuple[type[TableChange], TableId]]:
+        return kinds(followed.changes(QueryEvent(f"CREATE TABLE `{name}` (id INT)".encode(), "shop", Dialect(charset)), at(10)))
+
+    assert created("big5", "\u9f98") == [(CopyAnew, names[0])]
+    assert set(created("latin1", "\u732b")) == {(CopyAnew, names[1]), (CopyAnew, names[2])}
+
+
+@pytest.mark.parametrize("rule", [1, 2])
+def test_names_are_those_that_the_server_takes_for_the_same(rule: int) -> None:
+    """With its own lower case of letters; a new name is stored as it stores it."""
+    dotted = TableId("shop", "i") if rule == 1 else TableId("Shop", "\u0130")
+    names = NameRules(rule, {0x130: "i", ord("H"): "h", ord("O"): "o", ord("P"): "p", ord("S"): "s", ord("T"): "t"})
+    source = Source()
+    source.now[dotted] = table(dotted, "id")
+    followed = Followed([table(dotted, "id")], source, selection=Selection((TableId("SHOP", "*"),)), names=names)
+    assert kinds(followed.changes(written("TRUNCATE SHOP.`\u0130`", ""), at(1))) == [(Emptied, dotted)]
+    to = TableId("shop", "t") if rule == 1 else TableId("Shop", "T")
+    assert followed.changes(written("RENAME TABLE Shop.i TO Shop.T", ""), at(2)) == [Renamed(dotted, to, "RENAME TABLE Shop.i TO Shop.T")]
 
 
 def test_another_server_is_asked_for_what_was_to_be_settled_in_the_binlog_of_the_one_before() -> None:
@@ -230,6 +349,19 @@ OLD = Table(A, tuple(Column(name, "int", "int") for name in ("id", "x", "y")), (
         ("DROP x, ADD x INT", ["id", "x", "y"], None),
         ("RENAME COLUMN x TO z, ADD x INT", ["id", "z", "y", "x"], None),
         ("MODIFY x INT", ["id", "x", "y"], None),
+        ("DROP x", ["id", "x", "y"], None),
+        ("DROP x", ["id"], None),
+        ("DROP z", ["id", "x", "y"], None),
+        ("DROP IF EXISTS z", ["id", "x", "y"], (0, 1, 2)),
+        ("DROP IF EXISTS \u00df", ["id", "x", "y"], None),
+        ("DROP IF EXISTS x, ADD IF NOT EXISTS x INT", ["id", "x", "y"], None),
+        ("RENAME COLUMN z TO x", ["id", "x", "y"], None),
+        ("RENAME COLUMN x TO z", ["id", "x", "y"], None),
+        ("ADD more INT", ["id", "x", "y"], None),
+        ("ADD x INT", ["id", "x", "y"], None),
+        ("ADD IF NOT EXISTS x INT", ["id", "x", "y"], (0, 1, 2)),
+        ("ADD five INT", ["id", "x", "y", "five", "more"], None),
+        ("ADD (five INT, more INT)", ["id", "x", "y", "five", "more"], (0, 1, 2, b"\x015", b"\xfb")),
     ],
 )
 def test_rows_go_over_to_other_columns_where_that_is_exact(
@@ -242,6 +374,19 @@ def test_rows_go_over_to_other_columns_where_that_is_exact(
     (change,) = Followed([OLD], source).changes(written(f"ALTER TABLE a {statement}", "shop"), at(50))
     because = f"ALTER TABLE a {statement}"
     assert change == (CopyAnew(new, because) if values is None else Reshaped(new, values, 3, because))
+
+
+def test_columns_whose_names_only_a_server_can_tell_apart_are_copied_anew() -> None:
+    """Those that are written alike are the same; `stra\u00dfe` and `strasse` are two."""
+    source, names = Source(), ("id", "strasse", "stra\u00dfe", "\u00e9")
+    source.now[A] = table(A, *names, "five")
+    old = table(A, *names)
+    (change,) = Followed([old], source).changes(written("ALTER TABLE a ADD five INT", "shop"), at(50))
+    assert isinstance(change, Reshaped)
+    assert change.values == (0, 1, 2, 3, b"\x015")
+    source.now[A] = table(A, *names[:-1])
+    assert kinds(Followed([old], source).changes(written("ALTER TABLE a DROP \u00c9", "shop"), at(50))) == [(CopyAnew, A)]
+    assert kinds(Followed([old], source).changes(written("ALTER TABLE a DROP \u00e9", "shop"), at(50))) == [(Reshaped, A)]
 
 
 def test_another_key_or_type_is_copied_anew() -> None:

@@ -122,7 +122,8 @@ CHARSET = b"\x04" + struct.pack("<HHH", 84, 255, 255)
 OTHERS = [
     b"\x02\x03std\0", b"\x03\x01\0\x02\0", b"\x05\x06SYSTEM", b"\x07\x05\0", b"\x08\x2d\0", b"\x09" + bytes(8), b"\x0a" + bytes(4),
     b"\x0b\x04root\x09localhost", b"\x0c\x02one\0two\0", b"\x0c\xfe", b"\x0d\x01\x02\x03", b"\x10\x01", b"\x11" + bytes(8), b"\x12\xff\0",
-    b"\x13\x01", b"\x14\x00", b"\x80\x01\x02\x03", b"\x81" + bytes(8), b"\x82\x02", b"\x82\x04" + bytes(8), b"\x83\x02" + bytes(8),
+    b"\x13\x01", b"\x14\x00",
+    b"\x15\x00", b"\x80\x01\x02\x03", b"\x81" + bytes(8), b"\x82\x02", b"\x82\x04" + bytes(8), b"\x83\x02" + bytes(8),
 ]  # fmt: skip
 
 
@@ -155,7 +156,7 @@ def test_a_server_s_version_is_a_number(version: str, number: int) -> None:
     [
         ("SET STATEMENT max_statement_time=100 FOR TRUNCATE TABLE t", Meaning.TABLES),
         ("set statement max_statement_time = (1 + 1), sort_buffer_size=9 for insert into t values (1)", Meaning.STATEMENT_ROWS),
-        ("SET STATEMENT sql_mode='ANSI_QUOTES' FOR GRANT SELECT ON x.* TO u", Meaning.TABLES),
+        ("SET STATEMENT sql_mode='ANSI_QUOTES' FOR GRANT SELECT ON x.* TO u", Meaning.ELSEWHERE),
         ("ANALYZE UPDATE t SET a = 1", Meaning.STATEMENT_ROWS),
         ("ANALYZE FORMAT=JSON DELETE FROM t", Meaning.STATEMENT_ROWS),
         ("CREATE TABLE o (id INT PRIMARY KEY) COMMENT='start transaction'", Meaning.TABLES),
