@@ -234,6 +234,7 @@ def changes(
     until_caught_up: bool = False,
     parse_json: bool = False,
     exclude: Sequence[TableId | str] = (),
+    debezium_json: bool = False,
     on_away: Callable[[str], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Changes:
@@ -241,8 +242,8 @@ def changes(
 
     The tables are those that these names and patterns mean now. `after` is a set of GTIDs, the state folder of a migration (for its last
     checkpoint's), or None: all that is committed once this has returned. `until_caught_up` ends where the source's binlog ends now.
-    `on_away` is told why, each time the connection is lost; `say` gets a warning for each table that only patterns match and that cannot be
-    followed.
+    `debezium_json`: JSON columns are printed as Debezium does, instead of as the server. `on_away` is told why, each time the connection is
+    lost; `say` gets a warning for each table that only patterns match and that cannot be followed.
 
     Raises PreflightFailed, PositionLost when the source cannot continue from there, SchemaChanged when a table changes on the way.
     """
@@ -250,7 +251,9 @@ def changes(
     selection = Selection(*(tuple(parse_table(name) if isinstance(name, str) else name for name in names) for names in (tables, exclude)))
     away = AWAY_SECONDS if until_caught_up else None
     with ExitStack() as stack:
-        stream = stack.enter_context(MySqlSource(url, heartbeat_seconds=1.0, give_up_seconds=away, befores=True, fit=_fit))
+        stream = stack.enter_context(
+            MySqlSource(url, heartbeat_seconds=1.0, give_up_seconds=away, befores=True, debezium_json=debezium_json, fit=_fit)
+        )
         if after is None:
             start = stream.position()
         else:

@@ -309,7 +309,7 @@ def tail(
     after = None if start == "now" else parse_mapstore_url(start) if start.startswith("mapstore:") else start
     opened = api.changes(
         source, _tables(tables), after=after, until_caught_up=until_caught_up, exclude=_tables(exclude),
-        on_away=lambda reason: terminal.say(f"waiting: {reason}"), say=terminal.say,
+        debezium_json=form is TailFormat.DEBEZIUM, on_away=lambda reason: terminal.say(f"waiting: {reason}"), say=terminal.say,
     )  # fmt: skip
     with opened, interrupts.stopped_by_signals(opened.stop) as asked:
         line, events = change_lines(numbers), envelopes(numbers)

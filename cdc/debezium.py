@@ -1,7 +1,7 @@
 """Changes in Debezium's envelope, as its MySQL connector prints them without schemas.
 
-Source: Debezium's documentation of its MySQL connector, "Data change events" and "Data type mappings", with its defaults but for
-`decimal.handling.mode=string`: without a schema nobody could read the default's bytes. docs/operations.md says what differs.
+tests/debezium has what Debezium 3.6.1 printed for a workload of all types, with its defaults but for `provide.transaction.metadata=true`
+and `decimal.handling.mode=string`: without a schema nobody could read the default's bytes. docs/operations.md says what differs.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import struct
 import time
 from base64 import b64encode
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import date, datetime, timedelta
 from functools import partial
@@ -18,11 +19,14 @@ from importlib.metadata import version
 from pymysql.converters import convert_date, convert_datetime, convert_timedelta
 
 from cdc.change import Change, Kind
-from cdc.model import Column, Table, decode_row
+from cdc.model import Column, Table, TableId, decode_row
 from cdc.values import GEOMETRIES, Converter, Numbers, PerTable, json_text, named
 
 _OPS = {Kind.INSERT: "c", Kind.UPDATE: "u", Kind.DELETE: "d"}
 _EPOCH = datetime(1970, 1, 1)
+_SINGLE_DIGITS = 10
+"""Any number of four bytes is told by fewer digits than this."""
+_LARGEST_SINGLE = 3.4028235e38
 _MILLISECONDS = 3
 """Decimals up to which a DATETIME is told in milliseconds; above in microseconds."""
 
@@ -30,25 +34,33 @@ _MILLISECONDS = 3
 def envelopes(numbers: Numbers = Numbers.NUMBER) -> Callable[[Change], Iterator[str]]:
     """What writes a change as lines of JSON: one event; two for an update of the key, the old row's end and the new one's beginning."""
     made = PerTable(lambda table: [_converter(column, numbers) for column in table.columns])
+    transaction, more = "", Counter[TableId]()
 
     def events(change: Change) -> Iterator[str]:
+        nonlocal transaction
         table = change.definition
+        if change.gtid != transaction:
+            transaction = change.gtid
+            more.clear()
         before, after = (named(table, made[table], row) if row else None for row in (change.row_before, change.row_after))
         op = _OPS[change.op]
         if change.op is Kind.UPDATE and _key(table, change.row_before) != _key(table, change.row_after):
-            yield _envelope(change, before, None, "d")
+            yield _envelope(change, before, None, "d", more)
+            more[table.id] += 1
             before, op = None, "c"
-        yield _envelope(change, before, after, op)
+        yield _envelope(change, before, after, op, more)
 
     return events
 
 
-def _envelope(change: Change, before: object, after: object, op: str) -> str:
+def _envelope(change: Change, before: object, after: object, op: str, more: Counter[TableId]) -> str:
+    """`more`: how many events of the transaction went before that are not changes of their own, by table."""
     transaction = change.transaction
     micros = round(1e6 * (transaction.committed_at or 0))
     now = time.time_ns()
+    connector = "mysql" if ":" in transaction.gtid else "mariadb"
     source = {
-        "version": version("cdc"), "connector": "mysql", "name": "cdc", "ts_ms": micros // 1000, "snapshot": "false",
+        "version": version("cdc"), "connector": connector, "name": "cdc", "ts_ms": micros // 1000, "snapshot": "false",
         "db": change.table.schema, "sequence": None, "ts_us": micros, "ts_ns": 1000 * micros, "table": change.table.table,
         "server_id": transaction.server_id, "gtid": transaction.gtid, "file": transaction.file, "pos": transaction.offset,
         "row": change.number - 1, "thread": None, "query": None,
@@ -56,7 +68,8 @@ def _envelope(change: Change, before: object, after: object, op: str) -> str:
     envelope = {
         "before": before, "after": after, "source": source,
         "transaction": {
-            "id": transaction.gtid, "total_order": change.number, "data_collection_order": change.number_in_table,
+            "id": transaction.gtid, "total_order": change.number + more.total(),
+            "data_collection_order": change.number_in_table + more[change.table],
         },
         "op": op, "ts_ms": now // 1_000_000, "ts_us": now // 1000, "ts_ns": now,
     }  # fmt: skip
@@ -100,6 +113,12 @@ def _micros(_: Column, value: bytes) -> int:
     return length // timedelta(microseconds=1)
 
 
+def _decimal(_: Column, value: bytes) -> str:
+    """Without ZEROFILL's zeros."""
+    text = value.decode("ascii").lstrip("0")
+    return text if text[:1].isdigit() or text[:1] == "-" else f"0{text}"
+
+
 def _base64(_: Column, value: bytes) -> str:
     return b64encode(value).decode("ascii")
 
@@ -109,17 +128,33 @@ def _bits(column: Column, value: bytes) -> object:
 
 
 def _geometry(column: Column, value: bytes) -> dict[str, object]:
-    """Our bytes are the server's: four of the SRID, then WKB; a point's coordinates stand behind its byte order and type."""
+    """Our bytes are the server's: four of the SRID, 0 for none, then WKB; a point's coordinates stand behind its byte order and type."""
     wkb = value[4:]
     point = dict(zip("xy", struct.unpack_from("<dd", wkb, 5), strict=True)) if column.data_type == "point" else {}
-    return {**point, "wkb": b64encode(wkb).decode("ascii"), "srid": int.from_bytes(value[:4], "little")}
+    return {**point, "wkb": b64encode(wkb).decode("ascii"), "srid": int.from_bytes(value[:4], "little") or None}
+
+
+def _float(column: Column, value: bytes) -> float:
+    """With the fewest digits that are this number in four bytes; FLOAT(M,D) is a double there."""
+    return float(value) if "," in column.column_type else _single(float(value))
+
+
+def _single(value: float) -> float:
+    """The number with the fewest digits that is `value` in four bytes."""
+    for digits in range(1, _SINGLE_DIGITS):
+        shorter = float(f"{value:.{digits}g}")
+        if abs(shorter) <= _LARGEST_SINGLE and struct.unpack("<f", struct.pack("<f", shorter)) == (value,):
+            return shorter
+    return value
 
 
 def _floats(_: Column, value: bytes) -> list[float]:
-    return list(struct.unpack(f"<{len(value) // 4}f", value))
+    return list(map(_single, struct.unpack(f"<{len(value) // 4}f", value)))
 
 
 _CONVERTERS: dict[str, Callable[[Column, bytes], object]] = {
+    "float": _float,
+    "decimal": _decimal,
     "date": _days,
     "datetime": _since_epoch,
     "timestamp": _zoned,

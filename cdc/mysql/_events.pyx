@@ -18,6 +18,7 @@ from cpython.buffer cimport PyBUF_WRITE
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.math cimport fabs, isfinite
 from libc.stdio cimport snprintf
 from libc.stdlib cimport atoi, calloc, free, malloc, realloc, strtod
 from libc.string cimport memcmp, memcpy, memmove, memset
@@ -112,11 +113,12 @@ cdef class EventStream:
     `budget` is in bytes of keys and rows.
 
     With `keep` the rows before changes are kept too, an update of a key stays one change, and what is taken holds changes of one
-    transaction only: `transaction` tells which."""
+    transaction only: `transaction` tells which. `debezium_json`: JSON is printed as Debezium does, not as the server."""
 
     cdef Input packets
     cdef Input inner
     cdef Transactions t
+    cdef bint debezium_json
     cdef Mapped *tables[256]
     cdef unsigned n_tables
     cdef uint64_t counts[256]
@@ -141,9 +143,9 @@ cdef class EventStream:
     cdef size_t budget
     cdef object resolve, on_statement, unpack, source, plans
 
-    def __cinit__(self, resolve, on_statement, unpack, *, size_t budget, bint keep=False):
+    def __cinit__(self, resolve, on_statement, unpack, *, size_t budget, bint keep=False, bint debezium_json=False):
         self.resolve, self.on_statement, self.unpack, self.budget = resolve, on_statement, unpack, budget
-        self.t.keep = keep
+        self.t.keep, self.debezium_json = keep, debezium_json
         self.plans = []
 
     def __dealloc__(self):
@@ -310,6 +312,7 @@ cdef class EventStream:
         m.n, m.id = self.at_n, le(self.at, 6)
         if found is not None:
             plan = found
+            plan.c.debezium_json = self.debezium_json
             m.layout, m.plan = &plan.c, <uint32_t>len(self.plans)
             self.plans.append(plan)
         m.next = self.tables[slot]
@@ -721,8 +724,8 @@ def double_text(double value):
     return text[:n]
 
 
-def json_text(const uint8_t[::1] data not None, changes=None):
-    """A JSON column's binary value as the server prints it, after the changes of a partial update if there are any."""
+def json_text(const uint8_t[::1] data not None, changes=None, *, bint debezium=False):
+    """A JSON column's binary value as the server prints it, or Debezium, after the changes of a partial update if there are any."""
     cdef Out o
     cdef Cursor c
     cdef const uint8_t *p = &data[0] if data.shape[0] else NULL
@@ -733,9 +736,9 @@ def json_text(const uint8_t[::1] data not None, changes=None):
     c.end = c.p + len(diffs)
     try:
         if changes is None:
-            error = json_text_of(&o, p, <size_t>data.shape[0])
+            error = json_text_of(&o, p, <size_t>data.shape[0], debezium)
         else:
-            error = json_patched(&o, p, <size_t>data.shape[0], &c)
+            error = json_patched(&o, p, <size_t>data.shape[0], &c, debezium)
         if error == E_MEMORY:
             raise MemoryError
         if error:

@@ -1,11 +1,15 @@
 # MySQL's binary JSON as the server prints it, and partial updates applied to it. No Python in here.
 #
+# With `debezium` it is printed as Debezium's MySQL connector does (mysql-binlog-connector-java, JsonStringFormatter): no spaces, opaque
+# values as plain base64, times without zeros behind, and no exponents.
+#
 # Format: MySQL source, sql-common/json_binary.h (type byte; objects and arrays with a count, a size and offsets of 2 or 4
 # bytes; small values inline). Printing: Json_wrapper::to_string. Nothing in a whole document is printed twice, so the
 # work is bounded by the document's size: offsets that point back at their own container run out of it.
 
 cdef enum:
     JSON_DEPTH = 100            # the server's own limit
+    EXACT_TEXT = 1400           # of a double without an exponent: 309 digits before the point, or 1074 behind it
     J_SMALL_OBJECT = 0, J_LARGE_OBJECT = 1, J_SMALL_ARRAY = 2, J_LARGE_ARRAY = 3, J_LITERAL = 4, J_INT16 = 5, J_UINT16 = 6,
     J_INT32 = 7, J_UINT32 = 8, J_INT64 = 9, J_UINT64 = 10, J_DOUBLE = 11, J_STRING = 12, J_OPAQUE = 15
 
@@ -14,6 +18,7 @@ cdef struct Json:
     size_t n
     size_t work
     Out *out
+    bint debezium
 
 cdef const char *HEX = "0123456789abcdef"
 cdef const char *BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
@@ -105,6 +110,30 @@ cdef unsigned json_temporal(uint8_t *p, unsigned kind, int64_t packed) noexcept 
     return <unsigned>(p + 7 - start)
 
 
+cdef inline unsigned without_zeros(const uint8_t *p, unsigned n) noexcept nogil:
+    """How much of a text with a fraction is left without the zeros at its end, and without the point if nothing else is behind it."""
+    while p[n - 1] == 48:
+        n -= 1
+    return n - 1 if p[n - 1] == 46 else n
+
+
+cdef int json_exact(Out *o, double value) noexcept nogil:
+    """All digits of a double, however many: Java's BigDecimal(value).toPlainString()."""
+    cdef int n, i
+    cdef uint8_t *p
+    if not isfinite(value):
+        return E_JSON
+    if not out_need(o, EXACT_TEXT):
+        return E_MEMORY
+    p = o.p + o.n
+    n = snprintf(<char *>p, EXACT_TEXT, b"%.1074f", value)
+    for i in range(1, n):
+        if not 48 <= p[i] <= 57:
+            p[i] = 46           # whatever the point is in the process's locale
+    o.n += without_zeros(p, <unsigned>n)
+    return OK
+
+
 cdef int json_opaque(Json *j, unsigned kind, const uint8_t *p, size_t n) noexcept nogil:
     cdef Out *o = j.out
     cdef unsigned written
@@ -121,15 +150,20 @@ cdef int json_opaque(Json *j, unsigned kind, const uint8_t *p, size_t n) noexcep
             return E_JSON
         o.p[o.n] = 34
         o.n += 1
-        o.n += json_temporal(o.p + o.n, kind, <int64_t>le(p, 8))
+        written = json_temporal(o.p + o.n, kind, <int64_t>le(p, 8))
+        o.n += without_zeros(o.p + o.n, written) if j.debezium and kind != T_DATE else written
         o.p[o.n] = 34
         o.n += 1
         return OK
-    memcpy(o.p + o.n, b'"base64:type', 12)
-    o.n += 12
-    o.n += write_unsigned(o.p + o.n, kind)
-    o.p[o.n] = 58
-    o.n += 1
+    if j.debezium:
+        o.p[o.n] = 34
+        o.n += 1
+    else:
+        memcpy(o.p + o.n, b'"base64:type', 12)
+        o.n += 12
+        o.n += write_unsigned(o.p + o.n, kind)
+        o.p[o.n] = 58
+        o.n += 1
     return OK if json_base64(o, p, n) and put_byte(o, 34) else E_MEMORY
 
 
@@ -169,6 +203,8 @@ cdef int json_number(Json *j, unsigned kind, size_t at) noexcept nogil:
         o.n += write_unsigned(o.p + o.n, bits)
     else:
         memcpy(&value, &bits, 8)
+        if j.debezium and value and not 1e-3 <= fabs(value) < 1e7:     # Java's Double.toString has an exponent
+            return json_exact(o, value)
         n = write_double(o.p + o.n, value)
         if not n:
             return E_JSON
@@ -260,9 +296,9 @@ cdef int json_container(Json *j, unsigned kind, size_t base, unsigned depth) noe
     for i in range(count):
         if not json_entry(j, kind, base, i, &key, &key_n, &item, &at):
             return E_JSON
-        if i and not put(j.out, b", ", 2):
+        if i and not put(j.out, b", ", 1 if j.debezium else 2):
             return E_MEMORY
-        if kind <= J_LARGE_OBJECT and not (json_quote(j.out, key, key_n) and put(j.out, b": ", 2)):
+        if kind <= J_LARGE_OBJECT and not (json_quote(j.out, key, key_n) and put(j.out, b": ", 1 if j.debezium else 2)):
             return E_MEMORY
         error = json_value(j, item, at, depth + 1)
         if error:
@@ -270,12 +306,12 @@ cdef int json_container(Json *j, unsigned kind, size_t base, unsigned depth) noe
     return OK if put_byte(j.out, 125 if kind <= J_LARGE_OBJECT else 93) else E_MEMORY
 
 
-cdef int json_text_of(Out *o, const uint8_t *p, size_t n) noexcept nogil:
+cdef int json_text_of(Out *o, const uint8_t *p, size_t n, bint debezium) noexcept nogil:
     """Append the text of a JSON column's binary value."""
     cdef Json j
     if n == 0:
         return OK if put(o, b"null", 4) else E_MEMORY
-    j.p, j.n, j.work, j.out = p, n, n, o
+    j.p, j.n, j.work, j.out, j.debezium = p, n, n, o, debezium
     return json_value(&j, p[0], 1, 0)
 
 
@@ -357,7 +393,7 @@ cdef bint node_unfold(Tree *t, Node *node) noexcept nogil:
     cdef Member *member
     if node.state != N_RAW:
         return True
-    j.p, j.n, j.work, j.out = node.p, node.n, node.n, NULL
+    j.p, j.n, j.work, j.out, j.debezium = node.p, node.n, node.n, NULL, False
     if node.kind > J_LARGE_ARRAY or not json_count(&j, node.kind, node.at, &count):
         return False
     node.members = <Member *>tree_alloc(t, (count + 4) * sizeof(Member))
@@ -420,23 +456,25 @@ cdef bint node_find(Node *node, Leg *leg, size_t *i) noexcept nogil:
     return False
 
 
-cdef int node_print(Node *node, Out *o, unsigned depth) noexcept nogil:
+cdef int node_print(Node *node, Out *o, unsigned depth, bint debezium) noexcept nogil:
     cdef Json j
     cdef size_t i
     cdef int error
     if node.state == N_RAW:
-        j.p, j.n, j.work, j.out = node.p, node.n, node.n, o
+        j.p, j.n, j.work, j.out, j.debezium = node.p, node.n, node.n, o, debezium
         return json_value(&j, node.kind, node.at, depth)
     if depth > JSON_DEPTH:
         return E_JSON
     if not put_byte(o, 123 if node.state == N_OBJECT else 91):
         return E_MEMORY
     for i in range(node.count):
-        if i and not put(o, b", ", 2):
+        if i and not put(o, b", ", 1 if debezium else 2):
             return E_MEMORY
-        if node.state == N_OBJECT and not (json_quote(o, node.members[i].key, node.members[i].key_n) and put(o, b": ", 2)):
+        if node.state == N_OBJECT and not (
+            json_quote(o, node.members[i].key, node.members[i].key_n) and put(o, b": ", 1 if debezium else 2)
+        ):
             return E_MEMORY
-        error = node_print(node.members[i].node, o, depth + 1)
+        error = node_print(node.members[i].node, o, depth + 1, debezium)
         if error:
             return error
     return OK if put_byte(o, 125 if node.state == N_OBJECT else 93) else E_MEMORY
@@ -572,7 +610,7 @@ cdef bint diff_apply(Tree *t, Node **root, unsigned operation, Cursor *path, Nod
     return True
 
 
-cdef int json_patched(Out *o, const uint8_t *p, size_t n, Cursor *diffs) noexcept nogil:
+cdef int json_patched(Out *o, const uint8_t *p, size_t n, Cursor *diffs, bint debezium) noexcept nogil:
     """Append the text of the value p[:n] after these changes.
 
     Each is a byte with the operation, a length-encoded path, and, but for a removal, a length-encoded binary value.
@@ -584,7 +622,7 @@ cdef int json_patched(Out *o, const uint8_t *p, size_t n, Cursor *diffs) noexcep
     t.blocks, t.full = NULL, False
     root = node_raw(&t, p, n, p[0], 1) if n else NULL
     if root != NULL and diffs_apply(&t, &root, diffs):
-        error = node_print(root, o, 0)
+        error = node_print(root, o, 0, debezium)
     if t.full:
         error = E_MEMORY
     tree_free(&t)

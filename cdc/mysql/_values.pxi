@@ -43,6 +43,7 @@ cdef struct Layout:
     size_t bitmap               # bytes of a bit per column
     size_t *label_ends
     uint8_t *label_data
+    bint debezium_json
 
 
 cdef uint8_t[17] SIZES = [0, 4, 8, 0, 1, 3, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1]      # of the kinds whose size is always the same
@@ -394,7 +395,7 @@ cdef int put_column(Out *o, const uint8_t *p, size_t n, const Layout *plan, cons
         start = o.n
         if not put_byte(o, 0):
             return E_MEMORY
-        error = json_text_of(o, p, n)
+        error = json_text_of(o, p, n, plan.debezium_json)
         if error:
             return error
         return OK if close_string(o, start) else E_MEMORY
@@ -409,7 +410,7 @@ cdef struct Before:             # of an update that may come in part: the JSON v
     bint is_null
 
 
-cdef int put_patched(Out *o, Cursor *c, const Before *before) noexcept nogil:
+cdef int put_patched(Out *o, Cursor *c, const Before *before, bint debezium) noexcept nogil:
     """A JSON column that is sent as changes to the value before."""
     cdef const uint8_t *at
     cdef uint32_t size
@@ -426,7 +427,7 @@ cdef int put_patched(Out *o, Cursor *c, const Before *before) noexcept nogil:
     diffs.p, diffs.end = at, at + size
     if not put_byte(o, 0):
         return E_MEMORY
-    error = json_patched(o, before.p, before.n, &diffs)
+    error = json_patched(o, before.p, before.n, &diffs, debezium)
     if error:
         return error
     return OK if close_string(o, start) else E_MEMORY
@@ -460,7 +461,7 @@ cdef int read_row(const Layout *plan, Cursor *c, Out *o, bint whole, Part *parts
             if wanted and not put_byte(o, 0xfb):
                 return E_MEMORY
         elif partial != NULL and col.kind == K_JSON and partial[(json - 1) >> 3] >> ((json - 1) & 7) & 1:
-            error = put_patched(o, c, &before[json - 1])
+            error = put_patched(o, c, &before[json - 1], plan.debezium_json)
             if error:
                 return error
         else:

@@ -100,7 +100,8 @@ class BinlogReader:
     """Follows the binlog of a source from a position on, for some tables. One iteration, then it is used up.
 
     Plain tables must stay as they are; a change of them ends it. `check` may refuse whoever answers.
-    `befores`: deliveries have the rows before the changes too, and changes of one transaction only.
+    `befores`: deliveries have the rows before the changes too, and changes of one transaction only. `debezium_json`: their JSON is printed
+    as Debezium does, not as the server.
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class BinlogReader:
         heartbeat_seconds: float,
         befores: bool = False,
         rows: StatementRows | None = None,
+        debezium_json: bool = False,
         check: Callable[[Connection], None] = lambda _: None,
     ) -> None:
         self._source, self._check = source, check
@@ -124,7 +126,9 @@ class BinlogReader:
         """The same, of the open transaction: it counts at its end."""
         self._server_id = random.randrange(1 << 30, 1 << 31)
         self._heartbeat_seconds = heartbeat_seconds
-        self._stream = EventStream(self._followed.resolve, self._on_statement, unpack, budget=BATCH_BYTES, keep=befores)
+        self._stream = EventStream(
+            self._followed.resolve, self._on_statement, unpack, budget=BATCH_BYTES, keep=befores, debezium_json=debezium_json
+        )
         self._befores = befores
         self._connection: StreamConnection | None = None
         self._abandoned = False

@@ -75,9 +75,9 @@ class MySqlSource:
 
     Not used again afterwards. A lost connection is opened again by itself, to another server if that one can go on; `give_up_seconds`
     bounds how long that may take, None waits for ever. `fit` raises what makes a server unfit as a source, apart from its GTIDs.
-    `befores`: deliveries have the rows before the changes too, and changes of one transaction only. `examine` raises PreflightFailed for a
-    table that cannot be migrated; with it, statements that change tables are followed, without it they end the stream;
-    tables that `selection` wants are taken in when they come.
+    `befores`: deliveries have the rows before the changes too, and changes of one transaction only; with `debezium_json` their JSON is
+    printed as Debezium does, not as the server. `examine` raises PreflightFailed for a table that cannot be migrated; with it, statements
+    that change tables are followed, without it they end the stream; tables that `selection` wants are taken in when they come.
     """
 
     def __init__(
@@ -87,12 +87,13 @@ class MySqlSource:
         heartbeat_seconds: float,
         give_up_seconds: float | None = None,
         befores: bool = False,
+        debezium_json: bool = False,
         fit: Callable[[Connection], None] = lambda _: None,
         selection: Selection | None = None,
         examine: Callable[[Connection, TableId], None] | None = None,
     ) -> None:
         self._heartbeat_seconds, self._give_up_seconds = heartbeat_seconds, give_up_seconds
-        self._befores, self._examine, self._selection = befores, examine, selection
+        self._befores, self._debezium_json, self._examine, self._selection = befores, debezium_json, examine, selection
         self._described: dict[TableId, Table | CdcError] = {}
         """What was told of tables last."""
         self._inbox: queue.Queue[tuple[Server, Item] | BaseException] = queue.Queue(_INBOX)
@@ -308,7 +309,7 @@ class MySqlSource:
             server, compared = self._chosen, time.monotonic()
             reader = self._binlog = BinlogReader(
                 server.url, wanted.position, tables, heartbeat_seconds=self._heartbeat_seconds, befores=self._befores,
-                rows=rows, check=server.require,
+                debezium_json=self._debezium_json, rows=rows, check=server.require,
             )  # fmt: skip
             try:
                 if went_over:

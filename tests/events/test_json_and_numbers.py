@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import struct
 from contextlib import suppress
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
@@ -92,6 +94,29 @@ def test_a_document_prints_as_the_server_prints_it(document: object, text: bytes
     assert json_text(b"".join(encoded(document))) == text
 
 
+@given(documents)
+def test_a_document_prints_as_debezium_prints_it(document: object) -> None:
+    """Without spaces, and without exponents: a double of which Java would show one has all of its digits."""
+    data = b"".join(encoded(document))
+    text = json_text(data, debezium=True)
+    assert json.loads(text) == document
+    assert re.sub(rb"[-+.\de]", b"", text) == re.sub(rb"[-+.\de]", b"", _compact(document))
+    if isinstance(document, float):
+        expanded = document and not 1e-3 <= abs(document) < 1e7
+        assert text.decode() == (f"{Decimal(document):f}" if expanded else repr(document))
+
+
+def _compact(document: object) -> bytes:
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_double_that_is_no_number_is_refused_in_both_forms(value: float) -> None:
+    for debezium in (False, True):
+        with pytest.raises(DAMAGED):
+            json_text(b"".join(encoded(value)), debezium=debezium)
+
+
 def test_an_empty_value_is_null() -> None:
     """What an UPDATE IGNORE of a NOT NULL column leaves behind."""
     assert json_text(b"") == b"null"
@@ -100,8 +125,9 @@ def test_an_empty_value_is_null() -> None:
 @given(st.binary(max_size=80))
 def test_any_bytes_print_or_are_refused(data: bytes) -> None:
     """Nothing but the errors that the reader turns into its own."""
-    with suppress(DAMAGED):
-        json_text(data)
+    for debezium in (False, True):
+        with suppress(DAMAGED):
+            json_text(data, debezium=debezium)
 
 
 @given(documents, st.data())
@@ -113,8 +139,9 @@ def test_a_damaged_document_prints_or_is_refused(document: object, data: st.Data
         del whole[at:]
     else:
         whole[at] = data.draw(st.integers(0, 255))
-    with suppress(DAMAGED):
-        json_text(bytes(whole))
+    for debezium in (False, True):
+        with suppress(DAMAGED):
+            json_text(bytes(whole), debezium=debezium)
 
 
 @pytest.mark.parametrize("at", range(1, 25))

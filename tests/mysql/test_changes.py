@@ -248,15 +248,15 @@ def test_tail_prints_debezium_s_envelope(typed: Project) -> None:
     where = typed.admin.rows(f"SHOW BINLOG EVENTS IN '{source['file']}' FROM {source['pos']} LIMIT 1")
     assert where[0][2] in ("Gtid", "Gtid_tagged"), "the transaction begins there"
     expected = {
-        "tiny": -128, "big": 18446744073709551615, "filled": 42, "price": "-12345678901234.567890", "f": 0.10000000149011612, "d": 1e300,
+        "tiny": -128, "big": 18446744073709551615, "filled": 42, "price": "-12345678901234.567890", "f": 0.1, "d": 1e300,
         "bits": b64encode(b"\xaa\x0a").decode(), "bit1": True, "day": 19782, "length": -3020398123000, "at": 1529476623000,
         "micros": 1529476623000007, "stamp": "2018-06-20T13:37:03.25Z", "y": 2155, "name": "漢字", "fixed": "äß", "wide": "漢😀",
         "raw": b64encode(b"\0\xff\x10").decode(), "padded": b64encode(b"\1\0\0\0").decode(),
         "stuff": b64encode(bytes.fromhex("deadbeef")).decode(),
-        "kind": "grün", "tags": "a,c", "doc": '{"a": "é", "b": [1, 2.5, null]}',
+        "kind": "grün", "tags": "a,c", "doc": '{"a":"é","b":[1,2.5,null]}',
     }  # fmt: skip
     assert {name: first[name] for name in expected} == expected
-    assert {name: first["place"][name] for name in ("x", "y", "srid")} == {"x": 1.5, "y": -2.0, "srid": 0}
+    assert {name: first["place"][name] for name in ("x", "y", "srid")} == {"x": 1.5, "y": -2.0, "srid": None}
     assert events[1]["before"] == first
     assert events[1]["after"] == {**first, "tiny": 1, "doc": None}
 
