@@ -18,7 +18,7 @@ from typing import Protocol
 
 from cdc.errors import TornTransaction
 from cdc.model import Delivery, Item, LogEnd, Position, SourceAway, SourceChanged, Table, TableId, Transaction
-from cdc.values import Converter, Numbers, PerTable, json_row, json_texts, named
+from cdc.values import Converter, Numbers, PerTable, json_row, named
 
 _TICK = 0.25
 """Seconds until a quiet stream looks again whether it should end."""
@@ -85,11 +85,11 @@ class Change:
 
 def change_lines(numbers: Numbers = Numbers.NUMBER) -> Callable[[Change], str]:
     """What writes a change as a line of JSON, its values as `cdc dump` prints them."""
-    made = PerTable(lambda table: json_texts(table, numbers))
+    made = PerTable(lambda table: json_row(table, numbers))
 
     def line(change: Change) -> str:
-        table = change.definition
-        before, after = (json_row(table, made[table], row) if row else "null" for row in (change.row_before, change.row_after))
+        text = made[change.definition]
+        before, after = (text(row) if row else "null" for row in (change.row_before, change.row_after))
         head = {"op": change.op, "table": str(change.table), "gtid": change.gtid, "committed_at": change.committed_at}
         position = json.dumps(str(change.position.gtids))
         return f'{json.dumps(head, ensure_ascii=False)[:-1]}, "before": {before}, "after": {after}, "position": {position}}}'

@@ -76,19 +76,27 @@ class PerTable(Generic[Made]):
 # JSON
 
 JsonText = Callable[[bytes], str]
-"""Makes a column's value, as a piece of JSON, of its canonical bytes."""
+"""Makes a piece of JSON of canonical bytes: a column's, or a row's."""
+
+_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
-def json_texts(table: Table, numbers: Numbers = Numbers.NUMBER) -> list[JsonText]:
-    """How a table's columns are written in JSON.
+def json_row(table: Table, numbers: Numbers = Numbers.NUMBER) -> JsonText:
+    """What makes an object by the columns' names of a table's canonical rows, on one line.
 
     Numbers as numbers, DECIMAL and times as text (exact), JSON as the server prints it, binary columns as "0x..." text.
     """
-    return [json_text(column, numbers) for column in table.columns]
+    columns = [(f"{_json(column.name)}: ", json_text(column, numbers)) for column in table.columns]
+
+    def text(row: bytes) -> str:
+        values = zip(columns, decode_row(row), strict=True)
+        return f"{{{', '.join([name + ('null' if value is None else text(value)) for (name, text), value in values])}}}"
+
+    return text
 
 
 def json_text(column: Column, numbers: Numbers) -> JsonText:
-    """How one column is written in JSON."""
+    """What writes one column's values in JSON."""
     kind = column.data_type
     if kind == "bigint" and numbers is Numbers.TEXT:
         return lambda value: f'"{int(value)}"'
@@ -104,24 +112,14 @@ def json_text(column: Column, numbers: Numbers) -> JsonText:
 
     def quoted(value: bytes) -> str:
         found = text(value)
-        return json.dumps({"invalid": "0x" + value.hex()} if found is None else found, ensure_ascii=False)
+        return _json({"invalid": "0x" + value.hex()} if found is None else found)
 
     return quoted
 
 
-def json_row(table: Table, texts: Sequence[JsonText], row: bytes) -> str:
-    """A canonical row as a JSON object by the columns' names."""
-    values = zip(table.columns, texts, decode_row(row), strict=True)
-    members = (
-        f"{json.dumps(column.name, ensure_ascii=False)}: {'null' if value is None else text(value)}" for column, text, value in values
-    )
-    return f"{{{', '.join(members)}}}"
-
-
 def json_lines(table: Table, rows: Iterable[bytes], numbers: Numbers = Numbers.NUMBER) -> Iterator[str]:
     """Each canonical row as one line of JSON."""
-    texts = json_texts(table, numbers)
-    return (json_row(table, texts, row) for row in rows)
+    return map(json_row(table, numbers), rows)
 
 
 def json_key(table: Table, key: bytes) -> dict[str, object]:

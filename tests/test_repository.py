@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from functools import cache
 from pathlib import Path
 
@@ -151,6 +152,15 @@ def test_what_is_printed_goes_through_the_console() -> None:
 def test_no_module_grows_beyond_what_is_read_at_once(name: str) -> None:
     """Modules stay near 400 lines."""
     assert len(modules("cdc")[name].read_text(encoding="utf-8").splitlines()) <= LONGEST_MODULE
+
+
+def test_the_packages_carry_all_of_their_data() -> None:
+    """What is neither Python nor compiled has to be named in pyproject.toml, or no wheel has it."""
+    named = tomllib.loads(text("pyproject.toml"))["tool"]["setuptools"]["package-data"]
+    for path in tracked():
+        package = ".".join(path.relative_to(ROOT).parts[:-1])
+        if package.split(".")[0] in ("cdc", "mapstore") and path.suffix not in (".py", ".pyx", ".pxi"):
+            assert any(path.match(pattern) for pattern in named.get(package, [])), path
 
 
 # errors
