@@ -1,4 +1,4 @@
-"""A TCP proxy in front of a server that can cut connections at a chosen place, or lose their packets."""
+"""A TCP proxy in front of a server that can cut connections at a chosen place, lose their packets, or damage them."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ class Proxy:
         self.cut_after: Iterator[int] = iter(())
         """For each new connection, after how many bytes from the server it is cut; those after the last are left alone."""
         self.refusing = False
+        self.damage: Callable[[bytes], bytes] = bytes
+        """What becomes of bytes from the server, of as many as come at once."""
         self._swallowed: set[tuple[socket.socket, socket.socket]] = set()
         self.cuts = 0
         threading.Thread(target=self._accept, daemon=True).start()
@@ -72,6 +74,7 @@ class Proxy:
             while not self._closing.is_set():
                 for each in select.select([client, server], [], [], 0.1)[0]:
                     data = each.recv(65536)
+                    data = self.damage(data) if each is server else data
                     if each is server and budget is not None:
                         data, budget = data[:budget], budget - len(data)
                     if pair in self._swallowed:

@@ -92,6 +92,7 @@ cdef enum:
     LARGE = 16 << 20            # buffers that a large event made larger than this are given back
 
 _OFFSETS = _array("Q")
+_ON_ITS_WAY = "It may have been damaged on its way: run the same command again. Where it ends at this place again, copy with --strategy full."
 _COPY = "The position stays before it. Copy the tables again with --strategy full to go past it."
 
 crc_init()
@@ -395,7 +396,7 @@ cdef class EventStream:
                 hint="This version cannot follow that. Copy again with --strategy full once it is decided.",
             )
         if self.error == E_CHECKSUM or self.error == E_LENGTH or self.error == E_SEQUENCE:     # its own offset is not to be trusted
-            raise UnsupportedEvent(f"The binlog event after {file}:{offset} {_DAMAGED[self.error]}.", hint=_COPY)
+            raise UnsupportedEvent(f"The binlog event after {file}:{offset} {_DAMAGED[self.error]}.", hint=_ON_ITS_WAY)
         raise UnsupportedEvent(f"{where} (type {self.kind}) {_DAMAGED[self.error]}.", hint=_COPY)
 
     # without Python

@@ -10,6 +10,7 @@ cdef struct Input:
 
 cdef enum:
     LONGEST_PACKET = 0xffffff
+    LAST_WORDS = 1 << 16        # bytes; an error packet is far smaller
     NOT_HERE = -1
     LEAST_ROOM = 1 << 16        # bytes; a read never gets less room
     LARGEST_EVENT = 1 << 30     # the server's limit of max_allowed_packet
@@ -54,31 +55,58 @@ cdef object input_fill(Input *b, readinto):
     return got
 
 
+cdef int event_size(const uint8_t *p, size_t n, size_t size, size_t *event) noexcept nogil:
+    """The size of the event that a first packet of `size` bytes holds or begins, of which `n` bytes are here: 0 for the source's last words.
+
+    NOT_HERE while its header is not, or E_LENGTH: a damaged length would be waited for as long as heartbeats come.
+    """
+    event[0] = 0
+    if not size:
+        return E_LENGTH
+    if not n:
+        return NOT_HERE
+    if p[0] == 0xff or p[0] == 0xfe:
+        return OK if size <= LAST_WORDS else E_LENGTH
+    if p[0] or size < 1 + HEADER:
+        return E_LENGTH
+    if n < 1 + HEADER:
+        return NOT_HERE
+    event[0] = le4(p + 10)
+    if event[0] < HEADER or event[0] > LARGEST_EVENT + LAST_WORDS or min(event[0] + 1, <size_t>LONGEST_PACKET) != size:
+        return E_LENGTH
+    return OK
+
+
 cdef int next_packet(Input *b, const uint8_t **payload, size_t *n) noexcept nogil:
-    """The next whole packet: OK, NOT_HERE yet, or an error."""
-    cdef size_t at = b.start, size, packets = 0, total = 0, i
+    """The next whole packet: OK, NOT_HERE yet, or an error, as soon as the bytes that show it are here."""
+    cdef size_t at = b.start, size, packets = 0, total = 0, event = 0, i
     cdef uint8_t *to
     cdef uint8_t sequence = b.sequence
+    cdef int state
     while True:
         if b.end - at < 4:
             return NOT_HERE
         size = le(b.p + at, 3)
+        sequence += 1
+        if b.p[at + 3] != sequence:
+            return E_SEQUENCE
+        if not packets:
+            state = event_size(b.p + at + 4, b.end - at - 4, size, &event)
+            if state:
+                return state
+        elif min(event + 1 - total, <size_t>LONGEST_PACKET) != size:
+            return E_LENGTH
         if b.end - at - 4 < size:
             return NOT_HERE
         at += 4 + size
         total += size
         packets += 1
-        if total > LARGEST_EVENT + 1:               # behind a byte that says it is an event
-            return E_LENGTH
         if size < LONGEST_PACKET:
             break
     at = b.start
     to = b.p + b.start + 4
     for i in range(packets):
         size = le(b.p + at, 3)
-        sequence += 1
-        if b.p[at + 3] != sequence:
-            return E_SEQUENCE
         if i:
             memmove(to, b.p + at + 4, size)
         to += size

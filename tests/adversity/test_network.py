@@ -61,6 +61,27 @@ def test_a_chunk_whose_connection_is_silent_is_read_again_when_the_stream_notice
     orders.end(process)
 
 
+@pytest.mark.parametrize(("at", "words"), [(2, "does not have the length"), (3, "came in a packet out of order")])
+def test_a_damaged_packet_is_noticed_while_heartbeats_go_on(orders: Project, faulty: Proxy, at: int, words: str):
+    """A length of a megabyte more would be waited for as long as heartbeats come; nothing is skipped, and the next run goes on."""
+    orders.url += "?ssl-mode=disabled&get-server-public-key=true"  # so that the proxy sees packets
+    process = orders.start()
+    orders.wait_streaming(process)
+
+    def damaged(data: bytes) -> bytes:
+        heartbeat = len(data) > 20 and data[4] == 0 and data[9] in (27, 41)
+        return data[:at] + bytes([data[at] ^ 16]) + data[at + 1 :] if heartbeat else data
+
+    faulty.damage = damaged
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert words in err
+    faulty.damage = bytes
+    orders.sql("UPDATE t SET note = 'after damage' WHERE id < 100")
+    orders.migrate()
+    orders.assert_identical()
+
+
 def test_a_source_that_is_away_is_waited_for_while_the_state_can_be_read(orders: Project, faulty: Proxy):
     """It stays at the last position, its rows can be read, the lag goes on counting; when the source is back the stream goes on."""
     process = orders.start()

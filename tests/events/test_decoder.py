@@ -106,6 +106,39 @@ def test_a_packet_out_of_order_or_of_impossible_length_is_refused() -> None:
             decoded(b"".join([*parts[:5], packet(payload, 6)]), 1 << 20)
 
 
+def test_a_damaged_header_is_noticed_before_the_rest_is_waited_for() -> None:
+    """A sequence number after 4 bytes, a length when the event's own has come: nothing else may come but heartbeats for ever."""
+    parts = list(packets(received()))
+    before, whole = b"".join(parts[:5]), parts[5]
+    for at, wrong, size, words in (
+        (3, 1, 4, "out of order"),
+        (2, 1, 24, "length"),
+        (2, 0x80, 24, "length"),
+        (0, 1, 24, "length"),
+        (14, 1, 24, "length"),
+        (4, 2, 5, "length"),
+        (4, 0xFF, 5, "length"),
+    ):
+        damaged = bytearray(whole[:size])
+        damaged[at] ^= wrong
+        if damaged[4:5] == b"\xff":
+            damaged[2] = 1  # as an error's text it would be too long
+        with pytest.raises(UnsupportedEvent, match=words):
+            decoded(before + bytes(damaged), 1 << 20)
+        decoded(before + whole[:size], 1 << 20)
+
+
+def test_a_continued_packet_has_the_length_that_is_left() -> None:
+    """Of an event of 40 MB, which takes three."""
+    parts = list(packets(received()))[:3]
+    size = 40_000_000
+    bare = struct.pack("<IBIIIH", 0, 29, 1, size, 0, 0) + bytes(size - HEADER - 4)
+    first = packet(b"\0" + bare + zlib.crc32(bare).to_bytes(4, "little"), 4)[: 4 + 0xFFFFFF]
+    with pytest.raises(UnsupportedEvent, match="length"):
+        decoded(b"".join([*parts, first, b"\xfe\xff\xff\5"]), 1 << 20)
+    decoded(b"".join([*parts, first, b"\xff\xff\xff\5"]), 1 << 20)
+
+
 def test_nothing_is_skipped_but_what_has_a_reason() -> None:
     """An unknown event ends the stream, one that the source marks as ignorable does not, an incident has its own sentence."""
     parts = list(packets(received()))[:3]
