@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from enum import StrEnum
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -52,6 +53,10 @@ class _Commands(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt as interruption:
             raise _Passed(interruption) from None
+        except CdcError as error:
+            if ctx.invoked_subcommand != "migrate":
+                summary.reword(error)
+            raise
 
 
 class _Passed(Exception):
@@ -61,7 +66,23 @@ class _Passed(Exception):
         self.interruption = interruption
 
 
-app = typer.Typer(cls=_Commands, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(
+    cls=_Commands, no_args_is_help=True, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]}
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        show(f"cdc {version('cdc')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _command(
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version and exit")] = False,
+) -> None:
+    """Copy live MySQL tables and keep the copy equal to the source. Start with `cdc check`."""
+
 
 SourceArgument = Annotated[
     str, typer.Argument(help="mysql://user:password@host:port/, also host1:port,host2:port (or the password in CDC_SOURCE_PASSWORD)")
@@ -307,17 +328,26 @@ def tail(
 ) -> None:
     """Print every change of these tables as a line of JSON, until interrupted. Nothing is copied or stored."""
     after = None if start == "now" else parse_mapstore_url(start) if start.startswith("mapstore:") else start
-    opened = api.changes(
-        source, _tables(tables), after=after, until_caught_up=until_caught_up, exclude=_tables(exclude),
-        debezium_json=form is TailFormat.DEBEZIUM, on_away=lambda reason: terminal.say(f"waiting: {reason}"), say=terminal.say,
-    )  # fmt: skip
-    with opened, interrupts.stopped_by_signals(opened.stop) as asked:
-        line, events = change_lines(numbers), envelopes(numbers)
-        for change in islice(opened, limit):
-            for each in [line(change)] if form is TailFormat.JSON else events(change):
-                print(printable_json(each), flush=True)
+    position = start
+    try:
+        opened = api.changes(
+            source, _tables(tables), after=after, until_caught_up=until_caught_up, exclude=_tables(exclude),
+            debezium_json=form is TailFormat.DEBEZIUM, on_away=lambda reason: terminal.say(f"waiting: {reason}"), say=terminal.say,
+        )  # fmt: skip
+        with opened, interrupts.stopped_by_signals(opened.stop) as asked:
+            position = str(opened.position.gtids)
+            terminal.say(f"listening to {', '.join(tables)}: changes after {position or 'the start of the binlog'}")
+            line, events = change_lines(numbers), envelopes(numbers)
+            for change in islice(opened, limit):
+                for each in [line(change)] if form is TailFormat.JSON else events(change):
+                    print(printable_json(each), flush=True)
+                position = str(change.position.gtids)
+            position = str(opened.position.gtids) if limit is None else position
+    except CdcError as error:
+        summary.reword_for_tail(error, position)
+        raise
     if asked.number is signal.SIGINT:
-        raise interrupts.Interrupted(f"Interrupted. To go on from here: --from '{opened.position.gtids}'")
+        raise interrupts.Interrupted(f"Interrupted. To go on from here: --from '{position}'")
 
 
 @app.command()

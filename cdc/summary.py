@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 
 from cdc.differences import Difference, Differences
+from cdc.errors import CdcError
 from cdc.metrics import milliseconds
 from cdc.migration import Report
 from cdc.model import Table
@@ -60,3 +62,19 @@ def _json_key(table: Table, found: Difference) -> dict[str, object] | str:
         return json_key(table, found.key)
     except ValueError:
         return f"0x{found.key.hex()}"
+
+
+# errors: a sentence made for a migration, in the words of another command
+
+
+def reword(error: CdcError) -> None:
+    """Have the error of a command without `--strategy` name the command that has it."""
+    error.hint = re.sub(r"(?<!migrate )--strategy full", "cdc migrate --strategy full", error.hint)
+
+
+def reword_for_tail(error: CdcError, position: str) -> None:
+    """Have the error of `cdc tail` name its own option: it goes on from where `--from` says."""
+    error.message = error.message.replace("he checkpoint", "he position")
+    error.hint = re.sub(r"[Cc]opy[^.]*--strategy full[^.]*\.", "begin elsewhere with --from now or --from GTIDS.", error.hint)
+    error.hint = re.sub(r"[Rr]un the same command again[^.]*\.", f"go on from here with --from '{position}'.", error.hint)
+    error.hint = error.hint[:1].upper() + error.hint[1:]

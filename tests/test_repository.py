@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 import typer.main
 
 import cdc.sandbox  # so that every error class is known
-from cdc import crash, preflight, preflight_mariadb, preflight_tables
+from cdc import crash, preflight, preflight_mariadb, preflight_tables, summary
 from cdc.checks import Check
 from cdc.cli import app
 from cdc.errors import CdcError
@@ -206,6 +207,23 @@ def test_every_error_is_named_by_a_test(error: type[CdcError]) -> None:
     assert any(named.search(path.read_text(encoding="utf-8")) for path in others)
 
 
+def test_hints_name_options_that_the_command_has() -> None:
+    """Made for a migration, they are reworded for the commands that have no --strategy, or that cannot simply be run again."""
+    sources = [
+        ast.parse(path.read_text(encoding="utf-8")) for name, path in modules("cdc").items() if name not in ("cdc.cli", "cdc.summary")
+    ]
+    texts = [node.value for tree in sources for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    hints = [each for each in texts if re.search(r"--strategy full|un the same command", each) and "\n" not in each]
+    assert len(hints) > 10
+    for hint in hints:
+        other, tail = CdcError("", hint=hint), CdcError("", hint=hint)
+        summary.reword(other)
+        assert len(re.findall("--strategy full", other.hint)) == len(re.findall("cdc migrate --strategy full", other.hint)), hint
+        summary.reword_for_tail(tail, "GTIDS")
+        assert "--strategy" not in tail.hint, hint
+        assert not re.search("un the same command again", tail.hint), hint
+
+
 # documents
 
 COMMANDS = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
@@ -320,7 +338,22 @@ def test_documents_name_no_path_of_one_machine(path: Path) -> None:
 
 
 def test_the_commands_start() -> None:
-    """Each with --help, in the form a person calls it."""
+    """Each with -h, in the form a person calls it."""
     for name in sorted(COMMANDS):
-        done = subprocess.run([sys.executable, "-m", "cdc", name, "--help"], capture_output=True, text=True, check=False)
+        done = subprocess.run([sys.executable, "-m", "cdc", name, "-h"], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
+
+
+def test_the_command_tells_its_version_and_completes_commands_and_options() -> None:
+    """As a shell asks it to, once `cdc --install-completion` was called."""
+
+    def said(*arguments: str, **environment: str) -> str:
+        program = str(Path(sys.executable).with_name("cdc"))
+        done = subprocess.run([program, *arguments], capture_output=True, text=True, check=True, env=os.environ | environment)
+        return done.stdout
+
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        assert said("--version") == f"cdc {tomllib.load(file)['project']['version']}\n"
+    assert "complete -o default" in said("--show-completion", "bash", _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
+    for words, completed in {"cdc ver": "verify\n", "cdc migrate --strat": "--strategy\n"}.items():
+        assert said(_CDC_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=str(words.count(" "))) == completed

@@ -280,11 +280,23 @@ def test_a_signal_ends_tail_cleanly(following: subprocess.Popen[str], number: si
     following.send_signal(number)
     out, err = following.communicate(timeout=30)
     assert out == ""
-    if number is signal.SIGINT:
-        assert following.returncode == 130
-        assert err.startswith("cdc: Interrupted. To go on from here: --from '")
-    else:
-        assert (following.returncode, err) == (0, "")
+    begin, *end = err.splitlines()
+    assert begin.startswith("listening to ")
+    assert following.returncode == (130 if number is signal.SIGINT else 0)
+    assert [each.partition(" '")[0] for each in end] == ["cdc: Interrupted. To go on from here: --from"] * (number is signal.SIGINT)
+
+
+def test_tail_says_from_where_it_listens_and_its_errors_name_its_options(project: Project) -> None:
+    """A position of another server is no reason to name an option of migrate."""
+    project.sql("CREATE TABLE t (id INT PRIMARY KEY)")
+    command = ["tail", project.url, "--tables", str(project.table), "--until-caught-up"]
+    here = str(project.gtids())
+    assert f"listening to {project.table}: changes after {here}\n" in project.cdc(*command, "--from", here).stderr
+    done = project.cdc(*command, "--from", "00000000-0000-0000-0000-000000000001:1-5")
+    assert done.returncode == 4
+    assert "Or: begin elsewhere with --from now or --from GTIDS." in done.stderr
+    assert "strategy" not in done.stderr
+    assert "checkpoint" not in done.stderr
 
 
 def test_tail_goes_on_by_itself_after_a_lost_connection(project: Project, following: subprocess.Popen[str]) -> None:
