@@ -13,20 +13,30 @@ from cdc import interrupts, preflight
 from cdc.change import Changes
 from cdc.config import AWAY_SECONDS, Config, SourceUrl, Strategy, parse_table
 from cdc.differences import Differences, compare
-from cdc.errors import CdcError, ConfigError, DamagedState, Incomplete, NoSuchTable, PositionLost, PreflightFailed, TornTransaction
+from cdc.errors import (
+    CdcError,
+    ConfigError,
+    DamagedState,
+    Incomplete,
+    NoSuchTable,
+    PositionLost,
+    PreflightFailed,
+    Temporary,
+    TornTransaction,
+)
 from cdc.gtid import DomainGtids, Gtids, GtidSet
 from cdc.handover import Handover
 from cdc.migration import Migration, Report, Start
-from cdc.model import Checkpoint, CopyAnew, Position, Rates, Table, TableId, TableProgress, TableState, servers_with
+from cdc.model import Checkpoint, CopyAnew, Gone, Position, Rates, Table, TableId, TableProgress, TableState, servers_with
 from cdc.mysql.connection import Connection, connect
 from cdc.mysql.server_errors import explained
 from cdc.mysql.snapshot import read_all
 from cdc.mysql.source import MySqlSource
 from cdc.oversight import Oversight, reloaded_by_signal
-from cdc.selection import Selection, matches
+from cdc.selection import ALL, Selection, matches
 from cdc.settings import Settings, SettingsFile
 from cdc.strategy import Costs, choose
-from cdc.targets.mapstore import MapStoreTarget, read_state
+from cdc.targets.mapstore import MapStoreTarget, read_copy_under_way, read_state
 from cdc.targets.verifying import VerifyingTarget
 from cdc.values import converters
 
@@ -75,25 +85,31 @@ def migrate(
         except TornTransaction:  # what the target holds in memory is no state of the source's any more
             read = file.read() if file else Settings(config.limits, config.tables, config.exclude)
             config = replace(config, strategy=Strategy.INCREMENTAL, limits=read.limits, tables=read.tables, exclude=read.exclude)
+            config = replace(config, drop_tables=())  # done by the first checkpoint
 
 
 def _migrate(
     config: Config, on_start: Callable[[Start, int], Watch | None], file: SettingsFile | None, say: Callable[[str], None]
 ) -> Report:
-    known = _known(config)
+    held, settings, given = _held(config.target), Settings(config.limits, config.tables, config.exclude), config.tables
+    config = _going_on(config, held, say)
+    known = {each.table.id for each in held.tables} if held and config.strategy is not Strategy.FULL else set()
     with ExitStack() as stack:
         source = stack.enter_context(_source(config))
-        settings = Settings(config.limits, config.tables, config.exclude)
-        oversight = Oversight(lambda: source.url, settings, file, follow=source.follow, say=say)
+        oversight = Oversight(lambda: source.url, settings, file, followed=config.selection, follow=source.follow, say=say)
         stack.enter_context(reloaded_by_signal(oversight.reload if file else None))
-        _require_fit(source, config.selection, known)  # what has become of a table that is known, the stream tells
+        _require_fit(source, config.selection, known, given)  # what has become of a table that is known, the stream tells
         target = MapStoreTarget(config.target, fresh=config.strategy is Strategy.FULL, on_demand=config.until_caught_up)
         stack.enter_context(target)
+        if _held(config.target) != held:
+            raise Temporary(f"The state in {config.target} was changed by another process meanwhile.", hint="Run the same command again.")
         stack.enter_context(_losses_noted(target))
-        start = begin(config, source, target.load_checkpoint(), partial(_unfit, source))
+        start = begin(config, source, target.load_checkpoint(), partial(_unfit, source), given)
         if start.plan.strategy is Strategy.FULL and target.load_checkpoint():
-            _require_fit(source, config.selection)
+            _require_fit(source, config.selection, (), given)
             target.copy_afresh()
+        for table in known - {each.table.id for each in start.tables}:
+            target.apply(Gone(table, "it is followed no more"))
         for table, reason in start.skipped.items():
             say(f"warning: {table} is skipped. {reason}")
         for each in start.tables:
@@ -136,13 +152,43 @@ def _source(config: Config) -> MySqlSource:
     )  # fmt: skip
 
 
-def _require_fit(source: MySqlSource, selection: Selection, known: Collection[TableId] = ()) -> dict[TableId, str]:
-    """Raise what makes the source, or a table that is named in full and not known, unfit; the others that are, with the reasons."""
-    names = [name for name in source.selected(selection) if name not in known]
+def _held(path: Path) -> Checkpoint | None:
+    """The checkpoint of a state folder that a run goes on from: that of a new copy under way, else the last; None if none can be read."""
+    try:
+        return read_copy_under_way(path) or read_state(path)[0]
+    except (ConfigError, DamagedState):
+        return None
+
+
+def _going_on(config: Config, held: Checkpoint | None, say: Callable[[str], None]) -> Config:
+    """The config with all tables that the target holds or waits for, named or not. Raises ConfigError where it contradicts itself."""
+    for name in config.drop_tables:
+        if any(matches(table, name) for table in config.tables):
+            raise ConfigError(f"{name} is named by --tables and by --drop-table.", hint="Leave out one of them.")
+    tables = [each.table.id for each in held.tables] if held else []
+    before = Selection(held.wanted, held.excluded).including(tables) if held else Selection()
+    selection = before.going_on(config.selection, config.drop_tables)
+    for name in config.drop_tables:
+        if not any(matches(table, name) for table in tables):
+            say(f"warning: --drop-table {name}: the target holds no such table.")
+    for table in tables:
+        if not selection.wants(table) and not any(matches(table, name) for name in config.drop_tables):
+            raise ConfigError(
+                f"{table} is excluded, and the target holds it.",
+                hint=f"To drop its rows and follow it no more: --drop-table {table}. To keep it, do not exclude it.",
+            )
+    if not selection.wanted:
+        raise ConfigError(
+            "No table is named, and the target holds none.", hint="Name tables with --tables DB.TABLE, or in the file of --config."
+        )
+    return replace(config, tables=selection.wanted, exclude=selection.excluded)
+
+
+def _require_fit(source: MySqlSource, selection: Selection, known: Collection[TableId], given: Collection[TableId]) -> None:
+    """Raise what makes the source, or a table that is named in full and not known, unfit."""
+    names = [name for name in source.selected(selection, required=given) if name not in known]
     with explained(source.url):
-        checks = preflight.run(source.control, names, selection)
-    preflight.require(checks)
-    return preflight.skipped(checks)
+        preflight.require(preflight.run(source.control, names, selection))
 
 
 def _unfit(source: MySqlSource, names: Sequence[TableId], selection: Selection) -> dict[TableId, str]:
@@ -156,25 +202,22 @@ def _fit(connection: Connection) -> None:
     preflight.require(each for each in preflight.run(connection, ()) if each.name != "prepared_xa")
 
 
-def _known(config: Config) -> set[TableId]:
-    """The tables that a checkpoint knows which will be gone on from."""
-    if config.strategy is Strategy.FULL:
-        return set()
-    try:
-        return {each.table.id for each in read_state(config.target)[0].tables}
-    except (ConfigError, DamagedState):
-        return set()
-
-
 def _from_start(progress: TableProgress) -> bool:
     """Whether nothing of its copy counts: then it begins with the columns that the table has now."""
     return not progress.settled or (progress.state is TableState.COPYING and progress.cursor is None)
 
 
-def begin(config: Config, source: MySqlSource, checkpoint: Checkpoint | None, unfit: Unfit = lambda *_: {}) -> Start:
+def begin(
+    config: Config,
+    source: MySqlSource,
+    checkpoint: Checkpoint | None,
+    unfit: Unfit = lambda *_: {},
+    required: Collection[TableId] | None = None,
+) -> Start:
     """Where to start. The position is read before the tables, so that a change of theirs in between is seen in the stream.
 
-    `unfit` is asked which of the tables that nothing is held of cannot be followed, each with the reason: they are skipped.
+    `unfit` is asked which of the tables that nothing is held of cannot be followed, each with the reason: they are skipped. `required` are
+    names of tables that must be there; others of the config's are waited for.
     """
     if checkpoint and config.strategy is not Strategy.FULL:
         source.settle(checkpoint.position, checkpoint.servers, checkpoint.applied, checkpoint.lost)
@@ -187,7 +230,7 @@ def begin(config: Config, source: MySqlSource, checkpoint: Checkpoint | None, un
     known = {each.table.id: each for each in checkpoint.tables} if checkpoint else {}
     progress = []
     selection = config.selection
-    names = source.selected(selection)
+    names = source.selected(selection, required=config.tables if required is None else required)
     names += [table for table in known if table not in names and selection.wants(table)]
     if not names and checkpoint is None:
         raise PreflightFailed(f"No table on the source is called {' or '.join(map(str, config.tables))}.", hint="Check --tables.")
@@ -309,7 +352,7 @@ def verify(source_url: SourceUrl, target: Path, tables: Sequence[TableId] = (), 
     is not complete, PositionLost when the source cannot continue from the checkpoint.
     """
     known = {each.table.id: each for each in read_state(target)[0].tables}
-    selection = Selection(tuple(tables) or _ALL, tuple(exclude))
+    selection = Selection(tuple(tables) or (ALL,), tuple(exclude))
     meant = [table for table in known if selection.wants(table)]
     meant += [each for each in tables if not any(matches(table, each) for table in known)]  # read_state says what there is
     if not meant:
@@ -328,9 +371,6 @@ def verify(source_url: SourceUrl, target: Path, tables: Sequence[TableId] = (), 
         servers = servers_with(checkpoint.servers, source.server_uuid)
         Migration(config, source, verifying, Start(plan, servers, _position(checkpoint, source), walk)).run()
         return verifying.differences()
-
-
-_ALL = (TableId("*", "*"),)
 
 
 def compare_quiet(source_url: SourceUrl, target: MapStoreTarget, tables: Sequence[TableId]) -> list[Differences]:

@@ -123,8 +123,13 @@ def migrate(
     source: SourceArgument,
     target: Annotated[str, typer.Argument(help="mapstore:PATH")] = DEFAULT_TARGET,
     *,
-    tables: Annotated[list[str] | None, typer.Option("--tables", help="DB.TABLE or DB.*; repeat it, or name them in --config")] = None,
+    tables: Annotated[
+        list[str] | None, typer.Option("--tables", help="DB.TABLE or DB.*, repeated; those of the target go on without it")
+    ] = None,
     exclude: ExcludeOption = None,
+    drop_table: Annotated[
+        list[str] | None, typer.Option("--drop-table", help="DB.TABLE or a pattern: drop its rows from the target and follow it no more")
+    ] = None,
     strategy: Annotated[Strategy, typer.Option(help="auto resumes from a checkpoint if there is one")] = Strategy.AUTO,
     until_caught_up: Annotated[bool, typer.Option("--until-caught-up", help="stop when the source's present end is reached")] = False,
     checkpoint_seconds: Annotated[float, typer.Option(min=0.0, help="time between checkpoints; 0: after every step")] = CHECKPOINT_SECONDS,
@@ -148,12 +153,10 @@ def migrate(
     }  # fmt: skip
     file = SettingsFile(config, limits, _tables(tables), os.environ, _tables(exclude))
     settings = file.read()
-    if not settings.tables:
-        raise ConfigError("No table is named.", hint="Name tables with --tables DB.TABLE, or in the file of --config.")
     wanted = Config(
         api.parse_source(source), parse_mapstore_url(target), settings.tables, strategy, until_caught_up, chunk_rows, checkpoint_seconds,
         checkpoint_bytes, limits=settings.limits, metrics_port=metrics_port, metrics_address=metrics_address,
-        exclude=settings.exclude,
+        exclude=settings.exclude, drop_tables=_tables(drop_table),
     )  # fmt: skip
 
     def on_start(start: Start, expected_rows: int) -> ProgressLine:
@@ -262,6 +265,7 @@ def status(target: StateArgument = DEFAULT_TARGET, *, as_json: JsonOption = Fals
         "file": position.file, "offset": position.offset,
         "age_seconds": round(time.time() - checkpoint.created_at, 1), "lag_ms": lag, "last_run": checkpoint.report,
         "tables": _progress(checkpoint), "copy_under_way": _progress(new) if new else None,
+        "selection": {"tables": [*map(str, checkpoint.wanted)], "exclude": [*map(str, checkpoint.excluded)]},
         "skipped": {str(table): reason for table, reason in checkpoint.skipped.items()},
     }  # fmt: skip
     if as_json:

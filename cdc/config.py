@@ -262,7 +262,7 @@ class Config:
     source: SourceUrl
     target: Path
     tables: tuple[TableId, ...]
-    """Names and patterns."""
+    """Names and patterns. What the target's checkpoint follows already goes on, named or not."""
     strategy: Strategy = Strategy.AUTO
     until_caught_up: bool = False
     chunk_rows: int = CHUNK_ROWS
@@ -274,6 +274,8 @@ class Config:
     metrics_address: str = METRICS_ADDRESS
     exclude: tuple[TableId, ...] = ()
     """What is left out of the patterns in `tables`, by names and patterns."""
+    drop_tables: tuple[TableId, ...] = ()
+    """Names and patterns of tables in the target that are followed no more: their rows are dropped."""
 
     @property
     def selection(self) -> Selection:

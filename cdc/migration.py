@@ -144,7 +144,7 @@ class Migration:
         self._handover = Handover(start.tables, start.position, chunk_rows=config.chunk_rows)
         self._throttle, self._received = throttle or Throttle(Limits()), received
         self._say = say
-        self._selection, self._skipped = config.selection, dict(start.skipped)
+        self._skipped = dict(start.skipped)
         self.lag = Lag(start.clock_offset, _SILENCE * config.heartbeat_seconds)
         self._speed = Speed(start.rates, start.behind)
         self.report = Report(start.plan.strategy.value, start.plan.reason, source=start.address)
@@ -319,9 +319,10 @@ class Migration:
         self.report.checkpoints += 1
         self._begun = self._applied_rows, self._handover.position
         progress = tuple(self._handover.progress.values())
+        selection = self._config.selection.including(self._handover.progress)
         return Checkpoint(
             self._servers, self._handover.position, progress, time.time(), self.report.as_dict(), self._speed.rates,
-            wanted=self._selection.wanted, excluded=self._selection.excluded, skipped=dict(self._skipped),
+            wanted=selection.wanted, excluded=selection.excluded, skipped=dict(self._skipped),
         )  # fmt: skip
 
     @property

@@ -19,6 +19,7 @@ from cdc.mysql.connection import Connection
 from cdc.mysql.load import LoadProbe
 from cdc.mysql.schema import read_table
 from cdc.mysql.server_errors import explained
+from cdc.selection import Selection, is_pattern
 from cdc.settings import Settings, SettingsFile
 from cdc.throttle import Throttle
 
@@ -35,12 +36,21 @@ class Oversight:
     """
 
     def __init__(
-        self, source: Callable[[], SourceUrl], settings: Settings, file: SettingsFile | None, *, follow: Follow, say: Callable[[str], None]
+        self,
+        source: Callable[[], SourceUrl],
+        settings: Settings,
+        file: SettingsFile | None,
+        *,
+        followed: Selection,
+        follow: Follow,
+        say: Callable[[str], None],
     ) -> None:
         self.throttle = Throttle(settings.limits)
         self._source, self._file, self._follow, self._say = source, file, follow, say
-        self._tables = set(settings.tables)
-        """Those that are followed, or will be."""
+        self._settings = settings
+        """What was read last."""
+        self._tables = set(followed.wanted)
+        """Names and patterns that are followed, or will be."""
         self._probe = LoadProbe(source)
         self._asked: queue.SimpleQueue[bool] = queue.SimpleQueue()
         """True for a reading of the file, False for the end. A queue, since that can be put into from a signal handler."""
@@ -81,15 +91,21 @@ class Oversight:
             return
         self.throttle.load, self.throttle.limits = load, settings.limits
         self._say(f"limits now: {settings.limits}")
-        self._compare(settings.tables)
+        self._compare(settings)
 
-    def _compare(self, tables: Sequence[TableId]) -> None:
+    def _compare(self, settings: Settings) -> None:
         """Have tables followed that are new in the file."""
-        for name in sorted(self._tables.difference(tables)):
-            self._say(f"{name} is not in the config file any more, and followed on: leaving a table out needs a restart.")
-        if added := [name for name in tables if name not in self._tables]:
+        for name in sorted(set(self._settings.tables).difference(settings.tables)):
+            self._say(f"{name} is not in the config file any more, and followed on: to leave it out, restart with --drop-table {name}.")
+        if set(settings.exclude) != set(self._settings.exclude):
+            self._say("warning: exclude has changed in the config file: that counts from the next start on.")
+        new = [name for name in settings.tables if name not in self._tables]
+        for name in filter(is_pattern, new):
+            self._say(f"warning: the pattern {name} is new in the config file: it counts from the next start on.")
+        if added := [name for name in new if not is_pattern(name)]:
             self._tables.update(added)
             self._follow(added, self._admit)
+        self._settings = settings
 
     def _admit(self, connection: Connection, name: TableId) -> Table | None:
         """The definition of a table that is new in the file, None when it cannot be migrated. Runs in the stream's thread."""

@@ -6,6 +6,7 @@ A table that is named in full must be fit to be followed. One that only a patter
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from cdc.table import TableId
@@ -13,9 +14,17 @@ from cdc.table import TableId
 SYSTEM_SCHEMAS = frozenset({"mysql", "sys", "information_schema", "performance_schema"})
 
 
+ALL = TableId("*", "*")
+
+
+def is_pattern(name: TableId) -> bool:
+    """Whether it may match several tables."""
+    return "*" in name.schema + name.table
+
+
 def matches(table: TableId, wanted: TableId) -> bool:
     """Whether this is the wanted table, or one that its pattern means: `*` stands for anything. The server's own tables match none."""
-    if "*" not in wanted.schema + wanted.table:
+    if not is_pattern(wanted):
         return table == wanted
     parts = zip(table, wanted, strict=True)
     return table.schema.lower() not in SYSTEM_SCHEMAS and all(
@@ -43,3 +52,19 @@ class Selection:
     def __str__(self) -> str:
         left_out = f", without {', '.join(map(str, self.excluded))}" if self.excluded else ""
         return f"{', '.join(map(str, self.wanted)) or 'none'}{left_out}"
+
+    def going_on(self, given: Selection, dropped: Collection[TableId] = ()) -> Selection:
+        """What is followed after this one was followed before: that, and what is given now, without what is dropped.
+
+        What was excluded before, or dropped, is taken in again once it is given by the same name or pattern.
+        """
+        wanted = [each for each in dict.fromkeys((*self.wanted, *given.wanted)) if each in given.wanted or each not in given.excluded]
+        wanted = [each for each in wanted if not any(matches(each, drop) or each == drop for drop in dropped)]
+        excluded = [*(each for each in self.excluded if each not in given.wanted), *given.excluded]
+        if any(is_pattern(each) for each in wanted):
+            excluded += dropped  # else the pattern would take it in again
+        return Selection(tuple(wanted), tuple(dict.fromkeys(excluded)))
+
+    def including(self, tables: Iterable[TableId]) -> Selection:
+        """The same, with these tables."""
+        return Selection((*self.wanted, *(table for table in tables if not self.wants(table))), self.excluded)

@@ -51,7 +51,7 @@ from cdc.mysql.schema import added_values, read_table, selected, table_exists
 from cdc.mysql.server_errors import explained
 from cdc.mysql.snapshot import log_end
 from cdc.mysql.statement_rows import Reach, StatementRows, reach
-from cdc.selection import Selection
+from cdc.selection import ALL, Selection
 
 _INBOX = 32
 """Deliveries that may wait: with parts of 4 MiB this bounds what a slow target makes the reader hold."""
@@ -175,10 +175,13 @@ class MySqlSource:
         with explained(self.url):
             return [read_table(self.control, name) for name in names]
 
-    def selected(self, selection: Selection) -> list[TableId]:
-        """The tables that are named in full, and those on the source now that patterns match."""
+    def selected(self, selection: Selection, *, required: Collection[TableId] | None = None) -> list[TableId]:
+        """The tables on the source now that are meant, and those `required` that are named in full, there or not. None requires all."""
         with explained(self.url):
-            return selected(self.control, selection)
+            names = selected(self.control, selection)
+            waited = [name for name in names if required is not None and selection.names(name) and name not in required]
+            there = set(tables_like(self.control, [ALL])) if waited else set()
+        return [name for name in names if name not in waited or name in there]
 
     def described(self, names: Iterable[TableId]) -> dict[TableId, Table | CdcError]:
         """Each table's definition, or why there is none."""

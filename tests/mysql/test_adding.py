@@ -78,7 +78,8 @@ def test_what_cannot_be_added_is_a_warning_and_the_run_goes_on(project: Project,
     file.write(keyless)
     process.send_signal(signal.SIGHUP)
     assert told(process, "not in the config file") == (
-        f"{project.table} is not in the config file any more, and followed on: leaving a table out needs a restart.\n"
+        f"{project.table} is not in the config file any more, and followed on: "
+        f"to leave it out, restart with --drop-table {project.table}.\n"
     )
     told(process, f"{keyless} is added")
     project.sql("INSERT INTO keyless VALUES (9, 10)", "INSERT INTO t VALUES (4)")
@@ -99,7 +100,7 @@ def test_rows_of_a_table_that_was_left_out_once_do_not_come_back(project: Projec
     project.migrate("--config", str(file.path), "--tables", str(other))
     project.sql("DELETE FROM other WHERE id = 2")
     file.write(project.table)
-    process = project.start("--config", str(file.path), tables=False)
+    process = project.start("--config", str(file.path), "--drop-table", str(other), tables=False)
     told(process, "following")
     file.write(project.table, other)
     process.send_signal(signal.SIGHUP)

@@ -42,7 +42,7 @@ class Source:
     def position(self) -> Position:
         return Position(self._gtids[0])
 
-    def selected(self, selection: Selection) -> list[TableId]:
+    def selected(self, selection: Selection, *, required: Any) -> list[TableId]:
         return self.listed or list(selection.wanted)
 
     def described(self, names: Any) -> dict[TableId, Table | CdcError]:

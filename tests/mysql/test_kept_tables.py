@@ -1,0 +1,130 @@
+"""What a target holds goes on, whatever tables a later run names; only a word of its own drops one."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from cdc.model import TableId
+from cdc.targets.mapstore import read_state
+from tests.fix_migration import Project
+
+
+@pytest.fixture
+def shop(project: Project) -> Project:
+    """Three tables of a row each, two of them migrated."""
+    for name in ("t", "u", "log_1"):
+        project.sql(f"CREATE TABLE {name} (id INT PRIMARY KEY)", f"INSERT INTO {name} VALUES (1)")
+    run(project, "--tables", full(project, "t"), "--tables", full(project, "u"))
+    return project
+
+
+def full(project: Project, name: str) -> str:
+    return f"{project.database}.{name}"
+
+
+def run(project: Project, *options: str, crash_at: str = "", expect: int = 0) -> dict[str, object]:
+    """Run `cdc migrate` with these options alone."""
+    done = project.cdc(*project.arguments("--until-caught-up", "--json", *options, tables=False), crash_at=crash_at)
+    assert done.returncode == expect, done.stderr
+    return json.loads(done.stdout.splitlines()[-1]) if expect == 0 else {"error": done.stderr.splitlines()[-1] if done.stderr else ""}
+
+
+def held(project: Project) -> set[str]:
+    return {each.table.id.table for each in read_state(project.state)[0].tables}
+
+
+def assert_identical(project: Project, *names: str) -> None:
+    assert held(project) == set(names)
+    project.assert_identical(*(TableId(project.database, name) for name in names))
+
+
+def test_without_tables_a_run_goes_on_with_what_the_target_holds(shop: Project):
+    """And with others beside it when those are named; nothing is copied twice."""
+    shop.sql("INSERT INTO t VALUES (2)", "INSERT INTO u VALUES (2)", "INSERT INTO log_1 VALUES (2)")
+    assert run(shop)["rows_copied"] == 0
+    assert_identical(shop, "t", "u")
+    shop.sql("INSERT INTO t VALUES (3)", "DELETE FROM u")
+    assert run(shop, "--tables", full(shop, "log_1"))["rows_copied"] == 2
+    assert_identical(shop, "t", "u", "log_1")
+    shop.sql("INSERT INTO u VALUES (7)", "INSERT INTO log_1 VALUES (7)")
+    assert run(shop, "--tables", full(shop, "t"))["rows_copied"] == 0
+    assert_identical(shop, "t", "u", "log_1")
+
+
+@pytest.mark.parametrize("point", ["before-checkpoint:1", "after-checkpoint:1", "before-checkpoint:2", "before-swap:1", "after-swap:1"])
+def test_a_kill_at_any_point_of_a_run_that_names_others_keeps_all(shop: Project, point: str):
+    """Of a full copy too, which is of all that the target holds and what is named."""
+    options = ["--tables", full(shop, "log_1")] + (["--strategy", "full"] if "swap" in point else [])
+    run(shop, *options, crash_at=point, expect=-9)
+    assert held(shop) >= {"t", "u"}
+    shop.sql("INSERT INTO t VALUES (2)", "INSERT INTO u VALUES (2)", "INSERT INTO log_1 VALUES (2)")
+    run(shop, *options)
+    assert_identical(shop, "t", "u", "log_1")
+
+
+def test_a_full_copy_without_tables_is_of_all_that_the_target_holds(shop: Project):
+    """As a run that copies anew after a lost position."""
+    assert run(shop, "--strategy", "full")["rows_copied"] == 2
+    assert_identical(shop, "t", "u")
+    assert run(shop, "--strategy", "full", "--tables", full(shop, "log_1"))["rows_copied"] == 3
+    assert_identical(shop, "t", "u", "log_1")
+
+
+def test_a_pattern_given_once_goes_on_matching_new_tables(shop: Project):
+    """And what was excluded stays so, until it is named."""
+    run(shop, "--tables", full(shop, "*"), "--exclude", full(shop, "log_*"))
+    shop.sql("CREATE TABLE v (id INT PRIMARY KEY)", "CREATE TABLE log_2 (id INT PRIMARY KEY)", "INSERT INTO v VALUES (5)")
+    run(shop)
+    assert_identical(shop, "t", "u", "v")
+    run(shop, "--tables", full(shop, "log_1"))
+    assert_identical(shop, "t", "u", "v", "log_1")
+    run(shop, "--tables", full(shop, "log_*"))
+    assert_identical(shop, "t", "u", "v", "log_1", "log_2")
+    selection = json.loads(shop.cdc("status", f"mapstore:{shop.state}", "--json").stdout)["selection"]
+    assert selection["exclude"] == []
+    assert full(shop, "*") in selection["tables"]
+
+
+@pytest.mark.parametrize("point", ["", "before-checkpoint:1", "after-checkpoint:1"])
+def test_a_table_is_dropped_from_the_target_by_a_word_of_its_own(shop: Project, point: str):
+    """The others go on, the word may be said again, and a pattern does not take the table in again; its name does, with a new copy."""
+    run(shop, "--tables", full(shop, "*"))
+    drop = "--drop-table", full(shop, "u")
+    if point:
+        run(shop, *drop, crash_at=point, expect=-9)
+    shop.sql("INSERT INTO t VALUES (2)", "INSERT INTO u VALUES (2)")
+    run(shop, *drop)
+    assert_identical(shop, "t", "log_1")
+    shop.sql("ALTER TABLE u ADD COLUMN more INT", "INSERT INTO t VALUES (3)")
+    run(shop)
+    run(shop, *drop)
+    assert_identical(shop, "t", "log_1")
+    assert run(shop, "--tables", full(shop, "u"))["rows_copied"] == 2
+    assert_identical(shop, "t", "u", "log_1")
+
+
+def test_words_that_contradict_each_other_are_refused_and_change_nothing(shop: Project):
+    """Each says how to go on."""
+    error = run(shop, "--exclude", full(shop, "u"), expect=2)["error"]
+    assert f"--drop-table {full(shop, 'u')}" in str(error)
+    assert "is named by --tables and by --drop-table" in str(
+        run(shop, "--tables", full(shop, "u"), "--drop-table", full(shop, "*"), expect=2)["error"]
+    )
+    assert_identical(shop, "t", "u")
+    done = shop.cdc("migrate", shop.url, f"mapstore:{shop.state}-other", "--until-caught-up")
+    assert done.returncode == 2
+    assert "No table is named, and the target holds none." in done.stderr
+
+
+def test_a_named_table_that_is_gone_is_waited_for_unless_it_is_named_again(shop: Project):
+    """It is taken in when it comes."""
+    shop.sql("DROP TABLE u")
+    run(shop)
+    assert_identical(shop, "t")
+    assert "There is no table" in str(run(shop, "--tables", full(shop, "u"), expect=3)["error"])
+    run(shop)
+    shop.sql("CREATE TABLE u (a INT PRIMARY KEY)", "INSERT INTO u VALUES (8), (9)")
+    run(shop)
+    assert_identical(shop, "t", "u")
