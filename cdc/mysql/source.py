@@ -47,7 +47,7 @@ from cdc.mysql.followed import Described, Followed
 from cdc.mysql.hosts import BEHIND_PAUSE, Hosts, Server, Wanted
 from cdc.mysql.names import name_rules
 from cdc.mysql.patience import LONGEST_PAUSE, Patience
-from cdc.mysql.schema import added_values, read_table, selected, table_exists
+from cdc.mysql.schema import added_values, read_table, selected, table_exists, tables_like
 from cdc.mysql.server_errors import explained
 from cdc.mysql.snapshot import log_end
 from cdc.mysql.statement_rows import Reach, StatementRows, reach
