@@ -115,12 +115,12 @@ def _unquoted(quoted: bytes, charset: str) -> bytes:
 
 @lru_cache(maxsize=64)
 def _pattern(charset: str, sql_mode: int, mariadb: bool) -> re.Pattern[bytes]:
-    """The tokens as one expression. Nothing matches at a quote that is not closed."""
+    """The tokens as one expression. Nothing matches at a quote that is not closed, and no letter is tried in two ways."""
     letter = _MULTIBYTE.get(charset, rb"(?!)")
 
     def quoted(opening: bytes, closing: bytes, escapes: bytes) -> bytes:
         plain = b"[^" + closing + (rb"\\" if escapes else b"") + b"]"
-        return opening + b"(?:" + letter + b"|" + escapes + plain + b"|" + 2 * closing + b")*" + closing
+        return opening + b"(?:" + letter + b"|" + escapes + plain + b"|" + 2 * closing + b")*+" + closing
 
     escapes = b"" if sql_mode & NO_BACKSLASH_ESCAPES else rb"\\.|"
     texts, names = [quoted(b"'", b"'", escapes)], [quoted(b"`", b"`", b"")]

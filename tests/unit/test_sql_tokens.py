@@ -102,6 +102,15 @@ def test_what_the_server_would_refuse_is_not_understood(statement: str) -> None:
         cut(statement)
 
 
+@pytest.mark.parametrize("charset", ["gbk", "sjis", "utf8mb4"])
+@pytest.mark.parametrize("quote", ["'", "`", '"'])
+def test_a_long_quote_that_is_not_closed_is_seen_in_one_pass(charset: str, quote: str) -> None:
+    """However many ways there were to cut its letters."""
+    data = (quote + "表" * 20_000 + "''" * 5_000).encode({"sjis": "shift_jis"}.get(charset, charset.removesuffix("mb4")))
+    with pytest.raises(NotUnderstood):
+        cut(data, Dialect(charset))
+
+
 def test_bytes_that_are_no_text_have_none() -> None:
     """Those of a literal matter to nobody; those of a name do."""
     found = list(QueryEvent(b"a '\xff' `\xff`").tokens())
