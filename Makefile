@@ -14,6 +14,7 @@ SANITIZED := LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-
 FUZZ := build/fuzz
 FUZZ_EVENTS ?= 1000000
 FUZZ_MINUTES ?= 10
+FUZZ_CONVERSATIONS ?= 5000
 FUZZ_SEED ?= 1
 
 .PHONY: help demo test lint types format sanitize fuzz model soak clean
@@ -43,7 +44,7 @@ sanitize: $(READY)  ## the map's tests under ASan and UBSan
 	    $(BIN)/python -m pytest -q -p no:cacheprovider --capture=sys --timeout=1800 tests/mapstore
 
 # Built aside from the installed package, which stays as it is.
-fuzz: $(READY)  ## mutated binlog events (FUZZ_EVENTS, FUZZ_SEED) and results of SELECT (FUZZ_MINUTES) under ASan and UBSan
+fuzz: $(READY)  ## mutated binlog events (FUZZ_EVENTS, FUZZ_SEED), results of SELECT (FUZZ_MINUTES) under ASan and UBSan; a hostile server (FUZZ_CONVERSATIONS)
 	rm -rf $(FUZZ)
 	mkdir -p $(FUZZ)/source
 	git ls-files -z cdc mapstore setup.py pyproject.toml README.md LICENSE | xargs -0 cp --parents --target-directory $(FUZZ)/source
@@ -51,6 +52,7 @@ fuzz: $(READY)  ## mutated binlog events (FUZZ_EVENTS, FUZZ_SEED) and results of
 	    $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $(FUZZ)/installed ./$(FUZZ)/source
 	$(SANITIZED) PYTHONPATH=$(FUZZ)/installed:. $(BIN)/python -P -m tests.events.fuzz $(FUZZ_EVENTS) $(FUZZ_SEED)
 	$(SANITIZED) PYTHONPATH=$(FUZZ)/installed:. $(BIN)/python -P -m tests.fuzz_rows --minutes $(FUZZ_MINUTES)
+	CDC_HOSTILE_CONVERSATIONS=$(FUZZ_CONVERSATIONS) $(BIN)/pytest -q -s tests/adversity/test_hostile_server.py
 
 model: $(READY)  ## the model of the hand-over, checked by spin, and what happens when a part is left out
 	$(BIN)/python -m tests.promela

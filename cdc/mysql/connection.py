@@ -38,6 +38,13 @@ ANSWER_SECONDS = 120.0
 """How long the answer to a question may take, unless its connection says otherwise. Answers take milliseconds; many tables take seconds."""
 
 
+LARGEST_ANSWER = 64 << 20
+"""Bytes of an answer to a question, which is held whole: a million names of tables fit. Rows of chunks and the binlog are not questions."""
+
+_PROTOCOL = 10
+"""What every server since MySQL 3.21 speaks."""
+
+
 class Connection(pymysql.Connection):  # type: ignore[misc]
     """A connection that sets up its session and counts the bytes it receives, in `bytes_received`.
 
@@ -45,6 +52,8 @@ class Connection(pymysql.Connection):  # type: ignore[misc]
     """
 
     bytes_received = 0
+    _answered = 0
+    """Bytes since the last command, or of the login."""
     _read_ahead = False
     _read_timeout: float
     _write_timeout: float
@@ -72,8 +81,21 @@ class Connection(pymysql.Connection):  # type: ignore[misc]
         """For TLS that verifies nothing, PyMySQL would load all of the system's certificates: 40 ms for each connection."""
         return sslp or without_verification()
 
+    def _get_server_information(self) -> None:
+        super()._get_server_information()
+        if self.protocol_version != _PROTOCOL:
+            raise pymysql.OperationalError(CR.CR_MALFORMED_PACKET, f"it speaks version {self.protocol_version} of the protocol")
+
+    def _execute_command(self, command: int, sql: str | bytes) -> None:
+        self._answered = 0
+        super()._execute_command(command, sql)
+
     def _read_bytes(self, num_bytes: int) -> bytes:
         self.bytes_received += num_bytes
+        self._answered += num_bytes
+        if self._answered > LARGEST_ANSWER:
+            self._force_close()
+            raise pymysql.OperationalError(CR.CR_MALFORMED_PACKET, f"it is longer than {LARGEST_ANSWER >> 20} MiB")
         data: bytes = super()._read_bytes(num_bytes)
         return data
 
@@ -97,16 +119,17 @@ class Connection(pymysql.Connection):  # type: ignore[misc]
             return memoryview(self._rfile.read1())
         return memoryview(buffer)[: self._rfile.readinto1(buffer)]
 
-    def start_result(self, sql: str) -> int:
-        """Send a query that has a result and read its columns' definitions; the rows are left to `read_some`. The number of columns."""
+    def start_result(self, sql: str, columns: int) -> None:
+        """Send a query that has a result of so many columns and read their definitions; the rows are left to `read_some`."""
         self._execute_command(COMMAND.COM_QUERY, sql)
         self._read_ahead = True
-        columns: int = self._read_packet().read_length_encoded_integer()
+        came = self._read_packet().read_length_encoded_integer()
+        if came != columns:
+            raise pymysql.InternalError(CR.CR_MALFORMED_PACKET, f"a result of {columns} columns has {came}")
         for _ in range(columns):
             self._read_packet()
         if not self._read_packet().is_eof_packet():
             raise pymysql.InternalError(CR.CR_MALFORMED_PACKET, "the columns' definitions have no end")
-        return columns
 
     def end_result(self, sequence: int) -> None:
         """The rows were read to their end, and the next packet would have this number: the connection is PyMySQL's again."""

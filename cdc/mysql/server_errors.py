@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,14 @@ AGAIN = "Run the same command again."
 
 _CLOSED = 0
 """PyMySQL's own number for a statement on a connection that it has given up."""
+
+
+_LONGEST_TEXT = 500
+"""Characters of the server's words in a message."""
+
+_UNREADABLE = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, RuntimeError, TypeError, ValueError, struct.error)
+"""What PyMySQL, and our own reading of rows, runs into where a server answers with something else than was asked for. PyMySQL also raises
+Exception itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,12 +160,18 @@ def explained(url: SourceUrl) -> Iterator[None]:
         raise explain(error, url) from error
     except OSError as error:
         raise Temporary(f"The connection to {url.redacted} broke: {error}.", hint=AGAIN) from error
+    except Exception as error:
+        if not isinstance(error, _UNREADABLE) and type(error) is not Exception:
+            raise
+        raise unreadable(url, f"{type(error).__name__}: {error}") from error
 
 
 def explain(error: pymysql.MySQLError, url: SourceUrl) -> CdcError:
     """Our error for one of PyMySQL's."""
     code = error.args[0] if error.args else None
-    text = str(error.args[1] if len(error.args) > 1 else error).removesuffix(".")
+    text = _shortened(str(error.args[1] if len(error.args) > 1 else error)).removesuffix(".")
+    if not isinstance(code, int) or code == CR.CR_MALFORMED_PACKET:  # PyMySQL has words for a few things that it cannot read
+        return unreadable(url, text)
     if code in {CR.CR_CONN_HOST_ERROR, CR.CR_SSL_CONNECTION_ERROR}:
         return _unconnected(error, url, text)
     kind = _BY_CODE.get(code)
@@ -166,6 +181,19 @@ def explain(error: pymysql.MySQLError, url: SourceUrl) -> CdcError:
         return CdcError(f"{url.redacted} answered with error {code}: {text}.")
     words = {"source": url.redacted, "user": url.user, "text": text or "it is closed"}
     return kind.error(kind.sentence.format(**words), hint=kind.hint)
+
+
+def unreadable(url: SourceUrl, why: str) -> CdcError:
+    """The error for an answer that is not what the protocol, or the statement, lets expect."""
+    return CdcError(
+        f"{url.redacted} sent an answer that cannot be read: {_shortened(why)}.",
+        hint="Is this a MySQL or MariaDB server, and does nothing in between change its packets?",
+    )
+
+
+def _shortened(text: str) -> str:
+    """The beginning of the server's words: they may be megabytes."""
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…"
 
 
 def _unconnected(error: pymysql.MySQLError, url: SourceUrl, text: str) -> CdcError:

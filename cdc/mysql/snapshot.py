@@ -22,7 +22,7 @@ from cdc.mysql._rows import MalformedResult, RowReader, ServerError
 from cdc.mysql.connection import Connection, connect, quote_identifier, text
 from cdc.mysql.flavor import flavor_of
 from cdc.mysql.schema import INTEGERS, encoded_labels
-from cdc.mysql.server_errors import explain, explained
+from cdc.mysql.server_errors import explain, explained, unreadable
 
 READ_TIMEOUT = 300.0
 """Seconds without a byte after which a chunk's connection counts as dead. Long, since scanning many deleted rows is silent.
@@ -227,7 +227,8 @@ class SnapshotReader:
 
 def _start(connection: Connection, table: Table, query: str) -> RowReader:
     """Send a query for the table's columns; the reader of its rows."""
-    return RowReader(connection.start_result(query), table.key, connection.next_sequence)
+    connection.start_result(query, len(table.columns))
+    return RowReader(len(table.columns), table.key, connection.next_sequence)
 
 
 def _feed(connection: Connection, reader: RowReader, buffer: bytearray, source: SourceUrl) -> bool:
@@ -239,7 +240,7 @@ def _feed(connection: Connection, reader: RowReader, buffer: bytearray, source: 
         raise explain(pymysql.OperationalError(error.code, error.text), source) from error
     except MalformedResult as error:
         connection.abandon()
-        raise CdcError(f"{source.redacted} sent a result that cannot be read: {error}.", hint="Is there a proxy in between?") from error
+        raise unreadable(source, str(error)) from error
     if ended:
         connection.end_result(reader.sequence)
     return ended

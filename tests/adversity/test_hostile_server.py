@@ -1,0 +1,206 @@
+"""A server that answers with damaged, misplaced and made-up packets: each conversation ends well or in one sentence, never in a traceback.
+
+Real conversations are recorded first, with MySQL and with MariaDB, then played again with a damage. CDC_HOSTILE_CONVERSATIONS plays more of
+them (`make fuzz`); CDC_HOSTILE_SEED repeats those of a failed run, which has printed it.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+import pytest
+
+from cdc import api
+from cdc.config import SourceUrl, Tls, TlsMode
+from cdc.console import printable
+from cdc.errors import CdcError
+from cdc.model import ChunkRequest, Position, Table, TableId
+from cdc.mysql.binlog import BinlogReader
+from cdc.mysql.connection import connect
+from cdc.mysql.flavor import flavor_of
+from cdc.mysql.schema import read_table
+from cdc.mysql.server_errors import explained
+from cdc.mysql.snapshot import SnapshotReader
+from cdc.sandbox import Sandbox
+from tests.fake_server import EOF, OK, SECRET, Conversation, error, fake_server, handshake
+from tests.fix_servers import fresh_database
+from tests.hostile import CONTROLS, DAMAGES, Burst, Damaged, headed, recording
+
+CONVERSATIONS = int(os.environ.get("CDC_HOSTILE_CONVERSATIONS", "500"))
+LONGEST_SENTENCE = 2_000
+"""Characters; a server may send 16 MB."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a client did, and what the server said to it."""
+
+    name: str
+    run: Callable[[SourceUrl], None]
+    bursts: list[Burst]
+
+
+def clients(table: Table, position: Position) -> dict[str, Callable[[SourceUrl], None]]:
+    """What a migration does over each of its connections."""
+
+    def preflight(url: SourceUrl) -> None:
+        api.check(url, [table.id])
+
+    def chunk(url: SourceUrl) -> None:
+        reader = SnapshotReader(url)
+        request = ChunkRequest(table, None, 10, position)
+        try:
+            reader.read(request, reader.boundary(request))
+            reader.log_end()
+        finally:
+            reader.abandon()
+
+    def stream(url: SourceUrl) -> None:
+        reader = BinlogReader(url, position, [table], heartbeat_seconds=1.0)
+        try:
+            for delivery in reader:
+                if delivery.transactions:
+                    break
+        finally:
+            reader.abandon()
+
+    def read(url: SourceUrl) -> None:
+        connection = connect(url)
+        try:
+            with explained(url):
+                read_table(connection, table.id)
+        finally:
+            connection.abandon()
+
+    return {each.__name__: each for each in (preflight, chunk, stream, read)}
+
+
+@pytest.fixture(scope="module")
+def recorded(mysql_server: Sandbox, mariadb_server: Sandbox) -> list[Recorded]:
+    """Each client's conversation with each server: without TLS, with a login that takes all of its turns."""
+    found = []
+    for server in (mysql_server, mariadb_server):
+        source = replace(SourceUrl.parse(server.url, {}), tls=Tls(TlsMode.DISABLED, get_public_key=True))
+        with fresh_database(server) as database, closing(connect(SourceUrl.parse(server.url, {}))) as admin:
+            admin.select_db(database)
+            admin.rows("CREATE TABLE t (id INT PRIMARY KEY, v VARCHAR(20), d DECIMAL(9, 2), j JSON)")
+            position = flavor_of(admin).position(admin)
+            admin.rows("INSERT INTO t SELECT seq, 'x', 1.5, '{\"a\": 1}' FROM (SELECT 1 AS seq UNION SELECT 2 UNION SELECT 3) AS numbers")
+            table = read_table(admin, TableId(database, "t"))
+            for name, run in clients(table, position).items():
+                admin.rows("FLUSH PRIVILEGES")
+                with recording(server.host, server.port) as (port, connections):
+                    run(replace(source, host="127.0.0.1", port=port))
+                found += [Recorded(f"{server.flavor} {name}", run, bursts) for bursts in connections]
+                assert len(connections) == 1
+    return found
+
+
+def talk(recorded: Recorded, script: Callable[[Conversation], object]) -> CdcError | None:
+    """How a client's conversation with a server that answers by the script ends."""
+    with fake_server(script) as server:
+        url = replace(SourceUrl.parse(server.url, {}), tls=Tls(TlsMode.DISABLED, get_public_key=True))
+        try:
+            recorded.run(url)
+        except CdcError as error:
+            return error
+    return None
+
+
+def test_conversations_that_are_not_damaged_end_well(recorded: list[Recorded]) -> None:
+    """Without this, the other test would show nothing."""
+    rng = random.Random(1)
+    for each in recorded:
+        script = Damaged(each.bursts, rng)
+        script.bursts = each.bursts
+        assert talk(each, script) is None, each.name
+
+
+@pytest.mark.parametrize(
+    ("packet", "words"),
+    [
+        (b"\xfb/etc/passwd", "cannot be read"),
+        (b"", "cannot be read"),
+        (b"\xff", "cannot be read"),
+        (b"\xfe" + b"\xff" * 8, "the connection ended|was lost"),
+        (error(1105, CONTROLS), "answered with error 1105"),
+        (error(1105, "x" * 70_000), "answered with error 1105: x{500}…"),
+    ],
+    ids=["LOCAL INFILE", "empty", "an error that is cut", "2^64 columns", "controls", "a long error"],
+)
+def test_an_answer_that_no_question_has_is_one_sentence(recorded: list[Recorded], packet: bytes, words: str) -> None:
+    """In place of the first result that a client gets; no file is sent to who asks for one."""
+    for each in recorded:
+        script = Damaged(each.bursts, random.Random(1))
+        script.at = next(number for number, burst in enumerate(each.bursts) if burst[1:] and number > 1)
+        script.bursts = list(each.bursts)
+        script.bursts[script.at] = [headed(packet, 1)]
+        with fake_server(script) as server:
+            url = replace(SourceUrl.parse(server.url, {}), tls=Tls(TlsMode.DISABLED, get_public_key=True))
+            with pytest.raises(CdcError, match=words):
+                each.run(url)
+            assert not any(b"root:" in packet for packet in server.received)
+
+
+def test_an_older_protocol_is_one_sentence() -> None:
+    """Version 9, of before 1998: its password would be a weak hash."""
+    for first in (b"\x09" + b"3.23.58\0" + bytes(4) + b"12345678\0", b"\x09" + handshake("mysql_native_password")[1:]):
+        with fake_server(lambda talk, first=first: talk.send(first)) as server, pytest.raises(CdcError, match="cannot be read"):
+            connect(SourceUrl.parse(server.url, {}))
+
+
+def test_an_answer_without_an_end_is_broken_off() -> None:
+    """A question's answer is held whole, so it may not be larger than any is."""
+
+    def script(talk: Conversation) -> None:
+        talk.send(handshake("mysql_native_password"))
+        for _login_and_character_set in range(2):
+            talk.receive()
+            talk.send(OK)
+        talk.receive()
+        talk.send(b"\x01", b"\x03def\0\0\0\x01a\0\x0c\x2d\0\xff\xff\0\0\xfd\0\0\0\0\0", EOF)
+        row = b"\xfd" + (1 << 20).to_bytes(3, "little") + bytes(1 << 20)
+        while True:
+            talk.send(row)
+
+    with fake_server(script) as server, pytest.raises(CdcError, match="longer than 64 MiB"):
+        connect(SourceUrl.parse(server.url, {}))
+
+
+def test_a_hostile_server_gets_one_sentence(recorded: list[Recorded]) -> None:
+    """Whatever it sends: no traceback, no control of the terminal, no password, nothing that goes on for ever."""
+    seed = int(os.environ.get("CDC_HOSTILE_SEED", random.randrange(1 << 32)))
+    print(f"CDC_HOSTILE_SEED={seed}")
+    rng = random.Random(seed)
+    drawn: Counter[str] = Counter()
+    sentences: Counter[str] = Counter()
+    for number in range(CONVERSATIONS):
+        each = rng.choice(recorded)
+        script = Damaged(each.bursts, rng)
+        began = time.monotonic()
+        try:
+            ended = talk(each, script)
+        except BaseException as failure:
+            failure.add_note(
+                f"conversation {number} of seed {seed}: {each.name}, {script.what} in burst {script.at}: {script.bursts[script.at]!r:.500}"
+            )
+            raise
+        drawn[script.what] += 1
+        if ended:
+            sentence = str(ended)
+            assert ended.message.endswith("."), sentence
+            assert len(sentence) <= LONGEST_SENTENCE, sentence[:LONGEST_SENTENCE]
+            assert "\ncdc: identical" not in printable(sentence)
+            assert SECRET not in sentence
+            sentences[type(ended).__name__ + ": " + " ".join(ended.message.partition("/ ")[2].split()[:6])] += 1
+        assert time.monotonic() - began < 60, (each.name, script.what, script.at)
+    for sentence, count in sentences.most_common():
+        print(f"{count:6,}  {printable(sentence)}")
+    print(f"{CONVERSATIONS - sentences.total():6,}  ended well")
+    assert set(drawn) == set(DAMAGES) or CONVERSATIONS < 100
