@@ -42,6 +42,12 @@ BATCH_BYTES = 4 << 20
 SILENCE = 4
 """The stream counts as dead after this many heartbeat periods without a byte."""
 
+SEARCH_SECONDS = 60.0
+"""The same while the source looks for the position in its binlogs: MariaDB sends no heartbeats then, and may read a file of a gigabyte."""
+
+_FOUND = frozenset({"HEARTBEAT", "HEARTBEAT_V2", "GTID", "GTID_TAGGED", "MARIADB_GTID"})
+"""Events that come when it has found the position."""
+
 _ER_SOURCE_FATAL_ERROR_READING_BINLOG = 1236
 _ZSTD, _UNCOMPRESSED = 0, 255
 _LARGEST_WINDOW = 1 << 27
@@ -76,6 +82,11 @@ class StreamConnection(Connection):
             raise ConnectionError("the server closed it")
         self.bytes_received += got
         return got
+
+    def wait_at_most(self, seconds: float) -> None:
+        """The bound of each further wait in `read_into`."""
+        if self._sock:
+            self._sock.settimeout(seconds)
 
 
 def _explain_dump(error: pymysql.MySQLError, source: SourceUrl) -> CdcError:
@@ -154,7 +165,8 @@ class BinlogReader:
             connection = self._connect()
             poll = select.poll()
             poll.register(connection.fileno(), select.POLLIN)
-            stream = self._stream
+            stream, silence, found = self._stream, SILENCE * self._heartbeat_seconds, False
+            connection.wait_at_most(max(silence, SEARCH_SECONDS))
             while True:
                 failure, state = None, REFUSED
                 try:
@@ -167,6 +179,8 @@ class BinlogReader:
                     raise failure
                 if state in (ENDED, REFUSED):
                     raise self._over(state)
+                if not found and (found := not _FOUND.isdisjoint(stream.counts_by_kind())):
+                    connection.wait_at_most(silence)
                 if state != FULL:
                     stream.fill(connection.read_into)
 

@@ -1,11 +1,18 @@
 """A network that cuts and stalls: the migration goes on by itself, and nothing is lost or doubled."""
 
+import itertools
 import random
 import time
 
 import pytest
 
 from cdc import shop
+from cdc.config import SourceUrl
+from cdc.errors import Temporary
+from cdc.model import Position
+from cdc.mysql import connection
+from cdc.mysql.binlog import SILENCE, BinlogReader
+from cdc.mysql.schema import read_table
 from tests.fix_migration import Project
 from tests.fix_proxy import Proxy
 
@@ -104,3 +111,40 @@ def test_a_source_that_is_away_is_waited_for_while_the_state_can_be_read(orders:
     assert "waiting: " in err
     assert (report["waiting"], report["takeovers"]) == ("", 0)
     orders.assert_identical()
+
+
+def test_a_source_that_searches_its_binlogs_for_long_is_not_taken_for_dead(orders: Project, faulty: Proxy):
+    """MariaDB sends no heartbeats meanwhile. When it has found the position, a silence is noticed by them."""
+    url = SourceUrl.parse(orders.url + "?ssl-mode=disabled&get-server-public-key=true", {})
+    heartbeat = 0.1
+
+    def searching(data: bytes) -> bytes:
+        if len(data) > 20 and data[4] == 0 and data[9] == 4:  # the ROTATE that names the file
+            time.sleep(3 * SILENCE * heartbeat)
+        return data
+
+    faulty.damage = searching
+    position = Position(orders.gtids())
+    orders.sql("UPDATE t SET note = 'later' WHERE id < 10")
+    with pytest.raises(Temporary, match="timed out"):
+        for delivery in BinlogReader(url, position, [read_table(orders.admin, orders.table)], heartbeat_seconds=heartbeat):
+            if delivery.batches:
+                faulty.swallow()
+    assert delivery.position
+    assert delivery.position.gtids == orders.gtids()
+
+
+@pytest.mark.parametrize("silent_from", [1, 2, 3])
+def test_a_connection_that_is_never_ready_has_a_bound(orders: Project, faulty: Proxy, monkeypatch: pytest.MonkeyPatch, silent_from: int):
+    """Silent before the greeting, in the TLS handshake, in the login."""
+    came = itertools.count(1)
+
+    def silence(data: bytes) -> bytes:
+        if next(came) == silent_from:
+            faulty.swallow()
+        return data
+
+    faulty.damage = silence
+    monkeypatch.setattr(connection, "CONNECT_SECONDS", 1.0)
+    with pytest.raises(Temporary, match=r"No MySQL server answers .*timed out"):
+        connection.connect(SourceUrl.parse(orders.url, {}))
