@@ -1,15 +1,17 @@
 # The arena: where keys and values live, outside Python's heap.
 #
 # A record is varint(len(key)) varint(len(value)) key value. A reference to it is 40 bits: slab number (23) and offset in
-# units of 8 bytes (17). A slab is 1 MiB of 32 pages (the first few of an arena are smaller); a page serves one size class and has its own free list, so a page
-# that empties can serve another class, and a slab that empties goes back to the system. Records above 4 KiB get a slab
-# of their own, of exactly their size. Everything here is O(1): no compaction, no search.
+# units of 8 bytes (17). A slab is 1 MiB of 32 pages (the first few of an arena are smaller); a page serves one size
+# class and has its own free list, so a page that empties can serve another class, and a slab that empties goes back to
+# the system: all but one, or when nothing is left, all but a smallest one. Records above 4 KiB get a slab of their own,
+# of exactly their size. Everything that a write does here is O(1): no compaction, no search.
 
 cdef enum:
     NO_PAGE = 0xffffffff
     N_CLASSES = 96
     SEGMENT = 256               # slab headers per directory entry
     MAX_SLABS = 1 << 23
+    FEWEST_PAGES = 2            # of a slab
 
 cdef struct Page:
     uint32_t used               # live blocks
@@ -26,6 +28,7 @@ cdef struct Slab:
     size_t size                 # in bytes; of an unused header: the next unused one
     uint32_t n_pages
     uint32_t pages_free
+    bint mapped                 # by ms_block(), not ms_malloc()
 
 cdef struct Arena:
     Slab **segments
@@ -133,18 +136,20 @@ cdef void arena_drop_header(Arena *a, uint64_t slab) noexcept nogil:
 cdef bint arena_add_slab(Shard *shard, Arena *a) noexcept nogil:
     cdef int64_t slab = arena_header(a)
     cdef Slab *s
-    cdef uint32_t i, n = MS_PAGES
+    cdef uint32_t i, n = FEWEST_PAGES
     if slab < 0:
         return False
-    if slab < 5 and <uint32_t>2 << slab < n:    # a small map takes little: 2 pages, 4, 8, ...
-        n = <uint32_t>2 << slab
+    while n < MS_PAGES and <uint64_t>n << MS_PAGE_BITS <= a.reserved:
+        n *= 2                                  # a small map takes little: 2 pages, 4, 8, ...
     s = arena_slab(a, <uint64_t>slab)
-    s.base = <char *>ms_malloc(<size_t>n << MS_PAGE_BITS)
+    s.base = <char *>ms_block(<size_t>n << MS_PAGE_BITS)
     s.pages = <Page *>ms_calloc(n, sizeof(Page)) if s.base != NULL else NULL
     if s.pages == NULL:
-        free(s.base)
+        if s.base != NULL:
+            ms_unblock(s.base, <size_t>n << MS_PAGE_BITS)
         arena_drop_header(a, <uint64_t>slab)
         return False
+    s.mapped = True
     s.size = <size_t>n << MS_PAGE_BITS
     s.n_pages = s.pages_free = n
     a.empty_slabs += 1
@@ -161,7 +166,10 @@ cdef int64_t arena_alloc_large(Shard *shard, Arena *a, size_t n) noexcept nogil:
     if slab < 0:
         return -1
     s = arena_slab(a, <uint64_t>slab)
-    s.base = <char *>ms_malloc(n)
+    s.base = <char *>ms_block(n) if n >= MS_MAPPED else NULL
+    s.mapped = s.base != NULL
+    if s.base == NULL:                          # or there are too many mappings, for the records of a map can be many
+        s.base = <char *>ms_malloc(n)
     if s.base == NULL:
         arena_drop_header(a, <uint64_t>slab)
         return -1
@@ -216,18 +224,47 @@ cdef int64_t arena_alloc(Shard *shard, size_t n) noexcept nogil:
     return <int64_t>(<uint64_t>(page // MS_PAGES) << 17 | offset >> 3)
 
 
+cdef void arena_return(Shard *shard, Arena *a, uint32_t slab) noexcept nogil:
+    """Let go of an empty slab."""
+    cdef Slab *s = arena_slab(a, slab)
+    cdef uint32_t i
+    a.empty_slabs -= 1
+    a.reserved -= s.size
+    for i in range(s.n_pages):
+        page_unlink(a, &a.free_pages, slab * MS_PAGES + i)
+    bury(shard, s.base, s.size)
+    free(s.pages)
+    arena_drop_header(a, slab)
+
+
+cdef void arena_return_all(Shard *shard, Arena *a) noexcept nogil:
+    """Let go of the empty slab that is kept, if there is one. Looks at all slabs."""
+    cdef uint32_t i
+    for i in range(a.n_slabs if a.empty_slabs else 0):
+        if arena_slab(a, i).pages != NULL and arena_slab(a, i).pages_free == arena_slab(a, i).n_pages:
+            arena_return(shard, a, i)
+
+
+cdef inline void arena_emptied(Shard *shard, Arena *a) noexcept nogil:
+    """Nothing lives here any more, so only the slab that is kept has pages, and they are all free."""
+    if a.empty_slabs and arena_slab(a, a.free_pages // MS_PAGES).n_pages > FEWEST_PAGES:
+        arena_return(shard, a, a.free_pages // MS_PAGES)
+
+
 cdef void arena_free(Shard *shard, uint64_t ref) noexcept nogil:
     cdef Arena *a = shard.arena
     cdef uint64_t slab = ref >> 17 & 0x7fffff
     cdef size_t offset = (ref & 0x1ffff) << 3
     cdef Slab *s = arena_slab(a, slab)
-    cdef uint32_t page, i
+    cdef uint32_t page
     cdef Page *p
     if s.pages == NULL:
         a.live -= s.size
         a.reserved -= s.size
-        bury(shard, s.base)
+        bury(shard, s.base, s.size if s.mapped else 0)
         arena_drop_header(a, slab)
+        if a.live == 0:
+            arena_emptied(shard, a)
         return
     page = <uint32_t>slab * MS_PAGES + <uint32_t>(offset >> MS_PAGE_BITS)
     p = arena_page(a, page)
@@ -242,13 +279,9 @@ cdef void arena_free(Shard *shard, uint64_t ref) noexcept nogil:
             return
         a.empty_slabs += 1
         if a.empty_slabs > 1:                   # keep one, so that a put and a delete in turn don't fetch and return it
-            a.empty_slabs -= 1
-            a.reserved -= s.size
-            for i in range(s.n_pages):
-                page_unlink(a, &a.free_pages, <uint32_t>slab * MS_PAGES + i)
-            bury(shard, s.base)
-            free(s.pages)
-            arena_drop_header(a, slab)
+            arena_return(shard, a, <uint32_t>slab)
+        if a.live == 0:
+            arena_emptied(shard, a)
         return
     (<uint32_t *>(s.base + offset))[0] = p.free
     p.free = <uint32_t>(offset >> 3) + 1
@@ -264,7 +297,10 @@ cdef bint arena_sweep(Arena *a) noexcept nogil:
         s = arena_slab(a, a.sweep)
         a.sweep += 1
         if s.base != NULL:
-            free(s.base)
+            if s.mapped:
+                ms_unblock(s.base, s.size)
+            else:
+                free(s.base)
             free(s.pages)
             return True
     for i in range(a.n_segments):
@@ -286,40 +322,8 @@ cdef inline size_t put_varint(uint8_t *p, size_t n) noexcept nogil:
     return i + 1
 
 
-cdef inline size_t get_varint(const uint8_t **p) noexcept nogil:
-    cdef size_t n = p[0][0], shift = 7
-    p[0] += 1
-    if ms_likely(n < 0x80):
-        return n
-    n &= 0x7f
-    while p[0][0] >= 0x80:
-        n |= <size_t>(p[0][0] & 0x7f) << shift
-        shift += 7
-        p[0] += 1
-    n |= <size_t>p[0][0] << shift
-    p[0] += 1
-    return n
-
-
 cdef inline size_t varint_size(size_t n) noexcept nogil:
     return 1 if n < 0x80 else 1 + (63 - ms_clz64(n)) // 7
-
-
-cdef struct Record:
-    const uint8_t *key
-    const uint8_t *value
-    size_t key_len
-    size_t value_len
-
-
-cdef inline Record record_at(Arena *a, uint64_t ref) noexcept nogil:
-    cdef Record r
-    cdef const uint8_t *p = arena_at(a, ref)
-    r.key_len = get_varint(&p)
-    r.value_len = get_varint(&p)
-    r.key = p
-    r.value = p + r.key_len
-    return r
 
 
 cdef inline size_t record_size(size_t key_len, size_t value_len) noexcept nogil:

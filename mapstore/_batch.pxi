@@ -107,7 +107,7 @@ cdef bint batch_one(Shard *s, Batch *b, unsigned i, BatchOp op) noexcept nogil:
     b.found[i] = shard_find(s, b.hashes[i], key, b.keys[i].n, &at)
     b.hits += b.found[i]
     if op == OP_GET and b.found[i]:
-        r = record_at(s.arena, at.ref)
+        r = ms_record_at(arena_at(s.arena, at.ref))
         return batch_copy_out(b, i, &r)
     return True
 

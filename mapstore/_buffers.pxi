@@ -25,13 +25,17 @@ cdef class Pinned:
         PyBuffer_Release(&self.view)
 
 
-cdef object pin(object obj, Span *span):
+cdef inline object pin(object obj, Span *span):
     """The bytes of any bytes-like object; they stay where they are while the result lives."""
+    if not PyBytes_Check(obj):
+        return pin_buffer(obj, span)
+    span.p = <const uint8_t *>PyBytes_AS_STRING(obj)
+    span.n = <size_t>PyBytes_GET_SIZE(obj)
+    return obj
+
+
+cdef object pin_buffer(object obj, Span *span):
     cdef Pinned pinned
-    if PyBytes_Check(obj):
-        span.p = <const uint8_t *>PyBytes_AS_STRING(obj)
-        span.n = <size_t>PyBytes_GET_SIZE(obj)
-        return obj
     if not PyObject_CheckBuffer(obj):
         raise TypeError(f"a bytes-like object is required, not {type(obj).__name__!r}")
     try:
@@ -65,20 +69,26 @@ cdef inline object settled(object obj):
 
 cdef inline object pin_key(object obj, Span *span):
     """As pin(), with bytes that do not change."""
-    return pin(obj if PyBytes_Check(obj) else copied(obj), span)
+    if not PyBytes_Check(obj):
+        return pin(copied(obj), span)
+    span.p = <const uint8_t *>PyBytes_AS_STRING(obj)
+    span.n = <size_t>PyBytes_GET_SIZE(obj)
+    return obj
 
 
-cdef inline object checked(object keep, const Span *span):
-    """What pin() returned, unless it is too long to be put."""
-    if span.n > MAX_LENGTH:
-        raise ValueError(f"a key or value of {span.n} bytes is too long: at most 2**31 - 1")
-    return keep
+cdef inline int check_length(size_t n) except -1:
+    """Of what is to be put."""
+    if n > MAX_LENGTH:
+        raise ValueError(f"a key or value of {n} bytes is too long: at most 2**31 - 1")
+    return 0
 
 
 cdef inline bint may_be_there(object key) except -1:
     """False for a key that only other mappings can have; one that no mapping can have is a TypeError, as a dict says it."""
-    if PyBytes_Check(key) or PyObject_CheckBuffer(key):
-        return True
+    return PyBytes_Check(key) or PyObject_CheckBuffer(key) or other_key(key)
+
+
+cdef bint other_key(object key) except -1:
     hash(key)
     return False
 
@@ -148,10 +158,11 @@ cdef class Columns:
         for i in range(self.n):
             start = end
             end = ms_peek(self.offsets + i + 1)
+            if ms_likely(end - start <= MAX_LENGTH):
+                continue
             if start > end or <int64_t>end < 0:
                 raise ValueError(f"offsets must not decrease or be negative: {<int64_t>start} before {<int64_t>end}")
-            if end - start > MAX_LENGTH:
-                raise ValueError(f"entry {i} is longer than 2**31 - 1 bytes")
+            raise ValueError(f"entry {i} is longer than 2**31 - 1 bytes")
         if end > self.data.n:
             raise ValueError(f"offsets end at {end}, after the buffer's {self.data.n} bytes")
         return 0
@@ -172,24 +183,32 @@ cdef class Columns:
             raise RuntimeError("the list changed while it was read")
         for i in range(<Py_ssize_t>n[0]):
             item = items[i]
-            keep = checked(pin_key(item, &spans[i]) if self.keys else pin(item, &spans[i]), &spans[i])
-            if keep is not item:
+            if PyBytes_Check(item):
+                spans[i].p = <const uint8_t *>PyBytes_AS_STRING(item)
+                spans[i].n = <size_t>PyBytes_GET_SIZE(item)
+            else:
+                keep = pin_key(item, &spans[i]) if self.keys else pin(item, &spans[i])
                 if extra is None:
                     extra = [items]
                 extra.append(keep)
+            check_length(spans[i].n)
         return items if extra is None else extra
 
     cdef Py_ssize_t load_packed(self, Py_ssize_t start, Py_ssize_t n, Span *spans) noexcept nogil:
         """As load(): how many entries; 0 if the offsets have changed, -1 without memory."""
         cdef Py_ssize_t i
-        cdef uint64_t begin = ms_peek(self.offsets + start), end
+        cdef const uint8_t *data = self.data.p
+        cdef uint64_t *ends = self.offsets + start + 1
+        cdef uint64_t begin = ms_peek(ends - 1), end
+        cdef bint wrong = False
         for i in range(n):
-            end = ms_peek(self.offsets + start + i + 1)
-            if ms_unlikely(begin > end or end - begin > MAX_LENGTH or end > self.data.n):
-                return 0
-            spans[i].p = self.data.p + begin
+            end = ms_peek(ends + i)
+            wrong |= end - begin > MAX_LENGTH   # or less than nothing
+            spans[i].p = data + begin
             spans[i].n = end - begin
             begin = end
+        if wrong or begin > self.data.n:
+            return 0
         return self.copy_keys(n, spans) if self.copying else n
 
     cdef Py_ssize_t copy_keys(self, Py_ssize_t n, Span *spans) noexcept nogil:

@@ -13,7 +13,7 @@ cdef object dump_chain(Shard *s, Table *t, uint64_t index):
             if b.tophash[i] < MIN_TOPHASH:
                 slots.append((b.tophash[i], None))
             else:
-                r = record_at(s.arena, ms_ref(b, i))
+                r = ms_record_at(arena_at(s.arena, ms_ref(b, i)))
                 slots.append((b.tophash[i], r.key[:r.key_len]))
         b = overflow_of(t, b)
     return slots
@@ -48,7 +48,7 @@ cdef uint64_t check_chain(Shard *s, Table *t, uint64_t index, uint64_t *pool, se
             elif b.tophash[i] != EMPTY_ONE:
                 assert b.tophash[i] >= MIN_TOPHASH, f"mark {b.tophash[i]} in a chain that is not evacuated"
                 ref = ms_ref(b, i)
-                r = record_at(s.arena, ref)
+                r = ms_record_at(arena_at(s.arena, ref))
                 key = r.key[:r.key_len]
                 h = hash_key(&s.hash, r.key, r.key_len)
                 assert h & t.mask == index, f"{key!r} is in the wrong chain"

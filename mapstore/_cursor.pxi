@@ -66,7 +66,7 @@ cdef bint cursor_step(Shard *s, Cursor *c, Refs *refs) noexcept nogil:
                 continue
             ref = ms_ref(b, slot)
             if filtered and span:
-                r = record_at(s.arena, ref)
+                r = ms_record_at(arena_at(s.arena, ref))
                 h = hash_key(&s.hash, r.key, r.key_len)
                 if ms_reverse(h) - c.pos >= span:
                     continue

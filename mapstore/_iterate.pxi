@@ -166,7 +166,7 @@ cdef class MapIterator(Walk):
             made = <PyObject **>ms_calloc(2 * self.refs.n, sizeof(PyObject *))
             ok = made != NULL
         for i in range(self.refs.n if ok else 0):
-            r = record_at(s.arena, self.refs.items[i])
+            r = ms_record_at(arena_at(s.arena, self.refs.items[i]))
             made[2 * i] = bytes_new(<const char *>r.key, <Py_ssize_t>r.key_len)
             n += 1
             if self.what != 0 and r.value_len <= BIG_VALUE:
@@ -258,7 +258,7 @@ cdef class ImageWalk(Walk):
         cdef char *out
         for i in range(self.refs.n):
             p = arena_at(s.arena, self.refs.items[i])
-            r = record_at(s.arena, self.refs.items[i])
+            r = ms_record_at(arena_at(s.arena, self.refs.items[i]))
             n = <size_t>(r.value - p) + r.value_len
             if self.used + n > self.cap:
                 cap = self.used + n if self.used + n > self.target else self.target

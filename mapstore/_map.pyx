@@ -191,7 +191,7 @@ cdef class MapStore:
         lock_shard(s)
         there = shard_find(s, h, k.p, k.n, &at)
         if there:
-            r = record_at(s.arena, at.ref)
+            r = ms_record_at(arena_at(s.arena, at.ref))
             value = bytes_new(<const char *>r.value, <Py_ssize_t>r.value_len)
         ms_release(&s.lock)
         if there and value == NULL:
@@ -224,8 +224,10 @@ cdef class MapStore:
     def __setitem__(self, key, value):
         cdef Span k, v
         cdef int result
-        keep_key = checked(pin_key(key, &k), &k)
-        keep_value = checked(pin(value, &v), &v)
+        keep_key = pin_key(key, &k)
+        keep_value = pin(value, &v)
+        check_length(k.n)
+        check_length(v.n)
         cdef uint64_t h = hash_key(&self.shards.hash, k.p, k.n)
         cdef Shard *s = self.shard_of(h)
         lock_shard(s)
@@ -276,7 +278,7 @@ cdef class MapStore:
         op_begin(s, BY_DELETE)
         result = shard_locate(s, h, k.p, k.n, &at)
         if result > 0:
-            r = record_at(s.arena, at.ref)
+            r = ms_record_at(arena_at(s.arena, at.ref))
             value = bytes_new(<const char *>r.value, <Py_ssize_t>r.value_len)
             if value != NULL:
                 delete_locked(s, h, &at)
@@ -312,13 +314,15 @@ cdef class MapStore:
             if found != NULL:
                 return own(found)
         default = copied(default)               # what is returned is what was put, whoever writes to the buffer
-        keep_key = checked(pin_key(key, &k), &k)
-        keep_value = checked(pin(default, &v), &v)
+        keep_key = pin_key(key, &k)
+        keep_value = pin(default, &v)
+        check_length(k.n)
+        check_length(v.n)
         cdef uint64_t h = hash_key(&self.shards.hash, k.p, k.n)
         cdef Shard *s = self.shard_of(h)
         lock_shard(s)
         if shard_find(s, h, k.p, k.n, &at):
-            r = record_at(s.arena, at.ref)
+            r = ms_record_at(arena_at(s.arena, at.ref))
             value = bytes_new(<const char *>r.value, <Py_ssize_t>r.value_len)
             result = 1
         else:
@@ -689,7 +693,7 @@ cdef class MapStore:
         return moved
 
     def drain(self):
-        """Finish every growth now and give unused memory back, letting others in every 64 chains; chains moved."""
+        """Finish every growth now and give unused memory back to the system, letting others in every 64 chains; chains moved."""
         cdef uint64_t moved = 0
         cdef unsigned i
         cdef bint ok = True
@@ -697,6 +701,8 @@ cdef class MapStore:
             with nogil:
                 ok = drain_shard(&self.shards[i], &moved) and ok
             check_signals()
+        with nogil:
+            ms_trim()
         if not ok:
             raise MemoryError
         return moved
@@ -806,6 +812,7 @@ cdef bint drain_shard(Shard *s, uint64_t *moved) noexcept nogil:
     cdef int result = 0
     ms_acquire(&s.lock)
     op_begin(s, BY_DRAIN)
+    arena_return_all(s, s.arena)
     while (s.growing != NOT_GROWING and result >= 0) or has_garbage(s):
         if s.growing != NOT_GROWING and result >= 0:
             result = evacuate_next(s)

@@ -10,6 +10,10 @@ cdef extern from *:
     #include <stdint.h>
     #include <stdlib.h>
     #include <string.h>
+    #include <sys/mman.h>
+    #ifdef __GLIBC__
+    #include <malloc.h>
+    #endif
 
     #ifndef MS_SLOTS
     #define MS_SLOTS 8                  /* slots per bucket */
@@ -93,6 +97,24 @@ cdef extern from *:
     #endif
     }
 
+    /* Read wherever a key is compared; the compiler left to itself calls a function for it. */
+    #define MS_ALWAYS_INLINE static inline __attribute__((always_inline))
+    typedef struct { const uint8_t *key, *value; size_t key_len, value_len; } ms_record;
+    MS_ALWAYS_INLINE size_t ms_varint(const uint8_t **p) {
+        size_t n = *(*p)++, shift = 7;
+        if (__builtin_expect(n < 0x80, 1)) return n;
+        for (n &= 0x7f; **p >= 0x80; shift += 7) n |= (size_t)(*(*p)++ & 0x7f) << shift;
+        return n | (size_t)*(*p)++ << shift;
+    }
+    MS_ALWAYS_INLINE ms_record ms_record_at(const uint8_t *p) {
+        ms_record r;
+        r.key_len = ms_varint(&p);
+        r.value_len = ms_varint(&p);
+        r.key = p;
+        r.value = p + r.key_len;
+        return r;
+    }
+
     static inline uint64_t ms_load64(const void *p) {
         uint64_t w;
         memcpy(&w, p, 8);
@@ -136,11 +158,33 @@ cdef extern from *:
     static inline void *ms_malloc(size_t n) { return ms_fault() ? NULL : malloc(n ? n : 1); }
     static inline void *ms_calloc(size_t n, size_t size) { return ms_fault() ? NULL : calloc(n ? n : 1, size); }
     static inline void *ms_realloc(void *p, size_t n) { return ms_fault() ? NULL : realloc(p, n); }
-    static inline ms_bucket *ms_buckets(size_t n) {
+    /* Slabs and chunks of buckets: zeroed, and from 64 KiB on mapped, so that they go back to the system when they are
+       freed; an allocator would keep them, in holes between what lives on. (Not under ASan, which must see each of them.) */
+    #ifdef __SANITIZE_ADDRESS__
+    #define MS_MAPPED SIZE_MAX
+    #else
+    #define MS_MAPPED (1u << 16)
+    #endif
+    static inline void *ms_block(size_t n) {
         void *p = NULL;
-        if (ms_fault() || posix_memalign(&p, 64, n * sizeof(ms_bucket))) return NULL;
-        memset(p, 0, n * sizeof(ms_bucket));
-        return (ms_bucket *)p;
+        if (ms_fault()) return NULL;
+        if (n >= MS_MAPPED) {
+            p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            return p == MAP_FAILED ? NULL : p;
+        }
+        if (posix_memalign(&p, 64, n)) return NULL;
+        memset(p, 0, n);
+        return p;
+    }
+    static inline void ms_unblock(void *p, size_t n) {
+        if (n < MS_MAPPED) free(p);
+        else if (munmap(p, n)) madvise(p, n, MADV_DONTNEED);    /* too many mappings to split one: give its pages back */
+    }
+    /* What the allocator holds in holes goes back too. Takes its locks, and time: for those who ask for it. */
+    static inline void ms_trim(void) {
+    #ifdef __GLIBC__
+        malloc_trim(0);
+    #endif
     }
 
     /* A shard's lock. `waiters` lets a batch see that somebody stands in the queue and hand the lock over. */
@@ -174,11 +218,19 @@ cdef extern from *:
     """
     const unsigned MS_SLOTS, MS_CHUNK_BITS, MS_CHUNK, MS_RING, MS_YIELD, MS_HEAT
     const unsigned MS_SLAB_BITS, MS_PAGE_BITS, MS_PAGES, MS_MAX_SMALL
+    const size_t MS_MAPPED
 
     ctypedef struct Bucket "ms_bucket":
         uint8_t tophash[8]
         uint32_t overflow
 
+    ctypedef struct Record "ms_record":
+        const uint8_t *key
+        const uint8_t *value
+        size_t key_len
+        size_t value_len
+
+    Record ms_record_at(const uint8_t *p) noexcept nogil
     uint32_t ms_meta(const Bucket *b) noexcept nogil
     void ms_set_meta(Bucket *b, uint32_t value) noexcept nogil
     uint64_t ms_ref(const Bucket *b, unsigned i) noexcept nogil
@@ -199,7 +251,9 @@ cdef extern from *:
     void *ms_malloc(size_t n) noexcept nogil
     void *ms_calloc(size_t n, size_t size) noexcept nogil
     void *ms_realloc(void *p, size_t n) noexcept nogil
-    Bucket *ms_buckets(size_t n) noexcept nogil
+    void *ms_block(size_t n) noexcept nogil
+    void ms_unblock(void *p, size_t n) noexcept nogil
+    void ms_trim() noexcept nogil
 
     ctypedef struct Lock "ms_lock":
         pass

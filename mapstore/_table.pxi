@@ -83,7 +83,7 @@ cdef struct Shard:
     uint32_t run
     uint32_t now                # of the last tick, in units of 10 ms
     # memory to give back in steps
-    void *dead
+    Dead *dead
     Table *dead_tables
     Arena *dead_arenas
     uint64_t table_bytes
@@ -106,20 +106,30 @@ cdef struct Shard:
 
 # --- memory given back in steps
 
-cdef void bury(Shard *s, void *block) noexcept nogil:
+cdef struct Dead:               # what a block holds that waits to be freed
+    Dead *next
+    size_t size                 # of ms_block(); 0: of ms_malloc()
+
+
+cdef void bury(Shard *s, void *block, size_t size) noexcept nogil:
     """Put a block on the list of those that later writes free, a few each."""
-    (<void **>block)[0] = s.dead
-    s.dead = block
+    cdef Dead *dead = <Dead *>block
+    dead.next = s.dead
+    dead.size = size
+    s.dead = dead
 
 
 cdef bint free_one(Shard *s) noexcept nogil:
     """Free one block that is no longer used; False if there is none."""
-    cdef void *block = s.dead
+    cdef Dead *dead = s.dead
     cdef Table *t
     cdef Arena *a
-    if block != NULL:
-        s.dead = (<void **>block)[0]
-        free(block)
+    if dead != NULL:
+        s.dead = dead.next
+        if dead.size:
+            ms_unblock(dead, dead.size)
+        else:
+            free(dead)
         return True
     t = s.dead_tables
     if t != NULL:
@@ -148,10 +158,10 @@ cdef bint table_sweep(Table *t) noexcept nogil:
         i = t.sweep
         t.sweep += 1
         if i >= t.n_chunks:
-            free(t.pool[i - t.n_chunks])
+            ms_unblock(t.pool[i - t.n_chunks], pool_bytes(t))
             return True
         if t.chunks[i] != NULL:
-            free(t.chunks[i])
+            ms_unblock(t.chunks[i], chunk_bytes(t))
             return True
     free(t.chunks)
     free(t.pool)
@@ -173,6 +183,15 @@ cdef inline size_t chunk_buckets(Table *t) noexcept nogil:
     return MS_CHUNK if t.mask >= MS_CHUNK else <size_t>t.mask + 1
 
 
+cdef inline size_t chunk_bytes(Table *t) noexcept nogil:
+    return chunk_buckets(t) * sizeof(Bucket)
+
+
+cdef inline size_t pool_bytes(Table *t) noexcept nogil:
+    """Of any chunk of the pool: only one that is alone can be smaller than the rest."""
+    return (MS_CHUNK if t.pool_cap >= MS_CHUNK else t.pool_cap) * sizeof(Bucket)
+
+
 cdef inline Bucket *table_bucket(Table *t, uint64_t index) noexcept nogil:
     """The first bucket of a chain; NULL while nothing was ever stored in its chunk."""
     cdef Bucket *chunk = t.chunks[index >> MS_CHUNK_BITS]
@@ -190,10 +209,10 @@ cdef bint table_touch(Shard *s, Table *t, uint64_t index) noexcept nogil:
     """Make sure that the chunk of this bucket exists."""
     cdef uint64_t chunk = index >> MS_CHUNK_BITS
     if ms_unlikely(t.chunks[chunk] == NULL):
-        t.chunks[chunk] = ms_buckets(chunk_buckets(t))
+        t.chunks[chunk] = <Bucket *>ms_block(chunk_bytes(t))
         if t.chunks[chunk] == NULL:
             return False
-        s.table_bytes += chunk_buckets(t) * sizeof(Bucket)
+        s.table_bytes += chunk_bytes(t)
         s.op.chunk_allocs += 1
     return True
 
@@ -216,17 +235,17 @@ cdef bint pool_reserve(Shard *s, Table *t, uint64_t n) noexcept nogil:
             cap = 2 * t.pool_cap
             cap = need if cap < need else cap
             cap = 2 if cap < 2 else MS_CHUNK if cap > MS_CHUNK else cap
-            buckets = ms_buckets(cap)
+            buckets = <Bucket *>ms_block(cap * sizeof(Bucket))
             if buckets == NULL:
                 return False
             if t.pool_cap:
                 memcpy(buckets, t.pool[0], t.pool_cap * sizeof(Bucket))
-                bury(s, t.pool[0])
+                bury(s, t.pool[0], pool_bytes(t))
             t.pool[0] = buckets
             s.table_bytes += (cap - t.pool_cap) * sizeof(Bucket)
             t.pool_cap = cap
         else:
-            t.pool[chunk] = ms_buckets(MS_CHUNK)
+            t.pool[chunk] = <Bucket *>ms_block(MS_CHUNK * sizeof(Bucket))
             if t.pool[chunk] == NULL:
                 return False
             s.table_bytes += MS_CHUNK * sizeof(Bucket)
@@ -322,7 +341,7 @@ cdef inline bint chain_find(Shard *s, Table *t, Bucket *b, uint64_t h, const uin
         while hits:
             ref = ms_ref(b, ms_ctz32(hits))
             if ref >> 40 << 40 == extra:
-                r = record_at(s.arena, ref)
+                r = ms_record_at(arena_at(s.arena, ref))
                 if r.key_len == n and memcmp(r.key, key, n) == 0:
                     at.table = t
                     at.bucket = b
@@ -400,7 +419,7 @@ cdef void grow_finish(Shard *s) noexcept nogil:
     """The last chain has left: the chunks are gone already, the overflow pool goes in steps."""
     cdef uint64_t i
     for i in range((s.old.pool_cap + MS_CHUNK - 1) >> MS_CHUNK_BITS):
-        bury(s, s.old.pool[i])
+        bury(s, s.old.pool[i], pool_bytes(&s.old))
     s.table_bytes -= s.old.pool_cap * sizeof(Bucket)
     trace(s, EV_FINISH, 0, s.old.B, s.cur.B)
     grow_forget(s)
@@ -483,7 +502,7 @@ cdef int evacuate(Shard *s, uint64_t index) noexcept nogil:
             ref = ms_ref(b, i)
             h = ref >> 40 >> bit
             if rehash:
-                r = record_at(s.arena, ref)
+                r = ms_record_at(arena_at(s.arena, ref))
                 h = hash_key(&s.hash, r.key, r.key_len)
                 ref = ref << 24 >> 24 | extra_of(h, t.B)
                 h >>= old.B
@@ -506,9 +525,9 @@ cdef int evacuate(Shard *s, uint64_t index) noexcept nogil:
     s.chains_left -= 1
     s.chunk_left[index >> MS_CHUNK_BITS] -= 1
     if s.chunk_left[index >> MS_CHUNK_BITS] == 0 and old.chunks[index >> MS_CHUNK_BITS] != NULL:
-        bury(s, old.chunks[index >> MS_CHUNK_BITS])
+        bury(s, old.chunks[index >> MS_CHUNK_BITS], chunk_bytes(old))
         old.chunks[index >> MS_CHUNK_BITS] = NULL
-        s.table_bytes -= chunk_buckets(old) * sizeof(Bucket)
+        s.table_bytes -= chunk_bytes(old)
     if s.chains_left == 0:
         grow_finish(s)
     return 0
@@ -608,7 +627,7 @@ cdef inline void op_end(Shard *s) noexcept nogil:
 cdef int shard_update(Shard *s, Place *at, const uint8_t *key, size_t n,
                       const uint8_t *value, size_t value_len) noexcept nogil:
     """A new value for an existing key: in place if it needs a block of the same size."""
-    cdef Record r = record_at(s.arena, at.ref)
+    cdef Record r = ms_record_at(arena_at(s.arena, at.ref))
     cdef size_t was = record_size(n, r.value_len), now = record_size(n, value_len)
     cdef int64_t ref
     if was == now or was <= MS_MAX_SMALL and now <= MS_MAX_SMALL and size_class(was) == size_class(now):
