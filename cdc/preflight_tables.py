@@ -13,7 +13,7 @@ from cdc.checks import Check, Source, Status, count, denied, refused
 from cdc.model import TableId
 from cdc.mysql.connection import Connection, quote_identifier
 from cdc.mysql.names import name_rules
-from cdc.mysql.schema import tables_like
+from cdc.mysql.schema import UNIQUE_INDEXES, tables_like, usable_key
 from cdc.selection import Selection
 
 CASCADES_LOGGED_SINCE = (9, 6)
@@ -126,14 +126,11 @@ def _facts(connection: Connection, table: TableId) -> _Facts | Check:
             return Check("table_readable", Status.PROBLEM, message, f"Name it with --tables {next(iter(found))}")
         return Check("table_readable", Status.UNKNOWN, f"{table} can be read, but information_schema does not describe it.")
     columns = connection.rows(
-        "SELECT column_name, data_type, column_type FROM information_schema.columns "
+        "SELECT column_name, data_type, column_type, column_key FROM information_schema.columns "
         "WHERE table_schema = %s AND table_name = %s ORDER BY ordinal_position",
         table,
     )
-    key = connection.rows(
-        "SELECT column_name FROM information_schema.statistics WHERE table_schema = %s AND table_name = %s AND index_name = 'PRIMARY'",
-        table,
-    )
+    _, key = usable_key(connection.rows(UNIQUE_INDEXES, table), {name for name, _, _, mark in columns if mark == "PRI"})
     cascades = connection.rows(
         "SELECT constraint_name FROM information_schema.referential_constraints "
         "WHERE constraint_schema = %s AND table_name = %s "
@@ -141,7 +138,9 @@ def _facts(connection: Connection, table: TableId) -> _Facts | Check:
         table,
     )
     kind, engine = found[table]
-    return _Facts(table, kind, engine, tuple(columns), bool(key), tuple(name for (name,) in cascades))
+    return _Facts(
+        table, kind, engine, tuple((name, kind, full) for name, kind, full, _ in columns), bool(key), tuple(name for (name,) in cascades)
+    )
 
 
 def _check_filter(source: Source, tables: Sequence[TableId]) -> Iterator[Check]:
@@ -192,7 +191,8 @@ def _check_key(source: Source, facts: _Facts) -> Check | None:
     return Check(
         "primary_key",
         Status.PROBLEM,
-        f"{facts.id} has no primary key; it needs one, because rows are copied in its order and followed by it.",
+        f"{facts.id} has no primary key; it needs one, or a unique key of whole NOT NULL columns in ascending order, because "
+        "rows are copied in its order and followed by it.",
         f"ALTER TABLE {facts.sql} ADD PRIMARY KEY (...); or, where no columns identify a row, ALTER TABLE {facts.sql} "
         "ADD COLUMN my_row_id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT INVISIBLE PRIMARY KEY FIRST; "
         "(new tables get that by themselves with SET PERSIST sql_generate_invisible_primary_key = ON;)",
@@ -243,7 +243,7 @@ def _check_cascades(source: Source, facts: _Facts) -> Check | None:
 
 _TABLE_CHECKS: Sequence[tuple[str, str, Callable[[Source, _Facts], Check | None]]] = (
     ("engine", "The tables are InnoDB base tables.", _check_engine),
-    ("primary_key", "The tables have primary keys.", _check_key),
+    ("primary_key", "The tables have primary keys, or unique keys that serve.", _check_key),
     ("column_types", "The tables' columns are of types that can be followed.", _check_types),
     ("foreign_keys", "What foreign keys do to the tables is in the binlog.", _check_cascades),
 )

@@ -36,15 +36,19 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table's columns in the order of the binlog's row images, and which of them make the primary key, in its order."""
+    """A table's columns in the order of the binlog's row images, and which of them make the key, in its order.
+
+    The key is the primary key, or the unique key of NOT NULL columns that the server takes in its place; `index` is its name.
+    """
 
     id: TableId
     columns: tuple[Column, ...]
     key: tuple[int, ...]
+    index: str = "PRIMARY"
 
     @property
     def key_columns(self) -> tuple[Column, ...]:
-        """The primary key's columns, in the key's order."""
+        """The key's columns, in its order."""
         return tuple(self.columns[i] for i in self.key)
 
     @property

@@ -134,7 +134,7 @@ class Churn:
         table, run = way.table, self._connection.rows
         name, where = ".".join(map(quote_identifier, table.id)), among(table, keys)
         columns = ", ".join(map(select_expression, table.columns))
-        rows = run(f"SELECT {columns} FROM {name} FORCE INDEX (PRIMARY) WHERE {where} FOR UPDATE")
+        rows = run(f"SELECT {columns} FROM {name} FORCE INDEX ({quote_identifier(table.index)}) WHERE {where} FOR UPDATE")
         moved, reinserted = divided(way, rows)
         if reinserted:
             run(f"DELETE FROM {name} WHERE {among(table, [_key(table, row) for row in reinserted])}")

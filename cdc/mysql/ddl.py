@@ -12,79 +12,18 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from cdc.model import TableId
+from cdc.mysql.effects import Altered as Altered
+from cdc.mysql.effects import Created as Created
+from cdc.mysql.effects import Effect as Effect
+from cdc.mysql.effects import Emptied as Emptied
+from cdc.mysql.effects import Gone as Gone
+from cdc.mysql.effects import IndexesChanged as IndexesChanged
+from cdc.mysql.effects import Moved as Moved
+from cdc.mysql.effects import SchemaGone as SchemaGone
+from cdc.mysql.effects import TemporaryCreated as TemporaryCreated
+from cdc.mysql.effects import TemporaryGone as TemporaryGone
 from cdc.mysql.query_events import QueryEvent, statement_of
 from cdc.mysql.sql_tokens import Kind, NotUnderstood, Token
-
-
-@dataclass(frozen=True, slots=True)
-class Created:
-    """There is a table of this name now. If there was one before, it was replaced, or left alone, where that was said."""
-
-    table: TableId
-    replacing: bool = False
-    unless_there: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Gone:
-    """The table was dropped."""
-
-    table: TableId
-
-
-@dataclass(frozen=True, slots=True)
-class SchemaGone:
-    """All tables of a schema were dropped."""
-
-    schema: str
-
-
-@dataclass(frozen=True, slots=True)
-class Emptied:
-    """The table's rows were removed, its columns are the same."""
-
-    table: TableId
-
-
-@dataclass(frozen=True, slots=True)
-class Moved:
-    """The table has another name."""
-
-    table: TableId
-    to: TableId
-
-
-@dataclass(frozen=True, slots=True)
-class Altered:
-    """The table has other columns, or may have.
-
-    `rows_kept`: columns of the same name and type hold what they held. `renamed` are names of columns, old and new; `dropped` those that
-    were taken away, even if others of the same name were `added`. Of the names in `optional` this holds only IF [NOT] EXISTS.
-    """
-
-    table: TableId
-    rows_kept: bool = False
-    renamed: tuple[tuple[str, str], ...] = ()
-    dropped: frozenset[str] = frozenset()
-    added: frozenset[str] = frozenset()
-    optional: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class TemporaryCreated:
-    """The session has a temporary table of this name now, which hides a table of the same name from it."""
-
-    table: TableId
-
-
-@dataclass(frozen=True, slots=True)
-class TemporaryGone:
-    """The session has no temporary table of this name any more."""
-
-    table: TableId
-
-
-Effect = Created | Gone | SchemaGone | Emptied | Moved | Altered | TemporaryCreated | TemporaryGone
 
 
 def effects(event: QueryEvent) -> list[Effect]:
@@ -243,11 +182,26 @@ _NO_TABLE = {
 def _create(reader: _Reader) -> list[Effect]:
     replacing = reader.accept("OR", "REPLACE")
     temporary = reader.accept("TEMPORARY")
+    for word in ("ONLINE", "OFFLINE", "UNIQUE", "FULLTEXT", "SPATIAL"):
+        reader.accept(word)
+    if reader.accept("INDEX"):
+        reader.accept("IF", "NOT", "EXISTS")
+        reader.name()
+        return [IndexesChanged(_indexed(reader))]
     if not reader.accept("TABLE"):
         return reader.elsewhere()
     absent = reader.accept("IF", "NOT", "EXISTS")
     table = reader.table()
     return [TemporaryCreated(table) if temporary else Created(table, replacing, absent)]
+
+
+def _indexed(reader: _Reader) -> TableId:
+    """The table of CREATE or DROP INDEX, behind the index's name."""
+    if reader.accept("USING"):
+        reader.name()
+    if not reader.accept("ON"):
+        raise NotUnderstood("ON is expected after an index's name")
+    return reader.table()
 
 
 def _drop(reader: _Reader) -> list[Effect]:
@@ -257,10 +211,7 @@ def _drop(reader: _Reader) -> list[Effect]:
     if reader.accept("INDEX"):
         reader.accept("IF", "EXISTS")
         is_key = reader.name().upper() == "PRIMARY"
-        if not reader.accept("ON"):
-            raise NotUnderstood("ON is expected after an index's name")
-        table = reader.table()
-        return [Altered(table)] if is_key else []
+        return [(Altered if is_key else IndexesChanged)(_indexed(reader))]
     kind = TemporaryGone if reader.accept("TEMPORARY") else Gone
     if not reader.accept("TABLE") and not reader.accept("TABLES"):
         return reader.elsewhere()
@@ -325,6 +276,7 @@ class _Alteration:
     rows_kept: bool
     to: TableId | None = None
     examined: bool = False
+    indexes: bool = False  # whether they are others afterwards
     more: list[Effect] = field(default_factory=list)
     """What it does to other tables."""
     anything_added: bool = False
@@ -342,9 +294,11 @@ class _Alteration:
         found: list[Effect] = [Moved(self.table, self.to)] if self.to else []
         if not self.rows_kept:
             found.append(Altered(table))
-        elif self.examined or self.renamed or self.dropped:
+        elif self.examined or self.renamed or self.dropped or (self.to and self.indexes):
             names = map(frozenset, (self.dropped, self.added, self.optional))
             found.append(Altered(table, True, tuple(self.renamed), *names))
+        elif self.indexes:
+            found.append(IndexesChanged(table))
         return found + self.more
 
     def read(self, part: _Reader) -> None:
@@ -388,6 +342,7 @@ class _Alteration:
 
     def _add(self, part: _Reader) -> None:
         if part.word in _INDEXES or part.word == "PARTITION":
+            self.indexes = self.indexes or part.word != "PARTITION"
             return
         self.examined = self.anything_added = True
         self.rows_kept = self.rows_kept and part.word not in _REWRITES and not (part.word in _EXAMINED and "PRIMARY" in part.rest())
@@ -406,6 +361,7 @@ class _Alteration:
     def _drop(self, part: _Reader) -> None:
         if part.word in _INDEXES | {"FOREIGN", "CHECK", "CONSTRAINT"}:
             self.rows_kept = self.rows_kept and "PRIMARY" not in part.rest()
+            self.indexes = True
         elif part.word in _REWRITES:
             self.rows_kept = False
         else:
@@ -422,6 +378,8 @@ class _Alteration:
                 raise NotUnderstood("TO is expected after a column's name")
             self.renamed.append((old, part.name()))
             self.optional |= {old} if optional else set()
-        elif part.word not in _INDEXES:
+        elif part.word in _INDEXES:
+            self.indexes = True
+        else:
             _ = part.accept("TO") or part.accept("AS") or part.accept("=")
             self.to = part.table()

@@ -214,7 +214,7 @@ class Followed:
         readings: list[list[ddl.Effect]] = []
         for reading in event.readings():
             try:
-                readings.append(ddl.effects(reading))
+                readings.append([effect for effect in ddl.effects(reading) if self._matters(effect)])
             except NotUnderstood as error:
                 last = str(error)
         if doubt or not readings:
@@ -226,6 +226,14 @@ class Followed:
             return self._look_again(map(self.id_of, ddl.tables(effects)), event, place, "the tables may be temporary ones")
         found = [change for effect in effects for change in self._effect(effect, event.text, place)]
         return found + [change for table in self._unasked for change in self._anew(table, event.text, place)]
+
+    def _matters(self, effect: ddl.Effect) -> bool:
+        """Whether it may concern the tables. Other indexes do where they may be another key: not beside a primary key."""
+        if not isinstance(effect, ddl.IndexesChanged):
+            return True
+        table = self.id_of(effect.table)
+        entry = self._entries.get(table)
+        return table in self._unfit or (entry is not None and not (entry.table and entry.table.index == "PRIMARY"))
 
     def _look_again(self, tables: Iterable[TableId], event: QueryEvent, place: Position, why: str) -> list[TableChange]:
         """It is not certain what the statement has done: each of the tables is copied anew, or is there no more."""
@@ -276,6 +284,8 @@ class Followed:
             case ddl.Emptied(name) | ddl.Altered(name):
                 table = self.id_of(name)
                 return self._anew(table, statement, place, effect) if table in self._entries or table in self._unfit else []
+            case ddl.IndexesChanged(name):
+                return self._anew(self.id_of(name), statement, place, ddl.Altered(name, rows_kept=True))
             case _:
                 return []
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from cdc import charset
 from cdc.errors import NoSuchTable, PreflightFailed, Temporary
@@ -17,9 +17,9 @@ _COLUMNS = """
            COALESCE(datetime_precision, numeric_scale), column_key
     FROM information_schema.columns WHERE table_schema = %s AND table_name = %s ORDER BY ordinal_position
 """
-_KEY = """
-    SELECT column_name FROM information_schema.statistics
-    WHERE table_schema = %s AND table_name = %s AND index_name = 'PRIMARY' ORDER BY seq_in_index
+UNIQUE_INDEXES = """
+    SELECT index_name, column_name, nullable, sub_part, collation, index_type FROM information_schema.statistics
+    WHERE table_schema = %s AND table_name = %s AND non_unique = 0 ORDER BY index_name, seq_in_index
 """
 
 
@@ -33,7 +33,7 @@ def read_table(connection: Connection, table: TableId) -> Table:
 
     Its id is the name as the source stores it, which is the one the binlog uses. Raises PreflightFailed when it is missing or has no key.
     """
-    rows, key_names = _columns_and_key(connection, table)
+    rows, index, key_names = _columns_and_key(connection, table)
     if not rows:
         raise NoSuchTable(f"The table {table} does not exist, or this user may not see it.", hint="Check the name given with --tables.")
     table = TableId(*map(text, rows[0][:2]))
@@ -42,7 +42,7 @@ def read_table(connection: Connection, table: TableId) -> Table:
     key = tuple(names.index(name) for name in key_names)
     if not key:
         raise PreflightFailed(
-            f"The table {table} has no primary key, and rows are copied and found again by it.",
+            f"The table {table} has no primary key and no unique key that serves; rows are copied and found again by one.",
             hint=f"ALTER TABLE {table.table} ADD PRIMARY KEY (...).",
         )
     for i in key:
@@ -54,32 +54,54 @@ def read_table(connection: Connection, table: TableId) -> Table:
                     "which cannot be told from its error value.",
                     hint=f"Take '' out of it: ALTER TABLE {table.table} MODIFY {columns[i].name} ENUM(...).",
                 )
-    return Table(table, columns, key)
+    return Table(table, columns, key, index)
 
 
 _TRIES = 100
 _SAME = 3
 
 
-def _columns_and_key(connection: Connection, table: TableId) -> tuple[list[Row], list[str]]:
-    """The columns, and the names of those of the primary key in its order, of one moment.
+def _columns_and_key(connection: Connection, table: TableId) -> tuple[list[Row], str, list[str]]:
+    """The columns, the name of the key's index, and the names of the key's columns in its order, of one moment.
 
     They are two questions: a table that is altered in between gives answers that contradict each other, and both are asked again. Raises
-    Temporary when that does not end. MySQL marks the columns of a unique index as PRI where there is no primary key: a contradiction that
-    stays is none.
+    Temporary when that does not end. An index that does not serve may have its columns marked as PRI: a contradiction that stays is none.
     """
-    before: tuple[list[Row], list[str]] | None = None
+    before: tuple[list[Row], str, list[str]] | None = None
     same = 0
     for _ in range(_TRIES):
         rows = connection.rows(_COLUMNS, table)
-        key = [text(name) for (name,) in connection.rows(_KEY, table)] if rows else []
-        if set(key) == {text(row[2]) for row in rows if text(row[-1]) == "PRI"}:
-            return rows, key
-        same = same + 1 if (rows, key) == before else 0
+        primary = {text(row[2]) for row in rows if text(row[-1]) == "PRI"}
+        index, key = usable_key(connection.rows(UNIQUE_INDEXES, table), primary) if rows else ("", [])
+        if set(key) == primary:
+            return rows, index, key
+        same = same + 1 if (rows, index, key) == before else 0
         if same == _SAME and not key:
-            return rows, key
-        before = rows, key
+            return rows, index, key
+        before = rows, index, key
     raise Temporary(f"{table} is altered all the time: its columns and its key do not fit together.", hint="Run the same command again.")
+
+
+def usable_key(parts: Iterable[Row], primary: Collection[str]) -> tuple[str, list[str]]:
+    """The name and the columns of the primary key, or of the unique key that the server takes in its place; nothing if there is none.
+
+    `parts` are those of all unique indexes. Without a primary key the server marks the columns of the first unique key without NULL,
+    prefixes and virtual columns as `primary`: InnoDB keeps rows in its order, and checks it with unique_checks = 0 too. Of several indexes
+    over these columns, which are one identity, the first by name is taken. A descending part would make of each chunk a sort.
+    """
+    indexes: dict[str, list[Row]] = {}
+    for name, *part in parts:
+        indexes.setdefault(text(name), []).append(tuple(part))
+    if "PRIMARY" in indexes:
+        return "PRIMARY", [text(part[0]) for part in indexes["PRIMARY"]]
+    for name, found in sorted(indexes.items()):
+        serves = all(
+            column is not None and text(nullable) != "YES" and prefix is None and text(order) == "A" and text(kind) == "BTREE"
+            for column, nullable, prefix, order, kind in found
+        )
+        if serves and {text(part[0]) for part in found} == set(primary):
+            return name, [text(part[0]) for part in found]
+    return "", []
 
 
 def tables_like(connection: Connection, wanted: Iterable[TableId]) -> list[TableId]:

@@ -134,7 +134,7 @@ def _query(request: ChunkRequest, columns: Sequence[Column], upto: bytes | None,
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
     name = f"{quote_identifier(table.id.schema)}.{quote_identifier(table.id.table)}"
     selected = ", ".join(map(select_expression, columns))
-    return f"SELECT {selected} FROM {name} FORCE INDEX (PRIMARY){where} ORDER BY {key} LIMIT {limit}"
+    return f"SELECT {selected} FROM {name} FORCE INDEX ({quote_identifier(table.index)}){where} ORDER BY {key} LIMIT {limit}"
 
 
 class SnapshotReader:

@@ -183,7 +183,7 @@ def _table_row(number: int, progress: TableProgress, image: Image) -> dict[str, 
     table = progress.table
     older = [{"image": name, "values": [v if isinstance(v, int) else v.hex() for v in values]} for name, values in image.older]
     definition = {
-        "columns": [asdict(column) for column in table.columns], "key": table.key, "settled": progress.settled,
+        "columns": [asdict(column) for column in table.columns], "key": table.key, "index": table.index, "settled": progress.settled,
         "older": older, "recent": image.recent,
     }  # fmt: skip
     return {
@@ -194,5 +194,5 @@ def _table_row(number: int, progress: TableProgress, image: Image) -> dict[str, 
 
 def _progress(row: Any) -> TableProgress:
     columns = tuple(Column(**column) for column in row.definition["columns"])
-    table = Table(TableId(row.schema, row.name), columns, tuple(row.definition["key"]))
+    table = Table(TableId(row.schema, row.name), columns, tuple(row.definition["key"]), row.definition["index"])
     return TableProgress(table, TableState(row.state), row.cursor, row.rows_copied, row.definition["settled"])

@@ -311,8 +311,11 @@ def test_a_missing_table_does_not_hide_another_tables_problem(admin: Connection)
 
 
 def test_a_table_without_a_key_is_a_problem_and_the_hint_gives_it_one(admin: Connection) -> None:
-    """A unique key is not enough, though information_schema calls its columns PRI."""
-    admin.rows("CREATE TABLE pf.t (a INT NOT NULL UNIQUE)")
+    """A unique key that may hold NULL, of a prefix, an expression, a virtual column or in descending order does not serve."""
+    admin.rows(
+        "CREATE TABLE pf.t (a INT NOT NULL, b INT, c VARCHAR(9) NOT NULL, d INT AS (a + 1) VIRTUAL NOT NULL,"
+        " UNIQUE (b), UNIQUE (c(3)), UNIQUE (d), UNIQUE ((a + 2)), UNIQUE (a DESC))"
+    )
     check = found(admin, "primary_key", T)
     assert check.status is Status.PROBLEM
     assert check.message.startswith("pf.t has no primary key")

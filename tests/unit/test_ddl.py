@@ -9,7 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdc.model import TableId
-from cdc.mysql.ddl import Altered, Created, Effect, Emptied, Gone, Moved, SchemaGone, TemporaryCreated, TemporaryGone, effects
+from cdc.mysql.ddl import (
+    Altered,
+    Created,
+    Effect,
+    Emptied,
+    Gone,
+    IndexesChanged,
+    Moved,
+    SchemaGone,
+    TemporaryCreated,
+    TemporaryGone,
+    effects,
+)
 from cdc.mysql.query_events import QueryEvent
 from cdc.mysql.sql_tokens import Dialect, NotUnderstood
 
@@ -43,7 +55,7 @@ def at(name: str) -> TableId:
         ("ALTER TABLE _new RENAME TO orders", [Moved(at("_new"), ORDERS)]),
         ("ALTER TABLE _new RENAME AS orders", [Moved(at("_new"), ORDERS)]),
         ("ALTER TABLE _new RENAME = orders", [Moved(at("_new"), ORDERS)]),
-        ("ALTER TABLE _new RENAME other.t, ADD INDEX (a)", [Moved(at("_new"), OTHER)]),
+        ("ALTER TABLE _new RENAME other.t, ADD INDEX (a)", [Moved(at("_new"), OTHER), Altered(OTHER, rows_kept=True)]),
         ("ALTER TABLE t COMMENT = '# was t', RENAME TO orders", [Moved(at("t"), ORDERS)]),
         ("ALTER TABLE t MODIFY a INT, RENAME TO orders", [Moved(at("t"), ORDERS), Altered(ORDERS)]),
         ("CREATE TABLE orders (id INT)", [Created(ORDERS)]),
@@ -121,19 +133,31 @@ def test_an_alteration_that_may_leave_rows_out_rewrites_them() -> None:
 @pytest.mark.parametrize(
     "statement",
     [
-        "ALTER TABLE orders ADD INDEX (a), ADD UNIQUE KEY u (b), DROP INDEX i, RENAME INDEX x TO y, DROP FOREIGN KEY f",
         "ALTER TABLE orders COMMENT = 'DROP TABLE orders', AUTO_INCREMENT = 7, ALGORITHM = INPLACE, LOCK = NONE",
  "ALTER TABLE orders PARTITION BY HASH (id) PARTITIONS 4",
         "ALTER TABLE orders ADD PARTITION (PARTITION p VALUES LESS THAN (9))", "ALTER TABLE orders",
- "CREATE INDEX i ON orders (a)",
-        "DROP INDEX i ON orders", "CREATE OR REPLACE VIEW orders AS SELECT 1", "DROP VIEW orders", "DROP TRIGGER orders",
+ "CREATE OR REPLACE VIEW orders AS SELECT 1", "DROP VIEW orders", "DROP TRIGGER orders",
         "ALTER EVENT orders DISABLE", "RENAME USER orders TO orders2", "ALTER DATABASE shop CHARACTER SET utf8mb4", "CREATE DATABASE shop2",
         "/* DROP TABLE orders */ CREATE DATABASE x", "CREATE TRIGGER x BEFORE INSERT ON orders FOR EACH ROW DROP TABLE orders",
     ],
 )  # fmt: skip
 def test_what_leaves_rows_and_columns_alone_has_no_effect(statement: str) -> None:
-    """Indexes, views, rights, defaults, partitions that are added."""
+    """Views, rights, defaults, partitions that are added."""
     assert effects(QueryEvent(statement.encode(), "shop")) == []
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "ALTER TABLE orders ADD INDEX (a), ADD UNIQUE KEY u (b), DROP INDEX i, DROP FOREIGN KEY f", "ALTER TABLE orders ADD UNIQUE (b)",
+        "ALTER TABLE orders RENAME INDEX x TO y", "ALTER TABLE orders DROP KEY u", "ALTER TABLE orders DROP CONSTRAINT u",
+        "CREATE INDEX i ON orders (a)", "create unique index `on` using btree on shop.orders (a)", "DROP INDEX i ON orders",
+        "CREATE OR REPLACE UNIQUE INDEX IF NOT EXISTS i ON orders (a)", "CREATE FULLTEXT INDEX i ON orders (a)",
+    ],
+)  # fmt: skip
+def test_other_indexes_may_mean_another_key(statement: str) -> None:
+    """Where the key is a unique index, or there is none yet."""
+    assert effects(QueryEvent(statement.encode(), "shop")) == [IndexesChanged(ORDERS)]
 
 
 @pytest.mark.parametrize(

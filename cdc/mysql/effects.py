@@ -1,0 +1,85 @@
+"""What a statement can do to tables. Which one does what is read by ddl.py; what it means for the tables followed, by followed.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cdc.model import TableId
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """There is a table of this name now. If there was one before, it was replaced, or left alone, where that was said."""
+
+    table: TableId
+    replacing: bool = False
+    unless_there: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """The table was dropped."""
+
+    table: TableId
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaGone:
+    """All tables of a schema were dropped."""
+
+    schema: str
+
+
+@dataclass(frozen=True, slots=True)
+class Emptied:
+    """The table's rows were removed, its columns are the same."""
+
+    table: TableId
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """The table has another name."""
+
+    table: TableId
+    to: TableId
+
+
+@dataclass(frozen=True, slots=True)
+class Altered:
+    """The table has other columns, or may have.
+
+    `rows_kept`: columns of the same name and type hold what they held. `renamed` are names of columns, old and new; `dropped` those that
+    were taken away, even if others of the same name were `added`. Of the names in `optional` this holds only IF [NOT] EXISTS.
+    """
+
+    table: TableId
+    rows_kept: bool = False
+    renamed: tuple[tuple[str, str], ...] = ()
+    dropped: frozenset[str] = frozenset()
+    added: frozenset[str] = frozenset()
+    optional: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class IndexesChanged:
+    """The table has other indexes; its columns and rows are the same."""
+
+    table: TableId
+
+
+@dataclass(frozen=True, slots=True)
+class TemporaryCreated:
+    """The session has a temporary table of this name now, which hides a table of the same name from it."""
+
+    table: TableId
+
+
+@dataclass(frozen=True, slots=True)
+class TemporaryGone:
+    """The session has no temporary table of this name any more."""
+
+    table: TableId
+
+
+Effect = Created | Gone | SchemaGone | Emptied | Moved | Altered | IndexesChanged | TemporaryCreated | TemporaryGone
