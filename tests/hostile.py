@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 from tests.fake_server import Conversation, error
 
@@ -76,6 +77,79 @@ def recording(host: str, port: int) -> Iterator[tuple[int, list[list[Burst]]]]:
         listener.join()
         for each in threads:
             each.join()
+
+
+class DamagingProxy:
+    """Leads to a server, over any number of connections, and damages one packet of the server, the `at`-th of all that come.
+
+    The connection ends a second later: a client may wait for minutes for bytes that a packet has promised.
+    """
+
+    def __init__(self, host: str, port: int, rng: random.Random, at: int) -> None:
+        self._there, self._rng, self._at = (host, port), rng, at
+        self.passed = 0
+        self.what = "nothing"
+        self._lock = threading.Lock()
+        self._sockets: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listening.getsockname()[1]
+        self._run(self._listen)
+
+    def __enter__(self) -> DamagingProxy:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in (self._listening, *self._sockets):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        while self._threads:
+            self._threads.pop().join()
+        for each in (self._listening, *self._sockets):
+            each.close()
+
+    def _run(self, work: Callable[..., None], *arguments: object) -> None:
+        self._threads.append(threading.Thread(target=work, args=arguments))
+        self._threads[-1].start()
+
+    def _listen(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listening.accept()
+                server = socket.create_connection(self._there)
+                self._sockets += (client, server)
+                self._run(self._pass, client, server, lambda data: (data, b""))
+                self._run(self._pass, server, client, partial(self._damaged, client))
+
+    def _pass(self, source: socket.socket, sink: socket.socket, through: Callable[[bytes], tuple[bytes, bytes]]) -> None:
+        """Pass on what `through` makes of the bytes that came; it gives back those that are the beginning of something."""
+        rest = b""
+        with suppress(OSError):
+            while data := source.recv(1 << 16):
+                data, rest = through(rest + data)
+                sink.sendall(data)
+        for each in (source, sink):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    def _damaged(self, client: socket.socket, data: bytes) -> tuple[bytes, bytes]:
+        passed = []
+        while len(data) >= 4 and len(data) >= (size := 4 + int.from_bytes(data[:3], "little")):
+            packet, data = data[:size], data[size:]
+            with self._lock:
+                self.passed += 1
+                if self.passed == self._at:
+                    self.what, burst = damaged(self._rng, [packet])
+                    packet = b"".join(burst)
+                    self._threads.append(threading.Timer(1.0, _end, (client,)))
+                    self._threads[-1].start()
+            passed.append(packet)
+        return b"".join(passed), data
+
+
+def _end(connection: socket.socket) -> None:
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 def headed(payload: bytes, sequence: int) -> bytes:

@@ -103,12 +103,13 @@ class Login:
         """Send the password encrypted with a key that is trusted."""
         key = self._public_key or self._fetched(request_for_key)
         try:
-            return self.ask(_auth.sha2_rsa_encrypt(self.password, salt, key))
-        except (ValueError, TypeError, ArithmeticError) as error:
+            encrypted = _auth.sha2_rsa_encrypt(self.password, salt, key)
+        except Exception as error:  # each way in which a key can be none has an error of its own
             raise ConfigError(
                 f"The public key for {self.url.redacted} cannot be used: it is not an RSA key in PEM format.",
                 hint="server-public-key is a copy of the file that the server has as public_key.pem.",
             ) from error
+        return self.ask(encrypted)
 
     def _fetched(self, request: bytes) -> bytes:
         if not self.url.tls.get_public_key:

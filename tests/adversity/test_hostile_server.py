@@ -13,11 +13,12 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 
 from cdc import api
-from cdc.config import SourceUrl, Tls, TlsMode
+from cdc.config import Config, SourceUrl, Tls, TlsMode
 from cdc.console import printable
 from cdc.errors import CdcError
 from cdc.model import ChunkRequest, Position, Table, TableId
@@ -29,8 +30,9 @@ from cdc.mysql.server_errors import explained
 from cdc.mysql.snapshot import SnapshotReader
 from cdc.sandbox import Sandbox
 from tests.fake_server import EOF, OK, SECRET, Conversation, error, fake_server, handshake
+from tests.fix_migration import Project
 from tests.fix_servers import fresh_database
-from tests.hostile import CONTROLS, DAMAGES, Burst, Damaged, headed, recording
+from tests.hostile import CONTROLS, DAMAGES, Burst, Damaged, DamagingProxy, headed, recording
 
 CONVERSATIONS = int(os.environ.get("CDC_HOSTILE_CONVERSATIONS", "500"))
 LONGEST_SENTENCE = 2_000
@@ -204,3 +206,30 @@ def test_a_hostile_server_gets_one_sentence(recorded: list[Recorded]) -> None:
         print(f"{count:6,}  {printable(sentence)}")
     print(f"{CONVERSATIONS - sentences.total():6,}  ended well")
     assert set(drawn) == set(DAMAGES) or CONVERSATIONS < 100
+
+
+def test_a_damaged_packet_ends_a_migration_in_one_sentence_or_not_at_all(project_on_either: Project, tmp_path: Path) -> None:
+    """Wherever in it: the questions before, the chunks, the stream. Whole migrations, through a proxy that damages one packet of each."""
+    project = project_on_either
+    project.sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)", "INSERT INTO t VALUES (1, 1), (2, 2), (3, 3)")
+    source = replace(SourceUrl.parse(project.url, {}), tls=Tls(TlsMode.DISABLED, get_public_key=True))
+    seed = int(os.environ.get("CDC_HOSTILE_SEED", random.randrange(1 << 32)))
+    print(f"CDC_HOSTILE_SEED={seed}")
+    rng = random.Random(seed)
+
+    def migrated(at: int, state: Path) -> DamagingProxy:
+        with DamagingProxy(source.host, source.port, rng, at) as proxy:
+            url = replace(source, host="127.0.0.1", port=proxy.port)
+            config = Config(url, state, (project.table,), until_caught_up=True, heartbeat_seconds=0.2)
+            try:
+                api.migrate(config)
+            except CdcError as error:
+                assert len(str(error)) <= LONGEST_SENTENCE
+            except BaseException as failure:
+                failure.add_note(f"seed {seed}: {proxy.what} of packet {at}")
+                raise
+        return proxy
+
+    packets = migrated(0, tmp_path / "undamaged").passed
+    for number in range(max(4, CONVERSATIONS // 100)):
+        migrated(rng.randrange(1, packets), tmp_path / str(number))
