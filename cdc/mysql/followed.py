@@ -238,7 +238,7 @@ class Followed:
     def _look_again(self, tables: Iterable[TableId], event: QueryEvent, place: Position, why: str) -> list[TableChange]:
         """It is not certain what the statement has done: each of the tables is copied anew, or is there no more."""
         found: list[TableChange] = []
-        because = f"{shorten(event.text)} ({why})"
+        because = f"{shorten(event.text, 117 - len(why))} ({why})"
         for table in dict.fromkeys(tables):
             if table not in self._entries and table not in self._unfit and not self._wants(table):
                 continue

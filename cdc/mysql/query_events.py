@@ -43,10 +43,6 @@ class QueryEvent:
     """Whether it has used what only its session has: a temporary table, or CONNECTION_ID()."""
     error_code: int = 0
     """The server's, where the statement failed after it had done something."""
-    alter_flags: int = 0
-    """Of MariaDB, as in its GTID event: whether this begins (2), commits (4) or rolls back (8) an ALTER that is logged in two parts."""
-    alter_number: int = 0
-    """The GTID's number under which that ALTER began."""
     schemas: frozenset[str] | None = None
     """Of MySQL: it has used no tables but in these, nor have triggers, functions and cascades that it has set off. None: not told."""
     doubt: str = ""
@@ -99,12 +95,7 @@ def read(head: bytes, status: bytes, schema: bytes, query: bytes, server: tuple[
 
     `server` is the version of the server that wrote the binlog and the time it was started (Unix seconds, 0: not known).
     """
-    server_id, flags, thread, error_code = (
-        *struct.unpack_from("<5xI", head),
-        *struct.unpack_from("<17xH", head),
-        *struct.unpack_from("<19xI", head),
-        *struct.unpack_from("<28xH", head),
-    )
+    server_id, flags, thread, error_code = struct.unpack_from("<5xI8xHI5xH", head)
     found, doubt = _status(status)
     charset = "utf8mb4"
     if _CHARSET in found:
@@ -113,7 +104,6 @@ def read(head: bytes, status: bytes, schema: bytes, query: bytes, server: tuple[
             charset = charsets.of_collation(collation)
         except LookupError:
             doubt = doubt or f"its character set (that of collation {collation}) is not known"
-    alter = found.get(_GTID_FLAGS, b"")
     return QueryEvent(
         query=query,
         schema=schema.decode(errors="replace"),
@@ -123,8 +113,6 @@ def read(head: bytes, status: bytes, schema: bytes, query: bytes, server: tuple[
         session=Session(server_id, thread, server[1]),
         thread_specific=bool(flags & _THREAD_SPECIFIC),
         error_code=error_code,
-        alter_flags=alter[0] if alter else 0,
-        alter_number=int.from_bytes(alter[1:9], "little"),
         schemas=_schemas(found.get(_DATABASES, b"")),
         doubt=doubt,
     )
@@ -138,7 +126,7 @@ def version_number(version: str) -> int:
 
 # the status variables
 
-_SQL_MODE, _CHARSET, _GTID_FLAGS = 1, 4, 130
+_SQL_MODE, _CHARSET = 1, 4
 _SIZES = {
     0: 4, _SQL_MODE: 8, 3: 4, _CHARSET: 6, 7: 2, 8: 2, 9: 8, 10: 4, 13: 3, 16: 1, 17: 8, 18: 2, 19: 1, 20: 1, 21: 1,
     128: 3, 129: 8,
@@ -148,7 +136,7 @@ on MySQL 9.7.
 
 Source: MySQL, Query_event in libs/mysql/binlog/event/statement_events.cpp; MariaDB, Query_log_event in sql/log_event.cc.
 """
-_CATALOG, _TIME_ZONE, _CATALOG_NZ, _INVOKER, _DATABASES, _COLLATIONS = 2, 5, 6, 11, 12, 131
+_CATALOG, _TIME_ZONE, _CATALOG_NZ, _INVOKER, _DATABASES, _GTID_FLAGS, _COLLATIONS = 2, 5, 6, 11, 12, 130, 131
 _TOO_MANY_DATABASES = 254
 _ALTER_ENDS = 4 | 8
 

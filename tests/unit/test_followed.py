@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from cdc.errors import CdcError, NoSuchTable, PreflightFailed, SchemaChanged, Temporary
@@ -178,6 +180,9 @@ def test_a_statement_that_is_not_understood_counts_as_touching_what_it_could_nam
     source.now[A] = table(A, "id")
     assert kinds(Followed([table(A, "id"), table(B, "id")], source).changes(event, at(10)))[:1] == [(CopyAnew, A)]
     assert (Gone, A) in kinds(Followed([table(A, "id")], Source()).changes(event, at(10)))
+    (change,) = Followed([table(A, "id")], source).changes(replace(event, query=event.query + b" " * 9 + b"-- x" * 99), at(10))
+    assert isinstance(change, CopyAnew)
+    assert change.because.endswith(")"), "the reason is told, however long the statement"
     with pytest.raises(SchemaChanged, match="not certain"):
         Followed([table(A, "id")]).changes(event, at(10))
 
