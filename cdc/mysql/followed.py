@@ -222,10 +222,12 @@ class Followed:
         effects = self._temporary.without(readings[0], event)
         if effects is None or any(each != readings[0] for each in readings):
             return self._look_again(map(self.id_of, ddl.tables(chain(*readings))), event, place, "another table may be meant")
-        if event.dialect.mariadb and not self._renamed_for_certain(effects):
+        lost = self._lost_names(effects) if event.dialect.mariadb else []
+        if lost is None:
             return self._look_again(map(self.id_of, ddl.tables(effects)), event, place, "the tables may be temporary ones")
         found = [change for effect in effects for change in self._effect(effect, event.text, place)]
-        return found + [change for table in self._unasked for change in self._anew(table, event.text, place)]
+        found += [change for table in self._unasked for change in self._anew(table, event.text, place)]
+        return found + [change for table in lost for change in self._gone(table, event.text, place)]
 
     def _matters(self, effect: ddl.Effect) -> bool:
         """Whether it may concern the tables. Other indexes do where they may be another key: not beside a primary key."""
@@ -256,14 +258,23 @@ class Followed:
         new = [table for table in (self._existing() if self._describe else ()) if table not in self._entries and table not in self._unfit]
         return [*filter(ddl.could_name(event), [*self._entries, *self._unfit]), *new]
 
-    def _renamed_for_certain(self, effects: Sequence[ddl.Effect]) -> bool:
-        """Whether these are no names of temporary tables, which MariaDB does not tell apart: with those, the old names are there still."""
-        moves = [effect for effect in effects if isinstance(effect, ddl.Moved)]
-        old, new = ({self.id_of(each.table) for each in moves}, {self.id_of(each.to) for each in moves})
+    def _lost_names(self, effects: Sequence[ddl.Effect]) -> list[TableId] | None:
+        """The names that tables were given and have no more; None where the names may be those of temporary tables.
+
+        MariaDB does not tell these apart. Tables were renamed if their old names are gone, and if no new one was that of another table.
+        """
+        moves = [(self.id_of(each.table), self.id_of(each.to)) for each in effects if isinstance(each, ddl.Moved)]
+        old, new = {table for table, _ in moves}, {to for _, to in moves}
         if self._describe is None or not any(table in self._entries or self._wants(table) for table in old | new):
-            return True
-        gone, come = [self._describe(table).exists for table in old - new], [self._describe(table).exists for table in new - old]
-        return bool(gone) and not any(gone) and all(come)
+            return []
+        there = {*self._entries, *self._unfit}
+        for table, to in moves:
+            if to in there:
+                return None
+            there = there - {table} | {to}
+        if old <= new or any(self._describe(table).exists for table in old - new):
+            return None
+        return [table for table in new - old if not self._describe(table).exists]
 
     def _effect(self, effect: ddl.Effect, statement: str, place: Position) -> list[TableChange]:  # noqa: PLR0911 (one table)
         because = shorten(statement)

@@ -256,6 +256,14 @@ def test_a_rename_on_mariadb_is_one_of_the_table_if_the_old_name_is_gone() -> No
     assert kinds(Followed([table(A, "id")], source, selection=pattern).changes(rename, at(10))) == [(CopyAnew, A)]
     source.now = {B: table(B, "id")}
     assert kinds(Followed([table(A, "id")], source, selection=pattern).changes(rename, at(10))) == [(Renamed, A)]
+    cut_over, new = of_session("RENAME TABLE a TO x, b TO a", specific=False, mariadb=True), TableId("shop", "x")
+    source.now = {A: table(A, "id")}
+    followed = Followed([table(A, "id"), table(B, "id")], source, selection=pattern)
+    assert kinds(followed.changes(cut_over, at(10))) == [(Renamed, A), (Renamed, B), (Gone, new)], "the old table was dropped since"
+    source.now[new] = table(new, "id")
+    followed = Followed([table(A, "id"), table(new, "id")], source, selection=pattern)
+    assert kinds(followed.changes(cut_over, at(10))) == [(CopyAnew, A), (CopyAnew, new)], "no table takes the name of another"
+    source.now = {B: table(B, "id")}
     swap = of_session("RENAME TABLE a TO x, b TO a, x TO b", specific=False, mariadb=True)
     source.now |= {A: table(A, "id")}
     followed = Followed([table(A, "id"), table(B, "id")], source, selection=pattern)
