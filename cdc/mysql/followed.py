@@ -264,6 +264,7 @@ class Followed:
         MariaDB does not tell these apart. Tables were renamed if their old names are gone, and if no new one was that of another table.
         """
         moves = [(self.id_of(each.table), self.id_of(each.to)) for each in effects if isinstance(each, ddl.Moved)]
+        moves = [(table, to) for table, to in moves if table != to]
         old, new = {table for table, _ in moves}, {to for _, to in moves}
         if self._describe is None or not any(table in self._entries or self._wants(table) for table in old | new):
             return []
@@ -288,7 +289,7 @@ class Followed:
                 return self._anew(table, statement, place) if self._wants(table) and not same else []
             case ddl.Gone(name):
                 return self._gone(self.id_of(name), statement, place)
-            case ddl.Moved(name, to):
+            case ddl.Moved(name, to) if self.id_of(name) != self.id_of(to):
                 return self._moved(self.id_of(name), self.id_of(to), statement, place)
             case ddl.Emptied(name) if (entry := self._entries.get(self.id_of(name))) and self._describe and entry.certain:
                 return [Emptied(self.id_of(name), because)]

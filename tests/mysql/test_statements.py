@@ -122,6 +122,7 @@ CASES = {
     "several": Case(("DROP TABLE IF EXISTS nowhere, {t}_x, {t}",), before=("CREATE TABLE {t}_x " + NEW,)),
     "views": Case(("CREATE VIEW v_{t} AS SELECT * FROM {t}", "RENAME TABLE v_{t} TO w_{t}", "DROP VIEW w_{t}"), anew=False),
     "sequence": Case(("CREATE SEQUENCE s_{t}", "RENAME TABLE s_{t} TO z_{t}", "DROP SEQUENCE z_{t}"), flavors=MARIADB, anew=False),
+    "renamed_to_itself": Case(("ALTER TABLE {t} RENAME TO {t}", "INSERT INTO {t} VALUES (9, 9, 9)"), anew=False),
     "leading_dot": Case(("TRUNCATE TABLE .{t}",), flavors=MARIADB),
     "prefixes": Case(
         ("ALTER ONLINE TABLE IF EXISTS {t} WAIT 5 DROP COLUMN IF EXISTS nothing, DROP COLUMN IF EXISTS b, ADD COLUMN IF NOT EXISTS c INT",

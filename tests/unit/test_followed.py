@@ -433,6 +433,17 @@ def test_a_name_that_a_table_has_only_within_a_statement_is_not_asked_for() -> N
     assert kinds(followed.changes(written(swap, "shop"), at(100))) == [(Gone, A), (Renamed, B), (CopyAnew, B)]
 
 
+@pytest.mark.parametrize("mariadb", [False, True])
+def test_a_table_that_is_renamed_to_its_own_name_goes_on(mariadb: bool) -> None:
+    """ALTER TABLE allows that, and does nothing."""
+    source = Source()
+    source.now[A] = table(A, "id")
+    followed = Followed([table(A, "id")], source, names=NameRules(1, {ord("A"): "a"}))
+    for statement in "ALTER TABLE a RENAME TO shop.a", "ALTER TABLE a RENAME A":
+        assert followed.changes(of_session(statement, specific=False, mariadb=mariadb), at(10)) == []
+    assert followed.tables == [A]
+
+
 def test_tables_that_match_a_pattern_are_taken_in_and_renamed_with_their_rows() -> None:
     """Both names are followed: nothing is copied."""
     source = Source()
