@@ -131,6 +131,22 @@ _OWN = {
 WITHOUT_TABLES = _PYTHON.keys() | _OWN.keys()
 """The sets that need no tables."""
 
+CODEC = "cdc_utf8mb4"
+"""The name under which Python knows the server's utf8mb4, for libraries that take no more than a codec's name."""
+
+
+def _codec(name: str) -> codecs.CodecInfo | None:
+    if name != CODEC:
+        return None
+    return codecs.CodecInfo(
+        lambda text, errors="strict": (_UTF8.encode(text), len(text)),
+        lambda data, errors="strict": (_UTF8.decode(bytes(data)), len(data)),
+        name=name,
+    )
+
+
+codecs.register(_codec)
+
 # sets with tables
 
 

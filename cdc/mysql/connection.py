@@ -17,6 +17,7 @@ import pymysql
 from pymysql.constants import COMMAND, CR
 from pymysql.converters import conversions
 
+from cdc import charset
 from cdc.config import SourceUrl
 from cdc.mysql.login import plugins
 from cdc.mysql.server_errors import explained
@@ -54,6 +55,8 @@ class Connection(pymysql.Connection):  # type: ignore[misc]
     bytes_received = 0
     _answered = 0
     """Bytes since the last command, or of the login."""
+    encoding = property(lambda _: charset.CODEC, lambda *_: None)
+    """The codec of statements and answers, which PyMySQL would set to Python's UTF-8: names may hold what only MariaDB takes for text."""
     _read_ahead = False
     _read_timeout: float
     _write_timeout: float
@@ -184,7 +187,7 @@ class Connection(pymysql.Connection):  # type: ignore[misc]
 
 def text(value: str | bytes) -> str:
     """Text that the source sent, whether or not the session left it as bytes."""
-    return value.decode() if isinstance(value, bytes) else value
+    return charset.decode(value, "utf8mb4") if isinstance(value, bytes) else value
 
 
 def settings(url: SourceUrl, read_timeout: float) -> dict[str, Any]:

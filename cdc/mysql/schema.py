@@ -40,6 +40,11 @@ def read_table(connection: Connection, table: TableId) -> Table:
     columns = tuple(_column(row[2:-1]) for row in rows)
     names = [column.name for column in columns]
     key = tuple(names.index(name) for name in key_names)
+    if any(_SURROGATES.search(name) for name in (*table, *names)):
+        raise PreflightFailed(
+            f"The table {table} or a column of it has a name with a surrogate (U+D800 to U+DFFF), which UTF-8 cannot hold.",
+            hint="Rename it.",
+        )
     if not key:
         raise PreflightFailed(
             f"The table {table} has no primary key and no unique key that serves; rows are copied and found again by one.",
@@ -57,6 +62,7 @@ def read_table(connection: Connection, table: TableId) -> Table:
     return Table(table, columns, key, index)
 
 
+_SURROGATES = re.compile("[\ud800-\udfff]")
 _TRIES = 100
 _SAME = 3
 

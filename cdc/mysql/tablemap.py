@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from cdc import charset
 from cdc.errors import SchemaChanged, UnsupportedEvent
 from cdc.model import Column, Table, TableId
 from cdc.mysql._events import Plan
@@ -126,12 +127,16 @@ def parse_table_map(body: bytes) -> TableMap:
     table = data.string()
     data.take(1)
     types = data.take(data.number())
-    mapped = TableMap(TableId(schema.decode(), table.decode()), list(_columns(types, _Bytes(data.string()))))
+    mapped = TableMap(TableId(_name(schema), _name(table)), list(_columns(types, _Bytes(data.string()))))
     data.take((len(types) + 7) // 8)  # which columns may be NULL
     while data:
         kind = data.take(1)[0]
         _describe(mapped, kind, _Bytes(data.string()))
     return mapped
+
+
+def _name(data: bytes) -> str:
+    return charset.decode(data, "utf8mb3")
 
 
 def table_named(body: bytes) -> TableId:
@@ -141,7 +146,7 @@ def table_named(body: bytes) -> TableId:
         data.take(8)
         schema = data.string()
         data.take(1)
-        return TableId(schema.decode(), data.string().decode())
+        return TableId(_name(schema), _name(data.string()))
     except ValueError as error:
         raise UnsupportedEvent(f"A table map in the binlog cannot be read: {error}.", hint=_COPY) from error
 
@@ -172,7 +177,7 @@ def _describe(mapped: TableMap, kind: int, value: _Bytes) -> None:
             column.is_unsigned = bool(bits[i // 8] >> (7 - i % 8) & 1)
     elif kind == _NAMES:
         for column in columns:
-            column.name = value.string().decode()
+            column.name = _name(value.string())
     elif kind in (_SET_LABELS, _ENUM_LABELS):
         real = _SET if kind == _SET_LABELS else _ENUM
         for column in (column for column in columns if column.type == real):

@@ -75,6 +75,24 @@ def test_bytes_that_are_no_text_cannot_be_taken_for_text(project_on_either: Proj
 
 
 @pytest.mark.parametrize("project_on_either", ["mariadb"], indirect=True)
+def test_names_with_surrogates_stop_only_their_own_tables(project_on_either: Project) -> None:
+    """MariaDB takes them. Such a table is no reason not to read the others, nor are its rows in the binlog."""
+    project = project_on_either
+    weird = "`u\ud800`"
+    project.sql(
+        "CREATE TABLE t (id INT PRIMARY KEY)", f"CREATE TABLE {weird} (id INT PRIMARY KEY)", "CREATE TABLE v (`\ud800` INT PRIMARY KEY)"
+    )
+    project.sql("INSERT INTO t VALUES (1)")
+    done = project.cdc(*project.arguments("--until-caught-up", table=f"{project.database}.*"))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("surrogate") == 2
+    project.sql(f"INSERT INTO {weird} VALUES (1)", "INSERT INTO v VALUES (1)", "INSERT INTO t VALUES (2)")
+    done = project.cdc(*project.arguments("--until-caught-up", table=f"{project.database}.*"))
+    assert done.returncode == 0, done.stderr
+    assert project.assert_identical() == 2
+
+
+@pytest.mark.parametrize("project_on_either", ["mariadb"], indirect=True)
 def test_surrogates_that_mariadb_keeps_are_shown_as_bytes(project_on_either: Project) -> None:
     """No UTF-8 has them, so no line could hold them."""
     project = project_on_either

@@ -70,3 +70,10 @@ def test_a_set_or_a_collation_that_no_server_has_is_refused() -> None:
 def test_a_collation_s_number_tells_its_set(number: int, name: str) -> None:
     """Of both flavors: they agree about the numbers that both have."""
     assert charset.of_collation(number) == name
+
+
+def test_the_server_s_utf8mb4_is_a_codec_of_python() -> None:
+    """PyMySQL takes a codec by its name."""
+    assert "é\ud800😀".encode(charset.CODEC).decode(charset.CODEC) == "é\ud800😀"
+    with pytest.raises(UnicodeDecodeError):
+        b"\xff".decode(charset.CODEC)
