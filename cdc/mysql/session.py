@@ -41,7 +41,9 @@ _EVERY: Mapping[str, _Value] = {
     "max_sort_length": 8192,
     "sort_buffer_size": 1 << 20,
     "sql_buffer_result": 0,
-    # transactions begin and end where we say
+    # transactions see what is committed, and begin and end where we say; in any other isolation MariaDB opens no consistent snapshot
+    "transaction_isolation": "REPEATABLE-READ",
+    "transaction_read_only": 0,
     "autocommit": 1,
     "completion_type": "NO_CHAIN",
     # writes, of `cdc compare --churn`
@@ -55,15 +57,13 @@ _EVERY: Mapping[str, _Value] = {
     "net_write_timeout": 3600,
 }
 _MYSQL: Mapping[str, _Value] = {
-    "transaction_isolation": "REPEATABLE-READ",
-    "transaction_read_only": 0,
     "max_execution_time": 0,
     "range_optimizer_max_mem_size": 8 << 20,  # with less, a chunk's condition is not seen as a range, and the table is read from its start
     "show_gipk_in_create_table_and_information_schema": 1,
     "use_secondary_engine": "OFF",  # a secondary engine shows changes later than InnoDB does
 }
 _MARIADB: Mapping[str, _Value] = {
-    "tx_isolation": "REPEATABLE-READ",  # in any other, no consistent snapshot is opened
+    "tx_isolation": "REPEATABLE-READ",  # before 11.1 the only name for it
     "tx_read_only": 0,
     "max_statement_time": 0,
     "idle_transaction_timeout": 0,
@@ -78,6 +78,9 @@ _MARIADB: Mapping[str, _Value] = {
     "max_session_mem_used": 2**63 - 1,  # the server takes more for a negative number
     "tmp_disk_table_size": _MOST,
 }
+
+_ISOLATION = {"transaction_isolation", "tx_isolation"}
+"""One of them must be there: what a session reads is never left to the server."""
 
 _UNKNOWN_VARIABLE = 1193
 
@@ -121,6 +124,8 @@ def prepare(session: Session, answer_seconds: float) -> None:
                 _set_one_by_one(session, having)
                 break
             missing.add(unknown)
+    if having.keys().isdisjoint(_ISOLATION):
+        raise _refused(session, "transaction_isolation", "the server does not have it")
     different = _different(session, having)
     if different:
         raise _refused(session, different[0], "it keeps another value than the one that was set")

@@ -144,3 +144,10 @@ def test_a_variable_that_has_its_value_need_not_be_set(server: HostileServer, mo
     assert connection.one("SELECT @@session.max_sort_length") == (session._EVERY["max_sort_length"],)
     assert session._missing[connection.get_server_info()] >= {"no_such_variable"}
     connection.abandon()
+
+
+def test_a_server_without_any_name_for_the_isolation_is_refused(server: HostileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a session reads is never left to the server's own setting."""
+    monkeypatch.setitem(session._missing, server.admin.get_server_info(), {"transaction_isolation", "tx_isolation"})
+    with pytest.raises(PreflightFailed, match="variable transaction_isolation"):
+        connect(server.source)
