@@ -158,7 +158,7 @@ cdef class Columns:
         for i in range(self.n):
             start = end
             end = ms_peek(self.offsets + i + 1)
-            if ms_likely(end - start <= MAX_LENGTH):
+            if ms_likely(start <= end and end - start <= MAX_LENGTH):
                 continue
             if start > end or <int64_t>end < 0:
                 raise ValueError(f"offsets must not decrease or be negative: {<int64_t>start} before {<int64_t>end}")
@@ -200,8 +200,8 @@ cdef class Columns:
         cdef const uint8_t *data = self.data.p
         cdef uint64_t *ends = self.offsets + start + 1
         cdef uint64_t begin = ms_peek(ends - 1), end
-        cdef bint wrong = False
-        for i in range(n):
+        cdef bint wrong = begin > self.data.n
+        for i in range(n):                      # a slice is too short for the sum of its lengths to overflow
             end = ms_peek(ends + i)
             wrong |= end - begin > MAX_LENGTH   # or less than nothing
             spans[i].p = data + begin

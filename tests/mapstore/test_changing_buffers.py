@@ -44,7 +44,7 @@ from mapstore import MapStore
 n = 50_000
 data = bytearray(8 * n)
 good = array("Q", range(0, 8 * (n + 1), 8))
-bad = array("Q", [1 << 62 | i if i % 7 == 3 else i for i in good])
+bad = array("Q", [(1 << 64) - 8 if i % 48 == 0 else 1 << 62 | i if i % 56 == 32 else i for i in good])
 offsets = array("Q", good)
 stop = threading.Event()
 
@@ -223,8 +223,9 @@ def test_offsets_may_lie_at_an_odd_address():
 
 def test_a_negative_offset_is_named():
     """As it was given."""
-    with pytest.raises(ValueError, match="negative: 0 before -1"):
-        MapStore().get_many((b"ab", array("q", [0, -1, 2])))
+    for offsets, text in (([0, -1, 2], "negative: 0 before -1"), ([-1, 1, 2], "negative: -1 before 1"), ([-1], "after the buffer")):
+        with pytest.raises(ValueError, match=text):
+            MapStore().get_many((b"ab", array("q", offsets)))
 
 
 def test_arrays_that_are_not_contiguous_are_bytes_in_their_order():
