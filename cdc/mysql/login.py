@@ -99,9 +99,9 @@ class Login:
             self.connection.salt = packet.read_all().removesuffix(b"\0")
         return bytes(self.connection.salt)
 
-    def send_encrypted(self, salt: bytes, request_for_key: bytes) -> Any:
-        """Send the password encrypted with a key that is trusted."""
-        key = self._public_key or self._fetched(request_for_key)
+    def send_encrypted(self, salt: bytes, request_for_key: bytes, offered: bytes = b"") -> Any:
+        """Send the password encrypted with a key that is trusted. `offered` is one that the server has sent already."""
+        key = self._public_key or self._fetched(request_for_key, offered)
         try:
             encrypted = _auth.sha2_rsa_encrypt(self.password, salt, key)
         except Exception as error:  # each way in which a key can be none has an error of its own
@@ -111,13 +111,15 @@ class Login:
             ) from error
         return self.ask(encrypted)
 
-    def _fetched(self, request: bytes) -> bytes:
+    def _fetched(self, request: bytes, offered: bytes) -> bytes:
         if not self.url.tls.get_public_key:
             raise ConfigError(
                 f"{self.url.redacted} asks for the password ({self.plugin}) over a connection without TLS.",
                 hint="Use TLS (ssl-mode=required in the URL, and set it up on the server), or name the server's RSA key with "
                 "server-public-key=FILE; get-server-public-key trusts whichever key comes over the network.",
             )
+        if offered:
+            return offered
         packet = self.ask(request)
         if not packet.is_extra_auth_data():
             raise self.malformed()
@@ -161,7 +163,8 @@ def _sha256(login: Login, packet: Any) -> Any:
         return login.ask(b"\0")
     if login.encrypted:
         return login.ask(login.password + b"\0")
-    return login.send_encrypted(salt, _SEND_KEY_SHA256)
+    offered = packet.get_all_data()[1:] if packet.is_extra_auth_data() else b""
+    return login.send_encrypted(salt, _SEND_KEY_SHA256, offered)
 
 
 def _obsolete(login: Login, packet: Any) -> Any:

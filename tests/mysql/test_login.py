@@ -69,8 +69,9 @@ def full(plugin: str, *, tls: bool = False) -> Callable[[Conversation], None]:
         if tls:
             talk.start_tls()
         talk.receive()
-        talk.send(b"\x01\x04" if plugin == "caching_sha2_password" else b"\x01" + public_key())
-        talk.receive()
+        if plugin == "caching_sha2_password":  # a client of sha256_password has asked for the key already
+            talk.send(b"\x01\x04")
+            talk.receive()
         talk.send(b"\x01" + public_key())
         talk.receive()
         talk.send(error(1045, "thank you"))
