@@ -100,7 +100,7 @@ class _Reader:
     def word(self) -> str:
         """The next token in upper case if it is a bare word or a sign, else nothing."""
         token = self._next()
-        return (token.text or "").upper() if token and token.kind in (Kind.WORD, Kind.SIGN) else ""
+        return token.keyword if token else ""
 
     def accept(self, *expected: str) -> bool:
         """Go past these bare words, if they come next."""

@@ -58,7 +58,7 @@ def _word(tokens: Sequence[Token], at: int) -> str:
     """A bare word in upper case, or a sign; "" at the end; a name in quotes is none."""
     if not 0 <= at < len(tokens):
         return ""
-    return (tokens[at].text or "").upper() if tokens[at].kind in (Kind.WORD, Kind.SIGN) else "`"
+    return tokens[at].keyword if tokens[at].kind in (Kind.WORD, Kind.SIGN) else "`"
 
 
 def _place(tokens: Sequence[Token], verb: str) -> int:
@@ -123,7 +123,7 @@ def _calls(tokens: Sequence[Token], columns: int) -> list[str]:
         if tokens[i].kind is not Kind.SIGN or tokens[i].text != "(" or i == columns:
             continue
         before = tokens[i - 1]
-        own = before.kind is Kind.WORD and (before.text or "").upper() in _OWN and _word(tokens, i - 2) != "."
+        own = before.kind is Kind.WORD and before.keyword in _OWN and _word(tokens, i - 2) != "."
         if before.kind in (Kind.WORD, Kind.NAME) and not own:
             found.append(before.text or "")
     return found

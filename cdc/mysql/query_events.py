@@ -274,4 +274,4 @@ def statement_of(event: QueryEvent) -> Iterator[Token]:
 
 def _word(token: Token) -> str:
     """A bare word in upper case; nothing for all else."""
-    return (token.text or "").upper() if token.kind is Kind.WORD else ""
+    return token.keyword if token.kind is Kind.WORD else ""

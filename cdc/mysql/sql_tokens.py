@@ -41,6 +41,13 @@ class Token:
     kind: Kind
     text: str | None
 
+    @property
+    def keyword(self) -> str:
+        """A bare word or a sign, in upper case if it could be a keyword; nothing for all else. Python's upper case of `ı` is I."""
+        if self.text is None or self.kind not in (Kind.WORD, Kind.SIGN):
+            return ""
+        return self.text.upper() if self.text.isascii() else self.text
+
 
 @dataclass(frozen=True, slots=True)
 class Dialect:

@@ -96,6 +96,7 @@ def test_what_becomes_of_tables_is_read(statement: str, expected: list[Effect]) 
         ("DROP a, ADD a INT COMMENT 'x, MODIFY b'", (), "a", "a", ""),
         ("ADD CONSTRAINT FOREIGN KEY (a) REFERENCES x (id) ON DELETE CASCADE", (), "", "", ""),
         ("ADD CHECK (a > 5), ADD c INT", (), "", "c", ""),
+        ("ADD \u0131ndex INT, ADD pr\u0131mary INT, DROP con\u017ftraint", (), "con\u017ftraint", "\u0131ndex pr\u0131mary", ""),
         ("ENGINE = InnoDB", (), "", "", ""),
         ("COMMENT 'x' ENGINE InnoDB", (), "", "", ""),
         ("ALTER COLUMN a SET DEFAULT 5", (), "", "", ""),
