@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         DamagedState,
         DifferencesFound,
         Incomplete,
+        NoSuchTable,
         PositionLost,
         PreflightFailed,
         SandboxUnavailable,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from cdc.interrupts import Interrupted
     from cdc.migration import Report
     from cdc.model import TableId
+    from cdc.state import Status, TableStatus, rows, status
 
 _MODULES = {
     "cdc.api": ("changes", "check", "migrate", "parse_source", "verify"),
@@ -43,21 +45,22 @@ _MODULES = {
     "cdc.checks": ("Check",),
     "cdc.config": ("Config", "Limits", "SourceUrl", "Strategy", "Tls"),
     "cdc.errors": (
-        "CdcError", "ConfigError", "DamagedState", "DifferencesFound", "Incomplete", "PositionLost", "PreflightFailed",
-        "SandboxUnavailable", "SchemaChanged", "Temporary", "TornTransaction", "UnsupportedEvent",
+        "CdcError", "ConfigError", "DamagedState", "DifferencesFound", "Incomplete", "NoSuchTable", "PositionLost",
+        "PreflightFailed", "SandboxUnavailable", "SchemaChanged", "Temporary", "TornTransaction", "UnsupportedEvent",
     ),
     "cdc.interrupts": ("Interrupted",),
     "cdc.migration": ("Report",),
     "cdc.model": ("TableId",),
+    "cdc.state": ("Status", "TableStatus", "rows", "status"),
     "cdc.differences": ("Difference", "DifferenceKind", "Differences"),
 }  # fmt: skip
 """Where each name is from."""
 
 __all__ = [
     "CdcError", "Change", "Changes", "Check", "Config", "ConfigError", "DamagedState", "Difference", "DifferenceKind", "Differences",
-    "DifferencesFound", "Incomplete", "Interrupted",
-    "Limits", "PositionLost", "PreflightFailed", "Report", "SandboxUnavailable", "SchemaChanged", "SourceUrl", "Strategy", "TableId",
-    "Temporary", "Tls", "TornTransaction", "UnsupportedEvent", "changes", "check", "migrate", "parse_source", "verify",
+    "DifferencesFound", "Incomplete", "Interrupted", "Limits", "NoSuchTable", "PositionLost", "PreflightFailed", "Report",
+    "SandboxUnavailable", "SchemaChanged", "SourceUrl", "Status", "Strategy", "TableId", "TableStatus", "Temporary", "Tls",
+    "TornTransaction", "UnsupportedEvent", "changes", "check", "migrate", "parse_source", "rows", "status", "verify",
 ]  # fmt: skip
 
 

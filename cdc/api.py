@@ -35,12 +35,11 @@ from cdc.mysql.source import MySqlSource
 from cdc.oversight import Oversight, reloaded_by_signal
 from cdc.selection import ALL, Selection, matches
 from cdc.settings import Settings, SettingsFile
+from cdc.state import HOW_TO_COMPLETE
 from cdc.strategy import Costs, choose
 from cdc.targets.mapstore import MapStoreTarget, read_copy_under_way, read_state
 from cdc.targets.verifying import VerifyingTarget
 from cdc.values import converters
-
-HOW_TO_COMPLETE = "Run `cdc migrate` until `cdc status` shows the table as streaming."
 
 Watch = Callable[[Report, Handover], None]
 Unfit = Callable[[Sequence[TableId], Selection], dict[TableId, str]]

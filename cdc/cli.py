@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import sys
-import time
 from enum import StrEnum
 from importlib.metadata import version
 from itertools import islice
@@ -35,12 +34,13 @@ from cdc.config import (
 from cdc.console import printable_json, show, terminal
 from cdc.debezium import envelopes
 from cdc.errors import CdcError, ConfigError, DifferencesFound, Incomplete
-from cdc.metrics import milliseconds
 from cdc.migration import Report, Start
-from cdc.model import Checkpoint, TableId, TableState
+from cdc.model import TableId, TableState
 from cdc.progress import ProgressLine
 from cdc.settings import SettingsFile
-from cdc.targets.mapstore import read_copy_under_way, read_state
+from cdc.state import HOW_TO_COMPLETE
+from cdc.state import status as read_status
+from cdc.targets.mapstore import read_state
 from cdc.values import Numbers, json_lines, tsv_lines
 
 
@@ -256,41 +256,12 @@ def compare(
 @app.command()
 def status(target: StateArgument = DEFAULT_TARGET, *, as_json: JsonOption = False) -> None:
     """Show the last checkpoint of a target; also while a migration writes to it."""
-    path = parse_mapstore_url(target)
-    checkpoint, _ = read_state(path)
-    position, new = checkpoint.position, read_copy_under_way(path)
-    lag = checkpoint.report.get("lag_ms")
-    found = {
-        "source": checkpoint.source, "servers": checkpoint.servers, "position": str(position.gtids),
-        "file": position.file, "offset": position.offset,
-        "age_seconds": round(time.time() - checkpoint.created_at, 1), "lag_ms": lag, "last_run": checkpoint.report,
-        "tables": _progress(checkpoint), "copy_under_way": _progress(new) if new else None,
-        "selection": {"tables": [*map(str, checkpoint.wanted)], "exclude": [*map(str, checkpoint.excluded)]},
-        "skipped": {str(table): reason for table, reason in checkpoint.skipped.items()},
-    }  # fmt: skip
+    found = read_status(parse_mapstore_url(target))
     if as_json:
-        print(json.dumps(found))
+        print(json.dumps(found.as_dict()))
         return
-    show(f"checkpoint of {found['age_seconds']} s ago, source {checkpoint.source}")
-    show(f"position {position.gtids} ({position.file}:{position.offset})")
-    for progress in checkpoint.tables:
-        show(f"{progress.table.id}: {progress.state}, {progress.rows_copied:,} rows copied")
-    for table, reason in checkpoint.skipped.items():
-        show(f"{table}: skipped. {reason}")
-    for progress in new.tables if new else ():
-        show(f"a new copy of {progress.table.id} is under way beside it: {progress.rows_copied:,} rows copied")
-    if isinstance(lag, dict):
-        show(f"{summary.lag(lag)} in that run, {milliseconds(_number(checkpoint.report.get('lag_now_ms')))} at the checkpoint")
-
-
-def _number(value: object) -> float:
-    """A figure of a report, which another version may have written."""
-    return float(value) if isinstance(value, (int, float)) else 0.0
-
-
-def _progress(checkpoint: Checkpoint) -> dict[str, object]:
-    """How far the tables are, for JSON."""
-    return {str(p.table.id): {"state": p.state, "rows_copied": p.rows_copied} for p in checkpoint.tables}
+    for line in summary.status(found):
+        show(line)
 
 
 @app.command()
@@ -315,7 +286,7 @@ def dump(
     lines = map(printable_json, json_lines(progress.table, rows, numbers)) if form is DumpFormat.JSONL else tsv_lines(progress.table, rows)
     sys.stdout.writelines(f"{line}\n" for line in lines)
     if progress.state is not TableState.STREAMING:
-        raise Incomplete(f"The copy of {name} is not complete: these are the rows copied so far.", hint=api.HOW_TO_COMPLETE)
+        raise Incomplete(f"The copy of {name} is not complete: these are the rows copied so far.", hint=HOW_TO_COMPLETE)
 
 
 @app.command()

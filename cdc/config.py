@@ -225,6 +225,16 @@ class Strategy(StrEnum):
     INCREMENTAL = "incremental"
 
 
+def _is_number(value: object, kind: type | tuple[type, ...], least: float) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool) and isinstance(value, (int, float)) and least <= value < math.inf
+
+
+def _require(name: str, fits: bool, wanted: str) -> None:
+    """Raise ConfigError unless it fits. The value is not shown: a URL may hold a password."""
+    if not fits:
+        raise ConfigError(f"{name} in the configuration is not what it must be.", hint=f"It takes {wanted}.")
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What bounds a copy; None where nothing does. The stream has no bounds."""
@@ -238,6 +248,11 @@ class Limits:
     replica: SourceUrl | None = None
 
     def __post_init__(self) -> None:
+        for name in ("max_rows_per_second", "max_bytes_per_second", "max_threads_running"):
+            _require(name, getattr(self, name) is None or _is_number(getattr(self, name), int, 1), "None, or a whole number from 1 on")
+        lag = self.max_replica_lag
+        _require("max_replica_lag", lag is None or _is_number(lag, (int, float), 1), "None, or a number of seconds from 1 on")
+        _require("replica", self.replica is None or isinstance(self.replica, SourceUrl), "None, or cdc.SourceUrl.of_replica(...)")
         if (self.max_replica_lag is None) is not (self.replica is None):
             there, missing = ("replica", "max-replica-lag") if self.replica else ("max-replica-lag", "replica")
             raise ConfigError(
@@ -276,6 +291,25 @@ class Config:
     """What is left out of the patterns in `tables`, by names and patterns."""
     drop_tables: tuple[TableId, ...] = ()
     """Names and patterns of tables in the target that are followed no more: their rows are dropped."""
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError where a value is not of its type or range: type checkers see only those programs that they are run on."""
+        _require("source", isinstance(self.source, SourceUrl), 'cdc.parse_source("mysql://user@host:3306/")')
+        _require("target", isinstance(self.target, Path), 'Path("state")')
+        for name in ("tables", "exclude"):
+            given = getattr(self, name)
+            fits = isinstance(given, tuple) and all(isinstance(each, TableId) for each in given)
+            _require(name, fits, 'a tuple of tables: (cdc.TableId("shop", "orders"),)')
+        _require("strategy", isinstance(self.strategy, Strategy), "cdc.Strategy.AUTO, FULL or INCREMENTAL")
+        _require("until_caught_up", isinstance(self.until_caught_up, bool), "True or False")
+        _require("limits", isinstance(self.limits, Limits), "cdc.Limits(...)")
+        for name in ("chunk_rows", "checkpoint_bytes"):
+            _require(name, _is_number(getattr(self, name), int, 1), "a whole number from 1 on")
+        _require("checkpoint_seconds", _is_number(self.checkpoint_seconds, (int, float), 0), "a number of seconds from 0 on")
+        _require("heartbeat_seconds", _is_number(self.heartbeat_seconds, (int, float), 0.001), "a number of seconds above 0")
+        port = self.metrics_port
+        _require("metrics_port", port is None or (_is_number(port, int, 0) and port < 1 << 16), "None, or a port from 0 to 65535")
+        _require("metrics_address", isinstance(self.metrics_address, str), 'an address as text: "127.0.0.1"')
 
     @property
     def selection(self) -> Selection:

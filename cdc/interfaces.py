@@ -49,3 +49,6 @@ class Target(Protocol):
 
     def begin_commit(self, checkpoint: Checkpoint) -> Pending:
         """Begin to make everything applied so far durable, and go on applying meanwhile; one at a time."""
+
+    def held(self, table: TableId) -> int:
+        """About how many rows of a table are held, to tell a person."""

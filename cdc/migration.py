@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import TypeAlias
 
 from cdc.config import Config, Limits
 from cdc.crash import crash_point
@@ -56,6 +57,10 @@ _SILENCE = 3
 
 _TICK = 0.25
 """Seconds until a quiet migration looks again whether it should stop, commit or report."""
+
+
+_Told: TypeAlias = CopyAnew | Emptied | Gone | Renamed | Reshaped | Skipped
+"""What a person is told of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,16 +250,28 @@ class Migration:
         self.report.takeovers += 1
 
     def _apply(self, change: Batch | TableChange) -> None:
-        self._target.apply(change)
         if isinstance(change, Batch):
+            self._target.apply(change)
             self._speed.count(change)
             self._schedule.applied(change.keys.size + change.rows.size)
-        elif not isinstance(change, Settled):
-            crash_point("schema-change")
-            if self._skipped_alike(change):
-                return
-            self.report.schema_changes = [*self.report.schema_changes, f"{change.id} {_told(change)}: {change.because}"][-_SCHEMA_CHANGES:]
+        elif isinstance(change, Settled):
+            self._target.apply(change)
+        elif not self._change_table(change):
+            return
         crash_point("after-apply")
+
+    def _change_table(self, change: _Told) -> bool:
+        """Apply and tell what has happened to a table; False if it is skipped as it was before."""
+        dropped = 0 if isinstance(change, (Renamed, Reshaped)) else self._target.held(change.id)
+        self._target.apply(change)
+        crash_point("schema-change")
+        if self._skipped_alike(change):
+            return False
+        told, because = f"{change.id} {_told(change)}", change.because
+        self.report.schema_changes = [*self.report.schema_changes, f"{told}: {because}"][-_SCHEMA_CHANGES:]
+        if not isinstance(change, Skipped):  # which is warned of
+            self._say(f"{told}{f', {dropped:,} rows dropped' if dropped else ''}: {because}")
+        return True
 
     def _skipped_alike(self, change: TableChange) -> bool:
         """Keep the list of skipped tables, and warn of one that joins it; whether the table is in it already, for the same reason."""
@@ -336,7 +353,7 @@ class Migration:
         self._schedule.committed(began, now)
 
 
-def _told(change: CopyAnew | Emptied | Gone | Renamed | Reshaped | Skipped) -> str:
+def _told(change: _Told) -> str:
     match change:
         case CopyAnew():
             return "is copied anew"

@@ -282,6 +282,10 @@ class TableProgress:
     cursor: bytes | None = None
     rows_copied: int = 0
     settled: bool = True
+    rows_held: int = field(default=0, compare=False)
+    """How many rows the target held, in a checkpoint that was read from it."""
+    rows_counted: bool = field(default=True, compare=False)
+    """Whether that is exact, and not what the target held a while before."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from cdc.errors import CdcError
 from cdc.metrics import milliseconds
 from cdc.migration import Report
 from cdc.model import Table
+from cdc.state import Status, TableStatus
 from cdc.values import json_key
 
 
@@ -27,6 +28,37 @@ def migration(report: Report) -> tuple[str, str]:
 def lag(figures: Mapping[str, float] | None) -> str:
     """A run's lag in words."""
     return "lag " + ", ".join(f"{name} {milliseconds(value)}" for name, value in (figures or {}).items())
+
+
+def status(found: Status) -> Iterator[str]:
+    """The last checkpoint of a state folder."""
+    yield f"checkpoint of {ago(found.age_seconds)}, from {found.address or 'a source'} (server {found.source})"
+    yield f"position {found.position} ({found.file}:{found.offset})"
+    for name, table in found.tables.items():
+        yield f"{name}: {table.state}, {_rows(table)}"
+    for name, reason in found.skipped.items():
+        yield f"{name}: skipped. {reason}"
+    for name, table in (found.copy_under_way or {}).items():
+        yield f"a new copy of {name} is under way beside it: {table.rows_copied:,} rows copied"
+    if found.lag_ms:
+        yield f"{lag(found.lag_ms)} in that run, {milliseconds(found.lag_now_ms)} at the checkpoint"
+
+
+def _rows(table: TableStatus) -> str:
+    return f"{'' if table.rows_counted else 'about '}{table.rows_held:,} rows held, {table.rows_copied:,} copied"
+
+
+def ago(seconds: float) -> str:
+    """A span of time in words, by its two largest units."""
+    rest = int(seconds)
+    parts: list[str] = []
+    for unit, size in (("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1)):
+        count, rest = divmod(rest, size)
+        if count or (unit == "second" and not parts):
+            parts.append(f"{count} {unit}{'' if count == 1 else 's'}")
+        elif parts:
+            break
+    return f"{' '.join(parts[:2])} ago"
 
 
 def differences(found: Differences) -> Iterator[str]:

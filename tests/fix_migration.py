@@ -48,7 +48,7 @@ class Project:
     """A source database and a state folder, and the command run on them."""
 
     def __init__(self, server: Sandbox, database: str, state: Path) -> None:
-        self.url, self.database, self.state = server.url, database, state
+        self.server, self.url, self.database, self.state = server, server.url, database, state
         self.source = SourceUrl.parse(server.url, {})
         self.admin: Connection = connect(self.source)
         self.table = TableId(database, "t")

@@ -207,6 +207,15 @@ def test_every_error_is_named_by_a_test(error: type[CdcError]) -> None:
     assert any(named.search(path.read_text(encoding="utf-8")) for path in others)
 
 
+def test_a_program_finds_all_errors_and_names_in_cdc() -> None:
+    """Each name is loaded from where it is said to be."""
+    names = [name for some in cdc._MODULES.values() for name in some]
+    assert sorted(names) == sorted(cdc.__all__)
+    assert all(getattr(cdc, name) for name in names)
+    assert {error.__name__ for error in errors()} <= set(names)
+    assert set(names) <= set(dir(cdc))
+
+
 def test_hints_name_options_that_the_command_has() -> None:
     """Made for a migration, they are reworded for the commands that have no --strategy, or that cannot simply be run again."""
     sources = [

@@ -62,6 +62,10 @@ class Image(NamedTuple):
 
     name: str
     changes: int
+    rows: int
+    """How many rows the table has with all of its files."""
+    counted: bool = True
+    """Whether `rows` is exact; else it is how many the newest map had."""
     older: tuple[tuple[str, tuple[int | bytes, ...]], ...] = ()
     """The files of its older maps, and how their rows become those of now."""
     recent: str | None = None
@@ -143,7 +147,7 @@ def _image(row: Any) -> Image:
     older = (
         (each["image"], tuple(v if isinstance(v, int) else bytes.fromhex(v) for v in each["values"])) for each in row.definition["older"]
     )
-    return Image(row.image, 0, tuple(older), row.definition["recent"])
+    return Image(row.image, 0, row.definition["rows"], row.definition["counted"], tuple(older), row.definition["recent"])
 
 
 def publish(engine: sa.Engine, number: int, checkpoint: Checkpoint, images: Images, *, replaced: Sequence[str], part: str) -> None:
@@ -184,7 +188,7 @@ def _table_row(number: int, progress: TableProgress, image: Image) -> dict[str, 
     older = [{"image": name, "values": [v if isinstance(v, int) else v.hex() for v in values]} for name, values in image.older]
     definition = {
         "columns": [asdict(column) for column in table.columns], "key": table.key, "index": table.index, "settled": progress.settled,
-        "older": older, "recent": image.recent,
+        "older": older, "recent": image.recent, "rows": image.rows, "counted": image.counted,
     }  # fmt: skip
     return {
         "checkpoint_id": number, "schema": table.id.schema, "name": table.id.table, "state": progress.state.value,
@@ -195,4 +199,12 @@ def _table_row(number: int, progress: TableProgress, image: Image) -> dict[str, 
 def _progress(row: Any) -> TableProgress:
     columns = tuple(Column(**column) for column in row.definition["columns"])
     table = Table(TableId(row.schema, row.name), columns, tuple(row.definition["key"]), row.definition["index"])
-    return TableProgress(table, TableState(row.state), row.cursor, row.rows_copied, row.definition["settled"])
+    return TableProgress(
+        table,
+        TableState(row.state),
+        row.cursor,
+        row.rows_copied,
+        row.definition["settled"],
+        row.definition["rows"],
+        row.definition["counted"],
+    )

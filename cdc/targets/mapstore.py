@@ -205,6 +205,12 @@ class MapStoreTarget:
         """The row under a canonical key."""
         return self._rows(table).get(key)
 
+    def held(self, table: TableId) -> int:
+        """How many rows of a table are held; of one whose rows are on the disk alone, how many its image has."""
+        if table in self._at_rest:
+            return self._recent[table].entries
+        return self._maps[table].held if table in self._maps else 0
+
     def stats(self) -> dict[TableId, dict[str, int]]:
         """The own counters of each map in memory. From any thread."""
         return {table: store.stats() for table, store in list(self._maps.items())}
@@ -219,12 +225,14 @@ class MapStoreTarget:
                 images[table] = last
                 continue
             if last and (recent := self._recent.get(table)) and recent.image == last.name:
-                images[table] = last._replace(changes=self._changes[table], recent=f"{name}-changes.map")
-                stale.append((table, f"{name}-changes.map", recent.changes))
+                changed, counted = f"{name}-changes.map", table not in self._at_rest
+                images[table] = last._replace(changes=self._changes[table], recent=changed, rows=self.held(table), counted=counted)
+                stale.append((table, changed, recent.changes))
                 continue
             rows = self._whole(table)
             older = [(f"{name}-{i}.map", each) for i, each in enumerate(rows.older)]
-            images[table] = Image(f"{name}.map", self._changes[table], tuple((file, each.values) for file, each in older))
+            shapes = tuple((file, each.values) for file, each in older)
+            images[table] = Image(f"{name}.map", self._changes[table], rows.held, older=shapes)
             stale += [(table, file, each.store) for file, each in older]  # first: meanwhile keys only go from them to the newest
             stale.append((table, images[table].name, rows.newest))
             if not older:

@@ -43,6 +43,10 @@ class VerifyingTarget:
             store.apply(batch)
         self._accounted[batch.table].put_many(batch.keys.buffers, batch.no_rows())
 
+    def held(self, table: TableId) -> int:
+        """How many rows are compared."""
+        return self._maps[table].held if table in self._maps else 0
+
     def commit(self, checkpoint: Checkpoint) -> None:
         """Nothing to make durable."""
 

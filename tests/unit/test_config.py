@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc.config import DEFAULT_TARGET, Config, SourceUrl, Tls, TlsMode, parse_mapstore_url, parse_table
+from cdc.config import DEFAULT_TARGET, Config, Limits, SourceUrl, Tls, TlsMode, parse_mapstore_url, parse_table
 from cdc.errors import ConfigError
 from cdc.model import TableId
 
@@ -224,3 +224,42 @@ def test_what_is_no_full_name_of_a_table_is_refused(name: str) -> None:
         parse_table(name)
     assert repr(name) in error.value.message
     assert "DB.TABLE" in error.value.hint
+
+
+URL = SourceUrl("h", 3306, "u", "hunter2")
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("source", ["mysql://u:hunter2@h/", None]),
+        ("target", ["state", None]),
+        ("tables", [[TableId("a", "b")], ("a.b",), TableId("a", "b"), "a.b", None]),
+        ("exclude", [["a.b"], "a.b"]),
+        ("strategy", ["full", None, 1]),
+        ("until_caught_up", ["yes", 1, None]),
+        ("chunk_rows", [0, -1, 1.5, True, "9", None]),
+        ("checkpoint_bytes", [0, True, 1e9]),
+        ("checkpoint_seconds", [-1, float("nan"), float("inf"), "5", None, True]),
+        ("heartbeat_seconds", [0, -1.0, "1"]),
+        ("limits", [None, {"max_rows_per_second": 5}]),
+        ("metrics_port", [-1, 65536, "9100", True]),
+        ("metrics_address", [None, 127]),
+    ],
+)
+def test_a_config_checks_its_types_and_ranges(name: str, values: list[object]) -> None:
+    """With a sentence that names the field and says what it takes, and no value of it: programs are not all type-checked."""
+    good: dict[str, object] = {"source": URL, "target": Path("state"), "tables": (TableId("a", "b"),)}
+    assert Config(**good)  # type: ignore[arg-type]
+    for value in values:
+        with pytest.raises(ConfigError, match=rf"^{name} in the configuration.* It takes ") as found:
+            Config(**good | {name: value})  # type: ignore[arg-type]
+        assert "hunter2" not in str(found.value)
+
+
+@pytest.mark.parametrize("name", ["max_rows_per_second", "max_bytes_per_second", "max_threads_running", "max_replica_lag", "replica"])
+def test_limits_check_their_types_and_ranges(name: str) -> None:
+    """As those of the config file do."""
+    for value in (0, "5", True, [], float("nan")):
+        with pytest.raises(ConfigError, match=rf"^{name} in the configuration"):
+            Limits(**{name: value})  # type: ignore[arg-type]
