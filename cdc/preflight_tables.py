@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import pymysql
@@ -12,6 +12,7 @@ from pymysql.constants import ER
 from cdc.checks import Check, Source, Status, count, denied, refused
 from cdc.model import TableId
 from cdc.mysql.connection import Connection, quote_identifier
+from cdc.mysql.information_schema import ask
 from cdc.mysql.names import name_rules
 from cdc.mysql.schema import UNIQUE_INDEXES, tables_like, usable_key
 from cdc.selection import Selection
@@ -68,7 +69,7 @@ def check_tables(source: Source, wanted: Sequence[TableId], selection: Selection
 
 def _checks(source: Source, tables: Sequence[TableId]) -> Iterator[Check]:
     yield from _check_filter(source, tables)
-    inspected = [_inspect(source, table) for table in tables]
+    inspected = list(_inspect(source, tables))
     yield from (found for found in inspected if isinstance(found, Check))
     readable = [facts for facts in inspected if isinstance(facts, _Facts)]
     if not readable:
@@ -79,17 +80,45 @@ def _checks(source: Source, tables: Sequence[TableId]) -> Iterator[Check]:
         yield from problems or [Check(name, Status.OK, message)]
 
 
-def _inspect(source: Source, table: TableId) -> _Facts | Check:
-    """What there is to know about a table; a check when it cannot be read. A row is read: not every table that can be opened has any."""
-    sql = f"{quote_identifier(table.schema)}.{quote_identifier(table.table)}"
+def _inspect(source: Source, tables: Sequence[TableId]) -> Iterator[_Facts | Check]:
+    """What there is to know about each table; a check when it cannot be read."""
+    unreadable = _unreadable_ones(source, tables)
+    readable = [table for table in tables if table not in unreadable]
     try:
-        source.connection.rows(f"SELECT COUNT(*) FROM (SELECT * FROM {sql} LIMIT 1) AS one")
-        return _facts(source.connection, table)
+        facts = _facts(source.connection, readable)
     except pymysql.MySQLError as error:
-        return replace(_unreadable(source, table, sql, error), table=table)
+        facts = {table: replace(refused("table_readable", source, error, f" about {table}"), table=table) for table in readable}
+    for table in tables:
+        yield unreadable.get(table) or facts[table]
 
 
-def _unreadable(source: Source, table: TableId, sql: str, error: pymysql.MySQLError) -> Check:
+_READ_AT_ONCE = 50
+
+
+def _unreadable_ones(source: Source, tables: Sequence[TableId]) -> dict[TableId, Check]:
+    """The tables that cannot be read. A row of each is read, since not every table that can be opened has any; of many by one statement."""
+    found: dict[TableId, Check] = {}
+    for first in range(0, len(tables), _READ_AT_ONCE):
+        some = tables[first : first + _READ_AT_ONCE]
+        try:
+            source.connection.rows(
+                "SELECT " + ", ".join(f"(SELECT COUNT(*) FROM (SELECT * FROM {_sql(table)} LIMIT 1) AS one)" for table in some)
+            )
+        except pymysql.MySQLError as error:
+            if len(some) == 1:
+                found[some[0]] = replace(_unreadable(source, some[0], error), table=some[0])
+            else:
+                for table in some:
+                    found |= _unreadable_ones(source, [table])
+    return found
+
+
+def _sql(table: TableId) -> str:
+    return f"{quote_identifier(table.schema)}.{quote_identifier(table.table)}"
+
+
+def _unreadable(source: Source, table: TableId, error: pymysql.MySQLError) -> Check:
+    sql = _sql(table)
     name = "table_readable"
     if error.args[0] in (ER.NO_SUCH_TABLE, ER.BAD_DB_ERROR):
         hint = "Check the spelling, upper and lower case included."
@@ -113,34 +142,41 @@ _WITHOUT_TABLESPACE = {1812, 1814}
 """ER_TABLESPACE_MISSING and ER_TABLESPACE_DISCARDED."""
 
 
-def _facts(connection: Connection, table: TableId) -> _Facts | Check:
-    rows = connection.rows(
-        "SELECT table_schema, table_name, table_type, engine FROM information_schema.tables WHERE table_schema = %s AND table_name = %s",
-        table,
-    )
-    # a server that ignores case also finds other spellings than the one in its binlog
-    found = {TableId(schema, name): (kind, engine) for schema, name, kind, engine in rows}
-    if table not in found:
-        if found:
-            message = f"{table} is called {next(iter(found))} on the source; it must be named as in the binlog."
-            return Check("table_readable", Status.PROBLEM, message, f"Name it with --tables {next(iter(found))}")
-        return Check("table_readable", Status.UNKNOWN, f"{table} can be read, but information_schema does not describe it.")
-    columns = connection.rows(
-        "SELECT column_name, data_type, column_type, column_key FROM information_schema.columns "
-        "WHERE table_schema = %s AND table_name = %s ORDER BY ordinal_position",
-        table,
-    )
-    _, key = usable_key(connection.rows(UNIQUE_INDEXES, table), {name for name, _, _, mark in columns if mark == "PRI"})
-    cascades = connection.rows(
-        "SELECT constraint_name FROM information_schema.referential_constraints "
-        "WHERE constraint_schema = %s AND table_name = %s "
-        "AND NOT (update_rule IN ('RESTRICT', 'NO ACTION') AND delete_rule IN ('RESTRICT', 'NO ACTION'))",
-        table,
-    )
-    kind, engine = found[table]
-    return _Facts(
-        table, kind, engine, tuple((name, kind, full) for name, kind, full, _ in columns), bool(key), tuple(name for (name,) in cascades)
-    )
+def _facts(connection: Connection, tables: Sequence[TableId]) -> dict[TableId, _Facts | Check]:
+    kinds = ask(connection, _KINDS, tables)
+    columns, indexes = ask(connection, _COLUMN_TYPES, tables), ask(connection, UNIQUE_INDEXES, tables)
+    cascades = ask(connection, _CASCADES, tables, schema="constraint_schema")
+    found: dict[TableId, _Facts | Check] = {}
+    for table in tables:
+        if table not in kinds:
+            found[table] = replace(_called_otherwise(table, kinds), table=table)
+            continue
+        ((kind, engine),) = kinds[table]
+        typed = columns.get(table, [])
+        _, key = usable_key(indexes.get(table, []), {str(name) for name, _, _, mark in typed if mark == "PRI"})
+        names = tuple(str(name) for (name,) in cascades.get(table, []))
+        found[table] = _Facts(table, kind, engine, tuple((name, data_type, full) for name, data_type, full, _ in typed), bool(key), names)
+    return found
+
+
+def _called_otherwise(table: TableId, there: Iterable[TableId]) -> Check:
+    """A server that ignores case also finds other spellings than the one in its binlog."""
+    for name in there:
+        if tuple(map(str.casefold, name)) == tuple(map(str.casefold, table)):
+            message = f"{table} is called {name} on the source; it must be named as in the binlog."
+            return Check("table_readable", Status.PROBLEM, message, f"Name it with --tables {name}")
+    return Check("table_readable", Status.UNKNOWN, f"{table} can be read, but information_schema does not describe it.")
+
+
+_KINDS = "SELECT table_schema, table_name, table_type, engine FROM information_schema.tables WHERE {among}"
+_COLUMN_TYPES = """
+    SELECT table_schema, table_name, column_name, data_type, column_type, column_key FROM information_schema.columns
+    WHERE {among} ORDER BY table_schema, table_name, ordinal_position
+"""
+_CASCADES = """
+    SELECT constraint_schema, table_name, constraint_name FROM information_schema.referential_constraints
+    WHERE {among} AND NOT (update_rule IN ('RESTRICT', 'NO ACTION') AND delete_rule IN ('RESTRICT', 'NO ACTION'))
+"""
 
 
 def _check_filter(source: Source, tables: Sequence[TableId]) -> Iterator[Check]:

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 
 from cdc.model import Position, TableId, log_number
 from cdc.mysql.connection import Connection, text
+from cdc.mysql.information_schema import ask
 
-_TABLE = "SELECT table_rows, data_length FROM information_schema.tables WHERE table_schema = %s AND table_name = %s"
+_SIZES = "SELECT table_schema, table_name, table_rows, data_length FROM information_schema.tables WHERE {among}"
 
 
 def binlog_bytes_since(connection: Connection, position: Position) -> int | None:
@@ -23,9 +24,8 @@ def binlog_bytes_since(connection: Connection, position: Position) -> int | None
 def table_sizes(connection: Connection, tables: Iterable[TableId]) -> tuple[int, int]:
     """About how many rows the tables have and how many bytes those take on the source, from its statistics."""
     rows = size = 0
-    for table in tables:
-        for some, data in connection.rows(_TABLE, table):
-            rows, size = rows + int(some or 0), size + int(data or 0)
+    for ((some, data),) in ask(connection, _SIZES, tables).values():
+        rows, size = rows + int(some or 0), size + int(data or 0)
     return rows, size
 
 

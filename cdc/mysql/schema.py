@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from cdc import charset
 from cdc.errors import NoSuchTable, PreflightFailed, Temporary
 from cdc.model import Column, Table, TableId, encode_value
 from cdc.mysql.connection import Connection, Row, text
+from cdc.mysql.information_schema import ask
 from cdc.mysql.names import name_rules
 from cdc.selection import Selection
 
 _COLUMNS = """
     SELECT table_schema, table_name, column_name, data_type, column_type, character_set_name, collation_name, character_octet_length,
            COALESCE(datetime_precision, numeric_scale), column_key
-    FROM information_schema.columns WHERE table_schema = %s AND table_name = %s ORDER BY ordinal_position
+    FROM information_schema.columns WHERE {among} ORDER BY table_schema, table_name, ordinal_position
 """
 UNIQUE_INDEXES = """
-    SELECT index_name, column_name, nullable, sub_part, collation, index_type FROM information_schema.statistics
-    WHERE table_schema = %s AND table_name = %s AND non_unique = 0 ORDER BY index_name, seq_in_index
+    SELECT table_schema, table_name, index_name, column_name, nullable, sub_part, collation, index_type
+    FROM information_schema.statistics WHERE {among} AND non_unique = 0 ORDER BY table_schema, table_name, index_name, seq_in_index
 """
 
 
@@ -33,11 +34,35 @@ def read_table(connection: Connection, table: TableId) -> Table:
 
     Its id is the name as the source stores it, which is the one the binlog uses. Raises PreflightFailed when it is missing or has no key.
     """
-    rows, index, key_names = _columns_and_key(connection, table)
+    return _definition(*_columns_and_key(connection, table))
+
+
+def read_tables(connection: Connection, tables: Iterable[TableId]) -> dict[TableId, Table | PreflightFailed]:
+    """The definitions of many tables by a few questions, or why there is none. One that is altered meanwhile is asked for alone."""
+    names = list(tables)
+    columns, parts = ask(connection, _COLUMNS, names), ask(connection, UNIQUE_INDEXES, names)
+    found: dict[TableId, Table | PreflightFailed] = {}
+    for name in names:
+        rows = columns.get(name, [])
+        primary = _marked(rows)
+        index, key = usable_key(parts.get(name, []), primary)
+        try:
+            table = _definition(name, rows, index, key) if rows and key and set(key) == primary else read_table(connection, name)
+            found[table.id] = table
+        except PreflightFailed as error:
+            found[name] = error
+    return found
+
+
+def _marked(rows: Iterable[Row]) -> set[str]:
+    """The columns that the server marks as those of the primary key, or of the key in its place."""
+    return {text(row[0]) for row in rows if text(row[-1]) == "PRI"}
+
+
+def _definition(table: TableId, rows: Sequence[Row], index: str, key_names: Sequence[str]) -> Table:
     if not rows:
         raise NoSuchTable(f"The table {table} does not exist, or this user may not see it.", hint="Check the name given with --tables.")
-    table = TableId(*map(text, rows[0][:2]))
-    columns = tuple(_column(row[2:-1]) for row in rows)
+    columns = tuple(_column(row[:-1]) for row in rows)
     names = [column.name for column in columns]
     key = tuple(names.index(name) for name in key_names)
     if any(_SURROGATES.search(name) for name in (*table, *names)):
@@ -67,8 +92,8 @@ _TRIES = 100
 _SAME = 3
 
 
-def _columns_and_key(connection: Connection, table: TableId) -> tuple[list[Row], str, list[str]]:
-    """The columns, the name of the key's index, and the names of the key's columns in its order, of one moment.
+def _columns_and_key(connection: Connection, table: TableId) -> tuple[TableId, list[Row], str, list[str]]:
+    """Of one moment: the table's name as the server has it, the columns, the name of the key's index, the names of the key's columns.
 
     They are two questions: a table that is altered in between gives answers that contradict each other, and both are asked again. Raises
     Temporary when that does not end. An index that does not serve may have its columns marked as PRI: a contradiction that stays is none.
@@ -76,14 +101,15 @@ def _columns_and_key(connection: Connection, table: TableId) -> tuple[list[Row],
     before: tuple[list[Row], str, list[str]] | None = None
     same = 0
     for _ in range(_TRIES):
-        rows = connection.rows(_COLUMNS, table)
-        primary = {text(row[2]) for row in rows if text(row[-1]) == "PRI"}
-        index, key = usable_key(connection.rows(UNIQUE_INDEXES, table), primary) if rows else ("", [])
+        name, rows = next(iter(ask(connection, _COLUMNS, [table]).items()), (table, []))
+        primary = _marked(rows)
+        parts = ask(connection, UNIQUE_INDEXES, [table]) if rows else {}
+        index, key = usable_key(parts.get(name, []), primary)
         if set(key) == primary:
-            return rows, index, key
+            return name, rows, index, key
         same = same + 1 if (rows, index, key) == before else 0
         if same == _SAME and not key:
-            return rows, index, key
+            return name, rows, index, key
         before = rows, index, key
     raise Temporary(f"{table} is altered all the time: its columns and its key do not fit together.", hint="Run the same command again.")
 

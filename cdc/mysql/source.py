@@ -47,7 +47,7 @@ from cdc.mysql.followed import Described, Followed
 from cdc.mysql.hosts import BEHIND_PAUSE, Hosts, Server, Wanted
 from cdc.mysql.names import name_rules
 from cdc.mysql.patience import LONGEST_PAUSE, Patience
-from cdc.mysql.schema import added_values, read_table, selected, table_exists, tables_like
+from cdc.mysql.schema import added_values, read_table, read_tables, selected, table_exists, tables_like
 from cdc.mysql.server_errors import explained
 from cdc.mysql.snapshot import log_end
 from cdc.mysql.statement_rows import Reach, StatementRows, reach
@@ -185,14 +185,8 @@ class MySqlSource:
 
     def described(self, names: Iterable[TableId]) -> dict[TableId, Table | CdcError]:
         """Each table's definition, or why there is none."""
-        found: dict[TableId, Table | CdcError] = {}
-        for name in names:
-            with explained(self.url):
-                try:
-                    table = read_table(self.control, name)
-                    found[table.id] = table
-                except PreflightFailed as error:
-                    found[name] = error
+        with explained(self.url):
+            found: dict[TableId, Table | CdcError] = dict(read_tables(self.control, names))
         self._described |= found
         return found
 
