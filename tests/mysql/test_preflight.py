@@ -343,14 +343,22 @@ def test_a_view_is_one_problem(admin: Connection) -> None:
     assert problems[0].message.startswith("pf.t is a view")
 
 
-def test_a_table_that_the_server_cannot_open_is_unknown(admin: Connection) -> None:
-    """An answer other than a refusal or an absence is passed on, not taken for either."""
+def test_a_table_that_the_server_cannot_read_is_a_problem_with_its_answer(server: Sandbox, admin: Connection) -> None:
+    """An answer other than a refusal or an absence is passed on, not taken for either; one about the question itself is unknown."""
     admin.rows("CREATE TABLE pf.base (id INT PRIMARY KEY)")
     admin.rows("CREATE VIEW pf.t AS SELECT * FROM pf.base")
     admin.rows("DROP TABLE pf.base")
     check = found(admin, "table_readable", T)
-    assert check.status is Status.UNKNOWN
-    assert check.message.startswith("The server did not answer about pf.t: ")
+    assert check.status is Status.PROBLEM
+    assert check.message.startswith("pf.t cannot be read: View 'pf.t' references ")
+    admin.rows("DROP VIEW pf.t")
+    admin.rows("CREATE TABLE pf.t (id INT PRIMARY KEY)")
+    with opened(server) as other:
+        other.rows("LOCK TABLES pf.t WRITE")
+        admin.rows("SET SESSION lock_wait_timeout = 1")
+        check = found(admin, "table_readable", T)
+        assert check.status is Status.UNKNOWN
+        assert check.message.startswith("The server did not answer about pf.t: ")
 
 
 def test_every_type_of_the_server_passes(admin: Connection) -> None:
