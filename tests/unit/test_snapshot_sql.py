@@ -140,7 +140,7 @@ def test_a_chunk_s_query_lists_the_columns_and_follows_the_key() -> None:
     """By name, FLOAT as DOUBLE, in the key's order, which need not be the columns'."""
     columns = (Column("v", "float", "float"), NAME, ID)
     orders = Table(TableId("shop", "orders"), columns, (2, 1))
-    selected = "SELECT CAST(`v` AS DOUBLE), `name`, `id` FROM `shop`.`orders` FORCE INDEX (PRIMARY)"
+    selected = "SELECT CAST(`v` AS DOUBLE), `name`, `id` FROM `shop`.`orders` FORCE INDEX (`PRIMARY`)"
     assert chunk_query(ChunkRequest(orders, None, 500, Position(GtidSet())), None) == f"{selected} ORDER BY `id`, `name` LIMIT 1000"
     assert chunk_query(ChunkRequest(orders, encode_row([b"7", b"a"]), 5, Position(GtidSet())), encode_row([b"9", b"c"])) == (
         f"{selected} WHERE (`id` > 7 OR (`id` = 7 AND `name` > _utf8mb4 X'61')) AND (`id` < 9 OR (`id` = 9 AND `name` <= _utf8mb4 X'63'))"
@@ -151,7 +151,7 @@ def test_a_chunk_s_query_lists_the_columns_and_follows_the_key() -> None:
 def test_the_end_of_a_chunk_is_the_key_of_the_last_row_asked_for() -> None:
     """Its columns alone, as the rows have them; within the range asked for."""
     rates = Table(TableId("shop", "rates"), (NAME, Column("v", "float", "float"), ID), (2, 1))
-    selected = "SELECT `id`, CAST(`v` AS DOUBLE) FROM `shop`.`rates` FORCE INDEX (PRIMARY)"
+    selected = "SELECT `id`, CAST(`v` AS DOUBLE) FROM `shop`.`rates` FORCE INDEX (`PRIMARY`)"
     assert boundary_query(ChunkRequest(rates, None, 500, Position(GtidSet()))) == f"{selected} ORDER BY `id`, `v` LIMIT 1 OFFSET 499"
     assert boundary_query(ChunkRequest(rates, None, 1, Position(GtidSet()), encode_row([b"9", b"0.5"]))) == (
         f"{selected} WHERE (`id` < 9 OR (`id` = 9 AND `v` <= 0.5e0)) ORDER BY `id`, `v` LIMIT 1 OFFSET 0"
@@ -161,7 +161,7 @@ def test_the_end_of_a_chunk_is_the_key_of_the_last_row_asked_for() -> None:
 def test_with_the_spacing_of_keys_known_a_chunk_ends_about_where_its_last_row_should_be() -> None:
     """The first key from there on, found without counting; a table's first chunk is counted."""
     numbers = table(Column("n", "int", "int"), name=TableId("shop", "t"))
-    selected = "SELECT `n` FROM `shop`.`t` FORCE INDEX (PRIMARY)"
+    selected = "SELECT `n` FROM `shop`.`t` FORCE INDEX (`PRIMARY`)"
 
     def query(after: bytes | None, spacing: float, upto: bytes | None = None) -> str:
         request = ChunkRequest(numbers, after and encode_row([after]), 50, Position(GtidSet()), upto and encode_row([upto]))
@@ -199,7 +199,7 @@ def test_no_name_and_no_key_gets_out_of_its_quotes(schema: str, name: str, colum
     odd = table(Column(column, "varbinary", "varbinary(20)"), name=TableId(schema, name))
     query = chunk_query(ChunkRequest(odd, encode_row([key]), 3, Position(GtidSet())), encode_row([key]))
     rest = re.sub(r"X'[0-9a-f]*'", "X", re.sub(r"`(?:[^`]|``)*`", "N", query))
-    assert rest == "SELECT N FROM N.N FORCE INDEX (PRIMARY) WHERE N > X AND N <= X ORDER BY N LIMIT 6"
+    assert rest == "SELECT N FROM N.N FORCE INDEX (N) WHERE N > X AND N <= X ORDER BY N LIMIT 6"
 
 
 def test_only_float_is_selected_as_something_else() -> None:
