@@ -74,6 +74,8 @@ cdef class Plan:
             col.key_slot = key.index(at) if at in key else NOT_KEY
             col.label, col.n_labels = len(labels), len(spec.labels)
             labels += spec.labels
+            if col.kind == K_SET:
+                labels.append(spec.separator)       # behind its labels
             self.c.n_json += col.kind == K_JSON
             if (col.kind == K_DECIMAL and (col.precision > 81 or col.decimals > col.precision or not col.precision)
                     or col.kind == K_INTEGER and not 1 <= col.size <= 8 or col.kind in (K_BIT, K_SET, K_ENUM) and col.size > 8
@@ -255,7 +257,7 @@ cdef unsigned write_value(uint8_t *to, const uint8_t *p, const Col *col) noexcep
 cdef int put_members(Out *o, const uint8_t *p, const Layout *plan, const Col *col) noexcept nogil:
     """An ENUM's label or a SET's members."""
     cdef uint64_t bits = le(p, col.size)
-    cdef size_t start = o.n, i, at
+    cdef size_t start = o.n, i, at, comma = col.label + col.n_labels
     cdef const size_t *ends = plan.label_ends
     if col.kind == K_ENUM:
         if bits > col.n_labels:
@@ -272,7 +274,7 @@ cdef int put_members(Out *o, const uint8_t *p, const Layout *plan, const Col *co
         if not bits >> i & 1:
             continue
         at = col.label + i
-        if o.n > start + 1 and not put_byte(o, 44):
+        if o.n > start + 1 and not put(o, plan.label_data + ends[comma], ends[comma + 1] - ends[comma]):
             return E_MEMORY
         if not put(o, plan.label_data + ends[at], ends[at + 1] - ends[at]):
             return E_MEMORY

@@ -77,8 +77,8 @@ def _definition(table: TableId, rows: Sequence[Row], index: str, key_names: Sequ
         )
     for i in key:
         if columns[i].data_type in ("enum", "set"):
-            members = encoded_labels(columns[i])
-            if columns[i].data_type == "enum" and b"" in members:
+            members = key_labels(columns[i])
+            if columns[i].data_type == "enum" and "" in members:
                 raise PreflightFailed(
                     f"The key column {columns[i].name} of {table} is an ENUM with '' among its members, "
                     "which cannot be told from its error value.",
@@ -219,30 +219,32 @@ _ESCAPES = {r"\\": "\\", r"\n": "\n", r"\r": "\r", r"\0": "\0"}
 """What the server escapes in a column's type, besides the doubled quote. Source: MySQL, append_unescaped."""
 
 
-def encoded_labels(column: Column) -> list[bytes]:
-    """The members of an ENUM or SET in the column's own character set, as SELECT gives them.
+def key_labels(column: Column) -> list[str]:
+    """The members of an ENUM or SET of a key, which tell its values' numbers.
 
-    Raises PreflightFailed for one with a character that information_schema cannot show.
+    Raises PreflightFailed where they do not: one has a character that information_schema cannot show, or two are the same text.
     """
     found = labels(column)
+    hint = f"Rename the member, or use another key: ALTER TABLE ... MODIFY {column.name} ...."
     if column.charset in _WIDE and any(_UNSHOWN in label for label in found):
         raise PreflightFailed(
             f"The key column {column.name} is an {column.data_type.upper()} with a question mark in a member, and information_schema shows "
             "characters beyond U+FFFF as question marks too.",
-            hint=f"Rename the member, or use another key: ALTER TABLE ... MODIFY {column.name} ....",
+            hint=hint,
         )
-    return [charset.encode(label, column.charset or "utf8mb4") for label in found]
+    try:
+        charset.character_set(column.charset or "utf8mb4")
+    except LookupError as error:
+        raise PreflightFailed(
+            f"The key column {column.name} is an {column.data_type.upper()} in the unknown character set {column.charset}.",
+            hint=f"Convert the column to utf8mb4: ALTER TABLE ... MODIFY {column.name} ... CHARACTER SET utf8mb4.",
+        ) from error
+    if len(set(found)) < len(found):
+        raise PreflightFailed(f"The key column {column.name} has the same member twice, and its values cannot be told apart.", hint=hint)
+    return found
 
 
 _WIDE = frozenset({"utf8mb4", "utf16", "utf16le", "utf32", "gb18030"})
 """Character sets that have characters beyond U+FFFF."""
 _UNSHOWN = "?"
 """What information_schema, which is utf8mb3, has in place of a character beyond U+FFFF."""
-_CODECS = {"latin1": "cp1252", "utf8mb3": "utf-8", "utf8mb4": "utf-8", "binary": "latin-1", "ucs2": "utf-16-be", "utf16": "utf-16-be",
-           "utf32": "utf-32-be", "utf16le": "utf-16-le", "sjis": "shift_jis", "eucjpms": "euc_jp", "ujis": "euc_jp", "koi8r": "koi8_r",
-           "koi8u": "koi8_u"}  # fmt: skip
-
-
-def codec_name(charset: str | None) -> str:
-    """Python's codec for a MySQL character set; the same name where both agree."""
-    return _CODECS.get(charset or "utf8mb4", charset or "utf-8")

@@ -14,14 +14,15 @@ from decimal import Decimal
 
 import pymysql
 
+from cdc import charset
 from cdc.config import SourceUrl
-from cdc.errors import CdcError
+from cdc.errors import CdcError, PreflightFailed
 from cdc.gtid import GtidSet
 from cdc.model import Chunk, ChunkRequest, Column, LogEnd, Position, Table, decode_row, encode_row
 from cdc.mysql._rows import MalformedResult, RowReader, ServerError
 from cdc.mysql.connection import Connection, connect, quote_identifier, text
 from cdc.mysql.flavor import flavor_of
-from cdc.mysql.schema import INTEGERS, encoded_labels
+from cdc.mysql.schema import INTEGERS, key_labels
 from cdc.mysql.server_errors import explain, explained, unreadable
 
 READ_TIMEOUT = 300.0
@@ -49,7 +50,7 @@ def select_expression(column: Column) -> str:
     return f"CAST({name} AS DOUBLE)" if column.data_type == "float" else name
 
 
-def literal(column: Column, value: bytes) -> str:  # noqa: PLR0911 (one table: a type, its literal)
+def literal(column: Column, value: bytes) -> str:
     """A key column's canonical bytes as SQL that compares in the column's own type and collation.
 
     Strings travel as hexadecimal with the column's character set, so no byte of a value is ever read as SQL.
@@ -64,13 +65,25 @@ def literal(column: Column, value: bytes) -> str:  # noqa: PLR0911 (one table: a
         return number if "e" in number else f"{number}e0"  # with an exponent it is a DOUBLE to the server, without one a DECIMAL
     if kind == "bit":
         return str(int.from_bytes(value, "big"))
-    if kind == "enum":
-        members = encoded_labels(column)
-        return str(1 + members.index(value) if value or b"" in members else 0)  # 0 is the value of errors, which prints as ''
-    if kind == "set":
-        return str(sum(1 << encoded_labels(column).index(name) for name in value.split(b",")) if value else 0)
-    charset = "ascii" if kind in _TEMPORAL or kind in _ADDRESSES else column.charset
-    return f"_{charset} X'{value.hex()}'" if charset else f"X'{value.hex()}'"
+    if kind in ("enum", "set"):
+        return str(_member_number(column, value))
+    name = "ascii" if kind in _TEMPORAL or kind in _ADDRESSES else column.charset
+    return f"_{name} X'{value.hex()}'" if name else f"X'{value.hex()}'"
+
+
+def _member_number(column: Column, value: bytes) -> int:
+    """The number of an ENUM's member, or the bits of a SET's. 0 is an ENUM's value of errors, which prints as ''."""
+    members = key_labels(column)
+    try:
+        name = charset.decode(value, column.charset or "utf8mb4")
+        if column.data_type == "enum":
+            return 1 + members.index(name) if name or "" in members else 0
+        return sum(1 << members.index(each) for each in name.split(",")) if name else 0
+    except ValueError as error:
+        raise PreflightFailed(
+            f"The key column {column.name} has the value 0x{value.hex()}, which is none of the members that information_schema shows.",
+            hint="Use another key.",
+        ) from error
 
 
 def after_condition(table: Table, after: bytes) -> str:

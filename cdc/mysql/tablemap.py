@@ -63,6 +63,8 @@ class ColumnPlan(NamedTuple):
     width: int = 0
     pad: int = 0
     labels: tuple[bytes, ...] = ()
+    separator: bytes = b","
+    """Between a SET's members, in their character set."""
 
 
 @dataclass(slots=True)
@@ -263,7 +265,8 @@ def _column_plan(theirs: MappedColumn, ours: Column) -> ColumnPlan:
     elif kind in (_ENUM, _SET):
         if theirs.labels is None:
             raise ValueError(f"the labels of {theirs.name} are missing")
-        result = ColumnPlan("enum" if kind == _ENUM else "set", metadata & 0xFF, labels=theirs.labels)
+        separator = b"," if ours.charset is None else charset.encode(",", ours.charset)
+        result = ColumnPlan("enum" if kind == _ENUM else "set", metadata & 0xFF, labels=theirs.labels, separator=separator)
     elif kind == _JSON:
         result = ColumnPlan("json", metadata)
     elif kind in (_BLOB, _GEOMETRY, _VECTOR):

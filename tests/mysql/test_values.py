@@ -9,6 +9,7 @@ import pytest
 
 import cdc
 from cdc import charset
+from cdc.model import TableId
 from tests.charset_tables import names
 from tests.fix_migration import Project
 
@@ -162,6 +163,21 @@ def test_a_default_that_information_schema_cannot_show_is_not_made_up(project_on
     assert all(json.loads(line)["v"] == "😀x" for line in dumped(project))
 
 
+def test_a_set_s_members_are_separated_in_its_character_set(project_on_either: Project) -> None:
+    """A comma of utf16 has two bytes, in rows of the stream too."""
+    project = project_on_either
+    sets = ("utf16", "utf16le", "utf32", "ucs2", "utf8mb4", "swe7")
+    columns = ", ".join(f"{name} SET('a', 'b', 'c') CHARACTER SET {name}" for name in sets)
+    project.sql(f"CREATE TABLE t (id INT PRIMARY KEY, {columns})")
+    project.migrate()
+    for number, value in enumerate(("a,b,c", "")):
+        values = ", ".join([f"'{value}'"] * len(sets))
+        project.sql(f"INSERT INTO t VALUES ({number}, {values})")
+    project.migrate()
+    assert project.assert_identical() == 2
+    assert {row["utf16"] for row in map(json.loads, dumped(project))} == {"a,b,c", ""}
+
+
 def test_keys_of_enum_are_read_in_every_character_set(project_on_either: Project) -> None:
     """A chunk goes on after the last one's number; members with characters that information_schema cannot show are refused."""
     project = project_on_either
@@ -170,6 +186,10 @@ def test_keys_of_enum_are_read_in_every_character_set(project_on_either: Project
     project.sql(f"INSERT INTO t VALUES {rows}")
     project.migrate()
     assert project.assert_identical() == 3 * ROWS
+    project.sql("CREATE TABLE s (k SET('a', 'b', 'c') CHARACTER SET utf16, n INT, PRIMARY KEY (k, n))")
+    project.sql(f"INSERT INTO s VALUES {rows.replace('Ä', 'a,b')}")
+    project.migrate(table=f"{project.database}.s")
+    assert project.assert_identical(TableId(project.database, "s")) == 3 * ROWS
     project.sql("CREATE TABLE u (k ENUM('a', '😀') CHARACTER SET utf8mb4 PRIMARY KEY)", "INSERT INTO u VALUES ('a'), ('😀')")
     done = project.cdc(*project.arguments("--until-caught-up", table=f"{project.database}.u"))
     assert done.returncode == 3
