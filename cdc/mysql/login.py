@@ -1,10 +1,12 @@
 """Which of a server's demands for the password are met, in place of PyMySQL, which meets all of them.
 
-Until it has shown a certificate that was verified, the server is a stranger, and so is anyone between it and us. Like the mysql client:
+Until it has shown a certificate that was verified, the server is a stranger, and so is anyone between it and us:
 
-* the password goes in clear text (mysql_clear_password, dialog) only to a server whose certificate was verified,
-* with caching_sha2_password and sha256_password it goes inside TLS as it is; without TLS it goes encrypted with the server's RSA key, which
-  is the one that the URL names, or the one that the server sends where the URL says that this will do.
+* the password goes in clear text (mysql_clear_password, dialog) only to a server whose certificate was verified; the mysql client asks for
+  a word instead (--enable-cleartext-plugin),
+* with caching_sha2_password and sha256_password it goes inside TLS as it is, verified or not, as the mysql client sends it; without TLS it
+  goes encrypted with the server's RSA key, which is the one that the URL names, or the one that the server sends where the URL says that
+  this will do. The mysql client trusts that one without a word for sha256_password.
 
 Sources: MySQL, "Caching_sha2_password information" and `sql-common/client_authentication.cc`; MariaDB, "Connection", "dialog".
 """
