@@ -63,6 +63,7 @@ soak: $(READY)  ## random tables until 500,000 values were compared, copies unde
 	CDC_SOAK_KILLS=200 $(BIN)/pytest -q -s tests/adversity/test_crashes.py
 	CDC_VARIABLES_TOGETHER=1 CDC_VARIABLES_ROUNDS=100 $(BIN)/pytest -q -s tests/mysql/test_session.py
 	CDC_CHANGES_ROUNDS=100 $(BIN)/pytest -q -s tests/adversity/test_random_changes.py
+	CDC_SESSIONS_STATEMENTS=20000 $(BIN)/pytest -q -s tests/adversity/test_foreign_sessions.py
 
 clean:  ## remove what was built; servers' packages stay in the cache folder
 	rm -rf $(VENV) build *.egg-info mapstore/_map.c mapstore/*.so cdc/mysql/*.c cdc/mysql/*.so

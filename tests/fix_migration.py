@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -150,12 +151,39 @@ class Project:
         """Wait until every table's copy is complete."""
         return self.wait(process, lambda checkpoint: all(each.state is TableState.STREAMING for each in checkpoint.tables))
 
+    @contextmanager
+    def interrupted(self, rng: random.Random, *options: str, table: str) -> Iterator[subprocess.Popen[str]]:
+        """A migration that has taken a checkpoint, for the block; then it is killed, or now and then stopped."""
+        begun = time.time()
+        process = self.start("--checkpoint-seconds", str(rng.choice((0, 0.2))), *options, table=table)
+        try:
+            self.wait(process, lambda checkpoint: checkpoint.created_at > begun)
+            yield process
+            assert process.poll() is None, process.communicate()[1]
+            if rng.random() < 0.3:
+                self.end(process)
+        finally:
+            process.kill()
+            process.communicate()
+
     def end(self, process: subprocess.Popen[str], number: signal.Signals = signal.SIGTERM) -> tuple[dict[str, object], str]:
         """Stop it with a signal; its report and what it wrote to stderr."""
         process.send_signal(number)
         out, err = process.communicate(timeout=PATIENCE)
         assert process.returncode == (130 if number is signal.SIGINT else 0), err
         return json.loads(out.splitlines()[-1]), err
+
+    def assert_all_identical(self) -> None:
+        """Compare every table of the database, and that the state holds no other."""
+        found = self.admin.rows("SELECT table_name FROM information_schema.tables WHERE table_schema = %s AND table_type = 'BASE TABLE'",
+                                (self.database,))  # fmt: skip
+        names = {TableId(self.database, name) for (name,) in found}
+        assert {each.table.id for each in read_state(self.state)[0].tables} == names
+        for name in sorted(names):
+            try:
+                self.assert_identical(name)
+            except AssertionError as error:
+                raise AssertionError(f"{name} differs") from error
 
     def assert_identical(self, *tables: TableId) -> int:
         """Compare the state with the source, byte for byte, both ways; the number of rows."""

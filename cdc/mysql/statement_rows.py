@@ -132,7 +132,7 @@ def reach(connection: Connection, asked: Writes) -> Reach:
         name = ".".join(map(quote_identifier, hidden[0]))
         return Reach(
             frozenset(written), end, f"this user may not see whether {hidden[0]} has triggers",
-            f"GRANT TRIGGER ON {name} TO {text(connection.one('SELECT CURRENT_USER()')[0])};",
+            f"GRANT TRIGGER ON {name} TO {_grantee(connection)};",
         )  # fmt: skip
     return Reach(frozenset(written), end)
 
@@ -183,9 +183,7 @@ def _has_triggers(connection: Connection, table: TableId) -> bool:
 
 def _may_see(connection: Connection, table: TableId) -> bool:
     """Whether this user is told of the table's triggers."""
-    account = text(connection.one("SELECT CURRENT_USER()")[0])
-    name, _, host = account.rpartition("@")
-    grantee = f"'{name}'@'{host}'"
+    grantee = _grantee(connection)
     return bool(
         connection.rows(
             "SELECT 1 FROM information_schema.user_privileges WHERE grantee = %s AND privilege_type = 'TRIGGER' UNION ALL "
@@ -196,3 +194,9 @@ def _may_see(connection: Connection, table: TableId) -> bool:
             (grantee, grantee, table.schema, grantee, *table),
         )
     )
+
+
+def _grantee(connection: Connection) -> str:
+    """The account of this session, as GRANT and the tables of privileges write it."""
+    name, _, host = text(connection.one("SELECT CURRENT_USER()")[0]).rpartition("@")
+    return f"'{name}'@'{host}'"

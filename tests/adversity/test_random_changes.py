@@ -12,9 +12,7 @@ import time
 import pymysql
 import pytest
 
-from cdc.model import TableId
 from cdc.mysql.connection import Connection
-from cdc.targets.mapstore import read_state
 from tests.fix_migration import Background, Project
 
 ROUNDS = int(os.environ.get("CDC_CHANGES_ROUNDS", "4"))
@@ -121,21 +119,11 @@ def test_any_changes_of_tables_in_any_order_are_followed_through_kills(project: 
     for _ in range(ROUNDS):
         with Writer(project, rng.randrange(1 << 32)) as writer:
             time.sleep(rng.choice((0, 0.3)))
-            options = "--chunk-rows", str(rng.choice((50, 500))), "--checkpoint-seconds", str(rng.choice((0, 0.2)))
-            begun = time.time()
-            process = project.start(*options, table=pattern)
-            project.wait(process, lambda checkpoint, begun=begun: checkpoint.created_at > begun)
-            time.sleep(rng.uniform(0, 1.5))
-            if rng.random() < 0.3:
-                project.end(process)
-            else:
-                process.kill()
-                process.communicate()
+            with project.interrupted(rng, "--chunk-rows", str(rng.choice((50, 500))), table=pattern):
+                time.sleep(rng.uniform(0, 1.5))
         written, altered = written + writer.written, altered + writer.altered
     assert written > 0
     assert altered > 0
     report = project.migrate(table=pattern)
-    names = {TableId(project.database, name) for (name,) in project.admin.rows("SHOW TABLES")}
-    assert {each.table.id for each in read_state(project.state)[0].tables} == names
-    project.assert_identical(*names)
+    project.assert_all_identical()
     assert report["caught_up"]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pymysql
 import pytest
 
 from cdc.model import TableId
@@ -18,7 +21,7 @@ CERTAIN = {
     "joined": "UPDATE hb JOIN {0} AS b USING (id) SET b.v = 77",
     "joined_deleted": "DELETE a FROM {0} AS a JOIN hb AS b USING (id)",
     "called": "CALL fill(5)",
-    "loaded": "LOAD DATA INFILE '{file}' REPLACE INTO TABLE {0} FIELDS TERMINATED BY ',' (id, v)",
+    "loaded": "LOAD DATA LOCAL INFILE '{file}' REPLACE INTO TABLE {0} FIELDS TERMINATED BY ',' (id, v)",
 }
 """A table's name, and a statement that writes it and no other that is followed."""
 
@@ -80,8 +83,7 @@ def test_what_is_written_elsewhere_concerns_nobody(project: Project):
 def test_a_followed_table_that_a_statement_writes_is_copied_again(project: Project, tmp_path: Path):
     """It alone, whatever kind of statement it is, with the reason; tail says what it cannot show."""
     project.sql("CREATE TABLE hb (id INT PRIMARY KEY, v INT)", "INSERT INTO hb VALUES (1, 4), (2, 5)")
-    (folder,) = project.admin.one("SELECT @@secure_file_priv")
-    file = Path(folder, f"{project.database}.csv")
+    file = tmp_path / "rows.csv"
     file.write_text("1,100\n7,700\n")
     for name in CERTAIN:
         project.sql(f"CREATE TABLE {name} LIKE t", f"INSERT INTO {name} SELECT * FROM t")
@@ -89,9 +91,16 @@ def test_a_followed_table_that_a_statement_writes_is_copied_again(project: Proje
     pattern = f"{project.database}.*"
     project.migrate(table=pattern)
     after = str(project.gtids())
-    by_statement(project, *(statement.format(name, file=file) for name, statement in CERTAIN.items()))
+    project.sql("SET GLOBAL local_infile = ON")
+    source = project.source
+    with pymysql.connect(
+        host=source.host, port=source.port, user=source.user, password=source.password, database=project.database, autocommit=True,
+        local_infile=True,
+    ) as session, session.cursor() as cursor:  # fmt: skip
+        cursor.execute("SET SESSION binlog_format = STATEMENT")
+        for name, statement in CERTAIN.items():
+            cursor.execute(statement.format(name, file=file))
     project.sql("INSERT INTO updated VALUES (1000, 1)")
-    file.unlink()
     tail = project.cdc("tail", project.url, "--tables", f"{project.database}.inserted", "--from", after, "--until-caught-up")
     assert tail.returncode == 1
     assert "INSERT INTO inserted" in tail.stderr
@@ -155,3 +164,25 @@ def test_what_a_statement_may_write_by_other_means_is_copied_again(project: Proj
     project.sql("INSERT INTO t VALUES (1000, 1)")
     assert "t" in copied(project.migrate(table=pattern))
     project.assert_identical(project.table, TableId(project.database, "u"))
+
+
+def test_what_a_user_may_not_see_is_asked_for_where_it_matters(project: Project):
+    """MySQL says which schemas a statement has used; of MariaDB's, one that may not see triggers cannot tell that there are none."""
+    name, other = f"u_{project.database}", elsewhere(project)
+    monitor = "BINLOG MONITOR" if project.admin.is_mariadb else "REPLICATION CLIENT"
+    project.sql(f"CREATE USER {name} IDENTIFIED BY 'secret'", f"GRANT SELECT, REPLICATION SLAVE, {monitor} ON *.* TO {name}")
+    url = f"mysql://{name}:secret@{project.source.host}:{project.source.port}/"
+    arguments = project.arguments("--until-caught-up", "--json", url=url)
+    try:
+        assert project.cdc(*arguments).returncode == 0
+        by_statement(project, f"INSERT INTO {other}.hb VALUES (1, 2)")
+        done = project.cdc(*arguments)
+        if project.admin.is_mariadb:
+            assert done.returncode == 3
+            (grant,) = re.findall(r"GRANT TRIGGER ON [^;]+;", done.stderr)
+            project.sql(grant)
+            done = project.cdc(*arguments)
+        assert done.returncode == 0, done.stderr
+        assert not json.loads(done.stdout.splitlines()[-1]).get("schema_changes")
+    finally:
+        project.sql(f"DROP USER {name}")
