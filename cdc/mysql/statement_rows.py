@@ -72,7 +72,8 @@ class StatementRows:
     def on_tables(self, event: QueryEvent, place: Position) -> list[CopyAnew]:
         """The same after any other statement: it may have changed what answers were about."""
         answers, self._answers = self._answers, {}
-        asked = {table for answer, reached in answers.items() if not place.reached(reached.end) for table in answer.tables | reached.tables}
+        earlier = [(asked, reached) for asked, reached in answers.items() if _not_behind(place, reached.end)]
+        asked = {table for asked, reached in earlier for table in asked.tables | reached.tables}
         if not asked or not self._may_matter(event, self._ids(asked)):
             return []
         return self._copied_again(self._followed.tables, event, place, ", and statements that changed rows before may have done more")
@@ -104,6 +105,11 @@ class StatementRows:
 
     def _ids(self, tables: Iterable[TableId]) -> set[TableId]:
         return set(map(self._followed.id_of, tables))
+
+
+def _not_behind(place: Position, end: LogEnd) -> bool:
+    """Whether the statement that ends here was run before the binlog ended there."""
+    return not place.reached(end) or (place.file, place.offset) == (end.file, end.offset)
 
 
 _CODE = {"trigger", "view", "function", "procedure", "package", "foreign", "constraint"}

@@ -1,0 +1,52 @@
+"""When an answer of the source about triggers, views and foreign keys is void."""
+
+from __future__ import annotations
+
+import pytest
+
+from cdc.gtid import GtidSet
+from cdc.model import Column, LogEnd, Position, Table, TableId
+from cdc.mysql.dml import Writes
+from cdc.mysql.followed import Described, Followed
+from cdc.mysql.query_events import QueryEvent
+from cdc.mysql.statement_rows import Reach, StatementRows
+
+T, HB = TableId("x", "t"), TableId("y", "hb")
+END = LogEnd("binlog.000001", 100)
+
+
+def at(offset: int) -> Position:
+    return Position(GtidSet(), "binlog.000001", offset)
+
+
+def event(statement: str) -> QueryEvent:
+    return QueryEvent(statement.encode(), "y")
+
+
+@pytest.fixture
+def rows() -> StatementRows:
+    """After a heartbeat at 50, for which the source was asked when its binlog ended at 100: it has no triggers then."""
+    table = Table(T, (Column("id", "int", "int"),), (0,))
+    followed = Followed([table], lambda _: Described(table, END))
+
+    def ask(asked: Writes) -> Reach:
+        return Reach(asked.tables, END)
+
+    made = StatementRows(followed, ask)
+    assert made.on_rows(event("INSERT INTO hb VALUES (1, 1)"), at(50)) == []
+    return made
+
+
+@pytest.mark.parametrize(
+    "statement", ["DROP TRIGGER tr", "DROP TABLE hb", "DROP DATABASE y", "RENAME TABLE hb TO old", "DROP VIEW hb", "DROP 'x"]
+)
+@pytest.mark.parametrize("offset", [60, 100])
+def test_what_is_dropped_before_the_source_was_asked_makes_its_answer_void(rows: StatementRows, statement: str, offset: int) -> None:
+    """The statement that ends where the binlog ended then was the last before the question."""
+    assert [change.id for change in rows.on_tables(event(statement), at(offset))] == [T]
+
+
+@pytest.mark.parametrize(("statement", "offset"), [("DROP TRIGGER tr", 101), ("DROP TABLE other", 60), ("CREATE TABLE new (id INT)", 60)])
+def test_what_comes_later_or_concerns_other_tables_does_not(rows: StatementRows, statement: str, offset: int) -> None:
+    """Nothing is copied for it."""
+    assert rows.on_tables(event(statement), at(offset)) == []
