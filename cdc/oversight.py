@@ -95,7 +95,7 @@ class Oversight:
 
     def _compare(self, settings: Settings) -> None:
         """Have tables followed that are new in the file."""
-        for name in sorted(set(self._settings.tables).difference(settings.tables)):
+        for name in sorted(self._tables.intersection(self._settings.tables).difference(settings.tables)):
             self._say(f"{name} is not in the config file any more, and followed on: to leave it out, restart with --drop-table {name}.")
         if set(settings.exclude) != set(self._settings.exclude):
             self._say("warning: exclude has changed in the config file: that counts from the next start on.")
