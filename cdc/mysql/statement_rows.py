@@ -71,9 +71,8 @@ class StatementRows:
 
     def on_tables(self, event: QueryEvent, place: Position) -> list[CopyAnew]:
         """The same after any other statement: it may have changed what answers were about."""
-        answers, self._answers = self._answers, {}
-        earlier = [(asked, reached) for asked, reached in answers.items() if _not_behind(place, reached.end)]
-        asked = {table for asked, reached in earlier for table in asked.tables | reached.tables}
+        self._answers = {asked: reached for asked, reached in self._answers.items() if _not_behind(place, reached.end)}
+        asked = {table for asked, reached in self._answers.items() for table in asked.tables | reached.tables}
         if not asked or not self._may_matter(event, self._ids(asked)):
             return []
         return self._copied_again(self._followed.tables, event, place, ", and statements that changed rows before may have done more")

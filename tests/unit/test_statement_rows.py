@@ -50,3 +50,9 @@ def test_what_is_dropped_before_the_source_was_asked_makes_its_answer_void(rows:
 def test_what_comes_later_or_concerns_other_tables_does_not(rows: StatementRows, statement: str, offset: int) -> None:
     """Nothing is copied for it."""
     assert rows.on_tables(event(statement), at(offset)) == []
+
+
+def test_an_answer_stays_in_doubt_until_the_stream_has_come_to_it(rows: StatementRows) -> None:
+    """A statement of no concern in between does not make it certain."""
+    assert rows.on_tables(event("CREATE TABLE new (id INT)"), at(60)) == []
+    assert [change.id for change in rows.on_tables(event("DROP TRIGGER tr"), at(80))] == [T]
