@@ -282,33 +282,38 @@ def changes(
 ) -> Changes:
     """The changes of these tables as `Change` objects, from a position on; nothing is copied or stored.
 
-    The tables are those that these names and patterns mean now. `after` is a set of GTIDs, the state folder of a migration (for its last
-    checkpoint's), or None: all that is committed once this has returned. `until_caught_up` ends where the source's binlog ends now.
+    The tables are those that these names and patterns mean now and later. `after` is a set of GTIDs, the state folder of a migration (for
+    its last checkpoint's), or None: all that is committed once this has returned. `until_caught_up` ends where the binlog ends now.
     `debezium_json`: JSON columns are printed as Debezium does, instead of as the server. `on_away` is told why, each time the connection is
-    lost; `say` gets a warning for each table that only patterns match and that cannot be followed.
+    lost; `say` gets a warning for each table that only patterns match and that cannot be followed, and a sentence for each statement that
+    changes a table: rows come with its new columns then.
 
-    Raises PreflightFailed, PositionLost when the source cannot continue from there, SchemaChanged when a table changes on the way.
+    Raises PreflightFailed, PositionLost when the source cannot continue from there, SchemaChanged where it is not certain which columns
+    rows have.
     """
     url = parse_source(source) if isinstance(source, str) else source
     selection = Selection(*(tuple(parse_table(name) if isinstance(name, str) else name for name in names) for names in (tables, exclude)))
     away = AWAY_SECONDS if until_caught_up else None
     with ExitStack() as stack:
         stream = stack.enter_context(
-            MySqlSource(url, heartbeat_seconds=1.0, give_up_seconds=away, befores=True, debezium_json=debezium_json, fit=_fit)
-        )
+            MySqlSource(
+                url, heartbeat_seconds=1.0, give_up_seconds=away, befores=True, debezium_json=debezium_json, fit=_fit, selection=selection,
+                examine=preflight.examine,
+            )
+        )  # fmt: skip
         if after is None:
             start = stream.position()
         else:
             start, followed, lost = _after(after, stream.gtids()[0])
             stream.settle(start, followed, lost=lost)
-        definitions = followable(stream, selection, say)
-        stream.start(start, list(map(TableProgress, definitions)))
-        known = {table.id: (table, converters(table, parse_json=parse_json)) for table in definitions}
-        return Changes(stream, stack.pop_all(), known, start, until_caught_up=until_caught_up, on_away=on_away)
+        definitions, skipped = followable(stream, selection, say)
+        stream.start(start, list(map(TableProgress, definitions)), skipped)
+        convert = partial(converters, parse_json=parse_json)
+        return Changes(stream, stack.pop_all(), convert, start, until_caught_up=until_caught_up, on_away=on_away, say=say)
 
 
-def followable(source: MySqlSource, selection: Selection, say: Callable[[str], None]) -> list[Table]:
-    """The definitions of the selected tables. One that only a pattern matches and that cannot be followed is left out, with a warning."""
+def followable(source: MySqlSource, selection: Selection, say: Callable[[str], None]) -> tuple[list[Table], Collection[TableId]]:
+    """The definitions of the selected tables, and the tables that are skipped with a warning: only a pattern matches them."""
     names = source.selected(selection)
     with explained(source.url):
         checks = [check for check in preflight.run(source.control, names, selection) if check.name != "prepared_xa"]
@@ -326,7 +331,7 @@ def followable(source: MySqlSource, selection: Selection, say: Callable[[str], N
         say(f"warning: {name} is skipped. {reason}")
     if not found:
         raise PreflightFailed(f"None of the tables {selection} can be followed.", hint="Check --tables and --exclude.")
-    return found
+    return found, skipped.keys()
 
 
 def _after(after: Gtids | str | Path, executed: Gtids) -> tuple[Position, tuple[str, ...], str]:

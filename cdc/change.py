@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -16,12 +16,33 @@ from functools import cached_property
 from types import TracebackType
 from typing import Protocol
 
-from cdc.errors import TornTransaction
-from cdc.model import Delivery, Item, LogEnd, Position, SourceAway, SourceChanged, Table, TableId, Transaction
+from cdc.errors import SchemaChanged, TornTransaction
+from cdc.model import (
+    CopyAnew,
+    Delivery,
+    Emptied,
+    Gone,
+    Item,
+    LogEnd,
+    Position,
+    Renamed,
+    Reshaped,
+    Skipped,
+    SourceAway,
+    SourceChanged,
+    Table,
+    TableChange,
+    TableId,
+    Transaction,
+    log_number,
+)
 from cdc.values import Converter, Numbers, PerTable, json_row, named
 
 _TICK = 0.25
 """Seconds until a quiet stream looks again whether it should end."""
+
+HELD_BYTES = 64 << 20
+"""Rows, before and after, that may be held back until their columns are certain."""
 
 
 class Kind(StrEnum):
@@ -107,23 +128,91 @@ class Stream(Protocol):
         """Where the binlog ends now, None while the source is away."""
 
 
+def told(change: TableChange, place: str) -> str | None:
+    """A sentence for a person about what has happened to a table at this place of the binlog."""
+    match change:
+        case CopyAnew() | Reshaped():
+            columns = ", ".join(column.name for column in change.table.columns)
+            return f"{change.id} has the columns {columns} from {place} on: {change.because}"
+        case Emptied():
+            return f"{change.id} was emptied at {place}: {change.because}"
+        case Gone():
+            return f"{change.id} was dropped or renamed at {place}: {change.because}"
+        case Renamed():
+            return f"{change.id} is called {change.to} from {place} on: {change.because}"
+        case Skipped():
+            return f"warning: {change.id} is skipped from {place} on ({change.because}). {change.reason}"
+    return None
+
+
+class HeldBack:
+    """Holds items back, in their order, from the first one whose rows were read with columns that are not certain, until they are.
+
+    Where a later statement makes them void, the stream ends, and none of these rows was shown.
+    """
+
+    def __init__(self) -> None:
+        self._items: list[Item] = []
+        self._bytes = 0
+        self._reached: Position | None = None
+        self._until: LogEnd | None = None
+
+    def __call__(self, item: Item) -> list[Item]:
+        """What can be taken now that this has come."""
+        if isinstance(item, SourceChanged):
+            if self._items:
+                raise TornTransaction(
+                    f"{item.address} took over before the columns of the changes that came last were certain.",
+                    hint="Go on from the position, which lies before them.",
+                )
+            self._reached = None
+        elif isinstance(item, Delivery):
+            self._reached = item.position or self._reached
+            for batch in item.batches:
+                if batch.until and not self._certain(batch.until):
+                    self._until = max(batch.until, self._until or batch.until, key=lambda end: (log_number(end.file), end.offset))
+        self._items.append(item)
+        if self._until and not self._certain(self._until):
+            self._hold(item)
+            return []
+        found, self._items, self._bytes, self._until = self._items, [], 0, None
+        return found
+
+    def _certain(self, until: LogEnd) -> bool:
+        return self._reached is not None and self._reached.reached(until)
+
+    def _hold(self, item: Item) -> None:
+        for batch in item.batches if isinstance(item, Delivery) else ():
+            self._bytes += batch.rows.size + (batch.befores.size if batch.befores else 0)
+        if self._bytes > HELD_BYTES and self._until:
+            raise SchemaChanged(
+                f"A followed table was changed, and its columns are certain only at {self._until.file}:{self._until.offset}, "
+                f"more than {HELD_BYTES >> 20} MiB of changes later.",
+                hint="Begin again at the last position with --from: from there on the columns of now count.",
+            )
+
+
 class Changes(Iterator[Change]):
     """Changes as they come, each once, in the order of the binlog; a context manager, since it holds connections.
 
     It ends when `stop` was called or the goal is reached, and waits otherwise. A large transaction comes in parts before its end has come.
+    After a statement that changes a table, rows come with the columns that they have then. `say` gets a sentence for each such statement;
+    `convert` gives what makes values of a table's columns.
     """
 
     def __init__(
         self,
         stream: Stream,
         owned: AbstractContextManager[object],
-        tables: Mapping[TableId, tuple[Table, Sequence[Converter]]],
+        convert: Callable[[Table], Sequence[Converter]],
         position: Position,
         *,
         until_caught_up: bool,
         on_away: Callable[[str], None],
+        say: Callable[[str], None],
     ) -> None:
-        self._stream, self._tables, self._on_away = stream, tables, on_away
+        self._stream, self._converters, self._on_away, self._say = stream, PerTable(convert), on_away, say
+        self._held_back = HeldBack()
         self._ends, self._goal = until_caught_up, stream.log_end() if until_caught_up else None
         self._owned = ExitStack()
         self._owned.push(owned)
@@ -161,11 +250,15 @@ class Changes(Iterator[Change]):
             item = self._stream.next(_TICK)
             if isinstance(item, SourceAway):
                 self._on_away(item.reason)
-                self._lose()
-            elif isinstance(item, SourceChanged):
-                self._go_over(item)
-            elif isinstance(item, Delivery):
-                yield from self._delivered(item)
+            for each in self._held_back(item) if item else ():
+                if isinstance(each, SourceAway):
+                    self._lose()
+                elif isinstance(each, SourceChanged):
+                    self._go_over(each)
+                elif isinstance(each, Delivery):
+                    yield from self._delivered(each)
+                if self._stopped or self._at_goal():
+                    return
 
     def _at_goal(self) -> bool:
         if self._ends and self._goal is None:
@@ -194,9 +287,10 @@ class Changes(Iterator[Change]):
     def _delivered(self, delivery: Delivery) -> Iterator[Change]:
         last = self._number + sum(map(len, delivery.batches))
         for batch in delivery.batches:
-            definition, converters = self._tables[batch.table]
-            if batch.befores is None or delivery.transaction is None:
+            definition = batch.definition
+            if batch.befores is None or delivery.transaction is None or definition is None:
                 raise ValueError("the stream does not keep the rows before its changes")
+            converters = self._converters[definition]
             self._open = delivery.transaction.gtid
             for before, after in zip(batch.befores, batch.rows, strict=True):
                 self._number += 1
@@ -218,6 +312,10 @@ class Changes(Iterator[Change]):
                     return
         if delivery.position is not None:
             self.position = delivery.position
+            place = f"{self.position.file}:{self.position.offset}" if self.position.file else "here"
+            for change in delivery.tables:
+                if sentence := told(change, place):
+                    self._say(sentence)
             if self._number and self._open == self._lost:
                 self._lost = ""
             self._begin()

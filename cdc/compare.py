@@ -145,7 +145,7 @@ def measure(
                 hint="Say --may-write if these tables may be written to, or leave out --churn to wait for real changes.",
             )
     with MySqlSource(source, heartbeat_seconds=1.0) as asked:
-        definitions = api.followable(asked, Selection(tuple(tables), tuple(exclude)), say)
+        definitions, _ = api.followable(asked, Selection(tuple(tables), tuple(exclude)), say)
     tables = [table.id for table in definitions]
     with (
         Churn(source, definitions) if churn else nullcontext() as writer,

@@ -147,6 +147,10 @@ class Batch:
     """Whether these are rows of a chunk, as they were all along, instead of changes."""
     befores: Packed | None = None
     """The rows before the changes, empty for inserts, where they were asked for. An update of a key is one change then."""
+    definition: Table | None = field(default=None, compare=False, repr=False)
+    """With `befores`: the table as the rows were read."""
+    until: LogEnd | None = field(default=None, compare=False)
+    """With `befores`: the definition is certain once the stream has come here without a refusal; None: it is certain already."""
 
     def no_rows(self) -> tuple[bytes, array[int]]:
         """As many empty strings as there are keys, as buffers: what makes a map of them a set of keys."""

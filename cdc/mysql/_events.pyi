@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from typing_extensions import Buffer
 
-from cdc.model import TableId
+from cdc.mysql.tablemap import Definition
 
 MORE: int
 FULL: int
@@ -24,16 +24,16 @@ SKIPPED: dict[int, str]
 KINDS: dict[str, int]
 
 _Strings = tuple[bytes, array[int]]
-_Run = tuple[TableId, bytes, _Strings, _Strings, _Strings | None]
+_Run = tuple[Definition, bytes, _Strings, _Strings, _Strings | None]
 _Gtids = tuple[bytes, bytes, int, int]
 
 class _Unpacker(Protocol):
     def readinto(self, buffer: memoryview, /) -> int: ...
 
 class Plan:
-    table: TableId
+    table: Definition
 
-    def __init__(self, table: TableId, columns: Sequence[Any], key: Sequence[int]) -> None: ...
+    def __init__(self, table: Definition, columns: Sequence[Any], key: Sequence[int]) -> None: ...
 
 class EventStream:
     pending: int

@@ -232,8 +232,10 @@ class BinlogReader:
         apart = self._stream.apart
         runs, gtids, file, offset, transactions, *committed, evidence = self._stream.take()
         batches = tuple(
-            Batch(table, ops, Packed(*keys), Packed(*rows), befores=Packed(*befores) if befores else None)
-            for table, ops, keys, rows, befores in runs
+            Batch(read.table.id, ops, Packed(*keys), Packed(*rows), False, Packed(*befores), read.table, read.until)
+            if befores
+            else Batch(read.table.id, ops, Packed(*keys), Packed(*rows))
+            for read, ops, keys, rows, befores in runs
         )
         transaction = self._transaction() if self._befores and runs else None
         if gtids is None:

@@ -41,6 +41,7 @@ from cdc.selection import Selection
 
 GO_ON = "Change the table so that it can be followed and run the same command again, or leave it out of --tables."
 _COPY = "Copy the table again: --strategy full."
+_BEGIN_LATER = "Begin at a later position with --from, or leave the table out of --tables."
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,12 @@ class _Entry:
     """Why the source cannot give a table that is to be followed, if that is the refusal's reason."""
     certain: bool = True
     """Whether `table` is certain. Until then rows of other columns may be passed over: before `until` there will be a change."""
+    read: bool = False
+    """Whether rows were read with `table`."""
+
+    def void_at(self, place: Position) -> bool:
+        """Whether a statement that ends here was run before the source was asked: then `table` may be of after it."""
+        return self.until is not None and (not place.reached(self.until) or (place.file, place.offset) == self.until)
 
 
 class Followed:
@@ -77,8 +84,9 @@ class Followed:
 
     A table that cannot be followed ends the stream if it is named in full; if only a pattern matches it, it is skipped: what is held of it
     is dropped, and it is copied once a statement has made it fit. `skipped` are those that are skipped at the start.
-    Without `describe` any change ends the stream. `existing` gives the tables of the source that the selection wants now; `names` is how
-    the source compares their names.
+    Without `describe` any change ends the stream. Without `copied` nothing keeps rows that could be copied anew: so none are passed over,
+    and the stream ends where it is not certain which columns they have. `existing` gives the tables of the source that the selection wants
+    now; `names` is how the source compares their names.
     """
 
     def __init__(
@@ -90,8 +98,9 @@ class Followed:
         skipped: Iterable[TableId] = (),
         existing: Callable[[], Iterable[TableId]] = tuple,
         names: NameRules | None = None,
+        copied: bool = True,
     ) -> None:
-        self._describe, self._existing, self._names = describe, existing, names or NameRules()
+        self._describe, self._existing, self._names, self._copied = describe, existing, names or NameRules(), copied
         self._entries = {table.id: _Entry(table) for table in tables}
         self._selection = selection or Selection(tuple(self._entries))
         self._unfit = set(skipped)
@@ -115,7 +124,7 @@ class Followed:
         for each in progress:
             entry, there = self._entries[each.table.id], now.get(each.table.id, each.table)
             if each.state is TableState.COPYING and each.cursor is None:
-                entry.until, entry.certain = end, False
+                entry.until, entry.certain = end, not self._copied
             elif isinstance(there, CdcError):
                 entry.until, entry.refusal, entry.unfit = end, SchemaChanged(there.message, hint=there.hint), there
             elif there.fingerprint != each.table.fingerprint:
@@ -128,15 +137,23 @@ class Followed:
     def resolve(self, body: bytes) -> Plan | None:
         """The plan for the rows behind this table map, None if they are to be passed over. Raises as `plan` does."""
         entry = self._entries.get(self.id_of(table_named(body)))
-        if entry is None or entry.table is None:
+        if entry is None:
+            return None
+        if entry.table is None:
+            if entry.refusal and not self._copied:
+                raise entry.refusal
             return None
         try:
-            return plan(body, entry.table)
+            found = plan(body, entry.table, None if entry.certain else entry.until)
         except SchemaChanged as error:
+            if not self._copied:
+                raise SchemaChanged(error.message, hint=_BEGIN_LATER) from error
             if entry.certain:
                 raise
             entry.refusal = error
             return None
+        entry.read = True
+        return found
 
     def settle(self, position: Position) -> list[TableChange]:
         """The stream has come here: which definitions are right for certain now. Raises what no statement up to here has explained."""
@@ -163,7 +180,9 @@ class Followed:
         for table, entry in open_ones.items():
             there, end = answers[table].table, answers[table].end
             same = entry.table and not isinstance(there, CdcError) and there.fingerprint == entry.table.fingerprint
-            if same and entry.certain:
+            if not (self._copied or same or entry.certain) and entry.read:
+                raise SchemaChanged(f"Another server took over before the columns of {table} were certain.", hint=_BEGIN_LATER)
+            if same and entry.certain and self._copied:
                 entry.until, entry.refusal = None, None
             elif same or (entry.table and entry.certain):
                 entry.until = end
@@ -201,7 +220,7 @@ class Followed:
     def copy_again(self, tables: Iterable[TableId], because: str, place: Position) -> list[CopyAnew]:
         """Copy these anew, with the columns they have here. Raises UnsupportedEvent where tables are not copied."""
         found = [CopyAnew(entry.table, because) for table in tables if (entry := self._entries[table]).table]
-        if found and self._describe is None:
+        if found and (self._describe is None or not self._copied):
             names = ", ".join(str(change.id) for change in found)
             raise UnsupportedEvent(
                 f"The statement before {place.file}:{place.offset} may have changed {names}: {because}.",
@@ -244,7 +263,7 @@ class Followed:
         for table in dict.fromkeys(tables):
             if table not in self._entries and table not in self._unfit and not self._wants(table):
                 continue
-            if self._describe is None:
+            if self._describe is None or not self._copied:
                 raise self._refused(event.text, place, f"which is not certain: {why}.")
             described = self._describe(table)
             if described.exists:
@@ -291,7 +310,9 @@ class Followed:
                 return self._gone(self.id_of(name), statement, place)
             case ddl.Moved(name, to) if self.id_of(name) != self.id_of(to):
                 return self._moved(self.id_of(name), self.id_of(to), statement, place)
-            case ddl.Emptied(name) if (entry := self._entries.get(self.id_of(name))) and self._describe and entry.certain:
+            case ddl.Emptied(name) if (
+                (entry := self._entries.get(self.id_of(name))) and self._describe and (entry.certain or not self._copied)
+            ):
                 return [Emptied(self.id_of(name), because)]
             case ddl.Emptied(name) | ddl.Altered(name):
                 table = self.id_of(name)
@@ -306,6 +327,7 @@ class Followed:
             return []
         if self._describe is None:
             raise self._refused(statement, place, "")
+        self._require_certain(table, statement, place)
         self._entries.pop(table, None)
         self._unfit.discard(table)
         return [Gone(table, shorten(statement))]
@@ -314,7 +336,8 @@ class Followed:
         entry = self._entries.get(table)
         self._unasked.pop(table, None)
         if self._wants(to):
-            if self._describe and entry and entry.table and entry.certain:
+            self._require_certain(table, statement, place)
+            if self._describe and entry and entry.table and entry.certain and (self._copied or not entry.void_at(place)):
                 self._entries[to] = _Entry(replace(entry.table, id=to))
                 self._unfit.discard(to)
                 del self._entries[table]
@@ -328,6 +351,7 @@ class Followed:
         """Ask for the table's columns; its rows go over to them if that can be done without reading them."""
         if self._describe is None:
             raise self._refused(statement, place, "")
+        self._require_certain(table, statement, place)
         described = described or self._describe(table)
         if not described.exists and table not in self._entries:  # a view, or a table that another statement will have dropped
             return self._gone(table, statement, place)
@@ -342,12 +366,19 @@ class Followed:
             return []
         self._unfit.discard(table)
         known = self._entries.get(table)
-        self._entries[described.table.id] = _Entry(described.table, described.end, certain=False)
+        certain = not self._copied and place.reached(described.end)
+        self._entries[described.table.id] = _Entry(described.table, described.end, certain=certain)
         if known and known.table and known.certain and isinstance(effect, ddl.Altered) and effect.rows_kept:
             values = reshaped(known.table, described.table, effect, described.added)
             if values is not None:
                 return [Reshaped(described.table, values, len(known.table.columns), shorten(statement))]
         return [CopyAnew(described.table, shorten(statement))]
+
+    def _require_certain(self, table: TableId, statement: str, place: Position) -> None:
+        """Raise SchemaChanged where rows that have come and are not copied were read with columns that may be of after this statement."""
+        entry = self._entries.get(table)
+        if not self._copied and entry and entry.read and entry.void_at(place):
+            raise self._refused(statement, place, "Changes before it were read with the columns that the source had after it.")
 
     def _may_skip(self, table: TableId, why: CdcError) -> bool:
         """Whether the others go on without it. One that is missing will be dropped or renamed by a statement that is yet to come."""
@@ -361,7 +392,10 @@ class Followed:
         return [Skipped(table, because, str(why))]
 
     def _refused(self, statement: str, place: Position, why: str, hint: str = "") -> SchemaChanged:
-        hint = f"{hint} {GO_ON}".strip() if why else f"This command cannot follow that. {_COPY}"
+        if self._describe and not self._copied:
+            hint = f"{hint} {_BEGIN_LATER}".strip()
+        else:
+            hint = f"{hint} {GO_ON}".strip() if why else f"This command cannot follow that. {_COPY}"
         where = f"At {place.file}:{place.offset} the source changed a followed table"
         return SchemaChanged(f"{where}: {shorten(statement)} {why}".strip(), hint=hint)
 

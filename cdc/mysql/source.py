@@ -76,8 +76,9 @@ class MySqlSource:
     Not used again afterwards. A lost connection is opened again by itself, to another server if that one can go on; `give_up_seconds`
     bounds how long that may take, None waits for ever. `fit` raises what makes a server unfit as a source, apart from its GTIDs.
     `befores`: deliveries have the rows before the changes too, and changes of one transaction only; with `debezium_json` their JSON is
-    printed as Debezium does, not as the server. `examine` raises PreflightFailed for a table that cannot be migrated; with it, statements
-    that change tables are followed, without it they end the stream; tables that `selection` wants are taken in when they come.
+    printed as Debezium does, not as the server; no rows are copied then. `examine` raises PreflightFailed for a table that cannot be
+    migrated; with it, statements that change tables are followed, without it they end the stream; tables that `selection` wants are taken
+    in when they come.
     """
 
     def __init__(
@@ -236,7 +237,7 @@ class MySqlSource:
         describe = self._describe if self._examine else None
         tables_followed = Followed(
             [each.table for each in tables], describe,
-            selection=self._selection, skipped=skipped, existing=self._wanted_now, names=rules,
+            selection=self._selection, skipped=skipped, existing=self._wanted_now, names=rules, copied=not self._befores,
         )  # fmt: skip
         if self._examine:
             tables_followed.compare(tables, self._described, end)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from cdc import charset
 from cdc.errors import SchemaChanged, UnsupportedEvent
-from cdc.model import Column, Table, TableId
+from cdc.model import Column, LogEnd, Table, TableId
 from cdc.mysql._events import Plan
 
 # enum_field_types of MySQL, as they are sent
@@ -50,6 +50,13 @@ _SHORTEST = 255
 
 
 _COPY = "The position stays before it. Copy the table again with --strategy full to go past it."
+
+
+class Definition(NamedTuple):
+    """A table as its rows are read. It is certain once the stream has come to `until`; None: it is certain already."""
+
+    table: Table
+    until: LogEnd | None = None
 
 
 class ColumnPlan(NamedTuple):
@@ -195,8 +202,8 @@ def _while(value: _Bytes) -> Iterator[int]:
         yield value.number()
 
 
-def plan(body: bytes, table: Table) -> Plan:
-    """How to read the rows behind this table map as rows of `table`.
+def plan(body: bytes, table: Table, until: LogEnd | None = None) -> Plan:
+    """How to read the rows behind this table map as rows of `table`, which is certain where the stream comes to `until`.
 
     Raises SchemaChanged when they have other columns than `table`, UnsupportedEvent when the map doesn't tell or is damaged.
     """
@@ -204,7 +211,7 @@ def plan(body: bytes, table: Table) -> Plan:
         mapped = parse_table_map(body)
         _check(mapped, table)
         pairs = zip(mapped.columns, table.columns, strict=True)
-        return Plan(table.id, [_column_plan(theirs, ours) for theirs, ours in pairs], table.key)
+        return Plan(Definition(table, until), [_column_plan(theirs, ours) for theirs, ours in pairs], table.key)
     except (ValueError, OverflowError) as error:
         raise UnsupportedEvent(
             f"The binlog describes {table.id} in a way that cannot be read: {error}.",
@@ -225,13 +232,13 @@ def _check(mapped: TableMap, table: Table) -> None:
     )
     if not fits:
         raise SchemaChanged(
-            f"The columns of {table.id} in the binlog ({', '.join(map(str, names))}) are not those it was copied with "
+            f"The columns of {table.id} in the binlog ({', '.join(map(str, names))}) are not those that are expected "
             f"({', '.join(column.name for column in table.columns)}).",
             hint="Copy the table again: --strategy full.",
         )
     if mapped.key is not None and set(mapped.key) != set(table.key):
         raise SchemaChanged(
-            f"The primary key of {table.id} in the binlog is not the one it was copied with.", hint="Copy the table again: --strategy full."
+            f"The primary key of {table.id} in the binlog is not the one that is expected.", hint="Copy the table again: --strategy full."
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,7 @@ from cdc.mysql.followed import Described, Followed
 from cdc.mysql.names import NameRules
 from cdc.mysql.query_events import QueryEvent, Session
 from cdc.mysql.sql_tokens import Dialect
+from cdc.mysql.tablemap import Definition
 from cdc.selection import Selection
 
 A, B = TableId("shop", "a"), TableId("shop", "b")
@@ -145,7 +147,7 @@ def test_a_difference_to_the_source_must_be_explained_by_the_stream() -> None:
 
 
 def test_without_somebody_to_ask_any_change_ends_the_stream() -> None:
-    """As for those who only look at changes."""
+    """As for a reader of the binlog alone."""
     followed = Followed([table(A, "id")])
     for statement in (
         "TRUNCATE a",
@@ -507,3 +509,146 @@ def test_what_is_excluded_is_not_taken_in() -> None:
     followed = Followed([], source, selection=selection)
     assert followed.changes(written("CREATE TABLE a (id INT PRIMARY KEY)", "shop"), at(10)) == []
     assert kinds(followed.changes(written("CREATE TABLE b (id INT PRIMARY KEY)", "shop"), at(20))) == [(CopyAnew, B)]
+
+
+def table_map(name: TableId, *columns: str) -> bytes:
+    """Of INT columns, the first one the key, with full metadata."""
+    names = b"".join(bytes((len(column),)) + column.encode() for column in columns)
+    n = len(columns)
+    body = bytes(8) + b"".join(bytes((len(part),)) + part.encode() + b"\0" for part in name)
+    body += bytes((n,)) + b"\x03" * n + b"\0" + bytes((n + 7) // 8)
+    return body + b"\x01\x01\0" + b"\x04" + bytes((len(names),)) + names + b"\x08\x01\0"
+
+
+def listening(source: Source, *tables: Table, **more: Any) -> Followed:
+    """As `cdc tail` follows tables, from the place where the binlog ends now."""
+    source.now |= {each.id: each for each in tables}
+    followed = Followed(tables, source, copied=False, **more)
+    followed.compare([TableProgress(each) for each in tables], source.now, source.end)
+    source.end = LogEnd("binlog.000001", source.end.offset + 100)
+    return followed
+
+
+def read_as(followed: Followed, body: bytes) -> Definition:
+    """How rows behind this table map are read."""
+    found = followed.resolve(body)
+    assert found is not None
+    return found.table
+
+
+def test_a_listener_reads_rows_with_the_columns_that_they_have() -> None:
+    """Those after a statement are certain where the binlog ended when the source was asked."""
+    source = Source(100)
+    followed = listening(source, table(A, "id"))
+    assert read_as(followed, table_map(A, "id")) == (table(A, "id"), None)
+    source.now[A] = new = table(A, "id", "more")
+    assert kinds(followed.changes(written("ALTER TABLE a ADD more INT", "shop"), at(150))) == [(Reshaped, A)]
+    assert read_as(followed, table_map(A, "id", "more")) == (new, source.end)
+    assert followed.settle(at(200)) == [Settled(A)]
+    assert read_as(followed, table_map(A, "id", "more")) == (new, None)
+    source.now[A] = newest = table(A, "id", "other")
+    assert kinds(followed.changes(written("ALTER TABLE a RENAME COLUMN more TO other", "shop"), at(250))) == [(Reshaped, A)]
+    source.end = LogEnd("binlog.000001", 300)
+    followed.settle(at(250))
+    assert read_as(followed, table_map(A, "id", "other")).table == newest
+
+
+def test_a_listener_ends_where_rows_do_not_have_the_columns_that_the_source_told() -> None:
+    """They are passed over by a migration, which copies them later."""
+    for copied in True, False:
+        source = Source(200)
+        source.now[A] = table(A, "id", "more", "most")
+        followed = Followed([table(A, "id")], source, copied=copied)
+        followed.changes(written("ALTER TABLE a ADD more INT", "shop"), at(100))
+        if copied:
+            assert followed.resolve(table_map(A, "id", "more")) is None
+        else:
+            with pytest.raises(SchemaChanged, match=r"\(id, more\) are not those .* \(id, more, most\)") as refused:
+                followed.resolve(table_map(A, "id", "more"))
+            assert "--from" in refused.value.hint
+            assert "--strategy" not in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "ALTER TABLE a MODIFY more INT ZEROFILL",
+        "DROP TABLE a",
+        "RENAME TABLE a TO b",
+        "CREATE OR REPLACE TABLE a (id INT)",
+        "DROP DATABASE shop",
+    ],
+)
+def test_a_listener_ends_at_a_second_change_if_rows_were_read_with_columns_of_after_it(statement: str) -> None:
+    """The source may have been asked after both. A change after that moment, or with no rows in between, is followed."""
+    for offset, rows_between in (150, True), (200, True), (201, True), (150, False):
+        source = Source(200)
+        source.now[A] = source.now[B] = table(A, "id", "more")
+        followed = Followed([table(A, "id")], source, copied=False)
+        followed.changes(written("ALTER TABLE a ADD more INT", "shop"), at(100))
+        if rows_between:
+            read_as(followed, table_map(A, "id", "more"))
+        if rows_between and offset <= 200:
+            with pytest.raises(SchemaChanged, match="Changes before it were read") as refused:
+                followed.changes(written(statement, "shop"), at(offset))
+            assert "--from" in refused.value.hint
+            assert "--strategy" not in refused.value.hint
+        else:
+            assert followed.changes(written(statement, "shop"), at(offset))
+
+
+def test_a_listener_s_first_columns_hold_until_the_place_where_it_asked_for_them() -> None:
+    """A change before that ends it if rows have come, as it does not know which columns they had."""
+    source = Source(200)
+    followed = listening(source, table(A, "id"))
+    assert kinds(followed.changes(written("ALTER TABLE a MODIFY id INT", "shop"), at(100))) == [(CopyAnew, A)]
+    source.end = LogEnd("binlog.000001", 200)
+    followed = listening(source, table(A, "id"))
+    read_as(followed, table_map(A, "id"))
+    with pytest.raises(SchemaChanged, match="Changes before it were read"):
+        followed.changes(written("ALTER TABLE a MODIFY id INT", "shop"), at(150))
+
+
+def test_a_listener_is_told_of_tables_that_are_emptied_renamed_and_created() -> None:
+    """Whether their columns are certain or not, if they were not read."""
+    source = Source(100)
+    followed = listening(source, table(A, "id"), selection=Selection((TableId("shop", "*"),)))
+    followed.changes(written("ALTER TABLE a MODIFY id INT", "shop"), at(120))
+    assert kinds(followed.changes(written("TRUNCATE a", "shop"), at(130))) == [(Emptied, A)]
+    followed.settle(at(200))
+    assert kinds(followed.changes(written("RENAME TABLE a TO b", "shop"), at(210))) == [(Renamed, A)]
+    assert read_as(followed, table_map(B, "id")) == (table(B, "id"), None)
+    assert kinds(followed.changes(written("CREATE TABLE a (id INT)", "shop"), at(220))) == [(CopyAnew, A)]
+
+
+def test_a_listener_ends_at_rows_of_a_table_that_the_source_could_not_tell() -> None:
+    """It was dropped since; if no rows come before that, nothing is missing."""
+    for rows in True, False:
+        followed = Followed([table(A, "id")], Source(200), copied=False)
+        assert followed.changes(written("ALTER TABLE a ADD more INT", "shop"), at(100)) == []
+        if rows:
+            with pytest.raises(SchemaChanged, match="does not exist"):
+                followed.resolve(table_map(A, "id", "more"))
+        else:
+            assert kinds(followed.changes(written("DROP TABLE a", "shop"), at(150))) == [(Gone, A)]
+
+
+def test_a_listener_ends_at_a_statement_that_is_not_understood() -> None:
+    """It may have changed rows, which a migration would copy again."""
+    source = Source(100)
+    with pytest.raises(SchemaChanged, match="not certain") as refused:
+        listening(source, table(A, "id")).changes(written("SOMETHING NEW ABOUT a", "shop"), at(150))
+    assert "--from" in refused.value.hint
+
+
+def test_a_listener_ends_when_another_server_has_other_columns_than_those_that_rows_were_read_with() -> None:
+    """Unless they were certain."""
+    source = Source(200)
+    source.now[A] = table(A, "id", "more")
+    followed = Followed([table(A, "id")], source, copied=False)
+    followed.changes(written("ALTER TABLE a ADD more INT", "shop"), at(100))
+    read_as(followed, table_map(A, "id", "more"))
+    assert followed.ask_again() == []
+    source.now[A] = table(A, "id", "more", "most")
+    with pytest.raises(SchemaChanged, match="Another server"):
+        followed.ask_again()

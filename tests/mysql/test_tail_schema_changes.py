@@ -1,0 +1,184 @@
+"""Changes of a table whose columns change while somebody listens: each row with the columns it has, or none and exit code 6."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+import cdc
+from cdc.change import Change
+from cdc.errors import SchemaChanged
+from cdc.mysql import source
+from tests.fix_migration import Project
+
+Row = dict[str, object]
+
+
+def rows(change: Change) -> tuple[Row | None, Row | None]:
+    """Before and after."""
+    return change.before, change.after
+
+
+def test_rows_come_with_the_columns_that_they_have(project_on_either: Project) -> None:
+    """Before and after each kind of statement, which is told in a sentence."""
+    project, said = project_on_either, list[str]()
+    project.sql("CREATE TABLE t (id INT PRIMARY KEY, v VARCHAR(9))")
+    a, b = {"id": 1, "v": "a"}, {"id": 1, "v": "b"}
+    with cdc.changes(project.source, [f"{project.database}.*"], say=said.append) as opened:
+
+        def then(*statements: str) -> tuple[Row | None, Row | None]:
+            project.sql(*statements)
+            return rows(next(opened))
+
+        assert then("INSERT INTO t VALUES (1, 'a')") == (None, a)
+        assert then("ALTER TABLE t ADD COLUMN more INT NOT NULL DEFAULT 5 FIRST", "UPDATE t SET v = 'b'") == (
+            {"more": 5, **a},
+            {"more": 5, **b},
+        )
+        assert then("ALTER TABLE t DROP COLUMN more", "UPDATE t SET v = 'a'") == (b, a)
+        assert then("ALTER TABLE t RENAME COLUMN v TO w", "UPDATE t SET w = 'b'") == ({"id": 1, "w": "a"}, {"id": 1, "w": "b"})
+        text = "ALTER TABLE t MODIFY w VARBINARY(20)"
+        assert then(text, "UPDATE t SET w = 'a'") == ({"id": 1, "w": b"b"}, {"id": 1, "w": b"a"})
+        assert then("ALTER TABLE t ADD INDEX (w)", "DELETE FROM t") == ({"id": 1, "w": b"a"}, None)
+        assert then("TRUNCATE t", "INSERT INTO t VALUES (2, 'c')") == (None, {"id": 2, "w": b"c"})
+        assert then("RENAME TABLE t TO u", "INSERT INTO u VALUES (3, 'd')") == (None, {"id": 3, "w": b"d"})
+        assert then("CREATE TABLE t (k INT PRIMARY KEY)", "INSERT INTO t VALUES (4)") == (None, {"k": 4})
+        assert then("DROP TABLE u", "INSERT INTO t VALUES (5)") == (None, {"k": 5})
+    t = f"{project.database}.t"
+    place = r"\w[\w.-]+\.\d{6}:\d+"
+    for sentence, expected in zip(
+        said,
+        [
+            f"{t} has the columns more, id, v from {place} on: ALTER TABLE t ADD COLUMN .*",
+            f"{t} has the columns id, v from {place} on: ALTER TABLE t DROP COLUMN more",
+            f"{t} has the columns id, w from {place} on: ALTER TABLE t RENAME COLUMN v TO w",
+            f"{t} has the columns id, w from {place} on: {re.escape(text)}",
+            f"{t} was emptied at {place}: TRUNCATE t",
+            f"{t} is called {project.database}.u from {place} on: RENAME TABLE t TO u",
+            f"{t} has the columns k from {place} on: CREATE TABLE t .*",
+            f"{project.database}.u was dropped or renamed at {place}: DROP TABLE .*",
+        ],
+        strict=True,
+    ):
+        assert re.fullmatch(expected, sentence)
+
+
+def fill(project: Project) -> list[Row]:
+    """So many transactions that a listener who takes none of them comes to nothing that is written after."""
+    project.sql(*(f"INSERT INTO t (id) VALUES ({i})" for i in range(source._INBOX + 8)))
+    return [{"id": i, "v": None} for i in range(source._INBOX + 8)]
+
+
+OTHER_COLUMNS = "The columns of .* in the binlog .* are not those that are expected"
+READ_BEFORE = "Changes before it were read with the columns that the source had after it"
+
+
+@pytest.mark.parametrize(
+    ("statements", "after", "refusal"),
+    [
+        (["ALTER TABLE t ADD w INT", "INSERT INTO t VALUES (98, 1, 2)", "INSERT INTO t VALUES (99, 3, 4)"],
+         [{"id": 98, "v": 1, "w": 2}, {"id": 99, "v": 3, "w": 4}], ""),
+        (["ALTER TABLE t ADD w INT", "ALTER TABLE t ADD x INT", "INSERT INTO t VALUES (99, 1, 2, 3)"],
+         [{"id": 99, "v": 1, "w": 2, "x": 3}], ""),
+        (["ALTER TABLE t ADD w INT", "INSERT INTO t VALUES (99, 1, 2)", "ALTER TABLE t ADD x INT"], [], OTHER_COLUMNS),
+        (["ALTER TABLE t RENAME COLUMN v TO w", "INSERT INTO t VALUES (99, 1)", "ALTER TABLE t RENAME COLUMN w TO v"], [], OTHER_COLUMNS),
+        (["ALTER TABLE t ADD w INT", "INSERT INTO t VALUES (99, 1, 2)", "ALTER TABLE t MODIFY w BIGINT"], [], OTHER_COLUMNS),
+        (["ALTER TABLE t ADD w FLOAT", "INSERT INTO t VALUES (99, 1, 2)", "ALTER TABLE t MODIFY w FLOAT(9,3)"], [], READ_BEFORE),
+        (["ALTER TABLE t ADD w INT", "INSERT INTO t VALUES (99, 1, 2)", "DROP TABLE t",
+          "CREATE TABLE t (id INT PRIMARY KEY, v INT, w INT)"], [], READ_BEFORE),
+        (["ALTER TABLE t ADD w INT", "INSERT INTO t VALUES (99, 1, 2)", "DROP TABLE t"], [], "There is no table"),
+        (["ALTER TABLE t ADD w INT", "DROP TABLE t", "CREATE TABLE t (a INT PRIMARY KEY)", "INSERT INTO t VALUES (5)"], [{"a": 5}], ""),
+        (["TRUNCATE t", "INSERT INTO t VALUES (1, 7)"], [{"id": 1, "v": 7}], ""),
+    ],
+)  # fmt: skip
+def test_a_listener_that_is_behind_shows_rows_exactly_or_ends(
+    project_on_either: Project, statements: list[str], after: list[Row], refusal: str
+) -> None:
+    """It asks for the columns after all of the statements were run. What it shows before it ends is exact."""
+    project, shown = project_on_either, list[object]()
+    project.sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)")
+    with cdc.changes(project.source, [project.table]) as opened:
+        expected = fill(project)
+        project.sql(*statements)
+        try:
+            for change in opened:
+                shown.append(change.after)
+                if len(shown) == len(expected) + len(after) and not refusal:
+                    break
+        except SchemaChanged as error:
+            assert re.search(refusal or "(not refused)", str(error))
+            assert "--from" in error.hint
+            assert "--strategy" not in error.hint
+        else:
+            assert not refusal
+    assert shown == expected + after
+
+
+def test_changes_that_wait_for_certain_columns_are_bounded(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond that the stream ends at the position before them, from which the columns of now count."""
+    monkeypatch.setattr("cdc.change.HELD_BYTES", 1 << 20)
+    project.sql("CREATE TABLE t (id INT PRIMARY KEY, v MEDIUMTEXT)")
+    with cdc.changes(project.source, [project.table]) as opened:
+        expected = fill(project)
+        project.sql("ALTER TABLE t ADD w INT", *(f"INSERT INTO t VALUES ({i}, REPEAT('x', 500000), {i})" for i in range(90, 94)))
+        shown = []
+        with pytest.raises(SchemaChanged, match=r"certain only at .*, more than 1 MiB of changes later"):
+            shown.extend(change.after for change in iter(opened.__next__, None))
+        assert not shown or shown == expected
+    again = cdc.changes(project.source, [project.table], after=opened.position.gtids, until_caught_up=True)
+    with again:
+        assert [(change.after or {})["w"] for change in again] == list(range(90, 94))
+
+
+@pytest.fixture
+def listening(project: Project) -> Iterator[subprocess.Popen[str]]:
+    """A `cdc tail --format debezium` of an empty table that listens."""
+    project.sql("CREATE TABLE t (id INT PRIMARY KEY, v DATETIME(3))")
+    command = [sys.executable, "-m", "cdc", "tail", project.url, "--tables", str(project.table), "--format", "debezium"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("listening to ")
+        yield process
+        process.kill()
+
+
+def test_tail_prints_debezium_s_envelope_with_the_columns_of_each_row(project: Project, listening: subprocess.Popen[str]) -> None:
+    """Milliseconds become microseconds where the column does. The statement is a line on stderr; what it cannot follow is exit code 6."""
+
+    def printed(*statements: str) -> object:
+        project.sql(*statements)
+        assert listening.stdout is not None
+        return json.loads(listening.stdout.readline())["after"]
+
+    second = 1529476623
+    assert printed("INSERT INTO t VALUES (1, '2018-06-20 06:37:03')") == {"id": 1, "v": second * 10**3}
+    assert printed("ALTER TABLE t MODIFY v DATETIME(6), ADD w INT", "INSERT INTO t VALUES (2, '2018-06-20 06:37:03', 7)") == {
+        "id": 2,
+        "v": second * 10**6,
+        "w": 7,
+    }
+    project.sql("ALTER TABLE t DROP PRIMARY KEY")
+    out, err = listening.communicate(timeout=60)
+    assert (out, listening.returncode) == ("", 6)
+    assert f"{project.table} has the columns id, v, w from " in err
+    assert "--strategy" not in err
+    assert "Begin at a later position with --from, or leave the table out of --tables." in err
+
+
+def test_tail_goes_on_until_a_signal_when_its_table_is_dropped_and_comes_again(project: Project, listening: subprocess.Popen[str]) -> None:
+    assert listening.stdout is not None
+    project.sql("DROP TABLE t", "CREATE TABLE t (x INT PRIMARY KEY)", "INSERT INTO t VALUES (1)")
+    assert json.loads(listening.stdout.readline())["after"] == {"x": 1}
+    listening.send_signal(signal.SIGTERM)
+    _, err = listening.communicate(timeout=60)
+    assert listening.returncode == 0
+    assert [line.partition(" at ")[0].partition(" from ")[0] for line in err.splitlines()] == [
+        f"{project.table} was dropped or renamed",
+        f"{project.table} has the columns x",
+    ]
