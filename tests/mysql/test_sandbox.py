@@ -197,15 +197,6 @@ def test_a_stopped_server_leaves_nothing(way: str) -> None:
         assert guard.servers(server.server.folder) == []
 
 
-@pytest.fixture
-def _hangups_end() -> Iterator[None]:
-    """Processes started meanwhile end by SIGHUP, also where the tests run under nohup."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
-
-
-@pytest.mark.usefixtures("_hangups_end")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_nothing_stays_when_its_owner_is_ended(way: str, number: signal.Signals) -> None:
     """Interrupted, terminated or killed: the server is gone, and so is all it wrote. The first two end with code 0."""
