@@ -17,7 +17,7 @@ from cdc.errors import CdcError
 from cdc.model import decode_row
 from cdc.mysql._events import EventStream
 from tests.events import mariadb
-from tests.events.recording import FORMAT, HEADER, TABLE_MAP, events, stream, tables
+from tests.events.recording import FORMAT, HEADER, TABLE_MAP, events, stream
 
 PREFIX = 40
 """Mutated events that one decoder gets before a new one is made; each error ends a decoder too."""
@@ -109,10 +109,10 @@ def take(decoder: EventStream, *, keep: bool) -> None:
     """What comes out is whole: a canonical key and row for each change, and the row before where it is kept."""
     while decoder.ready:
         runs, *_ = decoder.take()
-        for table, ops, keys, rows, befores in runs:
+        for (table, _), ops, keys, rows, befores in runs:
             assert (befores is not None) == keep
-            columns = len(tables()[table].columns)
-            for (data, ends), width in ((keys, len(tables()[table].key)), (rows, columns), (befores or (b"", None), columns)):
+            columns = len(table.columns)
+            for (data, ends), width in ((keys, len(table.key)), (rows, columns), (befores or (b"", None), columns)):
                 if ends is None:
                     continue
                 assert len(ends) == len(ops) + 1
