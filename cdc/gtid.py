@@ -262,6 +262,11 @@ class DomainGtids:
         others = {writer: last for writer, last in self._last.items() if writer[0] != domain}
         return DomainGtids({**others, (domain, server): number})
 
+    def position(self) -> DomainGtids:
+        """The last GTID of each domain: what a dump may begin after. A server's state names several of a domain, which it refuses there."""
+        tops = self._tops()
+        return DomainGtids({(domain, writer): number for (domain, writer), number in self._last.items() if number == tops[domain]})
+
     def _tops(self) -> dict[int, int]:
         """Where each domain stands."""
         tops: dict[int, int] = {}

@@ -189,12 +189,13 @@ class BinlogReader:
     def _connect(self) -> StreamConnection:
         """Have the library open the stream and send the dump command; it stops where it would open a second connection."""
         logging.getLogger("pymysqlreplication").setLevel(logging.ERROR)
-        mariadb = isinstance(self._position.gtids, DomainGtids)
+        gtids = self._position.gtids
+        mariadb = isinstance(gtids, DomainGtids)
         library = BinLogStreamReader(
             connection_settings=settings(self._source, read_timeout=SILENCE * self._heartbeat_seconds),
             server_id=self._server_id,
             slave_uuid=str(uuid.uuid4()),
-            auto_position=str(self._position.gtids) if mariadb else _ANYTHING,
+            auto_position=str(gtids.position()) if isinstance(gtids, DomainGtids) else _ANYTHING,
             is_mariadb=mariadb,
             blocking=True,
             slave_heartbeat=self._heartbeat_seconds,

@@ -258,7 +258,9 @@ def test_tables_that_match_a_pattern_are_taken_in_when_they_come(project: Projec
     assert project.assert_identical(ids["t"], ids["u"], ids["v"]) == 210
     project.sql("DELETE FROM u WHERE id < 50", "RENAME TABLE t TO w, u TO t", "INSERT INTO t VALUES (1, 1, 'x')", "ALTER TABLE v RENAME x")
     report = migrate()
-    assert report["rows_copied"] == 0
+    assert report["rows_copied"] == (161 if project.admin.is_mariadb else 0), (
+        "MariaDB does not tell whether a table that was renamed is temporary"
+    )
     assert project.assert_identical(ids["w"], ids["t"], ids["x"]) == 161
     process = project.start("--tables", f"{project.database}.*")
     project.wait_streaming(process)

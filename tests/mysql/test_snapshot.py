@@ -125,11 +125,10 @@ def test_an_empty_table_is_one_empty_last_chunk(mysql_server, source_db):
 
 def test_a_server_without_tls_is_read_the_same_way(start_mysql):
     """Plain sockets and TLS records come in different pieces."""
-    with connect(SourceUrl.parse((server := start_mysql({"tls-version": ""})).url, {})) as admin:
+    url = start_mysql({"tls-version": ""}).url + "?get-server-public-key"
+    with connect(SourceUrl.parse(url, {})) as admin:
         admin.rows("CREATE DATABASE plain")
-    prepared = Prepared(
-        server.url, "plain", "id INT PRIMARY KEY, v TEXT", f"INSERT INTO t {numbers(5000)} SELECT n, REPEAT('v', n % 3000) FROM s"
-    )
+    prepared = Prepared(url, "plain", "id INT PRIMARY KEY, v TEXT", f"INSERT INTO t {numbers(5000)} SELECT n, REPEAT('v', n % 3000) FROM s")
     assert prepared.admin.one("SHOW STATUS LIKE 'Ssl_cipher'")[1] == ""
     rows = rows_of(list(prepared.chunks(SnapshotReader(prepared.url), 2000)))
     assert [(int(key[1:]), len(decode_row(row)[1])) for key, row in rows] == [(n, n % 3000) for n in range(1, 5001)]

@@ -71,7 +71,7 @@ def test_the_old_copy_can_be_read_while_a_new_one_is_made(wide: Project):
     )
     assert killed.returncode < 0, killed.stderr
     status = json.loads(wide.cdc("status", state, "--json").stdout)
-    assert status["tables"][str(wide.table)] == {"state": "streaming", "rows_copied": ROWS}
+    assert status["tables"][str(wide.table)] == {"state": "streaming", "rows_copied": ROWS, "rows_held": ROWS, "rows_counted": True}
     assert status["copy_under_way"][str(wide.table)]["state"] == "copying"
     assert "a new copy of" in wide.cdc("status", state).stdout
     assert len(wide.cdc("dump", state, str(wide.table)).stdout.splitlines()) == ROWS

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from cdc import charset
 from cdc.config import SourceUrl
 from cdc.errors import SchemaChanged, UnsupportedEvent
 from cdc.gtid import GtidSet
@@ -165,7 +166,7 @@ def test_a_schema_change_is_seen_in_whatever_character_set_it_was_written(mysql_
     admin.abandon()
     writer = connect(url)
     writer.set_character_set(client)
-    writer.rows(f"TRUNCATE TABLE {source_db}.`{name}`")
+    writer.query(charset.encode(f"TRUNCATE TABLE {source_db}.`{name}`", client))
     writer.abandon()
     reader = BinlogReader(url, start, [table], heartbeat_seconds=1.0)
     with pytest.raises(SchemaChanged, match=name):

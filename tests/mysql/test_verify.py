@@ -65,7 +65,9 @@ def test_spoiled_rows_are_found_under_writes_and_named(migrated: Project):
 def test_an_incomplete_copy_is_not_verified_and_dumped_with_a_word(project: Project):
     """Rows that are yet to come are not missing, and those that are there are not all: exit code 7."""
     shop.load(project.admin, project.table, 3_000)
-    project.cdc(*project.arguments("--chunk-rows", "300", "--checkpoint-seconds", "0"), crash_at="after-chunk-read:5")
+    process = project.start_held("--chunk-rows", "10")
+    project.wait(process, lambda checkpoint: checkpoint.tables[0].rows_copied > 0)
+    project.end(process)
     verified = project.cdc("verify", project.url, f"mapstore:{project.state}")
     dumped = project.cdc("dump", f"mapstore:{project.state}", str(project.table))
     for done in (verified, dumped):

@@ -73,3 +73,8 @@ def test_the_flavor_of_a_checkpoint_s_gtids_is_known_also_when_there_are_none() 
     """An empty position of either server is its own."""
     for name, kind in KINDS.items():
         assert flavor_of(kind.parse("")) == name
+
+
+def test_a_dump_begins_after_the_last_gtid_of_each_domain() -> None:
+    """A state names every writer of a domain; the server takes one GTID for each."""
+    assert str(DomainGtids.parse("0-1-5,7-1-1,7-33-2").position()) == "0-1-5,7-33-2"
