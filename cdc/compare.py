@@ -287,9 +287,9 @@ class _Watched:
     def _now(self) -> float:
         return time.time() + self._offset
 
-    def start(self, position: Position, tables: Sequence[TableProgress], skipped: Collection[TableId] = ()) -> None:
+    def start(self, position: Position, tables: Sequence[TableProgress], skipped: Collection[TableId] = ()) -> Delivery | None:
         """Begin to stream what follows `position` for these tables."""
-        self._source.start(position, tables, skipped)
+        return self._source.start(position, tables, skipped)
 
     def request(self, chunk: ChunkRequest) -> None:
         """Begin to read a chunk."""

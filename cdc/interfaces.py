@@ -6,14 +6,17 @@ from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from cdc.gtid import Gtids
-from cdc.model import Batch, Checkpoint, ChunkRequest, Item, LogEnd, Position, TableChange, TableId, TableProgress
+from cdc.model import Batch, Checkpoint, ChunkRequest, Delivery, Item, LogEnd, Position, TableChange, TableId, TableProgress
 
 
 class Source(Protocol):
     """Where rows come from: chunks on request, and the stream from a position on, both through `next`."""
 
-    def start(self, position: Position, tables: Sequence[TableProgress], skipped: Collection[TableId] = ()) -> None:
-        """Begin to stream what follows `position` for these tables. Those `skipped` cannot be followed until a statement changes them."""
+    def start(self, position: Position, tables: Sequence[TableProgress], skipped: Collection[TableId] = ()) -> Delivery | None:
+        """Begin to stream what follows `position` for these tables. Those `skipped` cannot be followed until a statement changes them.
+
+        What has become of tables at `position` comes before anything else, and before the end counts as reached.
+        """
 
     def request(self, chunk: ChunkRequest) -> None:
         """Begin to read a chunk; several may be under way."""

@@ -185,7 +185,7 @@ class Migration:
 
     def run(self) -> Report:
         """Migrate until caught up if the config says so, else until `stop`. Raises what reading or storing raises."""
-        self._source.start(self._start.position, self._start.tables, self._start.skipped)
+        self._take(self._source.start(self._start.position, self._start.tables, self._start.skipped))
         self._commit()  # while it connects
         while not self._finished():
             while request := self._handover.request(self._throttle.rows):

@@ -25,10 +25,11 @@ from pymysqlreplication import BinLogStreamReader
 from cdc.config import SourceUrl
 from cdc.errors import CdcError, PositionLost, Temporary, UnsupportedEvent
 from cdc.gtid import DomainGtids, Gtids, GtidSet
-from cdc.model import Batch, BinlogMark, Delivery, Position, Table, TableChange, Transaction
+from cdc.model import Batch, BinlogMark, Delivery, Position, Settled, Table, TableChange, Transaction
 from cdc.mysql import dump, query_events
 from cdc.mysql._events import APART, BEGIN, END, ENDED, FULL, REFUSED, TWO_PHASE, TWO_PHASE_END, WITHIN, WITHIN_APART, EventStream
 from cdc.mysql.connection import Connection, settings
+from cdc.mysql.definitions import Unexplained
 from cdc.mysql.flavor import flavor_with
 from cdc.mysql.followed import Followed
 from cdc.mysql.query_events import Meaning, meaning
@@ -110,7 +111,8 @@ def _explain_dump(error: pymysql.MySQLError, source: SourceUrl) -> CdcError:
 class BinlogReader:
     """Follows the binlog of a source from a position on, for some tables. One iteration, then it is used up.
 
-    Plain tables must stay as they are; a change of them ends it. `check` may refuse whoever answers.
+    It ends where a table has other columns and no statement has said so: what it has read beyond is read anew, by another one.
+    Plain tables must stay as they are; a change of them is an error. `check` may refuse whoever answers.
     `befores`: deliveries have the rows before the changes too, and changes of one transaction only. `debezium_json`: their JSON is printed
     as Debezium does, not as the server.
     """
@@ -135,6 +137,8 @@ class BinlogReader:
         """What statements did to whole tables since the last delivery with a position."""
         self._within: list[TableChange] = []
         """The same, of the open transaction: it counts at its end."""
+        self._ended = False
+        """Whether rows beyond the last delivery may have been read by columns that do not count any more."""
         self._server_id = random.randrange(1 << 30, 1 << 31)
         self._heartbeat_seconds = heartbeat_seconds
         self._stream = EventStream(
@@ -168,13 +172,19 @@ class BinlogReader:
             stream, silence, found = self._stream, SILENCE * self._heartbeat_seconds, False
             connection.wait_at_most(max(silence, SEARCH_SECONDS))
             while True:
-                failure, state = None, REFUSED
+                failure: CdcError | Unexplained | None = None
+                state = REFUSED
                 try:
                     state = stream.decode()
-                except CdcError as error:
+                except (CdcError, Unexplained) as error:
                     failure = error
                 while stream.ready and (failure or state in (FULL, ENDED, REFUSED) or not poll.poll(0)):
                     yield self._delivery()
+                    if self._ended:
+                        return
+                if isinstance(failure, Unexplained):
+                    yield Delivery(position=self._position, tables=tuple(self._followed.copy_unexplained(failure, self._position)))
+                    return
                 if failure:
                     raise failure
                 if state in (ENDED, REFUSED):
@@ -246,7 +256,9 @@ class BinlogReader:
         self._position = Position(flavor_with(before).advanced(before, gtids), file, offset, mark)
         if apart:
             self._changes, self._within = self._changes + self._within, []
-        changes, self._changes = (*self._changes, *self._followed.settle(self._position)), []
+        settled = self._followed.settle(self._position)
+        self._ended = any(not isinstance(change, Settled) for change in settled)
+        changes, self._changes = (*self._changes, *settled), []
         oldest, newest = (microseconds / 1e6 if microseconds else None for microseconds in committed)
         return Delivery(batches, self._position, transactions, oldest, newest, transaction, changes)
 

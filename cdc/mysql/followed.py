@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import chain
 
 from cdc.errors import CdcError, NoSuchTable, SchemaChanged, UnsupportedEvent
@@ -31,6 +31,7 @@ from cdc.model import (
 )
 from cdc.mysql import ddl
 from cdc.mysql._events import Plan
+from cdc.mysql.definitions import Describe, Described, Entry, Unexplained
 from cdc.mysql.names import NameRules
 from cdc.mysql.query_events import QueryEvent
 from cdc.mysql.reshape import reshaped
@@ -39,44 +40,14 @@ from cdc.mysql.tablemap import plan, table_named
 from cdc.mysql.temporary import TemporaryTables
 from cdc.selection import Selection
 
+UNEXPLAINED = "its columns or its key have changed, and the binlog does not say how"
+
+_COPIES = 2
+"""So often a table is copied anew because rows do not have the columns that the source tells, while it tells the same."""
+
 GO_ON = "Change the table so that it can be followed and run the same command again, or leave it out of --tables."
 _COPY = "Copy the table again: --strategy full."
 _BEGIN_LATER = "Begin at a later position with --from, or leave the table out of --tables."
-
-
-@dataclass(frozen=True, slots=True)
-class Described:
-    """A table as the source has it now, or why it cannot be followed; and the end of the binlog after it was asked."""
-
-    table: Table | CdcError
-    end: LogEnd
-    added: Mapping[str, bytes] = field(default_factory=dict)
-    """What rows hold in a column that was added, encoded, by its name; of some columns that is not known."""
-    exists: bool = True
-    """Whether there is a table of this name, be it one that can be followed or not."""
-
-
-Describe = Callable[[TableId], Described]
-
-
-@dataclass(slots=True)
-class _Entry:
-    table: Table | None
-    """None where the source has none that can be followed: rows are passed over."""
-    until: LogEnd | None = None
-    """The end of the binlog when the source was asked; None once the stream is past it."""
-    refusal: CdcError | None = None
-    """Raised if no statement before `until` explains it."""
-    unfit: CdcError | None = None
-    """Why the source cannot give a table that is to be followed, if that is the refusal's reason."""
-    certain: bool = True
-    """Whether `table` is certain. Until then rows of other columns may be passed over: before `until` there will be a change."""
-    read: bool = False
-    """Whether rows were read with `table`."""
-
-    def void_at(self, place: Position) -> bool:
-        """Whether a statement that ends here was run before the source was asked: then `table` may be of after it."""
-        return self.until is not None and (not place.reached(self.until) or (place.file, place.offset) == self.until)
 
 
 class Followed:
@@ -84,9 +55,10 @@ class Followed:
 
     A table that cannot be followed ends the stream if it is named in full; if only a pattern matches it, it is skipped: what is held of it
     is dropped, and it is copied once a statement has made it fit. `skipped` are those that are skipped at the start.
-    Without `describe` any change ends the stream. Without `copied` nothing keeps rows that could be copied anew: so none are passed over,
-    and the stream ends where it is not certain which columns they have. `existing` gives the tables of the source that the selection wants
-    now; `names` is how the source compares their names.
+    Columns that change without a statement that says so make the table be copied anew. Without `describe` any change ends the stream.
+    Without `copied` nothing keeps rows that could be copied anew: so none are passed over, and the stream ends where it is not certain
+    which columns they have. `existing` gives the tables of the source that the selection wants now; `names` is how the source compares
+    their names.
     """
 
     def __init__(
@@ -101,7 +73,7 @@ class Followed:
         copied: bool = True,
     ) -> None:
         self._describe, self._existing, self._names, self._copied = describe, existing, names or NameRules(), copied
-        self._entries = {table.id: _Entry(table) for table in tables}
+        self._entries = {table.id: Entry(table) for table in tables}
         self._selection = selection or Selection(tuple(self._entries))
         self._unfit = set(skipped)
         """Tables that are skipped."""
@@ -114,7 +86,7 @@ class Followed:
     def join(self, described: Described) -> CopyAnew:
         """Follow one more table from here on, with the columns it has now."""
         assert isinstance(described.table, Table)
-        self._entries[described.table.id] = _Entry(described.table, described.end, certain=False)
+        self._entries[described.table.id] = Entry(described.table, described.end, certain=False)
         self._selection = replace(self._selection, wanted=(*self._selection.wanted, described.table.id))
         self._unfit.discard(described.table.id)
         return CopyAnew(described.table, "it was added")
@@ -128,15 +100,16 @@ class Followed:
             elif isinstance(there, CdcError):
                 entry.until, entry.refusal, entry.unfit = end, SchemaChanged(there.message, hint=there.hint), there
             elif there.fingerprint != each.table.fingerprint:
-                entry.until = end
-                entry.refusal = SchemaChanged(
-                    f"{each.table.id} has other columns or another key than when it was copied, and the binlog does not say how.",
-                    hint=_COPY,
-                )
+                entry.until, entry.told = end, there.fingerprint
+                entry.refusal = SchemaChanged(f"{each.table.id}: {UNEXPLAINED}.", hint=_COPY)
 
     def resolve(self, body: bytes) -> Plan | None:
-        """The plan for the rows behind this table map, None if they are to be passed over. Raises as `plan` does."""
-        entry = self._entries.get(self.id_of(table_named(body)))
+        """The plan for the rows behind this table map, None if they are to be passed over. Raises as `plan` does.
+
+        Raises Unexplained where the source can be asked for the columns that they have.
+        """
+        name = self.id_of(table_named(body))
+        entry = self._entries.get(name)
         if entry is None:
             return None
         if entry.table is None:
@@ -148,26 +121,64 @@ class Followed:
         except SchemaChanged as error:
             if not self._copied:
                 raise SchemaChanged(error.message, hint=_BEGIN_LATER) from error
-            if entry.certain:
+            if not entry.certain:
+                entry.refusal = error
+                return None
+            if self._describe is None:
                 raise
-            entry.refusal = error
-            return None
-        entry.read = True
+            raise Unexplained(name, error) from error
+        entry.read, entry.copies = True, 0
         return found
 
+    def copy_unexplained(self, found: Unexplained, position: Position) -> list[TableChange]:
+        """What becomes of the table, which has other columns after this position. Raises Temporary, and what cannot be followed."""
+        assert self._describe
+        self._entries[found.table].told = ""
+        return self._unexplained(found.table, found.refusal, self._describe(found.table), position)
+
+    def _unexplained(self, table: TableId, refusal: CdcError, described: Described, position: Position) -> list[TableChange]:
+        """Copy a table anew from here on, with the columns that the source tells, or do without it.
+
+        Unless the source told the same at this place, rows up to where it was asked may have others: then it is copied once more there.
+        """
+        there, entry = described.table, self._entries[table]
+        if isinstance(there, CdcError):
+            if self._in_full(table):
+                refusal = SchemaChanged(f"{there.message} The binlog does not say why.", hint=f"{there.hint} {GO_ON}".strip())
+                if not isinstance(there, NoSuchTable) or position.reached(described.end):
+                    raise refusal
+                self._entries[table] = Entry(None, described.end, refusal, there)  # a statement that is yet to come may have dropped it
+                return [Gone(table, UNEXPLAINED)]
+            return self._skip(table, there, "the binlog does not say why")
+        same = entry.table is not None and entry.table.fingerprint == there.fingerprint
+        copies = entry.copies + 1 if same else 0
+        if copies > _COPIES:
+            raise SchemaChanged(f"{refusal.message} The source tells the latter again and again.", hint=refusal.hint)
+        doubt = None if entry.told == there.fingerprint else refusal
+        self._entries[table] = Entry(there, described.end, doubt, certain=False, told=there.fingerprint, copies=copies)
+        return [CopyAnew(there, UNEXPLAINED)]
+
     def settle(self, position: Position) -> list[TableChange]:
-        """The stream has come here: which definitions are right for certain now. Raises what no statement up to here has explained."""
-        settled: list[TableChange] = []
-        for table, entry in list(self._entries.items()):
-            if entry.until and position.reached(entry.until):
-                if entry.refusal:
-                    if entry.unfit is None or self._in_full(table):
-                        raise entry.refusal
-                    settled += self._skip(table, entry.unfit, "the binlog does not say why")
-                    continue
+        """The stream has come here: which definitions are right for certain now, and what no statement up to here has explained.
+
+        A table whose columns are not explained is copied anew with those of now; then rows beyond this place must be read anew, too. Raises
+        Temporary, having done nothing, and what cannot be followed.
+        """
+        due = {table: entry for table, entry in self._entries.items() if entry.until and position.reached(entry.until)}
+        unexplained = [table for table, entry in due.items() if entry.refusal and not entry.unfit]
+        answers = {table: self._describe(table) for table in unexplained} if self._describe and self._copied else {}
+        changes: list[TableChange] = []
+        for table, entry in due.items():
+            if entry.refusal is None:
                 entry.until, entry.certain = None, True
-                settled.append(Settled(table))
-        return settled
+                changes.append(Settled(table))
+            elif table in answers:
+                changes += self._unexplained(table, entry.refusal, answers[table], position)
+            elif entry.unfit is None or self._in_full(table):
+                raise entry.refusal
+            else:
+                changes += self._skip(table, entry.unfit, "the binlog does not say why")
+        return changes
 
     def ask_again(self) -> list[TableChange]:
         """Another server is read from now on: what was to be settled in the binlog of the one before, it is asked for. Raises Temporary."""
@@ -185,14 +196,14 @@ class Followed:
             if same and entry.certain and self._copied:
                 entry.until, entry.refusal = None, None
             elif same or (entry.table and entry.certain):
-                entry.until = end
+                entry.until, entry.told = end, ""
             elif isinstance(there, CdcError):
                 if self._may_skip(table, there):
                     changes += self._skip(table, there, "another server took over")
                 else:
-                    self._entries[table] = _Entry(None, end, SchemaChanged(there.message, hint=there.hint), there)
+                    self._entries[table] = Entry(None, end, SchemaChanged(there.message, hint=there.hint), there)
             else:
-                self._entries[table] = _Entry(there, end, certain=False)
+                self._entries[table] = Entry(there, end, certain=False)
                 changes.append(CopyAnew(there, "another server took over before its columns were settled"))
         return changes
 
@@ -338,7 +349,7 @@ class Followed:
         if self._wants(to):
             self._require_certain(table, statement, place)
             if self._describe and entry and entry.table and entry.certain and (self._copied or not entry.void_at(place)):
-                self._entries[to] = _Entry(replace(entry.table, id=to))
+                self._entries[to] = Entry(replace(entry.table, id=to))
                 self._unfit.discard(to)
                 del self._entries[table]
                 return [Renamed(table, to, shorten(statement))]
@@ -362,12 +373,12 @@ class Followed:
             refusal = self._refused(statement, place, described.table.message, described.table.hint)
             if not explained:
                 raise refusal
-            self._entries[table] = _Entry(None, described.end, refusal, described.table)
+            self._entries[table] = Entry(None, described.end, refusal, described.table)
             return []
         self._unfit.discard(table)
         known = self._entries.get(table)
         certain = not self._copied and place.reached(described.end)
-        self._entries[described.table.id] = _Entry(described.table, described.end, certain=certain)
+        self._entries[described.table.id] = Entry(described.table, described.end, certain=certain)
         if known and known.table and known.certain and isinstance(effect, ddl.Altered) and effect.rows_kept:
             values = reshaped(known.table, described.table, effect, described.added)
             if values is not None:

@@ -29,9 +29,11 @@ from cdc.model import (
     Item,
     LogEnd,
     Position,
+    Settled,
     SourceAway,
     SourceChanged,
     Table,
+    TableChange,
     TableId,
     TableProgress,
     servers_with,
@@ -41,9 +43,10 @@ from cdc.mysql.binlog_mark import mark_at, require_mark
 from cdc.mysql.chunk_workers import ChunkWorkers
 from cdc.mysql.connection import Connection, connect
 from cdc.mysql.costs import binlog_bytes_since, retention_seconds, table_sizes
+from cdc.mysql.definitions import Described
 from cdc.mysql.dml import Writes
 from cdc.mysql.flavor import flavor_of
-from cdc.mysql.followed import Described, Followed
+from cdc.mysql.followed import Followed
 from cdc.mysql.hosts import BEHIND_PAUSE, Hosts, Server, Wanted
 from cdc.mysql.names import name_rules
 from cdc.mysql.patience import LONGEST_PAUSE, Patience
@@ -229,8 +232,11 @@ class MySqlSource:
 
     # the inbox
 
-    def start(self, position: Position, tables: Sequence[TableProgress], skipped: Collection[TableId] = ()) -> None:
-        """Begin to stream what follows `position` for these tables, and to serve chunk requests."""
+    def start(self, position: Position, tables: Sequence[TableProgress], skipped: Collection[TableId] = ()) -> Delivery | None:
+        """Begin to stream what follows `position` for these tables, and to serve chunk requests.
+
+        What is to be done at `position` before anything else: tables that have changed, where the binlog ends there and does not say how.
+        """
         with explained(self.url):
             rules = name_rules(self.control)
             end = log_end(self.control)
@@ -239,15 +245,17 @@ class MySqlSource:
             [each.table for each in tables], describe,
             selection=self._selection, skipped=skipped, existing=self._wanted_now, names=rules, copied=not self._befores,
         )  # fmt: skip
+        changed: list[TableChange] = []
         if self._examine:
             tables_followed.compare(tables, self._described, end)
-            tables_followed.settle(position)
+            changed = [change for change in tables_followed.settle(position) if not isinstance(change, Settled)]
         rows = StatementRows(tables_followed, self._reach)
         wanted = self._wanted or Wanted(position)
         wanted = replace(wanted, position=position, followed=servers_with(wanted.followed, self.server_uuid))
         self._run("stream", lambda: self._stream(wanted, tables_followed, rows))
         for number in range(CHUNK_CONNECTIONS):
             self._run("chunks", partial(self._workers.work, number))
+        return Delivery(position=position, tables=tuple(changed)) if changed else None
 
     def request(self, chunk: ChunkRequest) -> None:
         """Begin to read a chunk; it comes through `next`, unless that tells first that the source has changed."""

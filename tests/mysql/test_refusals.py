@@ -108,15 +108,6 @@ def test_a_table_without_a_key_is_exit_code_3(simple: Project):
     assert "ALTER TABLE" in text
 
 
-def test_a_change_that_is_not_in_the_binlog_is_exit_code_6(simple: Project):
-    """Rows of two definitions are never mixed."""
-    simple.migrate()
-    simple.sql("SET SESSION sql_log_bin = 0", "ALTER TABLE t ADD COLUMN w INT", "SET SESSION sql_log_bin = 1")
-    assert "the binlog does not say how" in simple.refused(expect=6)
-    assert simple.migrate("--strategy", "full")["rows_copied"] == 1
-    simple.assert_identical()
-
-
 def test_what_cannot_be_decoded_stops_with_its_reason_and_is_never_skipped(simple: Project):
     """A session may use XA; the stream stops before it."""
     process = simple.start()

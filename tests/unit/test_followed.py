@@ -26,7 +26,8 @@ from cdc.model import (
     TableProgress,
     TableState,
 )
-from cdc.mysql.followed import Described, Followed
+from cdc.mysql.definitions import Described, Unexplained
+from cdc.mysql.followed import UNEXPLAINED, Followed
 from cdc.mysql.names import NameRules
 from cdc.mysql.query_events import QueryEvent, Session
 from cdc.mysql.sql_tokens import Dialect
@@ -129,7 +130,7 @@ def test_a_table_that_cannot_be_followed_now_may_have_been_later_dropped() -> No
 
 
 def test_a_difference_to_the_source_must_be_explained_by_the_stream() -> None:
-    """Of what is held; what is not copied yet has the columns of now."""
+    """Of what is held; what is not copied yet has the columns of now. Else it is copied anew, with the columns it has by then."""
     held = TableProgress(table(A, "id"), TableState.STREAMING)
     now: dict[TableId, Table | CdcError] = {A: table(A, "id", "more"), B: table(B, "id")}
     source = Source()
@@ -140,10 +141,97 @@ def test_a_difference_to_the_source_must_be_explained_by_the_stream() -> None:
         for statement in statements:
             followed.changes(written(statement, "shop"), at(50))
         if explained:
-            followed.settle(at(100))
+            assert Settled(A) in followed.settle(at(100))
         else:
-            with pytest.raises(SchemaChanged, match="does not say how"):
-                followed.settle(at(100))
+            assert kinds(followed.settle(at(99))) == []
+            changes = [CopyAnew(table(A, "id", "more"), UNEXPLAINED), Settled(B)]
+            assert followed.settle(at(100)) == changes
+            assert followed.settle(at(100)) == [Settled(A)]
+
+
+def test_columns_that_change_again_before_they_are_settled_are_asked_for_until_they_stay() -> None:
+    """Rows between two places at which the source told the same columns have them; others may look as if they had."""
+    source = Source()
+    held = TableProgress(table(A, "id"), TableState.STREAMING)
+    followed = Followed([held.table], source)
+    followed.compare([held], {A: table(A, "id", "more")}, source.end)
+    source.now, source.end = {A: table(A, "id", "less")}, LogEnd("binlog.000001", 200)
+    assert followed.settle(at(100)) == [CopyAnew(table(A, "id", "less"), UNEXPLAINED)]
+    source.end = LogEnd("binlog.000001", 300)
+    assert followed.settle(at(199)) == []
+    assert followed.settle(at(200)) == [CopyAnew(table(A, "id", "less"), UNEXPLAINED)]
+    assert followed.settle(at(300)) == [Settled(A)]
+
+
+def test_rows_with_columns_that_no_statement_explains_make_the_table_be_copied_anew() -> None:
+    """From the place before them, and once more where the stream is where the source was asked: rows before may have yet others."""
+    source = Source()
+    followed = Followed([table(A, "id"), table(B, "id")], source)
+    assert followed.resolve(table_map(A, "id")) is not None
+    with pytest.raises(Unexplained) as caught:
+        followed.resolve(table_map(A, "id", "more"))
+    with pytest.raises(Unexplained):  # it comes again where the connection is lost before the copy has begun
+        followed.resolve(table_map(A, "id", "more"))
+    source.now = {A: table(A, "id", "last")}
+    assert followed.copy_unexplained(caught.value, at(50)) == [CopyAnew(table(A, "id", "last"), UNEXPLAINED)]
+    assert followed.resolve(table_map(A, "id", "more")) is None
+    assert followed.resolve(table_map(A, "id", "last")) is not None
+    assert followed.settle(at(99)) == []
+    source.end = LogEnd("binlog.000001", 200)
+    assert followed.settle(at(100)) == [CopyAnew(table(A, "id", "last"), UNEXPLAINED)]
+    assert followed.resolve(table_map(A, "id", "last")) is not None
+    assert followed.settle(at(200)) == [Settled(A)]
+
+
+def test_rows_that_never_have_the_columns_that_the_source_tells_end_the_stream() -> None:
+    """A contradiction is not copied for ever."""
+    source = Source()
+    source.now = {A: table(A, "id")}
+    followed = Followed([table(A, "id")], source)
+    with pytest.raises(Unexplained) as caught:
+        followed.resolve(table_map(A, "id", "more"))
+    followed.copy_unexplained(caught.value, at(50))
+    assert followed.resolve(table_map(A, "id", "more")) is None
+    assert kinds(followed.settle(at(100))) == [(CopyAnew, A)]
+    assert kinds(followed.settle(at(100))) == [(Settled, A)]
+    with pytest.raises(Unexplained) as caught:
+        followed.resolve(table_map(A, "id", "more"))
+    with pytest.raises(SchemaChanged, match="again and again"):
+        followed.copy_unexplained(caught.value, at(150))
+
+
+def test_a_table_that_cannot_be_followed_after_a_change_that_is_not_explained() -> None:
+    """Named in full it ends the stream, unless it is gone and a statement may say so yet; under a pattern it is skipped."""
+    source, pattern = Source(), Selection((TableId("shop", "*"),))
+    error = Unexplained(A, SchemaChanged("Other columns."))
+    source.now = {A: PreflightFailed("It has no key.")}
+    with pytest.raises(SchemaChanged, match="no key"):
+        Followed([table(A, "id")], source).copy_unexplained(error, at(50))
+    assert kinds(Followed([table(A, "id")], source, selection=pattern).copy_unexplained(error, at(50))) == [(Skipped, A)]
+    source.now = {}
+    assert kinds(Followed([table(A, "id")], source, selection=pattern).copy_unexplained(error, at(50))) == [(Gone, A)]
+    followed = Followed([table(A, "id")], source)
+    assert kinds(followed.copy_unexplained(error, at(50))) == [(Gone, A)]
+    with pytest.raises(SchemaChanged, match="does not exist"):
+        followed.settle(at(100))
+
+
+def test_what_is_not_explained_is_asked_for_before_anything_is_settled() -> None:
+    """A source that is away then is asked again at the same place."""
+    source = Source()
+    held = [TableProgress(table(each, "id"), TableState.STREAMING) for each in (A, B)]
+
+    def away(name: TableId) -> Described:
+        if name == B and not source.now:
+            raise Temporary("away")
+        return Described(table(name, "id", "more"), source.end)
+
+    followed = Followed([each.table for each in held], away)
+    followed.compare(held, {A: table(A, "id", "more"), B: table(B, "id", "more")}, source.end)
+    with pytest.raises(Temporary):
+        followed.settle(at(100))
+    source.now = {B: table(B, "id", "more")}
+    assert kinds(followed.settle(at(100))) == [(CopyAnew, A), (CopyAnew, B)]
 
 
 def test_without_somebody_to_ask_any_change_ends_the_stream() -> None:
@@ -314,7 +402,7 @@ def test_another_server_is_asked_for_what_was_to_be_settled_in_the_binlog_of_the
     assert followed.ask_again() == []
 
 
-def test_a_difference_that_another_server_does_not_explain_either_ends_the_stream_at_its_own_place() -> None:
+def test_a_difference_that_another_server_does_not_explain_either_is_copied_anew_at_its_own_place() -> None:
     """Not at that of the one before."""
     held = TableProgress(table(A, "id"), TableState.STREAMING)
     source = Source(100)
@@ -323,9 +411,8 @@ def test_a_difference_that_another_server_does_not_explain_either_ends_the_strea
     followed.compare([held], source.now, source.end)
     source.end = LogEnd("binlog.000001", 900)
     followed.ask_again()
-    followed.settle(at(100))
-    with pytest.raises(SchemaChanged, match="does not say how"):
-        followed.settle(at(900))
+    assert followed.settle(at(100)) == []
+    assert kinds(followed.settle(at(900))) == [(CopyAnew, A)]
 
 
 def test_a_statement_that_could_not_be_looked_into_has_done_nothing() -> None:

@@ -6,8 +6,9 @@ import pytest
 
 from cdc.gtid import GtidSet
 from cdc.model import Column, LogEnd, Position, Table, TableId
+from cdc.mysql.definitions import Described
 from cdc.mysql.dml import Writes
-from cdc.mysql.followed import Described, Followed
+from cdc.mysql.followed import Followed
 from cdc.mysql.query_events import QueryEvent
 from cdc.mysql.statement_rows import Reach, StatementRows
 
