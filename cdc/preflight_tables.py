@@ -11,7 +11,7 @@ from pymysql.constants import ER
 
 from cdc.checks import Check, Source, Status, count, denied, refused
 from cdc.model import TableId
-from cdc.mysql.connection import Connection, quote_identifier
+from cdc.mysql.connection import Connection, quote_identifier, text
 from cdc.mysql.information_schema import ask
 from cdc.mysql.names import name_rules
 from cdc.mysql.schema import UNIQUE_INDEXES, tables_like, usable_key
@@ -146,6 +146,7 @@ def _facts(connection: Connection, tables: Sequence[TableId]) -> dict[TableId, _
     kinds = ask(connection, _KINDS, tables)
     columns, indexes = ask(connection, _COLUMN_TYPES, tables), ask(connection, UNIQUE_INDEXES, tables)
     cascades = ask(connection, _CASCADES, tables, schema="constraint_schema")
+    referring = ask(connection, _REFERRING, tables, schema="constraint_schema") if connection.is_mariadb else {}
     found: dict[TableId, _Facts | Check] = {}
     for table in tables:
         if table not in kinds:
@@ -154,7 +155,9 @@ def _facts(connection: Connection, tables: Sequence[TableId]) -> dict[TableId, _
         ((kind, engine),) = kinds[table]
         typed = columns.get(table, [])
         _, key = usable_key(indexes.get(table, []), {str(name) for name, _, _, mark in typed if mark == "PRI"})
-        names = tuple(str(name) for (name,) in cascades.get(table, []))
+        names = tuple(str(name) for (name,) in cascades.get(table, [])) or (
+            _cascading_keys(connection, table) if table in referring else ()
+        )
         found[table] = _Facts(table, kind, engine, tuple((name, data_type, full) for name, data_type, full, _ in typed), bool(key), names)
     return found
 
@@ -177,6 +180,24 @@ _CASCADES = """
     SELECT constraint_schema, table_name, constraint_name FROM information_schema.referential_constraints
     WHERE {among} AND NOT (update_rule IN ('RESTRICT', 'NO ACTION') AND delete_rule IN ('RESTRICT', 'NO ACTION'))
 """
+
+
+_REFERRING = """
+    SELECT constraint_schema, table_name, constraint_name FROM information_schema.key_column_usage
+    WHERE {among} AND referenced_table_name IS NOT NULL
+"""
+_CASCADING_KEY = re.compile(
+    r"^\s*CONSTRAINT `((?:[^`]|``)+)` FOREIGN KEY .*\bON (?:DELETE|UPDATE) (?:CASCADE|SET NULL|SET DEFAULT)", re.MULTILINE
+)
+
+
+def _cascading_keys(connection: Connection, table: TableId) -> tuple[str, ...]:
+    """The table's foreign keys with cascades, as SHOW CREATE TABLE tells them to a user with SELECT alone.
+
+    MariaDB leaves them out of referential_constraints for such a user.
+    """
+    name = f"{quote_identifier(table.schema)}.{quote_identifier(table.table)}"
+    return tuple(_CASCADING_KEY.findall(text(connection.one(f"SHOW CREATE TABLE {name}")[1])))
 
 
 def _check_filter(source: Source, tables: Sequence[TableId]) -> Iterator[Check]:

@@ -324,3 +324,14 @@ def test_columns_that_mariadb_stores_otherwise_are_refused_by_name(alone: Projec
     assert set(found) == {"column_types", "foreign_keys"}
     assert all(f"{name} (" in found["column_types"] for name in "dzx")
     assert "e (" not in found["column_types"]
+
+
+def test_cascades_are_seen_with_the_documented_grants_alone(simple: Project, user: Callable[..., str]):
+    """referential_constraints is empty for a user with SELECT alone; what a cascade does is not in MariaDB's binlog."""
+    simple.sql("CREATE TABLE child (id INT PRIMARY KEY, p INT, FOREIGN KEY (p) REFERENCES t (id) ON DELETE CASCADE)")
+    simple.sql("CREATE TABLE plain (id INT PRIMARY KEY, p INT, FOREIGN KEY (p) REFERENCES t (id))")
+    url = user(*GRANTS)
+    done = simple.cdc("check", url, "--tables", f"{simple.database}.child")
+    assert done.returncode == 3, done.stdout
+    assert "foreign_keys" in next(line for line in done.stdout.splitlines() if line.startswith("problem"))
+    assert simple.cdc("check", url, "--tables", f"{simple.database}.plain").returncode == 0
