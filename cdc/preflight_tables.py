@@ -180,8 +180,6 @@ _CASCADES = """
     SELECT constraint_schema, table_name, constraint_name FROM information_schema.referential_constraints
     WHERE {among} AND NOT (update_rule IN ('RESTRICT', 'NO ACTION') AND delete_rule IN ('RESTRICT', 'NO ACTION'))
 """
-
-
 _REFERRING = """
     SELECT constraint_schema, table_name, constraint_name FROM information_schema.key_column_usage
     WHERE {among} AND referenced_table_name IS NOT NULL
@@ -197,7 +195,8 @@ def _cascading_keys(connection: Connection, table: TableId) -> tuple[str, ...]:
     MariaDB leaves them out of referential_constraints for such a user.
     """
     name = f"{quote_identifier(table.schema)}.{quote_identifier(table.table)}"
-    return tuple(_CASCADING_KEY.findall(text(connection.one(f"SHOW CREATE TABLE {name}")[1])))
+    keys = _CASCADING_KEY.findall(text(connection.one(f"SHOW CREATE TABLE {name}")[1]))
+    return tuple(key.replace("``", "`") for key in keys)
 
 
 def _check_filter(source: Source, tables: Sequence[TableId]) -> Iterator[Check]:
