@@ -8,7 +8,7 @@ written, only the source can tell: statement_rows.py asks.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cdc.model import TableId
 from cdc.mysql.query_events import QueryEvent, statement_of
@@ -23,6 +23,8 @@ class Writes:
     """Those that it may name as the ones to write."""
     names: frozenset[TableId] = frozenset()
     """All that it may name: a view among them may run functions, or lead to another table."""
+    places: frozenset[TableId] = frozenset()
+    """Those of them that stand where the name of a table or a view can stand."""
     sure: bool = False
     """Whether `tables` are the ones, not merely all names."""
     doubt: str = ""
@@ -38,14 +40,46 @@ def writes(event: QueryEvent) -> Writes:
     if event.doubt or any(token.text is None for token in tokens if token.kind is not Kind.TEXT):
         return Writes(doubt=event.doubt or "it holds bytes that are not valid in its character set")
     verb = _word(tokens, 0)
-    names = frozenset(_names(tokens, event.schema))
-    at = _place(tokens, verb)
-    table, end = _table(tokens, at, event.schema) if at else (None, 0)
-    sure = table is not None and _alone(tokens, end, verb)
+    if verb == "CREATE":
+        return _of_query(tokens[_query(tokens) :], event.schema)
     if verb not in _VERBS:
         return Writes(doubt=f"{verb or 'it'} runs stored code")
-    doubt = next((f"it may run the function {name}" for name in _calls(tokens, end if sure else 0)), "")
-    return Writes(frozenset({table}) if sure and table else names, names, sure, doubt)
+    at = _place(tokens, verb)
+    table, end = _table(tokens, at, event.schema) if at else (None, 0)
+    if table is None or not _alone(tokens, end, verb):
+        found = _of_query(tokens, event.schema)
+        return replace(found, tables=found.names, sure=False)
+    doubt = _doubt(tokens, end)
+    places = {table, *_places(tokens[end:], event.schema)}
+    return Writes(frozenset({table}), frozenset(_names(tokens, event.schema)), frozenset(places), True, doubt)
+
+
+def fills_table(event: QueryEvent) -> bool:
+    """Whether the statement creates a table with the rows of a query: it may run functions that write other tables. Of MariaDB alone.
+
+    MySQL refuses functions that write within such a statement (error 1746). Raises NotUnderstood.
+    """
+    if not event.dialect.mariadb:
+        return False
+    tokens = list(statement_of(event))
+    return _word(tokens, 0) == "CREATE" and "TABLE" in {_word(tokens, at) for at in (1, 2, 3, 4)} and _query(tokens) < len(tokens)
+
+
+def _query(tokens: Sequence[Token]) -> int:
+    """Where the query begins that fills the table of a CREATE TABLE; the end if there is none."""
+    found = (
+        at for at in range(len(tokens)) if _word(tokens, at) == "SELECT" or (_word(tokens, at), _word(tokens, at + 1)) == ("VALUES", "(")
+    )
+    return next(found, len(tokens))
+
+
+def _of_query(tokens: Sequence[Token], schema: str) -> Writes:
+    """What a statement, or the query in one, may name and run. It writes none of these by itself."""
+    return Writes(frozenset(), frozenset(_names(tokens, schema)), frozenset(_places(tokens, schema)), True, _doubt(tokens, 0))
+
+
+def _doubt(tokens: Sequence[Token], columns: int) -> str:
+    return next((f"it may run the function {name}" for name in _calls(tokens, columns)), "")
 
 
 _VERBS = {"INSERT", "REPLACE", "UPDATE", "DELETE", "LOAD", "WITH", "ANALYZE"}
@@ -123,14 +157,50 @@ def _calls(tokens: Sequence[Token], columns: int) -> list[str]:
         if tokens[i].kind is not Kind.SIGN or tokens[i].text != "(" or i == columns:
             continue
         before = tokens[i - 1]
-        own = before.kind is Kind.WORD and before.keyword in _OWN and _word(tokens, i - 2) != "."
+        own = before.kind is Kind.WORD and before.keyword in OWN and _word(tokens, i - 2) != "."
+        own = own and (tokens[i].joined or before.keyword not in JOINED)
         if before.kind in (Kind.WORD, Kind.NAME) and not own:
             found.append(before.text or "")
     return found
 
 
+def _places(tokens: Sequence[Token], schema: str) -> set[TableId]:
+    """The names that stand where a table's can stand: too many rather than too few."""
+    found, at, outside = set[TableId](), 0, list[bool | None]()
+    listing: bool | None = False
+    """Whether tables are listed here; None in a condition of a join, which a comma ends."""
+    while at < len(tokens):
+        word = _word(tokens, at)
+        if word == "(":
+            outside.append(listing)
+            listing = bool(listing)
+        elif word == ")" and outside:
+            listing = outside.pop()
+        elif word in _TABLES_FOLLOW:
+            listing = _word(tokens, at - 1) not in ("KEY", "FOR") or word != "UPDATE"
+        elif word in _NO_TABLES_FOLLOW:
+            listing = False
+        elif word == "ON":
+            listing = None if listing else listing
+        elif word == "," and listing is None:
+            listing = True
+        elif listing and tokens[at].kind in (Kind.WORD, Kind.NAME) and _word(tokens, at - 1) in _BEFORE_TABLES and word not in _NOT_TABLES:
+            table, at = _table(tokens, at, schema)
+            found |= {table} if table and table.schema else set()
+            continue
+        at += 1
+    return found
+
+
+_TABLES_FOLLOW = {"FROM", "JOIN", "STRAIGHT_JOIN", "INTO", "USING", "UPDATE", "TABLE"}
+_NO_TABLES_FOLLOW = {"SELECT", "SET", "WHERE", "GROUP", "ORDER", "HAVING", "LIMIT", "VALUES", "WINDOW", "PROCEDURE", "RETURNING"}
+_BEFORE_TABLES = _TABLES_FOLLOW | {",", "(", ".", "LATERAL", "OJ"} | _MODIFIERS
+"""What stands before a table's name: after another name comes an alias."""
+_NOT_TABLES = _TABLES_FOLLOW | {"LOW_PRIORITY", "HIGH_PRIORITY", "DELAYED", "IGNORE", "INDEX", "KEY"}
+"""Of these words, those that are reserved: bare, they are no names."""
+
 _GRAMMAR = """
-    ALL AND ANY AS BETWEEN BY CASE DISTINCT ELSE END ESCAPE EXISTS FOR FROM GROUP HAVING IN INDEX INTERVAL INTO IS JOIN KEY LIKE LINES
+    ALL AND ANY AS BETWEEN BY CASE DISTINCT ELSE END EXISTS FOR FROM GROUP HAVING IN INDEX INTERVAL INTO IS JOIN KEY LIKE LINES
     NOT ON OR ORDER OVER PARTITION REGEXP ROW ROWS SELECT SET SOME THEN UNION USING VALUES VALUE WHEN WHERE WITH XOR DIV MOD BINARY
 """
 _FUNCTIONS = """
@@ -144,5 +214,13 @@ _FUNCTIONS = """
     TIMESTAMPDIFF TO_BASE64 TRIM TRUNCATE UCASE UNHEX UNIX_TIMESTAMP UPPER USER UTC_DATE UTC_TIME UTC_TIMESTAMP UUID UUID_SHORT
     VERSION WEEK WEEKDAY YEAR
 """
-_OWN = frozenset((_GRAMMAR + _FUNCTIONS).split())
+OWN = frozenset((_GRAMMAR + _FUNCTIONS).split())
 """What may stand before a parenthesis and runs no stored code: grammar, and functions of both servers, which go before stored ones."""
+_JOINED = """
+    ADDDATE CAST COUNT CURDATE CURTIME DATE_ADD DATE_SUB EXTRACT MAX MID MIN NOW POSITION SUBDATE SUBSTR SUBSTRING SUM TRIM
+"""
+JOINED = frozenset(_JOINED.split())
+"""Those of them that are the servers' own only where the parenthesis follows at once: after a blank they name a stored function.
+
+With the SQL mode IGNORE_SPACE they do not. But a prepared statement is read in the mode of PREPARE, and the binlog has that of EXECUTE.
+"""

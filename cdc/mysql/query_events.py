@@ -44,7 +44,10 @@ class QueryEvent:
     error_code: int = 0
     """The server's, where the statement failed after it had done something."""
     schemas: frozenset[str] | None = None
-    """Of MySQL: it has used no tables but in these, nor have triggers, functions and cascades that it has set off. None: not told."""
+    """Of MySQL: it has used no tables but in these, nor have triggers, functions and cascades that it has set off. The schemas of views are
+    not among them. None: not told."""
+    cascades_run_triggers: bool = False
+    """Whether what foreign keys change sets off triggers: MySQL 9.7's enable_cascade_triggers."""
     doubt: str = ""
     """Why the statement may mean something else than what can be read in it."""
 
@@ -104,16 +107,21 @@ def read(head: bytes, status: bytes, schema: bytes, query: bytes, server: tuple[
             charset = charsets.of_collation(collation)
         except LookupError:
             doubt = doubt or f"its character set (that of collation {collation}) is not known"
+    try:
+        default, schemas = decode(schema, "utf8mb4"), _schemas(found.get(_DATABASES, b""))
+    except ValueError:
+        default, schemas, doubt = "", None, "the name of a schema in it cannot be read"
     return QueryEvent(
         query=query,
-        schema=schema.decode(errors="replace"),
+        schema=default,
         dialect=Dialect(
             charset, int.from_bytes(found.get(_SQL_MODE, b""), "little"), "mariadb" in server[0].lower(), version_number(server[0])
         ),
         session=Session(server_id, thread, server[1]),
         thread_specific=bool(flags & _THREAD_SPECIFIC),
         error_code=error_code,
-        schemas=_schemas(found.get(_DATABASES, b"")),
+        schemas=schemas,
+        cascades_run_triggers=any(found.get(_CASCADE_TRIGGERS, b"")),
         doubt=doubt,
     )
 
@@ -126,13 +134,13 @@ def version_number(version: str) -> int:
 
 # the status variables
 
-_SQL_MODE, _CHARSET = 1, 4
+_SQL_MODE, _CHARSET, _CASCADE_TRIGGERS = 1, 4, 21
 _SIZES = {
-    0: 4, _SQL_MODE: 8, 3: 4, _CHARSET: 6, 7: 2, 8: 2, 9: 8, 10: 4, 13: 3, 16: 1, 17: 8, 18: 2, 19: 1, 20: 1, 21: 1,
+    0: 4, _SQL_MODE: 8, 3: 4, _CHARSET: 6, 7: 2, 8: 2, 9: 8, 10: 4, 13: 3, 16: 1, 17: 8, 18: 2, 19: 1, 20: 1, _CASCADE_TRIGGERS: 1,
     128: 3, 129: 8,
 }  # fmt: skip
-"""The bytes of each status variable that has always the same size. From 128 on they are MariaDB's; 21, enable_cascade_triggers, is as seen
-on MySQL 9.7.
+"""The bytes of each status variable that has always the same size. From 128 on they are MariaDB's; that of
+enable_cascade_triggers is as seen on MySQL 9.7.
 
 Source: MySQL, Query_event in libs/mysql/binlog/event/statement_events.cpp; MariaDB, Query_log_event in sql/log_event.cc.
 """
@@ -142,10 +150,10 @@ _ALTER_ENDS = 4 | 8
 
 
 def _schemas(databases: bytes) -> frozenset[str] | None:
-    """The names in the status variable for them."""
+    """The names in the status variable for them. Raises ValueError."""
     if not databases or databases[0] in (0, _TOO_MANY_DATABASES):
         return None
-    return frozenset(name.decode(errors="replace") for name in databases[1:].split(b"\0")[: databases[0]])
+    return frozenset(decode(name, "utf8mb4") for name in databases[1:].split(b"\0")[: databases[0]])
 
 
 def _status(status: bytes) -> tuple[dict[int, bytes], str]:

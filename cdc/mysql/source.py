@@ -44,7 +44,6 @@ from cdc.mysql.chunk_workers import ChunkWorkers
 from cdc.mysql.connection import Connection, connect
 from cdc.mysql.costs import binlog_bytes_since, retention_seconds, table_sizes
 from cdc.mysql.definitions import Described
-from cdc.mysql.dml import Writes
 from cdc.mysql.flavor import flavor_of
 from cdc.mysql.followed import Followed
 from cdc.mysql.hosts import BEHIND_PAUSE, Hosts, Server, Wanted
@@ -53,7 +52,7 @@ from cdc.mysql.patience import LONGEST_PAUSE, Patience
 from cdc.mysql.schema import added_values, read_table, read_tables, selected, table_exists, tables_like
 from cdc.mysql.server_errors import explained
 from cdc.mysql.snapshot import log_end
-from cdc.mysql.statement_rows import Reach, StatementRows, reach
+from cdc.mysql.statement_rows import Question, Reach, StatementRows, reach
 from cdc.selection import ALL, Selection
 
 _INBOX = 32
@@ -303,7 +302,7 @@ class MySqlSource:
         with self._session(self._chosen) as connection:
             return selected(connection, self._selection) if self._selection else []
 
-    def _reach(self, asked: Writes) -> Reach:
+    def _reach(self, asked: Question) -> Reach:
         with self._session(self._chosen) as connection:
             return reach(connection, asked)
 

@@ -40,6 +40,8 @@ class Token:
 
     kind: Kind
     text: str | None
+    joined: bool = False
+    """Of a sign: whether it follows a bare word at once, without a blank or a comment in between."""
 
     @property
     def keyword(self) -> str:
@@ -77,7 +79,7 @@ def tokens(statement: bytes, dialect: Dialect, decode: Callable[[bytes], str]) -
     `decode` gives the text of bytes, or raises ValueError. Raises NotUnderstood at a place where the servers would see an error.
     """
     pattern, one_byte = _pattern(dialect.charset, dialect.sql_mode, dialect.mariadb), dialect.charset not in _MANY_BYTES
-    at, executed = 0, False
+    at, executed, word_end = 0, False, -1
     while at < len(statement):
         match = pattern.match(statement, at)
         if match is None:
@@ -87,6 +89,7 @@ def tokens(statement: bytes, dialect: Dialect, decode: Callable[[bytes], str]) -
             text = _decoded(found, decode)
             if one_byte and text is not None and not found.isascii() and not text.replace("$", "_").replace("_", "a").isalnum():
                 raise NotUnderstood("a sign that is not a letter stands outside of quotes")
+            word_end = at
             yield Token(Kind.WORD, text)
         elif kind == "name":
             yield Token(Kind.NAME, _decoded(_unquoted(found, dialect.charset), decode))
@@ -100,7 +103,7 @@ def tokens(statement: bytes, dialect: Dialect, decode: Callable[[bytes], str]) -
                 raise NotUnderstood("a comment ends that has not begun")
             at, executed = at + 1, False
         elif kind == "sign":
-            yield Token(Kind.SIGN, found.decode())
+            yield Token(Kind.SIGN, found.decode(), match.start() == word_end)
     if executed:
         raise NotUnderstood("a comment is not closed")
 

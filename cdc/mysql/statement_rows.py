@@ -8,17 +8,32 @@ what it has now: a statement that comes before that moment and may have changed 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from cdc.errors import PreflightFailed
 from cdc.model import CopyAnew, LogEnd, Position, TableId
 from cdc.mysql import ddl
-from cdc.mysql.connection import Connection, quote_identifier, text
+from cdc.mysql.connection import Connection, text
 from cdc.mysql.dml import Writes, writes
 from cdc.mysql.followed import Followed, shorten
+from cdc.mysql.information_schema import ask as ask_about
+from cdc.mysql.privileges import Privileges
 from cdc.mysql.query_events import QueryEvent, statement_of
 from cdc.mysql.snapshot import log_end
 from cdc.mysql.sql_tokens import NotUnderstood
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What the source is asked: what else changes when these tables are written."""
+
+    written: Writes
+    """Names as the source stores them."""
+    followed: frozenset[TableId] = frozenset()
+    """The tables that matter."""
+    schemas: frozenset[str] | None = None
+    """Those that the statement has used, folded; None: any."""
+    cascades_run_triggers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,26 +48,34 @@ class Reach:
     """Why others may change too."""
     hint: str = ""
     """How to have that told, where the user may not ask."""
+    about: frozenset[TableId] = frozenset()
+    """The other tables that the answer depends on: those from which foreign keys lead to the ones that matter."""
 
 
 class StatementRows:
     """Decides for the tables of `followed`. `ask` asks the source; without it no answer bounds what is written."""
 
-    def __init__(self, followed: Followed, ask: Callable[[Writes], Reach] | None = None) -> None:
+    def __init__(self, followed: Followed, ask: Callable[[Question], Reach] | None = None) -> None:
         self._followed, self._ask = followed, ask
-        self._answers: dict[Writes, Reach] = {}
+        self._answers: dict[Question, Reach] = {}
 
     def on_rows(self, event: QueryEvent, place: Position) -> list[CopyAnew]:
         """The tables to copy again after a statement that changed rows.
 
         Raises UnsupportedEvent where that cannot be done, PreflightFailed where the user may not see what is needed to leave them alone.
         """
-        bound = None if event.schemas is None else {self._followed.fold(schema) for schema in event.schemas}
+        bound = None if event.schemas is None else frozenset(map(self._followed.fold, event.schemas))
         possible = [table for table in self._followed.tables if bound is None or self._followed.fold(table.schema) in bound]
         found = writes(event) if possible else Writes()
-        written, doubt, hint = self._ids(found.tables), found.doubt, ""
+        found = replace(
+            found,
+            tables=frozenset(self._ids(found.tables)),
+            names=frozenset(self._ids(found.names)),
+            places=frozenset(self._ids(found.places)),
+        )
+        written, doubt, hint = set(found.tables), found.doubt, ""
         if possible and not doubt and not (found.sure and written.issuperset(possible)):
-            answer = self._answer(found)
+            answer = self._answer(Question(found, frozenset(possible), bound, event.cascades_run_triggers))
             written, doubt, hint = self._ids(answer.tables), answer.doubt, answer.hint
         if hint and written.isdisjoint(possible):
             raise PreflightFailed(
@@ -72,7 +95,7 @@ class StatementRows:
     def on_tables(self, event: QueryEvent, place: Position) -> list[CopyAnew]:
         """The same after any other statement: it may have changed what answers were about."""
         self._answers = {asked: reached for asked, reached in self._answers.items() if _not_behind(place, reached.end)}
-        asked = {table for asked, reached in self._answers.items() for table in asked.tables | reached.tables}
+        asked = {table for asked, reached in self._answers.items() for table in asked.written.tables | reached.tables | reached.about}
         if not asked or not self._may_matter(event, self._ids(asked)):
             return []
         return self._copied_again(self._followed.tables, event, place, ", and statements that changed rows before may have done more")
@@ -91,9 +114,9 @@ class StatementRows:
             self._followed.fold(schema) in {self._followed.fold(t.schema) for t in asked} for schema in schemas
         )
 
-    def _answer(self, asked: Writes) -> Reach:
+    def _answer(self, asked: Question) -> Reach:
         if self._ask is None:
-            return Reach(asked.tables, LogEnd("", 0), "its triggers and foreign keys are not known")
+            return Reach(asked.written.tables, LogEnd("", 0), "its triggers and foreign keys are not known")
         if asked not in self._answers:
             self._answers[asked] = self._ask(asked)
         return self._answers[asked]
@@ -117,65 +140,89 @@ _CODE = {"trigger", "view", "function", "procedure", "package", "foreign", "cons
 # what the source is asked
 
 
-def reach(connection: Connection, asked: Writes) -> Reach:
+def reach(connection: Connection, asked: Question) -> Reach:
     """Ask the source what changes when the tables are written that a statement may write. Views and triggers leave doubt."""
-    kinds = _kinds(connection, asked.names)
-    views = [table for table, kind in kinds.items() if "VIEW" in kind]
-    known = set(kinds)
-    written = set(asked.tables) if asked.sure else {table for table in asked.tables if table in known}
-    written |= _changed_by_keys(connection, written)
-    triggers = [table for table in sorted(written) if table.schema != _SYSTEM and _has_triggers(connection, table)]
-    hidden = (
-        [] if triggers or views else [table for table in sorted(written) if table.schema != _SYSTEM and not _may_see(connection, table)]
-    )
-    end = log_end(connection)
-    if views:
-        return Reach(frozenset(written), end, f"{views[0]} is a view")
-    if triggers:
-        return Reach(frozenset(written), end, f"{triggers[0]} has triggers")
-    if hidden:
-        name = ".".join(map(quote_identifier, hidden[0]))
-        return Reach(
-            frozenset(written), end, f"this user may not see whether {hidden[0]} has triggers",
-            f"GRANT TRIGGER ON {name} TO {_grantee(connection)};",
-        )  # fmt: skip
-    return Reach(frozenset(written), end)
+    return _Asking(connection, asked).reach()
 
 
-_SYSTEM = "mysql"
-"""The schema whose tables can have no triggers."""
+@dataclass(slots=True)
+class _Asking:
+    """One question, answered over a connection."""
+
+    connection: Connection
+    asked: Question
+    privileges: Privileges = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.privileges = Privileges(self.connection)
+
+    def reach(self) -> Reach:
+        """The answer."""
+        written, kinds = self.asked.written, _kinds(self.connection, self.asked.written.names)
+        tables = set(written.tables) if written.sure else {table for table in written.tables if table in kinds}
+        keys = [] if self.connection.is_mariadb else _cascades(self.connection)
+        tables |= _closure(tables, keys)
+        parents = _closure(self.asked.followed, [(child, parent) for parent, child in keys])
+        doubt, hint = self._doubt(tables, parents, kinds)
+        return Reach(frozenset(tables), log_end(self.connection), doubt, hint, frozenset(parents))
+
+    def _doubt(self, tables: set[TableId], parents: set[TableId], kinds: dict[TableId, str]) -> tuple[str, str]:
+        """Why others may change too, and the statement that lets this user see whether they do."""
+        for name in sorted(kinds):
+            if "VIEW" in kinds[name]:
+                return f"{name} is a view", ""
+        for table in sorted(tables):
+            if table.schema not in _SYSTEM and _has_triggers(self.connection, table):
+                return f"{table} has triggers", ""
+        for table in sorted(tables):
+            if table.schema not in _SYSTEM and not self.privileges.has("TRIGGER", table):
+                on = table if table in kinds else table.schema  # there is no grant on a table that is gone
+                return f"this user may not see whether {table} has triggers", self.privileges.grant("TRIGGER", on)
+        kinds |= _kinds(self.connection, parents)
+        for name in sorted(self.asked.written.places | {parent for parent in parents if self._used(parent)}):
+            if name not in kinds and name.schema not in _SYSTEM and not self.privileges.shows(name):
+                return f"this user may not see what {name} is, if it is there", self.privileges.grant("SELECT", name.schema)
+        if self.asked.cascades_run_triggers and self.asked.schemas is None and not self.privileges.has_everywhere("TRIGGER"):
+            return "this user may not see whether foreign keys lead to triggers", self.privileges.grant("TRIGGER")
+        return "", ""
+
+    def _used(self, table: TableId) -> bool:
+        """Whether the statement may have used this table. The schemas of views are not told."""
+        return self.asked.schemas is None or self.privileges.key(table.schema) in self.asked.schemas
+
+
+_SYSTEM = {"mysql", "information_schema", "performance_schema", "sys"}
+"""The servers' own schemas: their tables have no triggers, their views write nothing."""
 
 
 def _kinds(connection: Connection, names: Iterable[TableId]) -> dict[TableId, str]:
-    """Which of these names are tables or views, and of what kind."""
-    by_schema: dict[str, list[str]] = {}
-    for name in names:
-        by_schema.setdefault(name.schema, []).append(name.table)
-    return {
-        TableId(text(schema), text(table)): text(kind)
-        for schema, tables in by_schema.items()
-        for schema, table, kind in connection.rows(
-            "SELECT table_schema, table_name, table_type FROM information_schema.tables WHERE table_schema = %s AND table_name IN %s",
-            (schema, tables),
-        )
-    }
+    """Which of these names are tables or views that the user may see, and of what kind."""
+    return {table: text(kind) for table, ((kind,), *_) in ask_about(connection, _KINDS, names).items()}
 
 
-def _changed_by_keys(connection: Connection, written: set[TableId]) -> set[TableId]:
-    """The tables that foreign keys change when these are written. Of MariaDB none is followed that has such keys."""
-    if connection.is_mariadb:
-        return set()
+_KINDS = "SELECT table_schema, table_name, table_type FROM information_schema.tables WHERE {among}"
+
+
+def _cascades(connection: Connection) -> list[tuple[TableId, TableId]]:
+    """The foreign keys by which a statement changes a second table, parent and child, as far as the user may see the child.
+
+    Of MariaDB none matters: it does not log what they do, so a table that has one is not followed.
+    """
     rows = connection.rows(
-        "SELECT constraint_schema, table_name, unique_constraint_schema, referenced_table_name "
+        "SELECT unique_constraint_schema, referenced_table_name, constraint_schema, table_name "
         "FROM information_schema.referential_constraints "
         "WHERE NOT (update_rule IN ('RESTRICT', 'NO ACTION') AND delete_rule IN ('RESTRICT', 'NO ACTION'))"
     )
-    keys = [(TableId(*map(text, row[2:])), TableId(*map(text, row[:2]))) for row in rows]
-    found, before = set(written), set[TableId]()
-    while found != before:
-        before = set(found)
-        found |= {child for parent, child in keys if parent in before}
-    return found
+    return [(TableId(*map(text, row[:2])), TableId(*map(text, row[2:]))) for row in rows]
+
+
+def _closure(tables: Iterable[TableId], steps: Iterable[tuple[TableId, TableId]]) -> set[TableId]:
+    """What the steps lead to from these tables, one after the other."""
+    reached, coming = set[TableId](), set(tables)
+    while coming:
+        coming = {to for at, to in steps if at in coming} - reached
+        reached |= coming
+    return reached
 
 
 def _has_triggers(connection: Connection, table: TableId) -> bool:
@@ -184,24 +231,3 @@ def _has_triggers(connection: Connection, table: TableId) -> bool:
             "SELECT trigger_name FROM information_schema.triggers WHERE event_object_schema = %s AND event_object_table = %s LIMIT 1", table
         )
     )
-
-
-def _may_see(connection: Connection, table: TableId) -> bool:
-    """Whether this user is told of the table's triggers."""
-    grantee = _grantee(connection)
-    return bool(
-        connection.rows(
-            "SELECT 1 FROM information_schema.user_privileges WHERE grantee = %s AND privilege_type = 'TRIGGER' UNION ALL "
-            "SELECT 1 FROM information_schema.schema_privileges "
-            "WHERE grantee = %s AND privilege_type = 'TRIGGER' AND %s LIKE table_schema UNION ALL "
-            "SELECT 1 FROM information_schema.table_privileges "
-            "WHERE grantee = %s AND privilege_type = 'TRIGGER' AND table_schema = %s AND table_name = %s",
-            (grantee, grantee, table.schema, grantee, *table),
-        )
-    )
-
-
-def _grantee(connection: Connection) -> str:
-    """The account of this session, as GRANT and the tables of privileges write it."""
-    name, _, host = text(connection.one("SELECT CURRENT_USER()")[0]).rpartition("@")
-    return f"'{name}'@'{host}'"

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pymysql
 import pytest
 
 from cdc.model import TableId
+from cdc.mysql.dml import JOINED, OWN
 from tests.fix_migration import Project
 
 CERTAIN = {
@@ -186,3 +189,22 @@ def test_what_a_user_may_not_see_is_asked_for_where_it_matters(project: Project)
         assert not json.loads(done.stdout.splitlines()[-1]).get("schema_changes")
     finally:
         project.sql(f"DROP USER {name}")
+
+
+def test_no_stored_function_runs_under_a_name_that_counts_as_the_servers_own(project: Project):
+    """Each name, called at once and after a blank or a comment: what runs the stored function of this name must not be in the list."""
+    project.sql("SET GLOBAL log_bin_trust_function_creators = ON")
+    modes = ["", "IGNORE_SPACE", *(["ORACLE"] if project.admin.is_mariadb else [])]
+    run = set()
+    for name in sorted(OWN):
+        for count in range(4):
+            parameters = ", ".join(f"p{i} INT" for i in range(count))
+            with suppress(pymysql.MySQLError):
+                project.sql(f"CREATE FUNCTION `{name}` ({parameters}) RETURNS VARCHAR(9) DETERMINISTIC NO SQL RETURN 'stored'")
+                for mode, blank in itertools.product(modes, ("", " ", "/**/")):
+                    project.sql(f"SET SESSION sql_mode = '{mode}'")
+                    with suppress(pymysql.MySQLError):
+                        if project.admin.one(f"SELECT {name}{blank}({', '.join('1' * count)})")[0] in ("stored", b"stored"):
+                            run.add((name, bool(blank)))
+            project.sql("SET SESSION sql_mode = ''", f"DROP FUNCTION IF EXISTS `{name}`")
+    assert run == {(name, True) for name in JOINED}

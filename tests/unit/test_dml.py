@@ -68,12 +68,34 @@ def test_all_that_is_named_counts_where_there_is_no_such_place(statement: str) -
         "INSERT INTO hb VALUES (1, x.now())",
         "INSERT INTO hb VALUES (1, `now`())",
         "UPDATE hb SET value = f (1)",
+        "INSERT INTO hb VALUES (1, now ())",
+        "INSERT INTO hb SELECT 1, COUNT/* */(*) FROM u",
         "INSERT INTO hb VALUES (1, 'open)",
     ],
 )
 def test_stored_code_may_write_anything(statement: str) -> None:
     """So may what cannot be read."""
     assert writes(event(statement)).doubt
+
+
+@pytest.mark.parametrize(
+    ("statement", "places"),
+    [
+        ("INSERT INTO hb (id) VALUES (1)", "y.hb"),
+        ("INSERT INTO hb (id) SELECT a.id, v FROM x.t AS a LEFT JOIN (u b, w) ON a.id = b.id AND v = 3, q WHERE c IN (SELECT d FROM z.e f)",
+         "y.hb x.t y.u y.w y.q z.e"),
+        ("REPLACE hb TABLE vw", "y.hb y.vw"),
+        ("UPDATE LOW_PRIORITY hb h, x.t SET h.v = t.v, b = 2", "y.hb x.t"),
+        ("DELETE a FROM hb a, x.t AS b WHERE a.id = b.id", "y.hb x.t"),
+        ("DELETE FROM a USING hb a STRAIGHT_JOIN history", "y.a y.hb y.history"),
+        ("WITH q AS (SELECT * FROM vw) UPDATE hb JOIN q SET hb.a = 1", "y.vw y.hb y.q"),
+        ("INSERT INTO hb SELECT EXTRACT(DAY FROM d) FROM { OJ a LEFT OUTER JOIN b ON a.x = b.x } ON DUPLICATE KEY UPDATE c = 5",
+         "y.hb y.d y.a y.b"),
+    ],
+)  # fmt: skip
+def test_tables_stand_in_their_places(statement: str, places: str) -> None:
+    """A few names that are columns' count too, none of a table is left out."""
+    assert {str(table) for table in writes(event(statement)).places} == set(places.split())
 
 
 def test_bytes_that_are_not_valid_make_names_unsure_and_texts_not() -> None:

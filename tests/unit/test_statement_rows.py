@@ -7,10 +7,9 @@ import pytest
 from cdc.gtid import GtidSet
 from cdc.model import Column, LogEnd, Position, Table, TableId
 from cdc.mysql.definitions import Described
-from cdc.mysql.dml import Writes
 from cdc.mysql.followed import Followed
 from cdc.mysql.query_events import QueryEvent
-from cdc.mysql.statement_rows import Reach, StatementRows
+from cdc.mysql.statement_rows import Question, Reach, StatementRows
 
 T, HB = TableId("x", "t"), TableId("y", "hb")
 END = LogEnd("binlog.000001", 100)
@@ -30,8 +29,8 @@ def rows() -> StatementRows:
     table = Table(T, (Column("id", "int", "int"),), (0,))
     followed = Followed([table], lambda _: Described(table, END))
 
-    def ask(asked: Writes) -> Reach:
-        return Reach(asked.tables, END)
+    def ask(asked: Question) -> Reach:
+        return Reach(asked.written.tables, END)
 
     made = StatementRows(followed, ask)
     assert made.on_rows(event("INSERT INTO hb VALUES (1, 1)"), at(50)) == []

@@ -1,0 +1,85 @@
+"""What this account is certain to be told: information_schema shows a table, its keys and its triggers to those who have rights on it.
+
+So "it is not listed" means "it is not there" for those alone who have such a right. Grants count here where they hold beyond doubt: those
+for one table or for exactly one schema, and global ones where no partial revoke takes them back. A grant for a pattern of schemas may lose
+against a more specific one, and those of roles are not listed to all: they do not count. Decides nothing about what is done without.
+"""
+
+from __future__ import annotations
+
+import re
+
+from cdc.model import TableId
+from cdc.mysql.connection import Connection, quote_identifier, text
+from cdc.mysql.names import NameRules, name_rules
+
+
+class Privileges:
+    """Those of this session's account, as of now."""
+
+    def __init__(self, connection: Connection) -> None:
+        name, _, host = text(connection.one("SELECT CURRENT_USER()")[0]).rpartition("@")
+        self._rules: NameRules = name_rules(connection)
+        self._account = f"'{name}'@'{host}'"
+        """As GRANT and the tables of privileges write it."""
+        self._literal = any(text(value) == "ON" for _, value in connection.rows("SHOW GLOBAL VARIABLES LIKE 'partial_revokes'"))
+        """Whether `_` and `%` in a grant's schema are signs like any other."""
+        self._global = {text(right) for (right,) in connection.rows(_GLOBAL, (self._account,))}
+        self._revoked = {
+            (right, schema)
+            for (line,) in connection.rows("SHOW GRANTS")
+            if (match := _REVOKE.match(text(line)))
+            for right in match[1].split(", ")
+            for schema in [self.key(match[2].replace("``", "`"))]
+        }
+        schemas = ((self._one_schema(text(pattern)), text(right)) for pattern, right in connection.rows(_SCHEMAS, (self._account,)))
+        self._schemas = {(right, self.key(schema)) for schema, right in schemas if schema is not None}
+        self._tables = {
+            (text(right), self._rules.key(TableId(text(schema), text(table))))
+            for schema, table, right in connection.rows(_TABLES, (self._account,))
+        }
+
+    def shows(self, table: TableId) -> bool:
+        """Whether a table or view of this name would be listed for certain."""
+        return self.has("SELECT", table) or self.has("TRIGGER", table)
+
+    def has(self, right: str, table: TableId) -> bool:
+        """Whether the account has this right on the table, or on all tables of the schema, for certain."""
+        return self.has_in(right, table.schema) or (right, self._rules.key(table)) in self._tables
+
+    def has_in(self, right: str, schema: str) -> bool:
+        """Whether the account has this right on all tables of the schema for certain."""
+        named = (right, self.key(schema))
+        return named in self._schemas or (right in self._global and named not in self._revoked)
+
+    def has_everywhere(self, right: str) -> bool:
+        """Whether the account has this right on all tables of all schemas for certain."""
+        return right in self._global and not any(revoked == right for revoked, _ in self._revoked)
+
+    def grant(self, right: str, on: TableId | str = "") -> str:
+        """The statement that gives the account the right on a table, on a schema, or everywhere."""
+        if not on:
+            what = "*.*"
+        elif isinstance(on, TableId):
+            what = f"{quote_identifier(on.schema)}.{quote_identifier(on.table)}"
+        else:
+            what = quote_identifier(on if self._literal else _WILD.sub(r"\\\g<0>", on)) + ".*"
+        return f"GRANT {right} ON {what} TO {self._account};"
+
+    def key(self, schema: str) -> str:
+        """What the names of one schema have in common, however they are written."""
+        return self._rules.key(TableId(schema, "")).schema
+
+    def _one_schema(self, pattern: str) -> str | None:
+        """The schema that a grant names, None where it may be for several."""
+        if self._literal:
+            return pattern
+        return None if re.search(r"(?<!\\)[_%]", pattern) else re.sub(r"\\([_%])", r"\1", pattern)
+
+
+_WILD = re.compile("[_%]")
+_REVOKE = re.compile(r"REVOKE (.+?) ON `((?:[^`]|``)+)`\.\* FROM ")
+"""A partial revoke among the lines of SHOW GRANTS."""
+_GLOBAL = "SELECT privilege_type FROM information_schema.user_privileges WHERE grantee = %s"
+_SCHEMAS = "SELECT table_schema, privilege_type FROM information_schema.schema_privileges WHERE grantee = %s"
+_TABLES = "SELECT table_schema, table_name, privilege_type FROM information_schema.table_privileges WHERE grantee = %s"
