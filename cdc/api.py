@@ -114,6 +114,7 @@ def _migrate(
         for each in start.tables:
             if _from_start(each):
                 target.apply(CopyAnew(each.table, "its copy begins"))
+                _tell_virtual(each.table, say)
         with explained(source.url):  # again: one prepared since the first look may be in the position
             preflight.require([preflight.prepared_xa(source.control)])
         stack.enter_context(oversight)
@@ -323,6 +324,7 @@ def followable(source: MySqlSource, selection: Selection, say: Callable[[str], N
     for name, table in source.described(name for name in names if name not in skipped).items():
         if not isinstance(table, CdcError):
             found.append(table)
+            _tell_virtual(table, say)
         elif selection.names(name):
             raise table
         elif not isinstance(table, NoSuchTable):
@@ -332,6 +334,12 @@ def followable(source: MySqlSource, selection: Selection, say: Callable[[str], N
     if not found:
         raise PreflightFailed(f"None of the tables {selection} can be followed.", hint="Check --tables and --exclude.")
     return found, skipped.keys()
+
+
+def _tell_virtual(table: Table, say: Callable[[str], None]) -> None:
+    """Warn of columns that rows come without."""
+    if table.virtual:
+        say(f"warning: {preflight.not_copied(table.id, [column.name for column in table.virtual])}")
 
 
 def _after(after: Gtids | str | Path, executed: Gtids) -> tuple[Position, tuple[str, ...], str]:

@@ -20,7 +20,7 @@ class Status(StrEnum):
     PROBLEM = "problem"
     """Stands in the way of a migration."""
     WARNING = "warning"
-    """A migration works now, but may not resume later."""
+    """A migration works; the message says what it lacks, or may lack later."""
     SKIPPED = "skipped"
     """A table that a pattern matches cannot be followed: the others are migrated without it."""
     UNKNOWN = "unknown"

@@ -26,6 +26,7 @@ from cdc.schema_change import TableChange as TableChange
 from cdc.table import Column as Column
 from cdc.table import Table as Table
 from cdc.table import TableId as TableId
+from cdc.table import VirtualColumn as VirtualColumn
 
 NULL = 0xFB
 """First byte of a NULL column. Source: MySQL client/server protocol, text resultset row."""

@@ -16,10 +16,10 @@ from cdc.checks import Check, Source, Status, count, made
 from cdc.errors import NoSuchTable, PreflightFailed
 from cdc.model import TableId
 from cdc.mysql.connection import Connection, quote_identifier
-from cdc.preflight_tables import check_tables
+from cdc.preflight_tables import check_tables, not_copied
 from cdc.selection import Selection
 
-__all__ = ["Check", "Status", "examine", "require", "run", "skipped", "unfit"]
+__all__ = ["Check", "Status", "examine", "not_copied", "require", "run", "skipped", "unfit"]
 
 OLDEST_VERSION = (8, 0, 14)
 LEAST_RETENTION = 3600

@@ -14,7 +14,7 @@ from cdc.model import TableId
 from cdc.mysql.connection import Connection, quote_identifier, text
 from cdc.mysql.information_schema import ask
 from cdc.mysql.names import name_rules
-from cdc.mysql.schema import UNIQUE_INDEXES, tables_like, usable_key
+from cdc.mysql.schema import EXTRA_VIRTUAL, UNIQUE_INDEXES, extra_words, tables_like, usable_key
 from cdc.selection import Selection
 
 CASCADES_LOGGED_SINCE = (9, 6)
@@ -40,6 +40,8 @@ class _Facts:
     engine: str | None
     columns: tuple[tuple[str, str, str], ...]
     """Each column's name, data type and full type."""
+    virtual: tuple[str, ...]
+    """The names of VIRTUAL generated columns."""
     has_key: bool
     cascades: tuple[str, ...]
     """The names of foreign keys whose actions change rows of this table."""
@@ -154,11 +156,12 @@ def _facts(connection: Connection, tables: Sequence[TableId]) -> dict[TableId, _
             continue
         ((kind, engine),) = kinds[table]
         typed = columns.get(table, [])
-        _, key = usable_key(indexes.get(table, []), {str(name) for name, _, _, mark in typed if mark == "PRI"})
+        _, key = usable_key(indexes.get(table, []), {str(name) for name, _, _, _, mark in typed if mark == "PRI"})
         names = tuple(str(name) for (name,) in cascades.get(table, [])) or (
             _cascading_keys(connection, table) if table in referring else ()
         )
-        found[table] = _Facts(table, kind, engine, tuple((name, data_type, full) for name, data_type, full, _ in typed), bool(key), names)
+        virtual = tuple(str(name) for name, _, _, extra, _ in typed if EXTRA_VIRTUAL in extra_words(text(extra)))
+        found[table] = _Facts(table, kind, engine, tuple(column[:3] for column in typed), virtual, bool(key), names)
     return found
 
 
@@ -173,7 +176,7 @@ def _called_otherwise(table: TableId, there: Iterable[TableId]) -> Check:
 
 _KINDS = "SELECT table_schema, table_name, table_type, engine FROM information_schema.tables WHERE {among}"
 _COLUMN_TYPES = """
-    SELECT table_schema, table_name, column_name, data_type, column_type, column_key FROM information_schema.columns
+    SELECT table_schema, table_name, column_name, data_type, column_type, extra, column_key FROM information_schema.columns
     WHERE {among} ORDER BY table_schema, table_name, ordinal_position
 """
 _CASCADES = """
@@ -277,6 +280,21 @@ _STORED_OTHERWISE = re.compile(r"^[^'(]*(?:\([0-9,]*\)[^']*)?/\*")
 """A comment outside of an ENUM's or SET's members."""
 
 
+def _check_virtual(_: Source, facts: _Facts) -> Check | None:
+    """The binlog has what the writer's session computed, a SELECT what the reader's does, and an expression may depend on that."""
+    if not facts.virtual:
+        return None
+    hint = "Where the target needs the values, make them STORED on the source, or compute them on the target."
+    return Check("virtual_columns", Status.WARNING, not_copied(facts.id, facts.virtual), hint)
+
+
+def not_copied(table: TableId, virtual: Sequence[str]) -> str:
+    """What becomes of the VIRTUAL columns with these names, one or more."""
+    if len(virtual) == 1:
+        return f"{table}: the column {virtual[0]} is VIRTUAL, computed when it is read; it is not copied."
+    return f"{table}: the columns {', '.join(virtual)} are VIRTUAL, computed when they are read; they are not copied."
+
+
 def _check_cascades(source: Source, facts: _Facts) -> Check | None:
     """The engine's own cascades leave no trace in the binlog. Source: MySQL manual, innodb_native_foreign_keys."""
     logged = (
@@ -301,5 +319,6 @@ _TABLE_CHECKS: Sequence[tuple[str, str, Callable[[Source, _Facts], Check | None]
     ("engine", "The tables are InnoDB base tables.", _check_engine),
     ("primary_key", "The tables have primary keys, or unique keys that serve.", _check_key),
     ("column_types", "The tables' columns are of types that can be followed.", _check_types),
+    ("virtual_columns", "No column is VIRTUAL; all are copied.", _check_virtual),
     ("foreign_keys", "What foreign keys do to the tables is in the binlog.", _check_cascades),
 )

@@ -32,19 +32,41 @@ class Column:
     collation: str | None = None
     length: int | None = None
     decimals: int | None = None
+    generated: bool = False
+    """Whether the server computes it and stores the result (STORED): an ALTER that rebuilds the table computes it again."""
+
+
+class VirtualColumn(NamedTuple):
+    """A VIRTUAL generated column, which holds no data. `place` counts all columns of the table, from 0, as the binlog does."""
+
+    place: int
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
     """A table's columns in the order of the binlog's row images, and which of them make the key, in its order.
 
-    The key is the primary key, or the unique key of NOT NULL columns that the server takes in its place; `index` is its name.
+    The key is the primary key, or the unique key of NOT NULL columns that the server takes in its place; `index` is its name. VIRTUAL
+    columns are no part of `columns` and of rows: their values depend on the session that reads or writes.
     """
 
     id: TableId
     columns: tuple[Column, ...]
     key: tuple[int, ...]
     index: str = "PRIMARY"
+    virtual: tuple[VirtualColumn, ...] = ()
+
+    @property
+    def generated(self) -> bool:
+        """Whether it has STORED generated columns."""
+        return any(column.generated for column in self.columns)
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """The place of each of `columns` among all columns of the table, virtual ones included, from 0."""
+        virtual = {column.place for column in self.virtual}
+        return tuple(place for place in range(len(self.columns) + len(virtual)) if place not in virtual)
 
     @property
     def key_columns(self) -> tuple[Column, ...]:
@@ -54,4 +76,4 @@ class Table:
     @property
     def fingerprint(self) -> str:
         """Changes whenever rows of the table would be read or rendered differently."""
-        return hashlib.sha256(repr((self.columns, self.key)).encode()).hexdigest()[:16]
+        return hashlib.sha256(repr((self.columns, self.key, self.virtual)).encode()).hexdigest()[:16]

@@ -15,6 +15,7 @@ KINDS = {"integer": K_INTEGER, "float": K_FLOAT, "double": K_DOUBLE, "decimal": 
 cdef enum:
     MAX_KEY = 16                # columns of an index; the server's limit
     NOT_KEY = 255
+    IN_ROW = 1, IN_KEY = 2
     SHORTEST = 255              # `decimals` of a DOUBLE without its own
     LONGEST_FIXED = 400         # bytes that any value of bounded length takes as text, length included
 
@@ -25,6 +26,7 @@ cdef struct Col:
     uint8_t decimals
     uint8_t key_slot
     uint8_t precision
+    uint8_t wanted              # in what is printed: IN_ROW, IN_KEY; neither for a virtual column
     uint16_t width              # zeros in front, up to so many digits
     uint32_t pad                # zero bytes behind, up to so many
     uint32_t label              # the first of its labels
@@ -50,7 +52,9 @@ cdef uint8_t[17] SIZES = [0, 4, 8, 0, 1, 3, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1]    
 
 
 cdef class Plan:
-    """How the rows of one table map are read and printed. Made from one ColumnPlan a column; see tablemap.py."""
+    """How the rows of one table map are read and printed. Made from one ColumnPlan a column; see tablemap.py.
+
+    Virtual columns are among `columns` and counted by the places in `key`; their values are passed over."""
     cdef Layout c
     cdef readonly object table
 
@@ -72,6 +76,7 @@ cdef class Plan:
             col.size, col.is_unsigned, col.decimals = SIZES[col.kind] or spec.size, spec.is_unsigned, spec.decimals
             col.precision, col.width, col.pad = spec.precision, spec.width, spec.pad
             col.key_slot = key.index(at) if at in key else NOT_KEY
+            col.wanted = 0 if spec.virtual else IN_ROW | IN_KEY if at in key else IN_ROW
             col.label, col.n_labels = len(labels), len(spec.labels)
             labels += spec.labels
             if col.kind == K_SET:
@@ -412,8 +417,8 @@ cdef struct Before:             # of an update that may come in part: the JSON v
     bint is_null
 
 
-cdef int put_patched(Out *o, Cursor *c, const Before *before, bint debezium) noexcept nogil:
-    """A JSON column that is sent as changes to the value before."""
+cdef int put_patched(Out *o, Cursor *c, const Before *before, bint debezium, bint wanted) noexcept nogil:
+    """A JSON column that is sent as changes to the value before; passed over if it is not wanted."""
     cdef const uint8_t *at
     cdef uint32_t size
     cdef Cursor diffs
@@ -424,6 +429,8 @@ cdef int put_patched(Out *o, Cursor *c, const Before *before, bint debezium) noe
     size = le4(at)
     if not take(c, size, &at):
         return E_SHORT
+    if not wanted:
+        return OK
     if before.is_null:
         return E_JSON
     diffs.p, diffs.end = at, at + size
@@ -436,7 +443,7 @@ cdef int put_patched(Out *o, Cursor *c, const Before *before, bint debezium) noe
 
 
 cdef int read_row(const Layout *plan, Cursor *c, Out *o, bint whole, Part *parts, Before *before, const uint8_t *partial) noexcept nogil:
-    """Read one row image, of all columns; append them all, or else only those of the key, and tell where the key's parts lie.
+    """Read one row image, of all columns; append all but virtual ones, or else only those of the key, and tell where the key's parts lie.
 
     `before` receives the JSON values of an image that changes follow for; with `partial`, a bit per JSON column tells which
     come as such changes, and `before` has the values they are made to.
@@ -446,6 +453,7 @@ cdef int read_row(const Layout *plan, Cursor *c, Out *o, bint whole, Part *parts
     cdef const Col *col
     cdef unsigned i, json = 0
     cdef size_t size, start
+    cdef uint8_t wanted_of = IN_ROW if whole else IN_KEY
     cdef bint is_null, wanted
     cdef int error
     if not take(c, plan.bitmap, &nulls):
@@ -453,7 +461,7 @@ cdef int read_row(const Layout *plan, Cursor *c, Out *o, bint whole, Part *parts
     for i in range(plan.n):
         col = &plan.cols[i]
         is_null = nulls[i >> 3] >> (i & 7) & 1
-        wanted = whole or col.key_slot != NOT_KEY
+        wanted = col.wanted & wanted_of
         start = o.n
         if col.kind == K_JSON:
             json += 1
@@ -463,7 +471,7 @@ cdef int read_row(const Layout *plan, Cursor *c, Out *o, bint whole, Part *parts
             if wanted and not put_byte(o, 0xfb):
                 return E_MEMORY
         elif partial != NULL and col.kind == K_JSON and partial[(json - 1) >> 3] >> ((json - 1) & 7) & 1:
-            error = put_patched(o, c, &before[json - 1], plan.debezium_json)
+            error = put_patched(o, c, &before[json - 1], plan.debezium_json, wanted)
             if error:
                 return error
         else:

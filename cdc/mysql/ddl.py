@@ -19,6 +19,7 @@ from cdc.mysql.effects import Emptied as Emptied
 from cdc.mysql.effects import Gone as Gone
 from cdc.mysql.effects import IndexesChanged as IndexesChanged
 from cdc.mysql.effects import Moved as Moved
+from cdc.mysql.effects import Rebuilt as Rebuilt
 from cdc.mysql.effects import SchemaGone as SchemaGone
 from cdc.mysql.effects import TemporaryCreated as TemporaryCreated
 from cdc.mysql.effects import TemporaryGone as TemporaryGone
@@ -33,13 +34,15 @@ def effects(event: QueryEvent) -> list[Effect]:
     """
     reader = _Reader(statement_of(event), event.schema)
     if reader.accept("ALTER"):
-        return _alter(reader)
+        return _alter(reader, mariadb=event.dialect.mariadb)
     if reader.accept("CREATE"):
         return _create(reader)
     if reader.accept("DROP"):
         return _drop(reader)
     if reader.accept("RENAME"):
         return _rename(reader) if reader.accept("TABLE") or reader.accept("TABLES") else reader.elsewhere()
+    if reader.accept("OPTIMIZE") or reader.accept("REPAIR"):
+        return _maintained(reader)
     if reader.accept("TRUNCATE"):
         reader.accept("TABLE")
         table = reader.table()
@@ -239,6 +242,14 @@ def _rename(reader: _Reader) -> list[Effect]:
             return moved
 
 
+def _maintained(reader: _Reader) -> list[Effect]:
+    """OPTIMIZE and REPAIR rebuild tables; what may stand behind their names does not matter."""
+    _ = reader.accept("NO_WRITE_TO_BINLOG") or reader.accept("LOCAL")
+    if not reader.accept("TABLE") and not reader.accept("TABLES"):
+        return reader.elsewhere()
+    return [Rebuilt(part.table()) for part in reader.parts()]
+
+
 _INDEXES = {"INDEX", "KEY", "UNIQUE", "FULLTEXT", "SPATIAL"}
 _HARMLESS = {
     "ALGORITHM", "LOCK", "FORCE", "COMMENT", "AUTO_INCREMENT", "ROW_FORMAT", "KEY_BLOCK_SIZE", "ENABLE", "DISABLE", "ORDER", "DEFAULT",
@@ -247,14 +258,14 @@ _HARMLESS = {
     "COALESCE", "REBUILD", "OPTIMIZE", "ANALYZE", "CHECK", "REPAIR", "REMOVE", "PAGE_COMPRESSED", "PAGE_COMPRESSION_LEVEL", "ENCRYPTED",
     "ENCRYPTION_KEY_ID",
 }  # fmt: skip
-"""What a part of an ALTER begins with that leaves columns and rows as they are."""
+"""What a part of an ALTER begins with that leaves columns and rows as they are, but for a rebuild."""
 _EXAMINED = {"ENGINE", "CONSTRAINT", "FOREIGN", "ALTER"}
 """The same, but it may make a table one that cannot be followed, or, as ALTER of a default, change what added columns hold."""
 _REWRITES = {"PRIMARY", "PARTITION", "PERIOD", "SYSTEM"}
 """Of what is added or dropped: after it rows may be others without a row event. PARTITION is that of DROP."""
 
 
-def _alter(reader: _Reader) -> list[Effect]:
+def _alter(reader: _Reader, *, mariadb: bool) -> list[Effect]:
     reader.accept("ONLINE")
     ignore = reader.accept("IGNORE")
     if not reader.accept("TABLE"):
@@ -262,7 +273,7 @@ def _alter(reader: _Reader) -> list[Effect]:
     reader.accept("IF", "EXISTS")
     table = reader.table()
     reader.past_waiting()
-    alteration = _Alteration(table, rows_kept=not ignore)
+    alteration = _Alteration(table, rows_kept=not ignore, rebuilt=mariadb)
     for part in reader.parts() if reader else ():
         alteration.read(part)
     return alteration.effects()
@@ -274,6 +285,8 @@ class _Alteration:
 
     table: TableId
     rows_kept: bool
+    rebuilt: bool
+    """Whether it may write rows anew. MariaDB does so even for another name alone, where the session's alter_algorithm is COPY."""
     to: TableId | None = None
     examined: bool = False
     indexes: bool = False  # whether they are others afterwards
@@ -291,7 +304,7 @@ class _Alteration:
         """The table's new name comes first: under that it can be looked up."""
         table = self.to or self.table
         self.rows_kept = self.rows_kept and not (self.anything_added and self.redefined)
-        found: list[Effect] = [Moved(self.table, self.to)] if self.to else []
+        found: list[Effect] = [Moved(self.table, self.to, self.rebuilt)] if self.to else []
         if not self.rows_kept:
             found.append(Altered(table))
         elif self.examined or self.renamed or self.dropped or (self.to and self.indexes):
@@ -299,10 +312,13 @@ class _Alteration:
             found.append(Altered(table, True, tuple(self.renamed), *names))
         elif self.indexes:
             found.append(IndexesChanged(table))
+        elif not self.to:
+            found.append(Rebuilt(table))
         return found + self.more
 
     def read(self, part: _Reader) -> None:
         """One part."""
+        self.rebuilt = self.rebuilt or part.word != "RENAME"
         if part.accept("ADD"):
             self._add(part)
         elif part.accept("DROP"):

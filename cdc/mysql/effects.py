@@ -39,10 +39,11 @@ class Emptied:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """The table has another name."""
+    """The table has another name. `rebuilt`: its rows may have been written anew, as with `Rebuilt`."""
 
     table: TableId
     to: TableId
+    rebuilt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,17 @@ class Altered:
 
 @dataclass(frozen=True, slots=True)
 class IndexesChanged:
-    """The table has other indexes; its columns and rows are the same."""
+    """The table has other indexes; its columns are the same, and its rows as after `Rebuilt`."""
+
+    table: TableId
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """The table's rows may have been written anew. That keeps them, but STORED generated columns are computed by the statement's session.
+
+    Whether a rebuild does so depends on the algorithm, which a session sets without a word of it in the binlog.
+    """
 
     table: TableId
 
@@ -82,4 +93,4 @@ class TemporaryGone:
     table: TableId
 
 
-Effect = Created | Gone | SchemaGone | Emptied | Moved | Altered | IndexesChanged | TemporaryCreated | TemporaryGone
+Effect = Created | Gone | SchemaGone | Emptied | Moved | Altered | IndexesChanged | Rebuilt | TemporaryCreated | TemporaryGone

@@ -260,12 +260,19 @@ class Followed:
         return found + [change for table in lost for change in self._gone(table, event.text, place)]
 
     def _matters(self, effect: ddl.Effect) -> bool:
-        """Whether it may concern the tables. Other indexes do where they may be another key: not beside a primary key."""
-        if not isinstance(effect, ddl.IndexesChanged):
+        """Whether it may concern the tables. Other indexes do, too, where they may be another key: not beside a primary key."""
+        if not isinstance(effect, ddl.IndexesChanged | ddl.Rebuilt):
             return True
         table = self.id_of(effect.table)
+        if isinstance(effect, ddl.Rebuilt) or self._recomputes(table):
+            return self._recomputes(table)
         entry = self._entries.get(table)
         return table in self._unfit or (entry is not None and not (entry.table and entry.table.index == "PRIMARY"))
+
+    def _recomputes(self, table: TableId) -> bool:
+        """Whether a rebuild may change rows that are kept: it computes STORED generated columns."""
+        entry = self._entries.get(table)
+        return bool(self._copied and entry and entry.table and entry.table.generated)
 
     def _look_again(self, tables: Iterable[TableId], event: QueryEvent, place: Position, why: str) -> list[TableChange]:
         """It is not certain what the statement has done: each of the tables is copied anew, or is there no more."""
@@ -319,8 +326,9 @@ class Followed:
                 return self._anew(table, statement, place) if self._wants(table) and not same else []
             case ddl.Gone(name):
                 return self._gone(self.id_of(name), statement, place)
-            case ddl.Moved(name, to) if self.id_of(name) != self.id_of(to):
-                return self._moved(self.id_of(name), self.id_of(to), statement, place)
+            case ddl.Moved(name, to, rebuilt) if self.id_of(name) != self.id_of(to):
+                table = self.id_of(name)
+                return self._moved(table, self.id_of(to), statement, place, anew=rebuilt and self._recomputes(table))
             case ddl.Emptied(name) if (
                 (entry := self._entries.get(self.id_of(name))) and self._describe and (entry.certain or not self._copied)
             ):
@@ -328,7 +336,9 @@ class Followed:
             case ddl.Emptied(name) | ddl.Altered(name):
                 table = self.id_of(name)
                 return self._anew(table, statement, place, effect) if table in self._entries or table in self._unfit else []
-            case ddl.IndexesChanged(name):
+            case ddl.Moved(name, _, True) if not self._recomputes(self.id_of(name)):
+                return []
+            case ddl.IndexesChanged(name) | ddl.Rebuilt(name) | ddl.Moved(name, _, True):
                 return self._anew(self.id_of(name), statement, place, ddl.Altered(name, rows_kept=True))
             case _:
                 return []
@@ -343,12 +353,13 @@ class Followed:
         self._unfit.discard(table)
         return [Gone(table, shorten(statement))]
 
-    def _moved(self, table: TableId, to: TableId, statement: str, place: Position) -> list[TableChange]:
+    def _moved(self, table: TableId, to: TableId, statement: str, place: Position, *, anew: bool) -> list[TableChange]:
         entry = self._entries.get(table)
         self._unasked.pop(table, None)
         if self._wants(to):
             self._require_certain(table, statement, place)
-            if self._describe and entry and entry.table and entry.certain and (self._copied or not entry.void_at(place)):
+            certain = self._describe and not anew and entry and entry.certain and (self._copied or not entry.void_at(place))
+            if certain and entry and entry.table:
                 self._entries[to] = Entry(replace(entry.table, id=to))
                 self._unfit.discard(to)
                 del self._entries[table]

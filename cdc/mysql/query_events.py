@@ -235,7 +235,7 @@ _DML = {"INSERT", "UPDATE", "DELETE", "REPLACE", "LOAD", "CALL", "WITH", "SELECT
 """What a statement that changed rows begins with. SELECT and DO are there for a function that writes."""
 _ELSEWHERE = {
     "ANALYZE", "BINLOG", "CACHE", "CHANGE", "CHECK", "CHECKSUM", "CLONE", "DEALLOCATE", "DESC", "DESCRIBE", "EXPLAIN", "FLUSH", "GRANT",
-    "HELP", "INSTALL", "KILL", "LOCK", "OPTIMIZE", "PREPARE", "PURGE", "REPAIR", "RESET", "RESTART", "REVOKE", "SET", "SHOW", "SHUTDOWN",
+    "HELP", "INSTALL", "KILL", "LOCK", "PREPARE", "PURGE", "RESET", "RESTART", "REVOKE", "SET", "SHOW", "SHUTDOWN",
     "SIGNAL", "STOP", "UNINSTALL", "UNLOCK", "USE",
 }  # fmt: skip
 """What a statement begins with that changes neither rows nor tables. All others may do both."""

@@ -16,9 +16,12 @@ from cdc.mysql import ddl
 def reshaped(old: Table, new: Table, effect: ddl.Altered, added: Mapping[str, bytes]) -> tuple[int | bytes, ...] | None:
     """Where the values of the new columns come from, as in `Reshaped`; None where that is not known, or rows are found by another key.
 
-    `added` is what rows hold in a column that was added, encoded, by its name, where that is known.
+    `added` is what rows hold in a column that was added, encoded, by its name, where that is known. STORED generated columns may have been
+    computed again, in the statement's session: the binlog does not say so.
     """
-    had = {column.name: place for place, column in enumerate(old.columns)}
+    if new.generated:
+        return None
+    had: dict[str, int | None] = {column.name: place for place, column in enumerate(old.columns)} | dict.fromkeys(_virtual(old))
     gone, renamed = set[str](), dict[str, str]()
     for name, to in (*((name, None) for name in effect.dropped), *effect.renamed):
         column = _meant(name, had)
@@ -32,7 +35,7 @@ def reshaped(old: Table, new: Table, effect: ddl.Altered, added: Mapping[str, by
     kept = had.keys() - gone - set(renamed.values())
     if any(_meant(name, gone if name in effect.optional else kept) for name in effect.added):
         return None
-    if {column.name for column in new.columns} != kept | renamed.keys() | effect.added:
+    if {column.name for column in new.columns} | _virtual(new) != kept | renamed.keys() | effect.added:
         return None
     values: list[int | bytes | None] = []
     for after in new.columns:
@@ -40,9 +43,15 @@ def reshaped(old: Table, new: Table, effect: ddl.Altered, added: Mapping[str, by
         if was is None:
             values.append(added.get(after.name))
         else:
-            values.append(had[was] if replace(old.columns[had[was]], name=after.name) == after else None)
+            place = had[was]
+            values.append(place if place is not None and replace(old.columns[place], name=after.name) == after else None)
     found = tuple(value for value in values if value is not None)
     return found if len(found) == len(values) and [found[i] for i in new.key] == list(old.key) else None
+
+
+def _virtual(table: Table) -> set[str]:
+    """The names of columns that rows have no values of."""
+    return {column.name for column in table.virtual}
 
 
 def _meant(name: str, columns: Iterable[str]) -> str | None:

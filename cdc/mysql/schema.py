@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from cdc import charset
 from cdc.errors import NoSuchTable, PreflightFailed, Temporary
-from cdc.model import Column, Table, TableId, encode_value
+from cdc.model import Column, Table, TableId, VirtualColumn, encode_value
 from cdc.mysql.connection import Connection, Row, text
 from cdc.mysql.information_schema import ask
 from cdc.mysql.names import name_rules
@@ -15,7 +15,7 @@ from cdc.selection import Selection
 
 _COLUMNS = """
     SELECT table_schema, table_name, column_name, data_type, column_type, character_set_name, collation_name, character_octet_length,
-           COALESCE(datetime_precision, numeric_scale), column_key
+           COALESCE(datetime_precision, numeric_scale), extra, column_key
     FROM information_schema.columns WHERE {among} ORDER BY table_schema, table_name, ordinal_position
 """
 UNIQUE_INDEXES = """
@@ -25,12 +25,23 @@ UNIQUE_INDEXES = """
 
 
 def _column(row: Row) -> Column:
-    name, data_type, column_type, charset, collation, length, decimals = row
-    return Column(text(name), text(data_type), text(column_type), charset, collation, length, decimals)
+    name, data_type, column_type, charset, collation, length, decimals, extra, _ = row
+    generated = not _EXTRA_STORED.isdisjoint(extra_words(text(extra)))
+    return Column(text(name), text(data_type), text(column_type), charset, collation, length, decimals, generated)
+
+
+def extra_words(extra: str) -> frozenset[str]:
+    """What information_schema says about a column besides its type, in upper case: `VIRTUAL GENERATED` are two words."""
+    return frozenset(re.split(r"\W+", extra.upper()))
+
+
+EXTRA_VIRTUAL = "VIRTUAL"
+_EXTRA_STORED = frozenset({"STORED", "PERSISTENT"})
+"""The second is MariaDB's former name for it."""
 
 
 def read_table(connection: Connection, table: TableId) -> Table:
-    """The definition of a table, all columns included: invisible and generated ones are in the binlog's rows too.
+    """The definition of a table, with its invisible and its STORED generated columns, which rows hold, and the names of VIRTUAL ones.
 
     Its id is the name as the source stores it, which is the one the binlog uses. Raises PreflightFailed when it is missing or has no key.
     """
@@ -62,10 +73,11 @@ def _marked(rows: Iterable[Row]) -> set[str]:
 def _definition(table: TableId, rows: Sequence[Row], index: str, key_names: Sequence[str]) -> Table:
     if not rows:
         raise NoSuchTable(f"The table {table} does not exist, or this user may not see it.", hint="Check the name given with --tables.")
-    columns = tuple(_column(row[:-1]) for row in rows)
+    virtual = tuple(VirtualColumn(i, text(row[0])) for i, row in enumerate(rows) if EXTRA_VIRTUAL in extra_words(text(row[-2])))
+    columns = tuple(_column(row) for row in rows if EXTRA_VIRTUAL not in extra_words(text(row[-2])))
     names = [column.name for column in columns]
-    key = tuple(names.index(name) for name in key_names)
-    if any(_SURROGATES.search(name) for name in (*table, *names)):
+    key = tuple(names.index(name) for name in key_names) if set(key_names) <= set(names) else ()
+    if any(_SURROGATES.search(name) for name in (*table, *names, *(column.name for column in virtual))):
         raise PreflightFailed(
             f"The table {table} or a column of it has a name with a surrogate (U+D800 to U+DFFF), which UTF-8 cannot hold.",
             hint="Rename it.",
@@ -84,7 +96,7 @@ def _definition(table: TableId, rows: Sequence[Row], index: str, key_names: Sequ
                     "which cannot be told from its error value.",
                     hint=f"Take '' out of it: ALTER TABLE {table.table} MODIFY {columns[i].name} ENUM(...).",
                 )
-    return Table(table, columns, key, index)
+    return Table(table, columns, key, index, virtual)
 
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
@@ -193,7 +205,7 @@ _QUOTED = re.compile(r"'([^'\\]*)'")
 
 def _added(column: Column, default: str | None, nullable: bool, extra: str, mariadb: bool) -> bytes | None:
     """A column's value in rows that were there before it, None for NULL. MariaDB shows defaults as SQL, MySQL as they are."""
-    if set(re.split(r"\W+", extra.upper())) & {"GENERATED", "DEFAULT_GENERATED", "AUTO_INCREMENT", "PERSISTENT"}:
+    if extra_words(extra) & {"GENERATED", "DEFAULT_GENERATED", "AUTO_INCREMENT", *_EXTRA_STORED}:
         return _UNKNOWN
     if default is None or (mariadb and default == "NULL"):
         if nullable:

@@ -105,7 +105,8 @@ class StatementRows:
         try:
             if not _CODE.isdisjoint((token.text or "").lower() for token in statement_of(event)):
                 return True
-            effects = [each for each in ddl.effects(event) if not isinstance(each, ddl.TemporaryCreated | ddl.TemporaryGone)]
+            passed_over = ddl.TemporaryCreated | ddl.TemporaryGone | ddl.Rebuilt
+            effects = [each for each in ddl.effects(event) if not isinstance(each, passed_over)]
         except NotUnderstood:
             return True
         schemas = {effect.schema for effect in effects if isinstance(effect, ddl.SchemaGone)}

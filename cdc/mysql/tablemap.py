@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import NamedTuple
 
 from cdc import charset
@@ -42,6 +43,7 @@ _TYPES: dict[str, tuple[int, ...]] = {
     ("geometry", "point", "linestring", "polygon", "multipoint", "multilinestring", "multipolygon", "geomcollection", "geometrycollection"),
     (_GEOMETRY,),
 )  # fmt: skip
+_ALL_TYPES = frozenset(chain.from_iterable(_TYPES.values()))
 DATA_TYPES = frozenset(_TYPES)
 """The column types (information_schema's data_type) that can be followed."""
 
@@ -72,6 +74,8 @@ class ColumnPlan(NamedTuple):
     labels: tuple[bytes, ...] = ()
     separator: bytes = b","
     """Between a SET's members, in their character set."""
+    virtual: bool = False
+    """Its value is passed over."""
 
 
 @dataclass(slots=True)
@@ -210,8 +214,10 @@ def plan(body: bytes, table: Table, until: LogEnd | None = None) -> Plan:
     try:
         mapped = parse_table_map(body)
         _check(mapped, table)
-        pairs = zip(mapped.columns, table.columns, strict=True)
-        return Plan(Definition(table, until), [_column_plan(theirs, ours) for theirs, ours in pairs], table.key)
+        places = table.places
+        stored = {place: _column_plan(mapped.columns[place], ours) for place, ours in zip(places, table.columns, strict=True)}
+        plans = [stored.get(place) or _virtual_plan(theirs) for place, theirs in enumerate(mapped.columns)]
+        return Plan(Definition(table, until), plans, [places[i] for i in table.key])
     except (ValueError, OverflowError) as error:
         raise UnsupportedEvent(
             f"The binlog describes {table.id} in a way that cannot be read: {error}.",
@@ -226,17 +232,20 @@ def _check(mapped: TableMap, table: Table) -> None:
             f"The binlog does not name the columns of {table.id}.",
             hint="SET PERSIST binlog_row_metadata = FULL on the source, then copy again with --strategy full.",
         )
-    fits = names == [column.name for column in table.columns] and all(
+    places = table.places
+    stored = zip(places, (column.name for column in table.columns), strict=True)
+    expected = [name for _, name in sorted([*table.virtual, *stored])]
+    fits = names == expected and all(
         theirs.type in _TYPES.get(ours.data_type, ()) and (theirs.type not in _NUMERIC or theirs.is_unsigned == _is_unsigned(ours))
-        for theirs, ours in zip(mapped.columns, table.columns, strict=True)
+        for theirs, ours in zip((mapped.columns[place] for place in places), table.columns, strict=True)
     )
     if not fits:
         raise SchemaChanged(
             f"The columns of {table.id} in the binlog ({', '.join(map(str, names))}) are not those that are expected "
-            f"({', '.join(column.name for column in table.columns)}).",
+            f"({', '.join(expected)}).",
             hint="Copy the table again: --strategy full.",
         )
-    if mapped.key is not None and set(mapped.key) != set(table.key):
+    if mapped.key is not None and set(mapped.key) != {places[i] for i in table.key}:
         raise SchemaChanged(
             f"The primary key of {table.id} in the binlog is not the one that is expected.", hint="Copy the table again: --strategy full."
         )
@@ -249,6 +258,13 @@ def _is_unsigned(column: Column) -> bool:
 _INTEGER_BYTES = {_TINY: 1, _SHORT: 2, _INT24: 3, _LONG: 4, _LONGLONG: 8}
 _FRACTIONAL = {_TIME2: "time", _DATETIME2: "datetime", _TIMESTAMP2: "timestamp"}
 _PLAIN = {_YEAR: "year", _DATE: "date", _NEWDATE: "date", _FLOAT: "float"}
+
+
+def _virtual_plan(theirs: MappedColumn) -> ColumnPlan:
+    """How a virtual column is passed over: only its size matters."""
+    if theirs.type not in _ALL_TYPES:
+        raise ValueError(f"the virtual column {theirs.name} is of the unknown type {theirs.type}")
+    return _column_plan(replace(theirs, labels=()), Column(theirs.name or "", "", ""))._replace(virtual=True)
 
 
 def _column_plan(theirs: MappedColumn, ours: Column) -> ColumnPlan:

@@ -46,7 +46,7 @@ class TemporaryTables:
                 case ddl.Moved(table, to) if (event.session, table) in self._known and (event.thread_specific or event.dialect.mariadb):
                     self._known.discard((event.session, table))
                     self._known.add((event.session, to))
-                case ddl.Altered(table) | ddl.IndexesChanged(table) | ddl.Emptied(table) if (
+                case ddl.Altered(table) | ddl.IndexesChanged(table) | ddl.Rebuilt(table) | ddl.Emptied(table) if (
                     event.thread_specific and (event.session, table) in self._known
                 ):
                     pass

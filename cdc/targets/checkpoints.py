@@ -15,7 +15,7 @@ from sqlalchemy.exc import DatabaseError
 
 from cdc.errors import ConfigError, DamagedState
 from cdc.gtid import KINDS, flavor_of
-from cdc.model import BinlogMark, Checkpoint, Column, Position, Rates, Table, TableId, TableProgress, TableState
+from cdc.model import BinlogMark, Checkpoint, Column, Position, Rates, Table, TableId, TableProgress, TableState, VirtualColumn
 from cdc.targets.state_folder import make_private, require_file
 
 FORMAT = 5
@@ -187,8 +187,8 @@ def _table_row(number: int, progress: TableProgress, image: Image) -> dict[str, 
     table = progress.table
     older = [{"image": name, "values": [v if isinstance(v, int) else v.hex() for v in values]} for name, values in image.older]
     definition = {
-        "columns": [asdict(column) for column in table.columns], "key": table.key, "index": table.index, "settled": progress.settled,
-        "older": older, "recent": image.recent, "rows": image.rows, "counted": image.counted,
+        "columns": [asdict(column) for column in table.columns], "key": table.key, "index": table.index, "virtual": table.virtual,
+        "settled": progress.settled, "older": older, "recent": image.recent, "rows": image.rows, "counted": image.counted,
     }  # fmt: skip
     return {
         "checkpoint_id": number, "schema": table.id.schema, "name": table.id.table, "state": progress.state.value,
@@ -198,7 +198,8 @@ def _table_row(number: int, progress: TableProgress, image: Image) -> dict[str, 
 
 def _progress(row: Any) -> TableProgress:
     columns = tuple(Column(**column) for column in row.definition["columns"])
-    table = Table(TableId(row.schema, row.name), columns, tuple(row.definition["key"]), row.definition["index"])
+    virtual = tuple(VirtualColumn(*each) for each in row.definition.get("virtual", ()))
+    table = Table(TableId(row.schema, row.name), columns, tuple(row.definition["key"]), row.definition["index"], virtual)
     return TableProgress(
         table,
         TableState(row.state),

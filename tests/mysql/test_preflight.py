@@ -40,6 +40,7 @@ TABLE_CHECKS = [
     "engine",
     "primary_key",
     "column_types",
+    "virtual_columns",
     "foreign_keys",
 ]
 

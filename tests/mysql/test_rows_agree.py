@@ -1,5 +1,6 @@
 """SELECT and binlog give the same bytes: on a real server, for every type this version maps, with extremes and random values."""
 
+import itertools
 import random
 import string
 from collections.abc import Iterator
@@ -246,14 +247,35 @@ def test_json_with_the_server_s_own_types_gives_the_same_bytes_both_ways(mysql_s
 
 
 def test_generated_and_invisible_columns_are_part_of_the_row(where):
-    """Virtual, stored and invisible columns are in both, in table order."""
-    pair = Pair(
-        *where,
-        "id INT PRIMARY KEY, a INT, v INT AS (a * 2) VIRTUAL, s INT AS (a * 3) STORED, h INT INVISIBLE DEFAULT 9",
-    )
+    """Stored and invisible ones are in both, in table order."""
+    pair = Pair(*where, "id INT PRIMARY KEY, a INT, s INT AS (a * 3) STORED, h INT INVISIBLE DEFAULT 9")
     pair.admin.rows(f"INSERT INTO {pair.id} (id, a) VALUES (1, 2), (2, NULL)")
     pair.admin.rows(f"UPDATE {pair.id} SET a = 5 WHERE id = 1")
     assert pair.agree() == 2
+
+
+def test_virtual_columns_of_any_type_are_passed_over(where):
+    """Before, between and behind the key's columns; JSON changes that come in parts, with virtual JSON columns between."""
+    mysql = where[0].flavor == "mysql"
+    types = {
+        "TINYINT": "a", "INT UNSIGNED": "ABS(a)", "BIGINT": "a", "DECIMAL(20,7)": "a / 3", "FLOAT": "a", "DOUBLE": "a", "BIT(12)": "ABS(a)",
+        "DATE": "'2024-02-29'", "TIME(3)": "'-01:02:03.5'", "DATETIME(6)": "'2024-02-29 01:02:03.5'", "YEAR": "2000 + a",
+        "CHAR(9)": "a", "VARCHAR(300)": "t", "TEXT": "t", "BLOB": "t", "BINARY(9)": "a", "ENUM('x', 'y')": "IF(a > 1, 'x', 'y')",
+        "SET('x', 'y')": "'x,y'",
+    } | ({"JSON": "JSON_OBJECT('a', a)"} if mysql else {"INET6": "'::1'"})  # fmt: skip
+    stored = ["k2 INT", "t VARCHAR(300)", "a INT", "j JSON", "k1 INT", "j2 JSON"]
+    virtual = [f"v{i} {kind} AS ({expression}) VIRTUAL" for i, (kind, expression) in enumerate(types.items())]
+    columns = [*virtual[:7], *itertools.chain.from_iterable(zip(stored, virtual[-6:], strict=True)), *virtual[7:-6]]
+    pair = Pair(*where, f"{', '.join(columns)}, PRIMARY KEY (k1, k2){', KEY ((a + 1))' if mysql else ''}")
+    if mysql:
+        pair.admin.rows("SET SESSION binlog_row_value_options = 'PARTIAL_JSON'")
+    for key, text, a in ((1, "'x'", "2"), (2, "REPEAT('y', 299)", "1"), (3, "NULL", "NULL")):
+        document = f'{{"a": {key}, "b": [1, 2, "{"long " * 50}"]}}'
+        pair.admin.rows(f"INSERT INTO {pair.id} (k1, k2, t, a, j, j2) VALUES ({key}, {-key}, {text}, {a}, '{document}', '{document}')")
+    pair.admin.rows(f"UPDATE {pair.id} SET j = JSON_SET(j, '$.a', 77), j2 = JSON_REPLACE(j2, '$.b[1]', 78), a = 3 WHERE k1 < 3")
+    pair.admin.rows(f"UPDATE {pair.id} SET j2 = JSON_REPLACE(j2, '$.b[0]', 79), k1 = 9 WHERE k1 = 1")
+    assert pair.agree() == 3
+    assert [column.name for column in read_table(pair.admin, pair.id).columns] == ["k2", "t", "a", "j", "k1", "j2"]
 
 
 def test_zero_and_partial_dates_are_text_both_ways(where):

@@ -17,6 +17,7 @@ from cdc.mysql.ddl import (
     Gone,
     IndexesChanged,
     Moved,
+    Rebuilt,
     SchemaGone,
     TemporaryCreated,
     TemporaryGone,
@@ -52,12 +53,12 @@ def at(name: str) -> TableId:
         ("RENAME TABLES a TO b, b TO other.t", [Moved(at("a"), at("b")), Moved(at("b"), OTHER)]),
         ("RENAME TABLE IF EXISTS a WAIT 10 TO b", [Moved(at("a"), at("b"))]),
         ("RENAME TABLE `/*` TO `x`, `orders` TO `*/`", [Moved(at("/*"), at("x")), Moved(ORDERS, at("*/"))]),
-        ("ALTER TABLE _new RENAME TO orders", [Moved(at("_new"), ORDERS)]),
-        ("ALTER TABLE _new RENAME AS orders", [Moved(at("_new"), ORDERS)]),
-        ("ALTER TABLE _new RENAME = orders", [Moved(at("_new"), ORDERS)]),
-        ("ALTER TABLE _new RENAME other.t, ADD INDEX (a)", [Moved(at("_new"), OTHER), Altered(OTHER, rows_kept=True)]),
-        ("ALTER TABLE t COMMENT = '# was t', RENAME TO orders", [Moved(at("t"), ORDERS)]),
-        ("ALTER TABLE t MODIFY a INT, RENAME TO orders", [Moved(at("t"), ORDERS), Altered(ORDERS)]),
+        ("ALTER TABLE _new RENAME TO orders", [Moved(at("_new"), ORDERS, rebuilt=True)]),
+        ("ALTER TABLE _new RENAME AS orders", [Moved(at("_new"), ORDERS, rebuilt=True)]),
+        ("ALTER TABLE _new RENAME = orders", [Moved(at("_new"), ORDERS, rebuilt=True)]),
+        ("ALTER TABLE _new RENAME other.t, ADD INDEX (a)", [Moved(at("_new"), OTHER, rebuilt=True), Altered(OTHER, rows_kept=True)]),
+        ("ALTER TABLE t COMMENT = '# was t', RENAME TO orders", [Moved(at("t"), ORDERS, rebuilt=True)]),
+        ("ALTER TABLE t MODIFY a INT, RENAME TO orders", [Moved(at("t"), ORDERS, rebuilt=True), Altered(ORDERS)]),
         ("CREATE TABLE orders (id INT)", [Created(ORDERS)]),
         ("CREATE OR REPLACE TABLE orders (id INT)", [Created(ORDERS, replacing=True)]),
         ("CREATE TABLE IF NOT EXISTS orders LIKE t", [Created(ORDERS, unless_there=True)]),
@@ -134,17 +135,42 @@ def test_an_alteration_that_may_leave_rows_out_rewrites_them() -> None:
 @pytest.mark.parametrize(
     "statement",
     [
-        "ALTER TABLE orders COMMENT = 'DROP TABLE orders', AUTO_INCREMENT = 7, ALGORITHM = INPLACE, LOCK = NONE",
- "ALTER TABLE orders PARTITION BY HASH (id) PARTITIONS 4",
-        "ALTER TABLE orders ADD PARTITION (PARTITION p VALUES LESS THAN (9))", "ALTER TABLE orders",
- "CREATE OR REPLACE VIEW orders AS SELECT 1", "DROP VIEW orders", "DROP TRIGGER orders",
+        "CREATE OR REPLACE VIEW orders AS SELECT 1", "DROP VIEW orders", "DROP TRIGGER orders",
         "ALTER EVENT orders DISABLE", "RENAME USER orders TO orders2", "ALTER DATABASE shop CHARACTER SET utf8mb4", "CREATE DATABASE shop2",
         "/* DROP TABLE orders */ CREATE DATABASE x", "CREATE TRIGGER x BEFORE INSERT ON orders FOR EACH ROW DROP TABLE orders",
     ],
 )  # fmt: skip
 def test_what_leaves_rows_and_columns_alone_has_no_effect(statement: str) -> None:
-    """Views, rights, defaults, partitions that are added."""
+    """Views, triggers, rights, databases."""
     assert effects(QueryEvent(statement.encode(), "shop")) == []
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "ALTER TABLE orders COMMENT = 'DROP TABLE orders', AUTO_INCREMENT = 7, ALGORITHM = INPLACE, LOCK = NONE",
+        "ALTER TABLE orders PARTITION BY HASH (id) PARTITIONS 4", "ALTER TABLE orders FORCE", "ALTER TABLE orders",
+        "ALTER TABLE orders ADD PARTITION (PARTITION p VALUES LESS THAN (9))", "ALTER TABLE orders REBUILD PARTITION ALL",
+        "OPTIMIZE NO_WRITE_TO_BINLOG TABLE orders", "REPAIR LOCAL TABLES shop.orders QUICK USE_FRM", "optimize table `orders` wait 5",
+    ],
+)  # fmt: skip
+def test_a_rebuild_keeps_columns_and_may_write_rows_anew(statement: str) -> None:
+    """Which of these rebuild a table, and how, depends on the session."""
+    assert effects(QueryEvent(statement.encode(), "shop")) == [Rebuilt(ORDERS)]
+
+
+@pytest.mark.parametrize(
+    ("statement", "rebuilt"),
+    [("RENAME TABLE t TO orders", False), ("ALTER TABLE t RENAME TO orders", False), ("ALTER TABLE t RENAME TO orders, FORCE", True)],
+)
+def test_another_name_alone_rebuilds_nothing(statement: str, rebuilt: bool) -> None:
+    """On MySQL; on MariaDB a session may have ALTER TABLE copy for it."""
+    assert effects(QueryEvent(statement.encode(), "shop")) == [Moved(at("t"), ORDERS, rebuilt)]
+
+
+def test_several_tables_are_optimized_at_once() -> None:
+    """Each is rebuilt."""
+    assert effects(QueryEvent(b"OPTIMIZE TABLE orders, other.t", "shop")) == [Rebuilt(ORDERS), Rebuilt(OTHER)]
 
 
 @pytest.mark.parametrize(

@@ -499,6 +499,30 @@ def test_another_key_or_type_is_copied_anew() -> None:
         assert kinds(Followed([OLD], source).changes(written("ALTER TABLE a ENGINE = InnoDB", "shop"), at(50))) == [(CopyAnew, A)]
 
 
+COMPUTED = Table(A, (*table(A, "id").columns, Column("s", "int", "int", generated=True)), (0,))
+
+
+@pytest.mark.parametrize(
+    ("statement", "anew"),
+    [
+        ("ALTER TABLE a COMMENT 'x'", A), ("ALTER TABLE a ADD INDEX (s)", A), ("CREATE INDEX i ON a (s)", A), ("OPTIMIZE TABLE b, a", A),
+        ("ALTER TABLE a RENAME TO a, FORCE", A), ("ALTER TABLE a RENAME TO b, FORCE", B), ("ALTER TABLE a RENAME TO b, ADD INDEX (s)", B),
+        ("ALTER TABLE a RENAME TO b", None), ("RENAME TABLE a TO b", None),
+    ],
+)  # fmt: skip
+def test_a_rebuild_copies_a_table_with_stored_generated_columns_anew(statement: str, anew: TableId | None) -> None:
+    """Not one without them, of which the source is not asked either. A listener keeps no rows."""
+    for columns in (COMPUTED, table(A, "id")):
+        source = Source()
+        source.now = {A: columns} if " b" not in statement else {B: replace(columns, id=B)}
+        source.now |= {A: columns} if "OPTIMIZE" in statement else {}
+        listener = Followed([columns], source, selection=Selection((A, B)), copied=False)
+        followed = Followed([columns], source, selection=Selection((A, B)))
+        assert bool(listener.changes(written(statement, "shop"), at(200))) == ("RENAME TO b" in statement or "RENAME TABLE" in statement)
+        found = [each.id for each in followed.changes(written(statement, "shop"), at(200)) if isinstance(each, CopyAnew)]
+        assert found == ([anew] if anew and columns is COMPUTED else [])
+
+
 def test_a_second_change_before_the_first_is_certain_copies_anew() -> None:
     """The columns asked for may have been those after the second. Once they are certain, that is told."""
     source = Source()

@@ -76,7 +76,14 @@ def test_rows_changed_by_a_statement_that_begins_otherwise_stop_the_stream_too(s
 
 @pytest.mark.parametrize(
     "statement",
-    ["ALTER TABLE t ADD a INT", "/* x */ create or replace table t (a int)", "DROP INDEX i ON t", "RENAME TABLE a TO b", "TRUNCATE t"],
+    [
+        "ALTER TABLE t ADD a INT",
+        "/* x */ create or replace table t (a int)",
+        "DROP INDEX i ON t",
+        "RENAME TABLE a TO b",
+        "TRUNCATE t",
+        "OPTIMIZE TABLE t",
+    ],
 )
 def test_what_may_change_tables_is_read_by_ddl(statement: str) -> None:
     """By its first word."""
@@ -84,7 +91,7 @@ def test_what_may_change_tables_is_read_by_ddl(statement: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "statement", ["GRANT SELECT ON shop.orders TO u", "ANALYZE TABLE t", "FLUSH TABLES t", "OPTIMIZE TABLE t", "SET x = 1"]
+    "statement", ["GRANT SELECT ON shop.orders TO u", "ANALYZE TABLE t", "FLUSH TABLES t", "CHECK TABLE t", "SET x = 1"]
 )
 def test_other_statements_are_passed_over(statement: str) -> None:
     """They change no rows and no tables."""
