@@ -22,16 +22,19 @@ if TYPE_CHECKING:
     from cdc.errors import (
         CdcError,
         ConfigError,
+        DamagedEvent,
         DamagedState,
         DifferencesFound,
         Incomplete,
         NoSuchTable,
+        OutputLost,
         PositionLost,
         PreflightFailed,
         SandboxUnavailable,
         SchemaChanged,
         Temporary,
         TornTransaction,
+        UnreadableAnswer,
         UnsupportedEvent,
     )
     from cdc.interrupts import Interrupted
@@ -45,8 +48,9 @@ _MODULES = {
     "cdc.checks": ("Check",),
     "cdc.config": ("Config", "Limits", "SourceUrl", "Strategy", "Tls"),
     "cdc.errors": (
-        "CdcError", "ConfigError", "DamagedState", "DifferencesFound", "Incomplete", "NoSuchTable", "PositionLost",
-        "PreflightFailed", "SandboxUnavailable", "SchemaChanged", "Temporary", "TornTransaction", "UnsupportedEvent",
+        "CdcError", "ConfigError", "DamagedEvent", "DamagedState", "DifferencesFound", "Incomplete", "NoSuchTable", "OutputLost",
+        "PositionLost", "PreflightFailed", "SandboxUnavailable", "SchemaChanged", "Temporary", "TornTransaction", "UnreadableAnswer",
+        "UnsupportedEvent",
     ),
     "cdc.interrupts": ("Interrupted",),
     "cdc.migration": ("Report",),
@@ -57,10 +61,11 @@ _MODULES = {
 """Where each name is from."""
 
 __all__ = [
-    "CdcError", "Change", "Changes", "Check", "Config", "ConfigError", "DamagedState", "Difference", "DifferenceKind", "Differences",
-    "DifferencesFound", "Incomplete", "Interrupted", "Limits", "NoSuchTable", "PositionLost", "PreflightFailed", "Report",
-    "SandboxUnavailable", "SchemaChanged", "SourceUrl", "Status", "Strategy", "TableId", "TableStatus", "Temporary", "Tls",
-    "TornTransaction", "UnsupportedEvent", "changes", "check", "migrate", "parse_source", "rows", "status", "verify",
+    "CdcError", "Change", "Changes", "Check", "Config", "ConfigError", "DamagedEvent", "DamagedState", "Difference", "DifferenceKind",
+    "Differences", "DifferencesFound", "Incomplete", "Interrupted", "Limits", "NoSuchTable", "OutputLost", "PositionLost",
+    "PreflightFailed", "Report", "SandboxUnavailable", "SchemaChanged", "SourceUrl", "Status", "Strategy", "TableId", "TableStatus",
+    "Temporary", "Tls", "TornTransaction", "UnreadableAnswer", "UnsupportedEvent", "changes", "check", "migrate", "parse_source",
+    "rows", "status", "verify",
 ]  # fmt: skip
 
 

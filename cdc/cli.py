@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cdc import api, interrupts, preflight, report, summary
+from cdc import api, fault, interrupts, output, preflight, report, summary
 from cdc.change import change_lines
 from cdc.compare import WAIT_SECONDS, measure
 from cdc.config import (
@@ -59,7 +59,7 @@ class _Commands(TyperGroup):
             raise
 
 
-class _Passed(Exception):
+class _Passed(BaseException):
     """Carries an interruption past Typer."""
 
     def __init__(self, interruption: KeyboardInterrupt) -> None:
@@ -71,6 +71,9 @@ app = typer.Typer(
 )
 
 
+_DEBUG = "--debug"
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         show(f"cdc {version('cdc')}")
@@ -80,6 +83,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _command(
     version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version and exit")] = False,
+    debug: Annotated[bool, typer.Option(_DEBUG, help="print the traceback of a fault of this program")] = False,
 ) -> None:
     """Copy live MySQL tables and keep the copy equal to the source. Start with `cdc check`."""
 
@@ -348,9 +352,8 @@ def demo(rows: Annotated[int, typer.Option(min=1000, help="rows to load")] = 200
 def run() -> int:
     """Run the command that the arguments name; its exit code. Raises KeyboardInterrupt when it was interrupted."""
     try:
-        with interrupts.ended_by_sigterm():
+        with interrupts.ended_by_sigterm(), output.checked():
             code = app(standalone_mode=False)
-        sys.stdout.flush()
     except CdcError as error:
         terminal.say(f"cdc: {error}")
         return error.exit_code
@@ -361,7 +364,7 @@ def run() -> int:
         return 1
     except _Passed as passed:
         raise passed.interruption from None
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer has no reader
-        return 1
+    except Exception as error:
+        terminal.say(f"cdc: {fault.told(error, debug=_DEBUG in sys.argv)}")
+        return fault.EXIT_CODE
     return code if isinstance(code, int) else 0

@@ -69,6 +69,25 @@ class UnsupportedEvent(CdcError):
     """The binlog holds something this reader cannot decode. It stops before it: nothing is skipped."""
 
 
+class DamagedEvent(UnsupportedEvent):
+    """What came of the binlog does not hold together. The link may have damaged it, so it is asked for once more, from the same position.
+
+    `evidence` is a number made of the damaged bytes: the same again at the same place is what the source's binlog holds.
+    """
+
+    evidence = 0
+
+
+class UnreadableAnswer(CdcError):
+    """The source's answer is not what the protocol lets expect. A run under way asks once more: the link may have damaged it."""
+
+
+class OutputLost(CdcError):
+    """Standard output cannot be written: what the command had to say has not arrived. What it did has been done."""
+
+    exit_code = 74
+
+
 class DamagedState(CdcError):
     """The target's own files cannot be read as this version wrote them."""
 

@@ -1,4 +1,4 @@
-"""What a person sees while a migration runs: one line, drawn again on a terminal and written every two seconds elsewhere."""
+"""What a person sees while a migration runs: one line, drawn again on a terminal and written every ten seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cdc.handover import Handover
 from cdc.metrics import milliseconds
 from cdc.migration import Report
 
-_QUIET_SECONDS = 2.0
+_QUIET_SECONDS = 10.0
 
 
 class ProgressLine:

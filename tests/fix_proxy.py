@@ -1,4 +1,4 @@
-"""A TCP proxy in front of a server that can cut connections at a chosen place, lose their packets, or damage them."""
+"""A TCP proxy in front of a server that can cut connections at a chosen place, lose their packets, damage them, or slow them down."""
 
 from __future__ import annotations
 
@@ -26,6 +26,9 @@ class Proxy:
         self.damage: Callable[[bytes], bytes] = bytes
         """What becomes of bytes from the server, of as many as come at once."""
         self._swallowed: set[tuple[socket.socket, socket.socket]] = set()
+        self._slow: dict[tuple[socket.socket, socket.socket], tuple[int, float]] = {}
+        self.slow_from_the_start: tuple[int, float] | None = None
+        """How many bytes from the server pass at once, and the pause in seconds behind them, for new connections."""
         self.cuts = 0
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -48,6 +51,10 @@ class Proxy:
         """Lose all packets of what is connected now, both ways, while the sockets stay open."""
         self._swallowed |= set(self._pairs)
 
+    def slow_down(self, size: int, pause: float) -> None:
+        """Let so many bytes from the server pass at once on what is connected now, with a pause in seconds behind them."""
+        self._slow |= dict.fromkeys(self._pairs, (size, pause))
+
     def _end(self, pair: tuple[socket.socket, socket.socket]) -> None:
         self._pairs.discard(pair)
         for each in pair:
@@ -66,6 +73,8 @@ class Proxy:
                 continue
             pair = (client, socket.create_connection(self._there))
             self._pairs.add(pair)
+            if self.slow_from_the_start:
+                self._slow[pair] = self.slow_from_the_start
             threading.Thread(target=self._pass, args=(pair, next(self.cut_after, None)), daemon=True).start()
 
     def _pass(self, pair: tuple[socket.socket, socket.socket], budget: int | None) -> None:
@@ -79,6 +88,8 @@ class Proxy:
                         data, budget = data[:budget], budget - len(data)
                     if pair in self._swallowed:
                         data = data and b"-"  # an end is passed on, nothing else
+                    elif data and each is server and pair in self._slow:
+                        self._pass_slowly(client, data, *self._slow[pair])
                     elif data:
                         (server if each is client else client).sendall(data)
                     if not data or (budget is not None and budget <= 0):
@@ -88,6 +99,12 @@ class Proxy:
             return
         finally:
             self._end(pair)
+
+    def _pass_slowly(self, client: socket.socket, data: bytes, size: int, pause: float) -> None:
+        for at in range(0, len(data), size):
+            client.sendall(data[at : at + size])
+            if self._closing.wait(pause):
+                return
 
 
 @pytest.fixture

@@ -173,7 +173,7 @@ def errors(base: type[CdcError] = CdcError) -> list[type[CdcError]]:
     return [base, *(each for child in base.__subclasses__() if child.__module__.startswith("cdc.") for each in errors(child))]
 
 
-GENERAL = {"UnsupportedEvent", "DamagedState"}
+GENERAL = {"UnsupportedEvent", "UnreadableAnswer", "DamagedState"}
 """Errors of which the caller can do nothing by their code: they share that of everything else, 1."""
 
 

@@ -36,6 +36,7 @@ class Plan:
     def __init__(self, table: Definition, columns: Sequence[Any], key: Sequence[int]) -> None: ...
 
 class EventStream:
+    packets_taken: int
     pending: int
     ready: bool
     changed: bool

@@ -23,7 +23,7 @@ from libc.stdio cimport snprintf
 from libc.stdlib cimport atoi, calloc, free, malloc, realloc, strtod
 from libc.string cimport memcmp, memcpy, memmove, memset
 
-from cdc.errors import UnsupportedEvent
+from cdc.errors import DamagedEvent, UnsupportedEvent
 
 cdef enum Error:
     OK = 0
@@ -92,7 +92,6 @@ cdef enum:
     LARGE = 16 << 20            # buffers that a large event made larger than this are given back
 
 _OFFSETS = _array("Q")
-_ON_ITS_WAY = "It may have been damaged on its way: run the same command again. Where it ends at this place again, copy with --strategy full."
 _COPY = "The position stays before it. Copy the tables again with --strategy full to go past it."
 
 crc_init()
@@ -131,6 +130,7 @@ cdef class EventStream:
     cdef Mapped *packed             # the table of the compressed rows that Python is asked to unpack
     cdef object statement           # keeps an unpacked one alive
     cdef uint64_t unpacked, unpacked_size
+    cdef uint64_t whole             # packets
     cdef int error
     cdef unsigned kind
     cdef const uint8_t *at          # the event, or what of it Python is asked about
@@ -228,6 +228,11 @@ cdef class EventStream:
         return self.at[:self.at_n]
 
     # what is there
+
+    @property
+    def packets_taken(self):
+        """How many whole packets have come."""
+        return self.whole
 
     @property
     def pending(self):
@@ -396,8 +401,23 @@ cdef class EventStream:
                 hint="This version cannot follow that. Copy again with --strategy full once it is decided.",
             )
         if self.error == E_CHECKSUM or self.error == E_LENGTH or self.error == E_SEQUENCE:     # its own offset is not to be trusted
-            raise UnsupportedEvent(f"The binlog event after {file}:{offset} {_DAMAGED[self.error]}.", hint=_ON_ITS_WAY)
-        raise UnsupportedEvent(f"{where} (type {self.kind}) {_DAMAGED[self.error]}.", hint=_COPY)
+            damage = DamagedEvent(f"The binlog event after {file}:{offset} {_DAMAGED[self.error]}.", hint=_COPY)
+        else:
+            damage = DamagedEvent(f"{where} (type {self.kind}) {_DAMAGED[self.error]}.", hint=_COPY)
+        damage.evidence = self.evidence()
+        raise damage
+
+    cdef evidence(self):
+        """What tells this damage from another one at the same place."""
+        cdef const uint8_t *p = self.packets.p + self.packets.start
+        cdef size_t n = self.packets.end - self.packets.start
+        if self.error == E_CHECKSUM:
+            return zlib.crc32(self.at[:self.at_n])
+        if self.error == E_SEQUENCE:                # of a packet that is not whole; how many came before it is another number each time
+            return <uint8_t>(p[3] - self.packets.sequence)
+        if self.error == E_LENGTH and not self.unpacking and n >= 4:
+            return zlib.crc32(p[4:min(n, 4 + 1 + HEADER)], le(p, 3))
+        return self.crc
 
     # without Python
 
@@ -431,8 +451,8 @@ cdef class EventStream:
     cdef int packet_in(self, const uint8_t *p, size_t n) noexcept nogil:
         """A whole packet: an event behind a zero byte, or the end."""
         cdef uint32_t crc
-        cdef uint8_t flags
         self.at, self.at_n = p, n
+        self.whole += 1
         if n and p[0] == 0xff:
             return REFUSED
         if n and p[0] == 0xfe and n < 9:
@@ -446,19 +466,17 @@ cdef class EventStream:
                 return self.failed(E_FORMAT)
             if p[n - 5] > 1:
                 return self.failed(E_FORMAT)
+            if not p[n - 5] and format_crc(p, n, 1) == le4(p + n - 4):      # the byte that says so is what is damaged
+                return self.failed(E_CHECKSUM)
+            if p[n - 5] and not self.started and not self.checksums and not ends_in_digits(&self.t):
+                return self.failed(E_CHECKSUM)      # of the event before, which named the file
             self.checksums, self.started = p[n - 5] == 1, True
         elif not self.started:                      # the event that names the file comes before its format
             self.checksums = n >= HEADER + 4 and crc32(p, n - 4) == le4(p + n - 4)
         if self.checksums:
             if n < HEADER + 4:
                 return self.failed(E_LENGTH)
-            if p[4] == FORMAT:                      # counted without the flag that says the file is being written
-                flags = <uint8_t>(p[17] & ~FLAG_IN_USE)
-                crc = crc_add(~<uint32_t>0, p, 17)
-                crc = crc_add(crc, &flags, 1)
-                crc = ~crc_add(crc, p + 18, n - 4 - 18)
-            else:
-                crc = crc32(p, n - 4)
+            crc = format_crc(p, n, p[n - 5]) if p[4] == FORMAT else crc32(p, n - 4)
             if crc != le4(p + n - 4):
                 return self.failed(E_CHECKSUM)
         self.size, self.crc = <uint32_t>n, le4(p + n - 4) if self.checksums else crc32(p, n)
@@ -656,6 +674,22 @@ cdef class EventStream:
             else:
                 error = add_write(&self.t, m.layout, c)
         return error
+
+
+cdef uint32_t format_crc(const uint8_t *p, size_t n, uint8_t checksums) noexcept nogil:
+    """The CRC-32 of a description of the format that says so of checksums, without the flag that says the file is being written."""
+    cdef uint8_t flags = <uint8_t>(p[17] & ~FLAG_IN_USE)
+    cdef uint32_t crc = crc_add(crc_add(~<uint32_t>0, p, 17), &flags, 1)
+    return ~crc_add(crc_add(crc, p + 18, n - 5 - 18), &checksums, 1)
+
+
+cdef bint ends_in_digits(const Transactions *t) noexcept nogil:
+    """Whether the file's name is one, without a checksum behind it."""
+    cdef size_t i
+    for i in range(4):
+        if t.file_n < 4 or not 48 <= <uint8_t>t.file[t.file_n - 1 - i] <= 57:
+            return False
+    return True
 
 
 cdef bint is_mariadb(const uint8_t *version) noexcept nogil:

@@ -23,7 +23,7 @@ from pymysql.err import raise_mysql_exception
 from pymysqlreplication import BinLogStreamReader
 
 from cdc.config import SourceUrl
-from cdc.errors import CdcError, PositionLost, Temporary, UnsupportedEvent
+from cdc.errors import CdcError, DamagedEvent, PositionLost, Temporary
 from cdc.gtid import DomainGtids, Gtids, GtidSet
 from cdc.model import Batch, BinlogMark, Delivery, Position, Settled, Table, TableChange, Transaction
 from cdc.mysql import dump, query_events
@@ -41,7 +41,7 @@ BATCH_BYTES = 4 << 20
 """What is decoded is handed over when it has about this size; a larger transaction goes in parts, so that its own size bounds nothing."""
 
 SILENCE = 4
-"""The stream counts as dead after this many heartbeat periods without a byte."""
+"""The stream counts as dead after this many heartbeat periods without a byte, or without an event that is making progress."""
 
 SEARCH_SECONDS = 60.0
 """The same while the source looks for the position in its binlogs: MariaDB sends no heartbeats then, and may read a file of a gigabyte."""
@@ -62,6 +62,8 @@ class _Dumping(Exception):
 class StreamConnection(Connection):
     """Sends our dump command in place of the library's, which cannot name tagged GTIDs; that for MariaDB has none to name, and is kept."""
 
+    _bound = SEARCH_SECONDS
+
     def __init__(self, *, gtids: Gtids, server_id: int, **arguments: Any) -> None:
         self._command = dump.command(gtids, server_id) if isinstance(gtids, GtidSet) else b""
         super().__init__(**arguments)
@@ -78,14 +80,21 @@ class StreamConnection(Connection):
         rfile = self._rfile
         if rfile is None:
             raise ConnectionError("it was closed")
-        got = int(rfile.readinto1(buffer))
+        with self._pace.waiting():
+            got = int(rfile.readinto1(buffer))
         if not got:
             raise ConnectionError("the server closed it")
         self.bytes_received += got
+        self._pace.came(got, self._bound)
         return got
 
+    def event_came(self) -> None:
+        """A whole event, or a heartbeat, has come of what was read: the wait for the next one begins."""
+        self._pace.begin()
+
     def wait_at_most(self, seconds: float) -> None:
-        """The bound of each further wait in `read_into`."""
+        """The bound of each further wait in `read_into`, and of those for one event together."""
+        self._bound = seconds
         if self._sock:
             self._sock.settimeout(seconds)
 
@@ -169,7 +178,7 @@ class BinlogReader:
             connection = self._connect()
             poll = select.poll()
             poll.register(connection.fileno(), select.POLLIN)
-            stream, silence, found = self._stream, SILENCE * self._heartbeat_seconds, False
+            stream, silence, found, packets = self._stream, SILENCE * self._heartbeat_seconds, False, 0
             connection.wait_at_most(max(silence, SEARCH_SECONDS))
             while True:
                 failure: CdcError | Unexplained | None = None
@@ -191,6 +200,9 @@ class BinlogReader:
                     raise self._over(state)
                 if not found and (found := not _FOUND.isdisjoint(stream.counts_by_kind())):
                     connection.wait_at_most(silence)
+                if stream.packets_taken != packets:
+                    packets = stream.packets_taken
+                    connection.event_came()
                 if state != FULL:
                     stream.fill(connection.read_into)
 
@@ -235,7 +247,7 @@ class BinlogReader:
             raise_mysql_exception(self._stream.packet)
         except pymysql.MySQLError as error:
             return _explain_dump(error, self._source)
-        return UnsupportedEvent(f"{self._source.redacted} ended the stream with a packet that is no error.")
+        return DamagedEvent(f"{self._source.redacted} ended the stream with a packet that is no error.")
 
     # what comes
 
@@ -316,7 +328,7 @@ def unpack(payload: bytes, compression: int) -> Any:
     if compression == _UNCOMPRESSED:
         return io.BytesIO(payload)
     if compression != _ZSTD:
-        raise UnsupportedEvent(f"The source compressed a transaction in a way that is not known ({compression}).")
+        raise DamagedEvent(f"The source compressed a transaction in a way that is not known ({compression}).")
     unpacker = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW)
     return _Unpacked(unpacker.stream_reader(payload, read_across_frames=True))
 
@@ -331,4 +343,4 @@ class _Unpacked:
         try:
             return int(self._reader.readinto(buffer))
         except zstandard.ZstdError as error:
-            raise UnsupportedEvent(f"The binlog holds a compressed transaction that cannot be unpacked: {error}.") from error
+            raise DamagedEvent(f"The binlog holds a compressed transaction that cannot be unpacked: {error}.") from error

@@ -15,7 +15,7 @@ from cdc.errors import CdcError, Temporary
 from cdc.model import Boundary, Chunk, ChunkRequest, Item, SourceAway
 from cdc.mysql.connection import Connection
 from cdc.mysql.hosts import Server
-from cdc.mysql.patience import Patience
+from cdc.mysql.patience import MAY_PASS, Patience
 from cdc.mysql.snapshot import SnapshotReader
 from cdc.packed import Packed
 
@@ -110,7 +110,7 @@ class ChunkWorkers:
         while server is self._chosen():
             try:
                 return ask()
-            except Temporary as error:
+            except MAY_PASS as error:
                 if server is self._chosen():
                     yield server, SourceAway(error.message)
                     patience.wait(error)

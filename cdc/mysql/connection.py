@@ -20,6 +20,7 @@ from pymysql.converters import conversions
 from cdc import charset
 from cdc.config import SourceUrl
 from cdc.mysql.login import plugins
+from cdc.mysql.pace import Pace
 from cdc.mysql.server_errors import explained
 from cdc.mysql.session import prepare
 from cdc.mysql.tls import tls_arguments, without_verification
@@ -49,17 +50,21 @@ _PROTOCOL = 10
 class Connection(pymysql.Connection):  # type: ignore[misc]
     """A connection that sets up its session and counts the bytes it receives, in `bytes_received`.
 
-    Every wait on the socket is bounded: by `connect_timeout` until the session is set up, by `read_timeout` from then on.
+    Every wait on the socket is bounded: by `connect_timeout` until the session is set up, by `read_timeout` from then on; and so are the
+    waits for one answer together, which may take longer only as its bytes come.
     """
 
     bytes_received = 0
-    _answered = 0
-    """Bytes since the last command, or of the login."""
     encoding = property(lambda _: charset.CODEC, lambda *_: None)
     """The codec of statements and answers, which PyMySQL would set to Python's UTF-8: names may hold what only MariaDB takes for text."""
     _read_ahead = False
     _read_timeout: float
     _write_timeout: float
+
+    def __init__(self, **arguments: Any) -> None:
+        self._pace = Pace()
+        """Of the answer to the last command, or of the login."""
+        super().__init__(**arguments)
 
     def connect(self, sock: socket.socket | None = None) -> None:
         """Open the connection and set up the session. Raises PyMySQL's errors, or PreflightFailed for a variable that cannot be set."""
@@ -90,22 +95,38 @@ class Connection(pymysql.Connection):  # type: ignore[misc]
             raise pymysql.OperationalError(CR.CR_MALFORMED_PACKET, f"it speaks version {self.protocol_version} of the protocol")
 
     def _execute_command(self, command: int, sql: str | bytes) -> None:
-        self._answered = 0
+        self._pace.begin()
         super()._execute_command(command, sql)
 
     def _read_bytes(self, num_bytes: int) -> bytes:
-        self.bytes_received += num_bytes
-        self._answered += num_bytes
-        if self._answered > LARGEST_ANSWER:
+        if self._pace.bytes + num_bytes > LARGEST_ANSWER:
             self._force_close()
             raise pymysql.OperationalError(CR.CR_MALFORMED_PACKET, f"it is longer than {LARGEST_ANSWER >> 20} MiB")
-        data: bytes = super()._read_bytes(num_bytes)
-        return data
+        parts = []
+        while num_bytes:
+            try:
+                with self._pace.waiting():
+                    part = self._rfile.read1(num_bytes)
+                if not part:
+                    raise ConnectionError("the server closed it")
+                self._pace.came(len(part), self._read_timeout)
+            except (OSError, AttributeError, ValueError) as error:  # the last two where another thread has closed it
+                self._force_close()
+                raise pymysql.OperationalError(CR.CR_SERVER_LOST, f"Lost connection to MySQL server during query ({error})") from error
+            except BaseException:
+                self._force_close()
+                raise
+            self.bytes_received += len(part)
+            num_bytes -= len(part)
+            parts.append(part)
+        return b"".join(parts)
 
     def read_some(self, buffer: bytearray) -> memoryview:
         """What the server has sent of a result's rows, read past PyMySQL: at least a byte, mostly in `buffer`. Raises OperationalError."""
         try:
-            some = self._read_once(buffer)
+            with self._pace.waiting():
+                some = self._read_once(buffer)
+            self._pace.came(len(some), self._read_timeout)
         except OSError as error:
             self.abandon()
             raise pymysql.OperationalError(CR.CR_SERVER_LOST, f"the connection broke in the middle of a result ({error})") from error

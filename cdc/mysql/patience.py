@@ -1,4 +1,7 @@
-"""How a lost connection is tried again: after growing pauses with jitter, until it has been away for too long or nobody waits any more."""
+"""How a lost connection is tried again: after growing pauses with jitter, until it has been away for too long or nobody waits any more.
+
+A damaged packet counts as a lost connection once: a second time, the same damage is what the source sends.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,14 @@ import random
 import threading
 import time
 
-from cdc.errors import Temporary
+from cdc.errors import CdcError, DamagedEvent, Temporary, UnreadableAnswer
 
 _FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
 """Seconds. The first try comes before a person notices; the longest pause leaves a server that starts up alone."""
+
+
+MAY_PASS = (Temporary, DamagedEvent, UnreadableAnswer)
+"""The errors that are tried again."""
 
 
 class Patience:
@@ -19,6 +26,8 @@ class Patience:
         self._closing, self._give_up_seconds = closing, give_up_seconds
         self._since: float | None = None
         self._tries = 0
+        self._damage: tuple[str, int] | None = None
+        """The last one that was not simply a lost connection."""
 
     @property
     def away_seconds(self) -> float:
@@ -29,8 +38,13 @@ class Patience:
         """It is there again."""
         self._since, self._tries = None, 0
 
-    def wait(self, error: Temporary, longest: float = LONGEST_PAUSE) -> None:
-        """Pause before the next try, about `longest` seconds at most; raises `error` when there is to be none."""
+    def wait(self, error: CdcError, longest: float = LONGEST_PAUSE) -> None:
+        """Pause before the next try after one of MAY_PASS, about `longest` seconds at most; raises `error` when there is to be none."""
+        if not isinstance(error, Temporary):
+            damage = error.message, getattr(error, "evidence", 0)
+            if damage == self._damage:
+                raise error
+            self._damage = damage
         self._since = self._since if self._since is not None else time.monotonic()
         out_of_patience = self._give_up_seconds is not None and self.away_seconds > self._give_up_seconds
         pause = min(_FIRST_PAUSE * 2**self._tries, longest) * random.uniform(0.5, 1.5)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import ssl
 import struct
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from decimal import InvalidOperation
 
 import pymysql
 from pymysql.constants import CR, ER
 
 from cdc.config import SourceUrl
-from cdc.errors import CdcError, ConfigError, PreflightFailed, SchemaChanged, Temporary
+from cdc.errors import CdcError, ConfigError, PreflightFailed, SchemaChanged, Temporary, UnreadableAnswer
 
 AGAIN = "Run the same command again."
 """The hint of an error that may pass. Whether there is a checkpoint to resume from is not known here."""
@@ -24,9 +26,11 @@ _CLOSED = 0
 _LONGEST_TEXT = 500
 """Characters of the server's words in a message."""
 
-_UNREADABLE = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, RuntimeError, TypeError, ValueError, struct.error)
-"""What PyMySQL, and our own reading of rows, runs into where a server answers with something else than was asked for. PyMySQL also raises
-Exception itself."""
+_DRIVER = frozenset({"pymysql", "pymysqlreplication"})
+"""Any exception out of these is about what the server has sent: they take what comes as it comes."""
+
+_UNREADABLE = (ValueError, IndexError, OverflowError, InvalidOperation, struct.error)
+"""What our own reading of an answer runs into: text that is not a number, a column too few, cut bytes. Others are faults of our own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +163,19 @@ def explained(url: SourceUrl) -> Iterator[None]:
     except pymysql.MySQLError as error:
         raise explain(error, url) from error
     except OSError as error:
+        if error.filename is not None:  # a file's, not a socket's
+            raise
         raise Temporary(f"The connection to {url.redacted} broke: {error}.", hint=AGAIN) from error
     except Exception as error:
-        if not isinstance(error, _UNREADABLE) and type(error) is not Exception:
+        if not isinstance(error, _UNREADABLE) and not _is_the_drivers(error):
             raise
         raise unreadable(url, f"{type(error).__name__}: {error}") from error
+
+
+def _is_the_drivers(error: Exception) -> bool:
+    """Whether the driver raised it, rather than code of ours or what that called."""
+    packages = [frame.f_globals.get("__name__", "").partition(".")[0] for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return next((each in _DRIVER for each in reversed(packages) if each == "cdc" or each in _DRIVER), False)
 
 
 def explain(error: pymysql.MySQLError, url: SourceUrl) -> CdcError:
@@ -183,9 +195,9 @@ def explain(error: pymysql.MySQLError, url: SourceUrl) -> CdcError:
     return kind.error(kind.sentence.format(**words), hint=kind.hint)
 
 
-def unreadable(url: SourceUrl, why: str) -> CdcError:
+def unreadable(url: SourceUrl, why: str) -> UnreadableAnswer:
     """The error for an answer that is not what the protocol, or the statement, lets expect."""
-    return CdcError(
+    return UnreadableAnswer(
         f"{url.redacted} sent an answer that cannot be read: {_shortened(why)}.",
         hint="Is this a MySQL or MariaDB server, and does nothing in between change its packets?",
     )

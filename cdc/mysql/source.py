@@ -48,7 +48,7 @@ from cdc.mysql.flavor import flavor_of
 from cdc.mysql.followed import Followed
 from cdc.mysql.hosts import BEHIND_PAUSE, Hosts, Server, Wanted
 from cdc.mysql.names import name_rules
-from cdc.mysql.patience import LONGEST_PAUSE, Patience
+from cdc.mysql.patience import LONGEST_PAUSE, MAY_PASS, Patience
 from cdc.mysql.schema import added_values, read_table, read_tables, selected, table_exists, tables_like
 from cdc.mysql.server_errors import explained
 from cdc.mysql.snapshot import log_end
@@ -214,9 +214,9 @@ class MySqlSource:
         try:
             with explained(self.url), self.control.answering_within(LOG_END_SECONDS):
                 end = log_end(self.control)
-        except Temporary as error:
+        except MAY_PASS as error:
             self._asking.wait(error)
-            with suppress(Temporary):
+            with suppress(*MAY_PASS):
                 self._ask_anew()
             return None
         self._asking.reset()
@@ -275,7 +275,7 @@ class MySqlSource:
         server, item = found
         if isinstance(item, SourceChanged):
             self._told = server
-            with suppress(Temporary):  # log_end tries again
+            with suppress(*MAY_PASS):  # log_end tries again
                 self._ask_anew()
         return item if server is self._told else None
 
@@ -336,7 +336,7 @@ class MySqlSource:
             except PositionLost as error:
                 error.server = server.identity
                 raise
-            except Temporary as error:
+            except MAY_PASS as error:
                 self._workers.break_off()  # their connections may be as dead, and have no heartbeats to show it
                 yield server, SourceAway(error.message)
                 patience.wait(error)
@@ -351,7 +351,7 @@ class MySqlSource:
 
     def _compare_mark(self, server: Server, mark: BinlogMark | None) -> None:
         """While nothing comes: raise PositionLost if the binlog is another one by now. A server that cannot be asked is asked later."""
-        with suppress(Temporary), self._session(server) as connection:
+        with suppress(*MAY_PASS), self._session(server) as connection:
             if mark:
                 require_mark(connection, server.url, mark)
 
@@ -361,7 +361,7 @@ class MySqlSource:
         for at, name in enumerate(names):
             try:
                 described = self._admitted(server, name, admit)
-            except Temporary:
+            except MAY_PASS:
                 self._joining.put((names[at:], admit))
                 raise
             if described:
@@ -377,7 +377,7 @@ class MySqlSource:
         while True:
             try:
                 return self._hosts.choose(wanted, current=self._chosen)
-            except Temporary as error:
+            except MAY_PASS as error:
                 yield self._chosen, SourceAway(error.message)
                 patience.wait(error, BEHIND_PAUSE if self._hosts.behind else LONGEST_PAUSE)
 

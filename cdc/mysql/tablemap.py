@@ -13,7 +13,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from cdc import charset
-from cdc.errors import SchemaChanged, UnsupportedEvent
+from cdc.errors import DamagedEvent, SchemaChanged, UnsupportedEvent
 from cdc.model import Column, LogEnd, Table, TableId
 from cdc.mysql._events import Plan
 
@@ -161,7 +161,7 @@ def table_named(body: bytes) -> TableId:
         data.take(1)
         return TableId(_name(schema), _name(data.string()))
     except ValueError as error:
-        raise UnsupportedEvent(f"A table map in the binlog cannot be read: {error}.", hint=_COPY) from error
+        raise DamagedEvent(f"A table map in the binlog cannot be read: {error}.", hint=_COPY) from error
 
 
 def _columns(types: bytes, metadata: _Bytes) -> Iterator[MappedColumn]:
@@ -219,7 +219,7 @@ def plan(body: bytes, table: Table, until: LogEnd | None = None) -> Plan:
         plans = [stored.get(place) or _virtual_plan(theirs) for place, theirs in enumerate(mapped.columns)]
         return Plan(Definition(table, until), plans, [places[i] for i in table.key])
     except (ValueError, OverflowError) as error:
-        raise UnsupportedEvent(
+        raise DamagedEvent(
             f"The binlog describes {table.id} in a way that cannot be read: {error}.",
             hint=_COPY,
         ) from error

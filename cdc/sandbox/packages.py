@@ -78,9 +78,11 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold the lock that belongs to `folder`, waiting for another process that holds it."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        path = folder.parent / f"{folder.name}.lock"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)  # never through a symbolic link
     except OSError as error:
-        raise SandboxUnavailable(f"the cache folder cannot be made ({error}; CDC_CACHE names another)") from error
-    with (folder.parent / f"{folder.name}.lock").open("w") as file:
+        raise SandboxUnavailable(f"the cache folder cannot be used ({error}; CDC_CACHE names another)") from error
+    with os.fdopen(descriptor, "wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

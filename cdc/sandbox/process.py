@@ -284,7 +284,7 @@ def _sweep() -> None:
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
         with suppress(OSError):
-            if owner.isdigit() and folder.stat().st_uid == os.geteuid() and not alive(int(owner)):
+            if owner.isdigit() and folder.lstat().st_uid == os.geteuid() and not alive(int(owner)):
                 guard.clean(folder)
 
 

@@ -9,10 +9,12 @@ import pytest
 from cdc import shop
 from cdc.config import SourceUrl
 from cdc.errors import Temporary
-from cdc.model import Position
-from cdc.mysql import connection
+from cdc.model import ChunkRequest, Position
+from cdc.mysql import connection, snapshot
 from cdc.mysql.binlog import SILENCE, BinlogReader
 from cdc.mysql.schema import read_table
+from cdc.mysql.server_errors import explained
+from cdc.mysql.snapshot import SnapshotReader
 from tests.fix_migration import Project
 from tests.fix_proxy import Proxy
 
@@ -68,9 +70,88 @@ def test_a_chunk_whose_connection_is_silent_is_read_again_when_the_stream_notice
     orders.end(process)
 
 
+def test_a_stream_that_trickles_is_noticed(orders: Project, faulty: Proxy):
+    """A byte now and then is no life: an event, or a heartbeat, has to come in time."""
+    process = orders.start()
+    orders.wait_streaming(process)
+    faulty.slow_down(1, 1.5)
+    orders.sql("UPDATE t SET note = 'while it trickles' WHERE id < 100")
+    orders.wait_applied(process)
+    report, err = orders.end(process)
+    assert "timed out" in err
+    assert report["reconnects"] == 1
+    orders.assert_identical()
+
+
+def test_a_slow_network_is_not_broken_off(orders: Project, faulty: Proxy):
+    """A chunk, and an event that takes longer than the bound of a silent stream, over a link of 200 kB/s."""
+    faulty.slow_from_the_start = (4_000, 0.02)
+    orders.sql("ALTER TABLE t ADD COLUMN long_text LONGTEXT", "UPDATE t SET long_text = REPEAT('c', 500000) WHERE id < 3")
+    process = orders.start()
+    orders.wait_streaming(process)
+    orders.sql("UPDATE t SET long_text = REPEAT('s', 600000) WHERE id < 2")
+    orders.wait_applied(process)
+    report, err = orders.end(process)
+    assert (report["reconnects"], "waiting" in err) == (0, False)
+    orders.assert_identical()
+
+
+def test_an_answer_that_trickles_has_a_bound_and_one_that_is_slow_has_time(orders: Project, faulty: Proxy, monkeypatch: pytest.MonkeyPatch):
+    """The greeting, a question of preflight, a chunk."""
+    url = SourceUrl.parse(orders.url + "?ssl-mode=disabled&get-server-public-key=true", {})
+    orders.sql("UPDATE t SET note = REPEAT('x', 100)")
+    table = read_table(orders.admin, orders.table)
+    request = ChunkRequest(table, None, 3_000, Position(orders.gtids()))
+    monkeypatch.setattr(snapshot, "READ_TIMEOUT", 1.0)
+    reader, asking = SnapshotReader(url), connection.connect(url, read_timeout=1.0)
+    reader.log_end()
+    faulty.slow_down(10_000, 0.1)
+    assert len(reader.read(request, None).keys) == 3_000  # 450 kB: four seconds
+    assert len(asking.rows(f"SELECT note FROM {orders.database}.t")) == 3_000
+    faulty.slow_down(1, 0.2)
+    with pytest.raises(Temporary, match="timed out"):
+        reader.read(request, None)
+    with pytest.raises(Temporary, match="timed out"), explained(url):
+        asking.rows(f"SELECT note FROM {orders.database}.t")
+    reader.abandon()
+    asking.abandon()
+    faulty.slow_from_the_start = (1, 0.2)
+    monkeypatch.setattr(connection, "CONNECT_SECONDS", 1.0)
+    with pytest.raises(Temporary, match="timed out"):
+        connection.connect(url)
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_packet_that_is_damaged_once_is_asked_for_again(orders: Project, faulty: Proxy, tls: bool):
+    """In the stream, in rows, over TLS: a damaged link is no damaged data. The run goes on from its position over a new connection."""
+    if not tls:
+        orders.url += "?ssl-mode=disabled&get-server-public-key=true"  # so that the proxy sees packets
+    process = orders.start()
+    orders.wait_streaming(process)
+    for number, (at, bit) in enumerate([(2, 1), (3, 8), (10, 1), (-1, 16), (30, 4)], 1):
+        left = [at]
+
+        def damaged(data: bytes, bit: int = bit, left: list[int] = left) -> bytes:
+            if not left or len(data) < 200:
+                return data
+            place = left.pop() % len(data)
+            return data[:place] + bytes([data[place] ^ bit]) + data[place + 1 :]
+
+        faulty.damage = damaged
+        orders.sql(f"UPDATE t SET note = 'damaged {number}' WHERE id < 100")
+        orders.wait_applied(process)
+        assert not left
+    report, err = orders.end(process)
+    assert report["reconnects"] == 5, err
+    orders.assert_identical()
+
+
 @pytest.mark.parametrize(("at", "words"), [(2, "does not have the length"), (3, "came in a packet out of order")])
 def test_a_damaged_packet_is_noticed_while_heartbeats_go_on(orders: Project, faulty: Proxy, at: int, words: str):
-    """A length of a megabyte more would be waited for as long as heartbeats come; nothing is skipped, and the next run goes on."""
+    """A length of a megabyte more would be waited for as long as heartbeats come. The same damage again at the same place ends the run.
+
+    Nothing is skipped, and the next run goes on.
+    """
     orders.url += "?ssl-mode=disabled&get-server-public-key=true"  # so that the proxy sees packets
     process = orders.start()
     orders.wait_streaming(process)

@@ -69,8 +69,8 @@ class Sender:
         maps = {event[HEADER:]: event for event in pool if event[4] == TABLE_MAP}
         self._prefix = [form, *maps.values()]
 
-    def decoder(self, *, keep: bool) -> EventStream:
-        decoder = stream(budget=1 << 16, keep=keep)
+    def decoder(self, *, keep: bool, debezium_json: bool) -> EventStream:
+        decoder = stream(budget=1 << 16, keep=keep, debezium_json=debezium_json)
         for event in self._prefix:
             decoder.decode_one(event)
         return decoder
@@ -122,16 +122,19 @@ def take(decoder: EventStream, *, keep: bool) -> None:
 
 
 def fuzz(count: int, seed: int) -> Counter[str]:
-    """Decode `count` mutated events, of each sender, with and without the rows before changes; what became of them."""
+    """Decode `count` mutated events, of each sender, with and without the rows before changes, JSON in both forms; what became of them."""
     rng = random.Random(seed)
     outcome: Counter[str] = Counter()
-    kinds = [(name, sender, keep) for name, sender in senders().items() for keep in (False, True)]
+    kinds = [
+        (f"{name}{' kept' if keep else ''}{' debezium' if debezium_json else ''}", sender, keep, debezium_json)
+        for name, sender in senders().items()
+        for keep, debezium_json in ((False, False), (True, False), (True, True))
+    ]
     left = 0
     for _ in range(count):
         if not left:
-            (name, sender, keep), left = rng.choice(kinds), PREFIX
-            decoder = sender.decoder(keep=keep)
-            title = f"{name}{' kept' if keep else ''}"
+            (title, sender, keep, debezium_json), left = rng.choice(kinds), PREFIX
+            decoder = sender.decoder(keep=keep, debezium_json=debezium_json)
         event = sender.mutated(rng)
         try:
             decoder.decode_one(event)

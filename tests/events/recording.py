@@ -73,8 +73,10 @@ def on_statement(head: bytes, status: bytes, schema: bytes, statement: bytes) ->
     return _MEANINGS.get(meaning(read(head, status, schema, statement, ("9.7.0", 0))), END)
 
 
-def stream(budget: int = 1 << 20, unpacker: Callable[[bytes, int], Any] = unpack, *, keep: bool = False) -> EventStream:
-    return EventStream(resolve, on_statement, unpacker, budget=budget, keep=keep)
+def stream(
+    budget: int = 1 << 20, unpacker: Callable[[bytes, int], Any] = unpack, *, keep: bool = False, debezium_json: bool = False
+) -> EventStream:
+    return EventStream(resolve, on_statement, unpacker, budget=budget, keep=keep, debezium_json=debezium_json)
 
 
 def feeder(data: bytes, piece: int = 1 << 30) -> Callable[[memoryview], int]:

@@ -8,7 +8,7 @@ import zlib
 import pytest
 import zstandard
 
-from cdc.errors import UnsupportedEvent
+from cdc.errors import DamagedEvent, UnsupportedEvent
 from cdc.mysql._events import ENDED, FULL, MORE, REFUSED, EventStream
 from cdc.mysql.binlog import unpack
 from tests.events.fuzz import fuzz
@@ -94,6 +94,35 @@ def test_every_byte_of_an_event_counts_for_its_checksum() -> None:
         damaged[at] ^= 0x10
         with pytest.raises(UnsupportedEvent, match=r"event after .*:\d+ does not have the (checksum|length)|describes a format"):
             decoded(b"".join([*parts[:number], bytes(damaged), *parts[number + 1 :]]), 1 << 20)
+
+
+def test_a_damaged_description_does_not_switch_checksums_off() -> None:
+    """The byte that says whether there are any, and the event before, which names the file and comes before that is known."""
+    rotate, description, *others = packets(received())
+    says_none = bytearray(description)
+    says_none[-5] = 0
+    other_file = bytearray(rotate)
+    other_file[-6] ^= 1
+    for damaged in ([rotate, says_none], [other_file, description]):
+        with pytest.raises(DamagedEvent, match="checksum"):
+            decoded(b"".join(bytes(each) for each in (*damaged, *others)), 1 << 20)
+
+
+def test_damages_are_told_apart_and_recognized() -> None:
+    """The same damage at the same place is what the binlog holds; another one there is the link's."""
+    parts = list(packets(received()))
+
+    def evidence(at: int, bit: int) -> int:
+        damaged = bytearray(parts[8])
+        damaged[at] ^= bit
+        with pytest.raises(DamagedEvent) as caught:
+            decoded(b"".join([*parts[:8], bytes(damaged), *parts[9:]]), 1 << 20)
+        return caught.value.evidence
+
+    places = [(at, bit) for at in (0, 3, 14, 25, -1) for bit in (1, 2)]
+    found = [evidence(*place) for place in places]
+    assert found == [evidence(*place) for place in places]
+    assert len(set(found)) == len(found)
 
 
 def test_a_packet_out_of_order_or_of_impossible_length_is_refused() -> None:
@@ -213,10 +242,11 @@ def test_a_full_budget_stops_the_work_until_something_is_taken() -> None:
 def test_mutated_events_are_decoded_or_refused() -> None:
     """A short run of `make fuzz`, without the sanitizers."""
     outcome = fuzz(40_000, seed=7)
-    for sender in ("MySQL", "MySQL kept", "MariaDB", "MariaDB kept"):
-        for result in ("decoded", "UnsupportedEvent"):
-            assert outcome.pop(f"{sender} {result}") > 1000
-    assert {each.rpartition(" ")[2] for each in outcome} <= {"SchemaChanged"}
+    for sender in ("MySQL", "MariaDB"):
+        for how in ("", " kept", " kept debezium"):
+            for result in ("decoded", "DamagedEvent"):
+                assert outcome.pop(f"{sender}{how} {result}") > 1000
+    assert {each.rpartition(" ")[2] for each in outcome} <= {"SchemaChanged", "UnsupportedEvent"}
 
 
 # compressed transactions that are larger than they seem

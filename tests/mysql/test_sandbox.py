@@ -303,8 +303,19 @@ def test_a_cache_folder_that_cannot_be_made_is_said(monkeypatch: pytest.MonkeyPa
     (tmp_path / "file").touch()
     monkeypatch.setenv("CDC_SANDBOX", "packages")
     monkeypatch.setenv("CDC_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(SandboxUnavailable, match=r"cache folder cannot be made .*/file/cache.*CDC_CACHE"):
+    with pytest.raises(SandboxUnavailable, match=r"cache folder cannot be used .*/file/cache.*CDC_CACHE"):
         Sandbox.start("mysql")
+
+
+def test_the_lock_of_the_cache_is_not_taken_through_a_symbolic_link(tmp_path: Path) -> None:
+    """Its name can be foreseen: in a folder of everybody's, who plants a link there would have us empty a file of ours."""
+    (tmp_path / "precious").write_text("kept")
+    (tmp_path / "server.lock").symlink_to("precious")
+    with pytest.raises(SandboxUnavailable, match="cache folder cannot be used"), packages.locked(tmp_path / "server"):
+        pass
+    assert (tmp_path / "precious").read_text() == "kept"
+    with packages.locked(tmp_path / "other"):
+        assert (tmp_path / "other.lock").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_failed_download_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from cdc import api
 from cdc.__main__ import main
 from cdc.config import SourceUrl
 from cdc.differences import Difference, DifferenceKind, Differences
-from cdc.errors import CdcError, ConfigError, DamagedState, PreflightFailed, Temporary
+from cdc.errors import CdcError, ConfigError, DamagedEvent, DamagedState, PreflightFailed, Temporary, UnreadableAnswer
 from cdc.gtid import GtidSet
 from cdc.model import Batch, Checkpoint, Op, Position, TableProgress
 from cdc.mysql.patience import Patience
@@ -67,7 +67,7 @@ TABLE = TABLES[0]
         (pymysql.OperationalError(1290, "running with the --read-only option"), PreflightFailed, "--read-only"),
         (pymysql.OperationalError(1836, "Running in read-only mode"), PreflightFailed, "read-only mode"),
         (pymysql.ProgrammingError(1064, "syntax"), CdcError, "answered with error 1064: syntax"),
-        (pymysql.InterfaceError("no code"), CdcError, "no code"),
+        (pymysql.InterfaceError("no code"), UnreadableAnswer, "no code"),
     ],
 )
 def test_the_driver_s_error_becomes_what_the_caller_can_do(error: pymysql.MySQLError, expected: type[CdcError], words: str) -> None:
@@ -96,6 +96,43 @@ def test_patience_ends_with_the_error_that_it_was_tried_with() -> None:
     closing.set()
     with pytest.raises(Temporary):
         Patience(closing, None).wait(away)
+
+
+def test_the_same_damage_twice_is_not_tried_again() -> None:
+    """Another one, or one with a lost connection in between, is the link's."""
+    patience = Patience(threading.Event(), None)
+
+    def damage(evidence: int) -> DamagedEvent:
+        error = DamagedEvent("The binlog event after FILE:4 does not have the checksum that came with it.")
+        error.evidence = evidence
+        return error
+
+    for error in (damage(1), damage(2), UnreadableAnswer("odd"), UnreadableAnswer("odder")):
+        patience.wait(error, 0.0)
+    patience.wait(Temporary("gone"), 0.0)
+    for error in (damage(3), UnreadableAnswer("odd")):
+        patience.wait(error, 0.0)
+        with pytest.raises(type(error)):
+            patience.wait(error, 0.0)
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), TypeError("x"), AttributeError("x"), NameError("x"), FileNotFoundError(2, "x", "file")])
+def test_a_fault_of_ours_stays_visible(error: Exception) -> None:
+    """It is not taken for an answer that cannot be read, nor a file of ours for the network."""
+    with pytest.raises(type(error)) as caught, explained(URL):
+        raise error
+    assert caught.value is error
+
+
+def test_an_answer_that_cannot_be_read_is_the_sources() -> None:
+    """Where our own code reads it, and wherever the driver fails in it."""
+    for text in (b"many", b""):
+        with pytest.raises(UnreadableAnswer), explained(URL):
+            int(text)
+    with pytest.raises(UnreadableAnswer), explained(URL):
+        pymysql.protocol.MysqlPacket(b"", "utf8").read_uint8()
+    with pytest.raises(UnreadableAnswer), explained(URL):
+        pymysql.protocol.FieldDescriptorPacket(None, "utf8")  # a TypeError of the driver's
 
 
 @pytest.fixture

@@ -64,5 +64,5 @@ def test_it_says_what_holds_the_copy_back(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_outside_of_a_terminal_lines_are_few_and_whole(capsys: pytest.CaptureFixture[str]) -> None:
-    """A log gets one every two seconds, not four a second."""
+    """A log gets one every ten seconds, not four a second."""
     assert shown(capsys, report(), times=50).count("\n") == 1
