@@ -213,7 +213,7 @@ def _added(column: Column, default: str | None, nullable: bool, extra: str, mari
         default = "0" if column.data_type in INTEGERS else "''" if mariadb else ""
     if column.data_type in INTEGERS and "zerofill" not in column.column_type and re.fullmatch(r"-?\d+", default):
         return str(int(default)).encode()
-    if column.data_type == "varchar" and column.charset in ("utf8mb4", "utf8mb3", "ascii") and _UNSHOWN not in default:
+    if column.data_type == "varchar" and column.charset in ("utf8mb4", "utf8mb3", "ascii") and UNSHOWN not in default:
         quoted = _QUOTED.fullmatch(default)
         if not mariadb or quoted:
             return (quoted[1] if mariadb and quoted else default).encode()
@@ -238,7 +238,7 @@ def key_labels(column: Column) -> list[str]:
     """
     found = labels(column)
     hint = f"Rename the member, or use another key: ALTER TABLE ... MODIFY {column.name} ...."
-    if column.charset in _WIDE and any(_UNSHOWN in label for label in found):
+    if column.charset in _WIDE and any(UNSHOWN in label for label in found):
         raise PreflightFailed(
             f"The key column {column.name} is an {column.data_type.upper()} with a question mark in a member, and information_schema shows "
             "characters beyond U+FFFF as question marks too.",
@@ -258,5 +258,5 @@ def key_labels(column: Column) -> list[str]:
 
 _WIDE = frozenset({"utf8mb4", "utf16", "utf16le", "utf32", "gb18030"})
 """Character sets that have characters beyond U+FFFF."""
-_UNSHOWN = "?"
+UNSHOWN = "?"
 """What information_schema, which is utf8mb3, has in place of a character beyond U+FFFF."""

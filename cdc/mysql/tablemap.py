@@ -16,6 +16,7 @@ from cdc import charset
 from cdc.errors import DamagedEvent, SchemaChanged, UnsupportedEvent
 from cdc.model import Column, LogEnd, Table, TableId
 from cdc.mysql._events import Plan
+from cdc.mysql.schema import UNSHOWN, labels
 
 # enum_field_types of MySQL, as they are sent
 _TINY, _SHORT, _LONG, _FLOAT, _DOUBLE, _LONGLONG, _INT24, _DATE, _YEAR, _NEWDATE = 1, 2, 3, 4, 5, 8, 9, 10, 13, 14
@@ -28,20 +29,27 @@ _METADATA_BYTES = dict.fromkeys((_FLOAT, _DOUBLE, _BLOB, _GEOMETRY, _JSON, _VECT
 _NUMERIC = frozenset({_TINY, _SHORT, _INT24, _LONG, _LONGLONG, _NEWDECIMAL, _FLOAT, _DOUBLE})
 _SIGNED_OR_NOT = _NUMERIC | {_YEAR}
 """The types that have a bit of signedness in the metadata: YEAR has one too, seen on MySQL 9.7."""
-_STRINGS = (_STRING, _VARCHAR, _VAR_STRING)
-_SIGNEDNESS, _NAMES, _SET_LABELS, _ENUM_LABELS, _KEY, _KEY_PREFIXES = 1, 4, 5, 6, 8, 9
+_FIXED, _VARYING = (_STRING, _VAR_STRING), (_VARCHAR, _VAR_STRING)
+_STRINGS = frozenset({_STRING, _VARCHAR, _VAR_STRING})
+_SIGNEDNESS, _DEFAULT_COLLATION, _COLLATIONS, _NAMES, _SET_LABELS, _ENUM_LABELS, _GEOMETRY_TYPES, _KEY, _KEY_PREFIXES = range(1, 10)
+_LABELS_DEFAULT_COLLATION, _LABELS_COLLATIONS, _, _DIMENSIONS = range(10, 14)
+"""Fields of the optional metadata. Source: MySQL, rows_event.h (Table_map_event::Optional_metadata_field_type)."""
 
+_GEOMETRIES = (
+    ("geometry",), ("point",), ("linestring",), ("polygon",), ("multipoint",), ("multilinestring",), ("multipolygon",),
+    ("geomcollection", "geometrycollection"),
+)  # fmt: skip
+"""By the number that the binlog has for a type."""
+_BLOBS = ("tinyblob", "tinytext"), ("blob", "text"), ("mediumblob", "mediumtext"), ("longblob", "longtext")
+"""By the bytes of a value's length, from one on."""
 _TYPES: dict[str, tuple[int, ...]] = {
     "tinyint": (_TINY,), "smallint": (_SHORT,), "mediumint": (_INT24,), "int": (_LONG,), "bigint": (_LONGLONG,), "float": (_FLOAT,),
     "double": (_DOUBLE,), "decimal": (_NEWDECIMAL,), "bit": (_BIT,), "year": (_YEAR,), "date": (_DATE, _NEWDATE), "time": (_TIME2,),
-    "datetime": (_DATETIME2,), "timestamp": (_TIMESTAMP2,), "char": _STRINGS, "varchar": _STRINGS, "binary": _STRINGS,
-    "varbinary": _STRINGS, "inet4": _STRINGS, "inet6": _STRINGS, "uuid": _STRINGS,
+    "datetime": (_DATETIME2,), "timestamp": (_TIMESTAMP2,), "char": _FIXED, "varchar": _VARYING, "binary": _FIXED,
+    "varbinary": _VARYING, "inet4": _FIXED, "inet6": _FIXED, "uuid": _FIXED,
     "enum": (_ENUM,), "set": (_SET,), "json": (_JSON,), "vector": (_VECTOR,),
-} | dict.fromkeys(
-    ("tinytext", "text", "mediumtext", "longtext", "tinyblob", "blob", "mediumblob", "longblob"), (_BLOB,),
-) | dict.fromkeys(
-    ("geometry", "point", "linestring", "polygon", "multipoint", "multilinestring", "multipolygon", "geomcollection", "geometrycollection"),
-    (_GEOMETRY,),
+} | dict.fromkeys((name for names in _BLOBS for name in names), (_BLOB,)) | dict.fromkeys(
+    (name for names in _GEOMETRIES for name in names), (_GEOMETRY,)
 )  # fmt: skip
 _ALL_TYPES = frozenset(chain.from_iterable(_TYPES.values()))
 DATA_TYPES = frozenset(_TYPES)
@@ -87,6 +95,8 @@ class MappedColumn:
     name: str | None = None
     is_unsigned: bool = False
     labels: tuple[bytes, ...] | None = None
+    subtype: int | None = None
+    """The number of a geometry's type, or a vector's dimensions."""
 
 
 @dataclass(slots=True)
@@ -96,6 +106,8 @@ class TableMap:
     table: TableId
     columns: list[MappedColumn] = field(default_factory=list)
     key: tuple[int, ...] | None = None
+    collations: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    """The numbers in each of the fields that tell them. Which columns have one depends on the flavor."""
 
 
 class _Bytes:
@@ -195,6 +207,12 @@ def _describe(mapped: TableMap, kind: int, value: _Bytes) -> None:
         real = _SET if kind == _SET_LABELS else _ENUM
         for column in (column for column in columns if column.type == real):
             column.labels = tuple(value.string() for _ in range(value.number()))
+    elif kind in (_DEFAULT_COLLATION, _COLLATIONS, _LABELS_DEFAULT_COLLATION, _LABELS_COLLATIONS):
+        mapped.collations[kind] = tuple(_while(value))
+    elif kind in (_GEOMETRY_TYPES, _DIMENSIONS):
+        real = _GEOMETRY if kind == _GEOMETRY_TYPES else _VECTOR
+        for column in (column for column in columns if column.type == real):
+            column.subtype = value.number()
     elif kind == _KEY:
         mapped.key = tuple(_while(value))
     elif kind == _KEY_PREFIXES:
@@ -235,20 +253,123 @@ def _check(mapped: TableMap, table: Table) -> None:
     places = table.places
     stored = zip(places, (column.name for column in table.columns), strict=True)
     expected = [name for _, name in sorted([*table.virtual, *stored])]
-    fits = names == expected and all(
-        theirs.type in _TYPES.get(ours.data_type, ()) and (theirs.type not in _NUMERIC or theirs.is_unsigned == _is_unsigned(ours))
-        for theirs, ours in zip((mapped.columns[place] for place in places), table.columns, strict=True)
-    )
-    if not fits:
+    difference = _difference(mapped, table) if names == expected else ""
+    if names != expected or difference:
         raise SchemaChanged(
             f"The columns of {table.id} in the binlog ({', '.join(map(str, names))}) are not those that are expected "
-            f"({', '.join(expected)}).",
+            f"({', '.join(expected)}){difference and ': '}{difference}.",
             hint="Copy the table again: --strategy full.",
         )
-    if mapped.key is not None and set(mapped.key) != {places[i] for i in table.key}:
+    key = {places[i] for i in table.key}
+    if set(key if mapped.key is None and table.index != "PRIMARY" else mapped.key or ()) != key:
         raise SchemaChanged(
             f"The primary key of {table.id} in the binlog is not the one that is expected.", hint="Copy the table again: --strategy full."
         )
+
+
+def _difference(mapped: TableMap, table: Table) -> str:
+    """How a column in the binlog differs from the expected one of its name, "" if none does.
+
+    What a table map does not tell is not compared: ZEROFILL, the digits of FLOAT(M,D) and DOUBLE(M,D), which of BINARY, INET6 and UUID it
+    is, and collations of one character set, which do not change a value's bytes.
+    """
+    columns = dict(zip(table.places, table.columns, strict=True))
+    for place, ours in columns.items():
+        theirs = mapped.columns[place]
+        if theirs.type not in _TYPES.get(ours.data_type, ()):
+            return f"{ours.name} has another type than {ours.data_type}"
+        for what, told, expected in _facts(theirs, ours):
+            if told != expected:
+                return f"{ours.name} has the {what} {told}, not {expected}"
+    expected = {place: (column.charset or "binary").replace("utf8mb3", "utf8") for place, column in columns.items()}  # older ones say utf8
+    differences = []
+    for told in filter(None, (_character_sets(mapped, geometry) for geometry in (False, True))):
+        differing = [place for place, name in told.items() if name != expected.get(place, name)]
+        if not differing:
+            return ""
+        place = differing[0]
+        differences.append(f"{columns[place].name} has the character set {told[place]}, not {expected[place]}")
+    return differences[0] if differences else ""
+
+
+def _facts(theirs: MappedColumn, ours: Column) -> Iterator[tuple[str, object, object]]:
+    """What a column is called, in the binlog, and as expected."""
+    kind, metadata = theirs.type, theirs.metadata
+    if kind in _NUMERIC:
+        yield "signedness", "unsigned" if theirs.is_unsigned else "signed", "unsigned" if _is_unsigned(ours) else "signed"
+    if kind in _FRACTIONAL:
+        yield "number of fractional digits", metadata, ours.decimals or 0
+    elif kind == _NEWDECIMAL:
+        yield "precision and scale", [metadata & 0xFF, metadata >> 8], _digits(ours)
+    elif kind == _BIT:
+        yield "number of bits", [8 * (metadata >> 8) + (metadata & 0xFF)], _digits(ours)
+    elif kind in _STRINGS and ours.length is not None:
+        yield "length", metadata, ours.length
+    elif kind == _BLOB:
+        yield "type", _named(_BLOBS, metadata - 1), _named(_BLOBS, ours.data_type)
+    elif kind == _GEOMETRY and theirs.subtype is not None:
+        yield "type", _named(_GEOMETRIES, theirs.subtype), _named(_GEOMETRIES, ours.data_type)
+    elif kind == _VECTOR and theirs.subtype is not None:
+        yield "number of dimensions", [theirs.subtype], _digits(ours)
+    elif kind in (_ENUM, _SET) and theirs.labels is not None:
+        told_members, expected = _members(theirs.labels, ours)
+        yield "members", told_members, expected
+
+
+def _named(types: Sequence[tuple[str, ...]], which: int | str) -> str:
+    """What the types of a place, or those with a type of this name, are called."""
+    return next(("/".join(names) for place, names in enumerate(types) if which == place or which in names), str(which))
+
+
+def _members(sent: Sequence[bytes], column: Column) -> tuple[list[str], list[str]]:
+    """The members in the binlog and those expected; of one that information_schema may not show as it is, the latter twice."""
+    expected = labels(column)
+    if len(sent) != len(expected):
+        return [each.decode("latin-1") for each in sent], expected
+    told = []
+    for member, label in zip(sent, expected, strict=True):
+        try:
+            shown = column.charset is not None and UNSHOWN not in label
+            told.append(charset.decode(member, column.charset or "") if shown else label)
+        except (ValueError, LookupError):
+            told.append(label)
+    return told, expected
+
+
+def _character_sets(mapped: TableMap, geometry: bool) -> dict[int, str]:
+    """The character sets in the binlog, by their columns' places; nothing if the table map does not fit that reading.
+
+    With `geometry` as MariaDB counts the columns that have one: those of geometry too, where MySQL leaves them out.
+    """
+    text = _STRINGS | {_BLOB, _VECTOR} | ({_GEOMETRY} if geometry else set())
+    numbers: dict[int, int] = {}
+    for kinds, default, listed in (
+        (text, _DEFAULT_COLLATION, _COLLATIONS), ({_ENUM, _SET}, _LABELS_DEFAULT_COLLATION, _LABELS_COLLATIONS),
+    ):  # fmt: skip
+        places = [place for place, column in enumerate(mapped.columns) if column.type in kinds]
+        if found := mapped.collations.get(default):
+            others = dict(zip(found[1::2], found[2::2], strict=True))
+            if max(others, default=0) >= max(1, len(places)):
+                return {}
+            numbers |= {place: others.get(i, found[0]) for i, place in enumerate(places)}
+        elif found := mapped.collations.get(listed):
+            if len(found) != len(places):
+                return {}
+            numbers |= zip(places, found, strict=True)
+    return {place: name.replace("utf8mb3", "utf8") for place, number in numbers.items() if (name := _of_collation(number))}
+
+
+def _of_collation(number: int) -> str:
+    """The character set of a collation, "" for one of a server newer than this list."""
+    try:
+        return charset.of_collation(number)
+    except LookupError:
+        return ""
+
+
+def _digits(column: Column) -> list[int]:
+    """The numbers in a column's type: `decimal(10,2)`."""
+    return [int(n) for n in re.findall(r"\d+", column.column_type.partition(")")[0])]
 
 
 def _is_unsigned(column: Column) -> bool:
@@ -271,7 +392,7 @@ def _column_plan(theirs: MappedColumn, ours: Column) -> ColumnPlan:
     """One table: a type, how its values are read and printed."""
     kind, metadata = theirs.type, theirs.metadata
     zerofill = "zerofill" in ours.column_type
-    digits = [int(n) for n in re.findall(r"\d+", ours.column_type.partition(")")[0])] if kind in _NUMERIC else []
+    digits = _digits(ours) if kind in _NUMERIC else []
     if kind in _PLAIN:
         result = ColumnPlan(_PLAIN[kind])
     elif kind in _INTEGER_BYTES:
@@ -297,7 +418,7 @@ def _column_plan(theirs: MappedColumn, ours: Column) -> ColumnPlan:
     elif ours.data_type in ("inet4", "inet6", "uuid"):
         result = ColumnPlan(ours.data_type)
     else:
-        pad = (ours.length or 0) if ours.data_type == "binary" else 0
+        pad = metadata if ours.data_type == "binary" else 0
         result = ColumnPlan("string", 1 if metadata < 256 else 2, pad=pad)  # noqa: PLR2004
     return result
 
