@@ -14,7 +14,7 @@ from cdc.model import TableId
 from cdc.mysql.connection import Connection, quote_identifier, text
 from cdc.mysql.information_schema import ask
 from cdc.mysql.names import name_rules
-from cdc.mysql.schema import EXTRA_VIRTUAL, UNIQUE_INDEXES, extra_words, tables_like, usable_key
+from cdc.mysql.schema import EXTRA_VIRTUAL, UNIQUE_INDEXES, columns_and_key, extra_words, tables_like, usable_key
 from cdc.selection import Selection
 
 CASCADES_LOGGED_SINCE = (9, 6)
@@ -123,8 +123,7 @@ def _unreadable(source: Source, table: TableId, error: pymysql.MySQLError) -> Ch
     sql = _sql(table)
     name = "table_readable"
     if error.args[0] in (ER.NO_SUCH_TABLE, ER.BAD_DB_ERROR):
-        hint = "Check the spelling, upper and lower case included."
-        return Check(name, Status.PROBLEM, f"There is no table {table} on the source.", hint, missing=True)
+        return _missing(table)
     if denied(error):
         message = f"The user {source.account} may not SELECT all columns of {table}, if there is such a table."
         return Check(name, Status.PROBLEM, message, source.grant("SELECT", sql))
@@ -132,6 +131,11 @@ def _unreadable(source: Source, table: TableId, error: pymysql.MySQLError) -> Ch
         return refused(name, source, error, f" about {table}")
     message = f"{table} cannot be read: {error.args[-1]} (error {error.args[0]})."
     return Check(name, Status.PROBLEM, message, f"Mend it so that this works: SELECT * FROM {sql} LIMIT 1;{_tablespace_hint(sql, error)}")
+
+
+def _missing(table: TableId) -> Check:
+    hint = "Check the spelling, upper and lower case included."
+    return Check("table_readable", Status.PROBLEM, f"There is no table {table} on the source.", hint, missing=True)
 
 
 def _tablespace_hint(sql: str, error: pymysql.MySQLError) -> str:
@@ -156,7 +160,14 @@ def _facts(connection: Connection, tables: Sequence[TableId]) -> dict[TableId, _
             continue
         ((kind, engine),) = kinds[table]
         typed = columns.get(table, [])
-        _, key = usable_key(indexes.get(table, []), {str(name) for name, _, _, _, mark in typed if mark == "PRI"})
+        primary = {str(name) for name, _, _, _, mark in typed if mark == "PRI"}
+        _, key = usable_key(indexes.get(table, []), primary)
+        if not typed or set(key) != primary:  # it was altered, dropped or renamed between the questions
+            _, described, _, key = columns_and_key(connection, table)
+            typed = [(*row[:3], *row[-2:]) for row in described]
+        if not typed:
+            found[table] = replace(_missing(table), table=table)
+            continue
         names = tuple(str(name) for (name,) in cascades.get(table, [])) or (
             _cascading_keys(connection, table) if table in referring else ()
         )
@@ -197,8 +208,13 @@ def _cascading_keys(connection: Connection, table: TableId) -> tuple[str, ...]:
 
     MariaDB leaves them out of referential_constraints for such a user.
     """
-    name = f"{quote_identifier(table.schema)}.{quote_identifier(table.table)}"
-    keys = _CASCADING_KEY.findall(text(connection.one(f"SHOW CREATE TABLE {name}")[1]))
+    try:
+        created = text(connection.one(f"SHOW CREATE TABLE {_sql(table)}")[1])
+    except pymysql.MySQLError as error:
+        if error.args[0] not in (ER.NO_SUCH_TABLE, ER.BAD_DB_ERROR):
+            raise
+        return ()  # dropped or renamed since
+    keys = _CASCADING_KEY.findall(created)
     return tuple(key.replace("``", "`") for key in keys)
 
 

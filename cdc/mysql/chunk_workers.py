@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from cdc.config import SourceUrl
 from cdc.crash import crash_point
-from cdc.errors import CdcError, Temporary
-from cdc.model import Boundary, Chunk, ChunkRequest, Item, SourceAway
+from cdc.errors import CdcError, SchemaChanged, Temporary
+from cdc.model import Boundary, Chunk, ChunkRequest, Item, LogEnd, Position, SourceAway, Table, TableChange, TableId
 from cdc.mysql.connection import Connection
+from cdc.mysql.definitions import Unexplained
+from cdc.mysql.followed import Followed
 from cdc.mysql.hosts import Server
 from cdc.mysql.patience import MAY_PASS, Patience
 from cdc.mysql.snapshot import SnapshotReader
@@ -32,14 +35,69 @@ class _Withdrawn(Exception):
     """Another server was chosen meanwhile: what was asked for is not wanted any more."""
 
 
+class Changed(NamedTuple):
+    """A table that had another definition than the one that was asked for, by the time the binlog ended at `end`."""
+
+    table: Table
+    refusal: SchemaChanged
+    end: LogEnd
+
+
+class ChangedTables:
+    """Tables that have other definitions than those that their chunks were asked for with, and no statement that says so.
+
+    Filled by the threads that read chunks, emptied by the stream's where that has come to the place.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[Changed] = deque()
+        self._looked_at: dict[TableId, Table] = {}
+        """Other chunks that were asked for with this definition are not wanted any more."""
+
+    def add(self, changed: Changed) -> None:
+        """Have the table looked at."""
+        self._waiting.append(changed)
+
+    def clear(self) -> None:
+        """Another server is read: all chunks are asked for again."""
+        self._waiting.clear()
+
+    def look_again(self, position: Position, followed: Followed) -> list[TableChange]:
+        """What becomes of the first table whose place the stream has come to. Raises Temporary, and what cannot be followed."""
+        for _ in range(len(self._waiting)):
+            changed = self._waiting.popleft()
+            if not position.reached(changed.end):
+                self._waiting.append(changed)
+            elif changed.table is not self._looked_at.get(changed.table.id):
+                try:
+                    unexplained = Unexplained(changed.table.id, changed.refusal)
+                    found = followed.copy_unexplained(unexplained, position) if followed.has(changed.table) else []
+                except Temporary:
+                    self._waiting.append(changed)
+                    raise
+                self._looked_at[changed.table.id] = changed.table
+                if found:
+                    return found
+        return []
+
+
 class ChunkWorkers:
-    """Serves chunk requests. `chosen` gives the server that is followed now; `give_up_seconds` bounds how long it may be away."""
+    """Serves chunk requests. `chosen` gives the server that is followed now; `give_up_seconds` bounds how long it may be away.
+
+    `changed` is told of tables that have another definition than the one asked for; nothing else comes of the chunk then.
+    """
 
     def __init__(
-        self, closing: threading.Event, give_up_seconds: float | None, *, chosen: Callable[[], Server], connected: Connected
+        self,
+        closing: threading.Event,
+        give_up_seconds: float | None,
+        *,
+        chosen: Callable[[], Server],
+        connected: Connected,
+        changed: Callable[[Changed], None] | None = None,
     ) -> None:
         self._closing, self._give_up_seconds = closing, give_up_seconds
-        self._chosen, self._connected = chosen, connected
+        self._chosen, self._connected, self._changed = chosen, connected, changed
         self._requests: queue.SimpleQueue[tuple[Server, ChunkRequest] | None] = queue.SimpleQueue()
         self._readers: dict[int, SnapshotReader] = {}
         self._bytes_before = 0
@@ -92,6 +150,9 @@ class ChunkWorkers:
                     if isinstance(error, Temporary):
                         raise
                     high = yield from self._patiently(server, reader.log_end)
+                    if isinstance(error, SchemaChanged) and self._changed:
+                        self._changed(Changed(request.table, error, high))
+                        continue
                     chunk = Chunk(request, Packed(), Packed(), high, failure=error)
                 crash_point("after-chunk-read")
                 yield server, chunk

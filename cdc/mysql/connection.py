@@ -143,17 +143,20 @@ class Connection(pymysql.Connection):  # type: ignore[misc]
             return memoryview(self._rfile.read1())
         return memoryview(buffer)[: self._rfile.readinto1(buffer)]
 
-    def start_result(self, sql: str, columns: int) -> None:
-        """Send a query that has a result of so many columns and read their definitions; the rows are left to `read_some`."""
+    def start_result(self, sql: str, columns: int) -> bytes:
+        """Send a query that has a result of so many columns and read their definitions; the rows are left to `read_some`.
+
+        Returns the definitions as they came: types, character sets, lengths, digits, flags.
+        """
         self._execute_command(COMMAND.COM_QUERY, sql)
         self._read_ahead = True
         came = self._read_packet().read_length_encoded_integer()
         if came != columns:
             raise pymysql.InternalError(CR.CR_MALFORMED_PACKET, f"a result of {columns} columns has {came}")
-        for _ in range(columns):
-            self._read_packet()
+        definitions = b"".join(self._read_packet().get_all_data() for _ in range(columns))
         if not self._read_packet().is_eof_packet():
             raise pymysql.InternalError(CR.CR_MALFORMED_PACKET, "the columns' definitions have no end")
+        return definitions
 
     def end_result(self, sequence: int) -> None:
         """The rows were read to their end, and the next packet would have this number: the connection is PyMySQL's again."""

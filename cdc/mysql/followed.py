@@ -136,6 +136,10 @@ class Followed:
         self._entries[found.table].told = ""
         return self._unexplained(found.table, found.refusal, self._describe(found.table), position)
 
+    def has(self, table: Table) -> bool:
+        """Whether the table is followed with this very definition."""
+        return table.id in self._entries and self._entries[table.id].table == table
+
     def _unexplained(self, table: TableId, refusal: CdcError, described: Described, position: Position) -> list[TableChange]:
         """Copy a table anew from here on, with the columns that the source tells, or do without it.
 

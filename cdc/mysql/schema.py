@@ -25,7 +25,9 @@ UNIQUE_INDEXES = """
 
 
 def _column(row: Row) -> Column:
-    name, data_type, column_type, charset, collation, length, decimals, extra, _ = row
+    name, data_type, column_type, *others, extra, _ = row
+    charset, collation = (None if value is None else text(value) for value in others[:2])
+    length, decimals = (None if value is None else int(value) for value in others[2:])
     generated = not _EXTRA_STORED.isdisjoint(extra_words(text(extra)))
     return Column(text(name), text(data_type), text(column_type), charset, collation, length, decimals, generated)
 
@@ -45,7 +47,7 @@ def read_table(connection: Connection, table: TableId) -> Table:
 
     Its id is the name as the source stores it, which is the one the binlog uses. Raises PreflightFailed when it is missing or has no key.
     """
-    return _definition(*_columns_and_key(connection, table))
+    return _definition(*columns_and_key(connection, table))
 
 
 def read_tables(connection: Connection, tables: Iterable[TableId]) -> dict[TableId, Table | PreflightFailed]:
@@ -104,7 +106,7 @@ _TRIES = 100
 _SAME = 3
 
 
-def _columns_and_key(connection: Connection, table: TableId) -> tuple[TableId, list[Row], str, list[str]]:
+def columns_and_key(connection: Connection, table: TableId) -> tuple[TableId, list[Row], str, list[str]]:
     """Of one moment: the table's name as the server has it, the columns, the name of the key's index, the names of the key's columns.
 
     They are two questions: a table that is altered in between gives answers that contradict each other, and both are asked again. Raises

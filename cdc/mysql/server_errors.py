@@ -19,6 +19,9 @@ from cdc.errors import CdcError, ConfigError, PreflightFailed, SchemaChanged, Te
 AGAIN = "Run the same command again."
 """The hint of an error that may pass. Whether there is a checkpoint to resume from is not known here."""
 
+COPY_AGAIN = "The checkpoint stays before that; copy again with --strategy full to go past it."
+"""The hint where a table is not the one that was to be copied."""
+
 _CLOSED = 0
 """PyMySQL's own number for a statement on a connection that it has given up."""
 
@@ -71,7 +74,7 @@ _KINDS = (
     ),
     _kind(
         Temporary,
-        ER.LOCK_WAIT_TIMEOUT, ER.LOCK_DEADLOCK, ER.BAD_HOST_ERROR,
+        ER.LOCK_WAIT_TIMEOUT, ER.LOCK_DEADLOCK, ER.BAD_HOST_ERROR, ER.TABLE_DEF_CHANGED,
         1969, 3024,  # a statement that took too long, MariaDB and MySQL: ours have no limit, but a plugin or a person may end one like this
         3032, 6400,  # MySQL in offline mode
         3168,  # MySQL: the server is not available
@@ -145,9 +148,10 @@ _KINDS = (
     ),
     _kind(
         SchemaChanged,
-        ER.BAD_FIELD_ERROR, ER.NO_SUCH_TABLE,
-        sentence="A table changed while it was copied: {text}.",
-        hint="The checkpoint stays before that; copy again with --strategy full to go past it.",
+        ER.BAD_FIELD_ERROR, ER.NO_SUCH_TABLE, ER.BAD_DB_ERROR, ER.KEY_DOES_NOT_EXITS,
+        1812, 1814,  # without its tablespace
+        1932,  # MariaDB: not in the engine
+        sentence="A table changed while it was copied: {text}.", hint=COPY_AGAIN,
     ),
 )  # fmt: skip
 _BY_CODE = {code: kind for kind in _KINDS for code in kind.codes}

@@ -1,7 +1,8 @@
 """Reads chunks of a table by primary key. It knows the SQL; which chunk is read when is the hand-over's business.
 
 A chunk costs four statements: find the key it ends with, wait until the view must contain what the stream has applied, read the rows in
-a fresh view, ask for the end of the binlog. docs/handover.md says why in this order.
+a fresh view, ask for the end of the binlog. docs/handover.md says why in this order. The source is asked for the table's definition only
+at a table's first and last chunk, and when a chunk's columns come otherwise than before.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ import pymysql
 
 from cdc import charset
 from cdc.config import SourceUrl
-from cdc.errors import CdcError, PreflightFailed
+from cdc.errors import CdcError, PreflightFailed, SchemaChanged
 from cdc.gtid import GtidSet
 from cdc.model import Chunk, ChunkRequest, Column, LogEnd, Position, Table, decode_row, encode_row
 from cdc.mysql._rows import MalformedResult, RowReader, ServerError
 from cdc.mysql.connection import Connection, connect, quote_identifier, text
 from cdc.mysql.flavor import flavor_of
-from cdc.mysql.schema import INTEGERS, key_labels
-from cdc.mysql.server_errors import explain, explained, unreadable
+from cdc.mysql.schema import INTEGERS, key_labels, read_table
+from cdc.mysql.server_errors import COPY_AGAIN, explain, explained, unreadable
 
 READ_TIMEOUT = 300.0
 """Seconds without a byte after which a chunk's connection counts as dead. Long, since scanning many deleted rows is silent.
@@ -164,6 +165,8 @@ class SnapshotReader:
         self._buffer = bytearray(READ_BYTES)
         self._spacing: dict[Table, float | None] = {}
         """Of the keys of each table's last chunk."""
+        self._columns: dict[Table, bytes] = {}
+        """How the columns of each table's rows come while it has this definition."""
 
     @property
     def bytes_received(self) -> int:
@@ -179,14 +182,15 @@ class SnapshotReader:
     def read(self, request: ChunkRequest, upto: bytes | None) -> Chunk:
         """Read a chunk, up to `upto` if that is not its table's end; blocks until it is here.
 
-        Raises Temporary when the source is away or does not catch up with itself. The chunk ends before `upto` where it gets far larger
+        Raises Temporary when the source is away or does not catch up with itself, SchemaChanged when the table has another definition than
+        the one asked for. The chunk ends before `upto` where it gets far larger
         than wanted; where that is by bytes the connection goes, since the rest of a result can only be read or cut off.
         """
         with self._session() as connection:
             flavor = flavor_of(connection)
             end = flavor.open_view(connection, request.seen)
             began = time.monotonic()
-            reader = _start(connection, request.table, chunk_query(request, upto))
+            reader, columns = _start(connection, request.table, chunk_query(request, upto))
             while not _feed(connection, reader, self._buffer, self._source):
                 if reader.size > CHUNK_BYTES and reader:
                     self._disconnect()
@@ -197,7 +201,19 @@ class SnapshotReader:
             cut = not reader.ended or len(keys) == GROWN * request.limit
             high = end or log_end(self._connected())
             flavor.close_view(self._connected())
+            if columns != self._columns.get(request.table) or (upto is None and not cut):
+                self._require_definition(request.table)
+                self._columns[request.table] = columns
             return Chunk(request, keys, rows, high, keys[-1] if cut else upto, seconds)
+
+    def _require_definition(self, table: Table) -> None:
+        """Raise SchemaChanged unless the table still has this definition."""
+        try:
+            same = read_table(self._connected(), table.id).fingerprint == table.fingerprint
+        except PreflightFailed:
+            same = False
+        if not same:
+            raise SchemaChanged(f"The columns or the key of {table.id} changed while it was copied.", hint=COPY_AGAIN)
 
     def log_end(self) -> LogEnd:
         """The end of the binlog now."""
@@ -238,10 +254,10 @@ class SnapshotReader:
             self._connection = None
 
 
-def _start(connection: Connection, table: Table, query: str) -> RowReader:
-    """Send a query for the table's columns; the reader of its rows."""
-    connection.start_result(query, len(table.columns))
-    return RowReader(len(table.columns), table.key, connection.next_sequence)
+def _start(connection: Connection, table: Table, query: str) -> tuple[RowReader, bytes]:
+    """Send a query for the table's columns; the reader of its rows, and the columns' definitions as they came."""
+    columns = connection.start_result(query, len(table.columns))
+    return RowReader(len(table.columns), table.key, connection.next_sequence), columns
 
 
 def _feed(connection: Connection, reader: RowReader, buffer: bytearray, source: SourceUrl) -> bool:
@@ -270,7 +286,7 @@ def read_all(source: SourceUrl, table: Table) -> Iterator[tuple[bytes, bytes]]:
     with explained(source):
         connection = connect(source, raw=True, read_timeout=READ_TIMEOUT)
         try:
-            reader = _start(connection, table, chunk_query(ChunkRequest(table, None, _UNLIMITED, Position(GtidSet())), None))
+            reader, _ = _start(connection, table, chunk_query(ChunkRequest(table, None, _UNLIMITED, Position(GtidSet())), None))
             buffer = bytearray(READ_BYTES)
             while not reader.ended:
                 _feed(connection, reader, buffer, source)

@@ -40,7 +40,7 @@ from cdc.model import (
 )  # fmt: skip
 from cdc.mysql.binlog import BinlogReader
 from cdc.mysql.binlog_mark import mark_at, require_mark
-from cdc.mysql.chunk_workers import ChunkWorkers
+from cdc.mysql.chunk_workers import ChangedTables, ChunkWorkers
 from cdc.mysql.connection import Connection, connect
 from cdc.mysql.costs import binlog_bytes_since, retention_seconds, table_sizes
 from cdc.mysql.definitions import Described
@@ -111,7 +111,11 @@ class MySqlSource:
         """Received over connections that are gone."""
         self._chosen = self._told = self._hosts.choose()
         """The server that is read from, and the one that the items which `next` has given are of."""
-        self._workers = ChunkWorkers(self._closing, give_up_seconds, chosen=lambda: self._chosen, connected=self._connected)
+        self._changed = ChangedTables()
+        self._workers = ChunkWorkers(
+            self._closing, give_up_seconds, chosen=lambda: self._chosen, connected=self._connected,
+            changed=self._changed.add if examine else None,
+        )  # fmt: skip
         self.control = connect(self._chosen.url)
         """For short questions, from the migration's thread."""
 
@@ -330,7 +334,12 @@ class MySqlSource:
                         compared = time.monotonic()
                         self._compare_mark(server, wanted.position.mark)
                     yield server, delivery
-                    if delivery.position is not None and not self._joining.empty():
+                    if delivery.position is None:
+                        continue
+                    changes = self._changed.look_again(delivery.position, tables)
+                    if changes:
+                        yield server, Delivery(position=delivery.position, tables=tuple(changes))
+                    if changes or not self._joining.empty():
                         yield from self._join(server, delivery.position, tables)
                         break
             except PositionLost as error:
@@ -347,6 +356,7 @@ class MySqlSource:
                 wanted = replace(wanted, position=Position(wanted.position.gtids), followed=servers_with(wanted.followed, chosen.identity))
                 self._chosen, went_over = chosen, True
                 self._workers.abandon()
+                self._changed.clear()  # chunks are asked for again
                 yield chosen, SourceChanged(chosen.identity, chosen.url.address, chosen.clock_offset)
 
     def _compare_mark(self, server: Server, mark: BinlogMark | None) -> None:
@@ -357,6 +367,8 @@ class MySqlSource:
 
     def _join(self, server: Server, position: Position, followed: Followed) -> Iterator[tuple[Server, Item]]:
         """Tables that are followed too from here on. The connection is opened again after it, so that none of their changes is missed."""
+        if self._joining.empty():
+            return
         names, admit = self._joining.get()
         for at, name in enumerate(names):
             try:
