@@ -30,6 +30,7 @@ from cdc.mysql import dump, query_events
 from cdc.mysql._events import APART, BEGIN, END, ENDED, FULL, REFUSED, TWO_PHASE, TWO_PHASE_END, WITHIN, WITHIN_APART, EventStream
 from cdc.mysql.connection import Connection, settings
 from cdc.mysql.definitions import Unexplained
+from cdc.mysql.dml import fills_table
 from cdc.mysql.flavor import flavor_with
 from cdc.mysql.followed import Followed
 from cdc.mysql.query_events import Meaning, meaning
@@ -291,6 +292,9 @@ class BinlogReader:
         place = Position(self._position.gtids, *self._stream.place)
         if what in (Meaning.TABLES, Meaning.TABLE_WITH_ROWS):
             self._changes += [*self._followed.changes(event, place), *self._rows.on_tables(event, place)]
+        if what is Meaning.STATEMENT_ROWS or (what is Meaning.TABLES and fills_table(event)):
+            copied = {change.id for change in self._within}
+            self._within += [change for change in self._rows.on_rows(event, place) if change.id not in copied]
         match what:
             case Meaning.BEGIN | Meaning.TABLE_WITH_ROWS:
                 return BEGIN
@@ -307,15 +311,11 @@ class BinlogReader:
                 return TWO_PHASE
             case Meaning.XA_END:
                 return TWO_PHASE_END
-            case Meaning.STATEMENT_ROWS:
-                copied = {change.id for change in self._within}
-                self._within += [change for change in self._rows.on_rows(event, place) if change.id not in copied]
-                if self._within:
-                    return WITHIN_APART if self._stream.begun else APART
-                return WITHIN if self._stream.begun else END
+            case Meaning.STATEMENT_ROWS | Meaning.TABLES if self._within:
+                return WITHIN_APART if self._stream.begun else APART
             case Meaning.TABLES if self._changes and not self._stream.begun:
                 return APART
-            case Meaning.TABLES | Meaning.ELSEWHERE:
+            case Meaning.STATEMENT_ROWS | Meaning.TABLES | Meaning.ELSEWHERE:
                 return WITHIN if self._stream.begun else END
 
 

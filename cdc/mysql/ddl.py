@@ -261,6 +261,8 @@ _HARMLESS = {
 """What a part of an ALTER begins with that leaves columns and rows as they are, but for a rebuild."""
 _EXAMINED = {"ENGINE", "CONSTRAINT", "FOREIGN", "ALTER"}
 """The same, but it may make a table one that cannot be followed, or, as ALTER of a default, change what added columns hold."""
+_MAY_HAVE_CHANGED_ROWS = {"FOREIGN", "CONSTRAINT"}
+"""Of what is dropped: up to here a foreign key may have changed rows by actions that the binlog does not have."""
 _REWRITES = {"PRIMARY", "PARTITION", "PERIOD", "SYSTEM"}
 """Of what is added or dropped: after it rows may be others without a row event. PARTITION is that of DROP."""
 
@@ -376,7 +378,7 @@ class _Alteration:
 
     def _drop(self, part: _Reader) -> None:
         if part.word in _INDEXES | {"FOREIGN", "CHECK", "CONSTRAINT"}:
-            self.rows_kept = self.rows_kept and "PRIMARY" not in part.rest()
+            self.rows_kept = self.rows_kept and part.word not in _MAY_HAVE_CHANGED_ROWS and "PRIMARY" not in part.rest()
             self.indexes = True
         elif part.word in _REWRITES:
             self.rows_kept = False

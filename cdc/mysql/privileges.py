@@ -14,17 +14,23 @@ from cdc.mysql.connection import Connection, quote_identifier, text
 from cdc.mysql.names import NameRules, name_rules
 
 
+def account(connection: Connection) -> str:
+    """Give the account of this session, as a GRANT names it."""
+    name, _, host = text(connection.one("SELECT CURRENT_USER()")[0]).rpartition("@")
+    return f"{quote_identifier(name)}@{quote_identifier(host)}"
+
+
 class Privileges:
     """Those of this session's account, as of now."""
 
     def __init__(self, connection: Connection) -> None:
-        name, _, host = text(connection.one("SELECT CURRENT_USER()")[0]).rpartition("@")
         self._rules: NameRules = name_rules(connection)
-        self._account = f"'{name}'@'{host}'"
-        """As GRANT and the tables of privileges write it."""
+        self._account = account(connection)
         self._literal = any(text(value) == "ON" for _, value in connection.rows("SHOW GLOBAL VARIABLES LIKE 'partial_revokes'"))
         """Whether `_` and `%` in a grant's schema are signs like any other."""
-        self._global = {text(right) for (right,) in connection.rows(_GLOBAL, (self._account,))}
+        name, _, host = text(connection.one("SELECT CURRENT_USER()")[0]).rpartition("@")
+        grantee = (f"'{name}'@'{host}'",)
+        self._global = {text(right) for (right,) in connection.rows(_GLOBAL, grantee)}
         self._revoked = {
             (right, schema)
             for (line,) in connection.rows("SHOW GRANTS")
@@ -32,16 +38,11 @@ class Privileges:
             for right in match[1].split(", ")
             for schema in [self.key(match[2].replace("``", "`"))]
         }
-        schemas = ((self._one_schema(text(pattern)), text(right)) for pattern, right in connection.rows(_SCHEMAS, (self._account,)))
+        schemas = ((self._one_schema(text(pattern)), text(right)) for pattern, right in connection.rows(_SCHEMAS, grantee))
         self._schemas = {(right, self.key(schema)) for schema, right in schemas if schema is not None}
         self._tables = {
-            (text(right), self._rules.key(TableId(text(schema), text(table))))
-            for schema, table, right in connection.rows(_TABLES, (self._account,))
+            (text(right), self._rules.key(TableId(text(schema), text(table)))) for schema, table, right in connection.rows(_TABLES, grantee)
         }
-
-    def shows(self, table: TableId) -> bool:
-        """Whether a table or view of this name would be listed for certain."""
-        return self.has("SELECT", table) or self.has("TRIGGER", table)
 
     def has(self, right: str, table: TableId) -> bool:
         """Whether the account has this right on the table, or on all tables of the schema, for certain."""

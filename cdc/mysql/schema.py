@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Sequence
 
+import pymysql
+from pymysql.constants import ER
+
 from cdc import charset
 from cdc.errors import NoSuchTable, PreflightFailed, Temporary
 from cdc.model import Column, Table, TableId, VirtualColumn, encode_value
-from cdc.mysql.connection import Connection, Row, text
+from cdc.mysql.connection import Connection, Row, quote_identifier, text
 from cdc.mysql.information_schema import ask
 from cdc.mysql.names import name_rules
+from cdc.mysql.privileges import account
 from cdc.selection import Selection
 
 _COLUMNS = """
@@ -45,9 +49,16 @@ _EXTRA_STORED = frozenset({"STORED", "PERSISTENT"})
 def read_table(connection: Connection, table: TableId) -> Table:
     """The definition of a table, with its invisible and its STORED generated columns, which rows hold, and the names of VIRTUAL ones.
 
-    Its id is the name as the source stores it, which is the one the binlog uses. Raises PreflightFailed when it is missing or has no key.
+    Its id is the name as the source stores it, which is the one the binlog uses. Raises PreflightFailed when it has no key or the user may
+    not see it, NoSuchTable when it is missing.
     """
-    return _definition(*columns_and_key(connection, table))
+    name, rows, index, key = columns_and_key(connection, table)
+    if not rows and is_hidden(connection, table):
+        raise PreflightFailed(
+            f"This user may not see the table {table}, if there is such a table.",
+            hint=f"GRANT SELECT ON {quote_identifier(table.schema)}.{quote_identifier(table.table)} TO {account(connection)};",
+        )
+    return _definition(name, rows, index, key)
 
 
 def read_tables(connection: Connection, tables: Iterable[TableId]) -> dict[TableId, Table | PreflightFailed]:
@@ -172,8 +183,20 @@ def selected(connection: Connection, selection: Selection) -> list[TableId]:
 
 
 def table_exists(connection: Connection, table: TableId) -> bool:
-    """Whether there is a table of this name: no view, no sequence."""
-    return bool(connection.rows(f"{_TABLES} AND table_schema = %s AND table_name = %s", table))
+    """Whether there is a table of this name, not a view or a sequence; True too where the user may not see whether there is."""
+    return bool(connection.rows(f"{_TABLES} AND table_schema = %s AND table_name = %s", table)) or is_hidden(connection, table)
+
+
+def is_hidden(connection: Connection, table: TableId) -> bool:
+    """Whether the user has no right on a table or view of this name: information_schema leaves it out then, be it there or not."""
+    try:
+        connection.rows(f"SHOW COLUMNS FROM {quote_identifier(table.schema)}.{quote_identifier(table.table)} LIKE ''")
+    except pymysql.MySQLError as error:
+        if error.args[0] in (ER.DBACCESS_DENIED_ERROR, ER.TABLEACCESS_DENIED_ERROR):
+            return True
+        if not connection.open:
+            raise
+    return False
 
 
 _TABLES = """

@@ -19,6 +19,7 @@ from cdc.mysql.followed import Followed, shorten
 from cdc.mysql.information_schema import ask as ask_about
 from cdc.mysql.privileges import Privileges
 from cdc.mysql.query_events import QueryEvent, statement_of
+from cdc.mysql.schema import is_hidden
 from cdc.mysql.snapshot import log_end
 from cdc.mysql.sql_tokens import NotUnderstood
 
@@ -181,7 +182,7 @@ class _Asking:
                 return f"this user may not see whether {table} has triggers", self.privileges.grant("TRIGGER", on)
         kinds |= _kinds(self.connection, parents)
         for name in sorted(self.asked.written.places | {parent for parent in parents if self._used(parent)}):
-            if name not in kinds and name.schema not in _SYSTEM and not self.privileges.shows(name):
+            if name not in kinds and name.schema not in _SYSTEM and is_hidden(self.connection, name):
                 return f"this user may not see what {name} is, if it is there", self.privileges.grant("SELECT", name.schema)
         if self.asked.cascades_run_triggers and self.asked.schemas is None and not self.privileges.has_everywhere("TRIGGER"):
             return "this user may not see whether foreign keys lead to triggers", self.privileges.grant("TRIGGER")

@@ -134,6 +134,26 @@ def through_a_view(project: Project) -> list[str]:
     return [f"UPDATE {other}.vw SET v = 70"]
 
 
+def while_a_table_is_filled(project: Project, temporary: str = "") -> list[str]:
+    """Which MySQL refuses (error 1746)."""
+    run_function(project)
+    create = f"CREATE {temporary} TABLE {elsewhere(project)}.made SELECT {project.database}.touch(54) AS a"
+    if project.admin.is_mariadb:
+        return ["BEGIN", create, "COMMIT"]
+    with pytest.raises(pymysql.MySQLError, match="1746"):
+        by_statement(project, create)
+    return ["SELECT touch(51)"]
+
+
+def while_a_temporary_table_is_filled(project: Project) -> list[str]:
+    return while_a_table_is_filled(project, "TEMPORARY")
+
+
+def under_the_name_of_a_function_of_the_servers(project: Project) -> list[str]:
+    project.sql("CREATE FUNCTION `count` (a INT) RETURNS INT DETERMINISTIC MODIFIES SQL DATA BEGIN UPDATE t SET v = a; RETURN 1; END")
+    return [f"INSERT INTO {elsewhere(project)}.hb SELECT 1, count (55)"]
+
+
 def in_a_transaction(project: Project) -> list[str]:
     return [
         "BEGIN",
@@ -156,7 +176,17 @@ def under_a_temporary_name(project: Project) -> list[str]:
 
 @pytest.mark.parametrize(
     "way",
-    [run_function, through_a_trigger, through_a_trigger_that_is_gone, through_a_view, in_a_transaction, under_a_temporary_name],
+    [
+        run_function,
+        through_a_trigger,
+        through_a_trigger_that_is_gone,
+        through_a_view,
+        while_a_table_is_filled,
+        while_a_temporary_table_is_filled,
+        under_the_name_of_a_function_of_the_servers,
+        in_a_transaction,
+        under_a_temporary_name,
+    ],
 )
 def test_what_a_statement_may_write_by_other_means_is_copied_again(project: Project, way: Callable[[Project], list[str]]):
     """Stored code, triggers and views lead from any table to any other."""
