@@ -16,8 +16,9 @@ FUZZ_EVENTS ?= 1000000
 FUZZ_MINUTES ?= 10
 FUZZ_CONVERSATIONS ?= 5000
 FUZZ_SEED ?= 1
+ROUNDS ?= 50
 
-.PHONY: help demo test lint types format sanitize fuzz model soak clean
+.PHONY: help demo test lint types format sanitize fuzz model soak rounds clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -64,6 +65,9 @@ soak: $(READY)  ## random tables until 500,000 values were compared, copies unde
 	CDC_VARIABLES_TOGETHER=1 CDC_VARIABLES_ROUNDS=100 $(BIN)/pytest -q -s tests/mysql/test_session.py
 	CDC_CHANGES_ROUNDS=100 $(BIN)/pytest -q -s tests/adversity/test_random_changes.py
 	CDC_SESSIONS_STATEMENTS=20000 $(BIN)/pytest -q -s tests/adversity/test_foreign_sessions.py
+
+rounds: $(READY)  ## the tests that wait for something, ROUNDS times each, in changing orders
+	$(BIN)/pytest -q -m waits --rounds $(ROUNDS)
 
 clean:  ## remove what was built; servers' packages stay in the cache folder
 	rm -rf $(VENV) build *.egg-info mapstore/_map.c mapstore/*.so cdc/mysql/*.c cdc/mysql/*.so

@@ -17,6 +17,8 @@ from cdc.model import Checkpoint
 from cdc.targets.mapstore import read_copy_under_way, read_state
 from tests.fix_migration import HELD, Project
 
+pytestmark = pytest.mark.waits
+
 KILLS = int(os.environ.get("CDC_SOAK_KILLS", "18"))
 SEED = int(os.environ.get("CDC_SOAK_SEED") or random.SystemRandom().randrange(1 << 32))
 KILLS_A_ROUND = 6

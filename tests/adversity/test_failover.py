@@ -18,6 +18,8 @@ from tests.fix_migration import PATIENCE, Project
 from tests.fix_proxy import Proxy
 from tests.fix_replicas import Pair
 
+pytestmark = pytest.mark.waits
+
 FLAVORS = ("mysql", "mariadb")
 
 

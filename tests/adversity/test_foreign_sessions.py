@@ -21,6 +21,8 @@ import pytest
 from cdc.mysql.connection import Connection, connect
 from tests.fix_migration import Project
 
+pytestmark = pytest.mark.waits
+
 STATEMENTS = int(os.environ.get("CDC_SESSIONS_STATEMENTS", "300"))
 SEED = int(os.environ.get("CDC_SESSIONS_SEED") or random.SystemRandom().randrange(1 << 32))
 PER_ROUND = (5, 15, 30, 60)

@@ -34,6 +34,8 @@ from tests.fix_migration import Project
 from tests.fix_servers import fresh_database
 from tests.hostile import CONTROLS, DAMAGES, Burst, Damaged, DamagingProxy, headed, recording
 
+pytestmark = pytest.mark.waits
+
 CONVERSATIONS = int(os.environ.get("CDC_HOSTILE_CONVERSATIONS", "500"))
 LONGEST_SENTENCE = 2_000
 """Characters; a server may send 16 MB."""

@@ -18,6 +18,8 @@ from cdc.mysql.snapshot import SnapshotReader
 from tests.fix_migration import Project
 from tests.fix_proxy import Proxy
 
+pytestmark = pytest.mark.waits
+
 
 @pytest.fixture
 def orders(project: Project) -> Project:

@@ -15,6 +15,8 @@ import pytest
 from cdc.mysql.connection import Connection
 from tests.fix_migration import Background, Project
 
+pytestmark = pytest.mark.waits
+
 ROUNDS = int(os.environ.get("CDC_CHANGES_ROUNDS", "4"))
 SEED = int(os.environ.get("CDC_CHANGES_SEED") or random.SystemRandom().randrange(1 << 32))
 TABLES, COLUMNS = ("t", "u", "w"), ("a", "b", "c")

@@ -13,6 +13,8 @@ from cdc.mysql.connection import connect
 from tests.fix_migration import Project
 from tests.fix_servers import StartServer
 
+pytestmark = pytest.mark.waits
+
 GRANTS = ("GRANT SELECT ON *.* TO {user}", "GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO {user}")
 
 

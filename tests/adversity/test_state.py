@@ -53,6 +53,7 @@ def images(state: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in state.glob("*.map*")}
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("leave", [0, 128 << 10], ids=["not even the checkpoint", "the checkpoint, not the image"])
 @pytest.mark.parametrize("following", [False, True], ids=["at the end", "while following"])
 def test_a_full_disk_leaves_the_last_checkpoint_good(orders: Project, disk: Path, leave: int, following: bool) -> None:

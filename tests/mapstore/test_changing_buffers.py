@@ -87,6 +87,7 @@ print(dict(outcomes))
 """
 
 
+@pytest.mark.waits
 def test_offsets_that_another_thread_changes_never_crash():
     """In a process of its own; a batch is done, or refused before it or while it runs."""
     done = subprocess.run([sys.executable, "-c", HOSTILE], cwd=variants.ROOT, capture_output=True, text=True, check=False, timeout=300)
@@ -94,6 +95,7 @@ def test_offsets_that_another_thread_changes_never_crash():
     assert "refused meanwhile" in done.stdout
 
 
+@pytest.mark.waits
 def test_every_key_can_be_deleted_though_its_buffer_changed():
     """One thread puts keys that another overwrites, in a bytearray as in a list of bytearrays; then everything is deleted by iteration."""
     n = 20_000

@@ -207,6 +207,7 @@ def test_an_image_with_a_key_twice_is_refused(path):
     assert (start, end) == (0, len(data) - 11)
 
 
+@pytest.mark.waits
 def test_an_image_taken_while_others_write_is_exact_after_a_replay(build, path):
     """What was there throughout is in it; replaying the log from before the save gives the map as it was afterwards."""
     store = build.MapStore(((b"stay %d" % i, b"v" * (i % 60)) for i in range(20_000)), shards=4)
@@ -244,6 +245,7 @@ def test_an_image_taken_while_others_write_is_exact_after_a_replay(build, path):
     assert copy == store
 
 
+@pytest.mark.waits
 def test_saves_to_one_path_at_once_leave_a_whole_image(path):
     """A second save begins and ends in the middle of the first; then many at once, read all the while."""
     first = MapStore((b"first %d" % i, bytes(1000)) for i in range(10_000))
@@ -278,6 +280,7 @@ MapStore({b"key": b"value"}).save(sys.argv[1], progress=lambda *_: os.kill(os.ge
 """
 
 
+@pytest.mark.waits
 def test_the_next_save_removes_what_a_killed_one_left(path):
     """Only that: the file of a save that is running and files with similar names stay."""
     for _ in range(2):

@@ -74,6 +74,7 @@ def test_the_collector_may_use_the_map_whenever_it_runs():
     """)
 
 
+@pytest.mark.waits
 def test_threads_that_share_an_iterator_share_its_keys(build):
     """Each key comes to one of them, once; though they read it while the map grows and another thread writes."""
     store = build.MapStore(((b"stay %d" % i, b"x" * (i % 50)) for i in range(3000)), shards=4)
@@ -141,6 +142,7 @@ def ctrl_c():
     signal.signal(signal.SIGVTALRM, before)
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("kind", ["put", "get", "packed", "contains", "delete"])
 def test_ctrl_c_ends_a_batch_of_lists_between_two_slices(ctrl_c, kind):
     """What was done so far is in the map. The last key would be a TypeError, had the batch come so far."""
@@ -167,6 +169,7 @@ def test_ctrl_c_ends_a_batch_of_lists_between_two_slices(ctrl_c, kind):
         assert len(store) == n
 
 
+@pytest.mark.waits
 def test_ctrl_c_ends_an_iteration_that_does_not_return_to_the_interpreter(ctrl_c):
     """As list() and set() do; the list at the end would be a TypeError."""
     store = MapStore.fromkeys(b"%d" % i for i in range(500_000))
@@ -224,6 +227,7 @@ def test_ticks_go_on_after_a_clock_that_ran_backwards():
     assert store.tick(2.0) > 0
 
 
+@pytest.mark.waits
 def test_clear_beside_batches_and_iterators(build):
     """The memory that clear() takes away is not what others are reading."""
     store = build.MapStore(shards=2)
@@ -312,12 +316,14 @@ FORK = """
 """
 
 
+@pytest.mark.waits
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_fork_beside_batches_gives_the_child_a_whole_map():
     """No lock of a thread that the child does not have stays locked; the parent goes on."""
     run(FORK, "20")
 
 
+@pytest.mark.waits
 def test_the_collector_is_as_it_was_after_a_fork():
     """It is off only while the locks are held."""
     for on in (True, False):

@@ -11,6 +11,8 @@ import pytest
 from tests.mapstore import variants
 from tests.mapstore.hammer import hammer
 
+pytestmark = pytest.mark.waits
+
 
 def hammer_elsewhere(build: str, rounds: int) -> subprocess.CompletedProcess[str]:
     """In a process of its own, which may crash."""

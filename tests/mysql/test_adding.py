@@ -12,6 +12,8 @@ from cdc.model import TableId, TableState
 from tests.fix_migration import HELD, Project
 from tests.mysql.test_throttle import fill, told
 
+pytestmark = pytest.mark.waits
+
 ORDERS = 4_000
 
 

@@ -17,6 +17,8 @@ from cdc.sandbox import Sandbox
 from cdc.targets.mapstore import read_state
 from tests.fix_migration import PATIENCE, Project
 
+pytestmark = pytest.mark.waits
+
 CHANGES = [f"INSERT INTO t VALUES ({n}, 0)" for n in range(10, 14)]
 
 

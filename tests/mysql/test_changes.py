@@ -164,6 +164,7 @@ def test_positions_that_cannot_be_continued_are_refused(project: Project) -> Non
         cdc.changes(project.source, [project.table], after="00000000-0000-0000-0000-000000000000:1-5")
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("times", [1, 3])
 def test_a_connection_lost_within_a_large_transaction_doubles_nothing(
     project: Project, proxy: Callable[[str, int], Proxy], times: int
@@ -276,6 +277,7 @@ def following(project: Project) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_tail_cleanly(following: subprocess.Popen[str], number: signal.Signals) -> None:
     following.send_signal(number)
@@ -300,6 +302,7 @@ def test_tail_says_from_where_it_listens_and_its_errors_name_its_options(project
     assert "checkpoint" not in done.stderr
 
 
+@pytest.mark.waits
 def test_tail_goes_on_by_itself_after_a_lost_connection(project: Project, following: subprocess.Popen[str]) -> None:
     assert break_connections(project.admin, "Binlog Dump GTID")
     project.sql("INSERT INTO t VALUES (2)")

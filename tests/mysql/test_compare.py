@@ -198,6 +198,7 @@ def test_a_table_with_a_trigger_is_refused(orders: Project):
         measure(orders.source, [orders.table], churn=[0.1])
 
 
+@pytest.mark.waits
 def test_rows_locked_by_others_are_waited_for(orders: Project):
     """A lock that is let go costs an attempt at most."""
     holder = orders.admin

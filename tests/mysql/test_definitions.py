@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
+
 from cdc import preflight
 from cdc.checks import Status
 from cdc.model import TableId
 from cdc.mysql.connection import Connection
 from cdc.mysql.schema import read_table
 from tests.fix_migration import Background, Project, eventually
+
+pytestmark = pytest.mark.waits
 
 ALTERATIONS = (
     "ALTER TABLE a RENAME COLUMN id TO foo_id",

@@ -12,6 +12,8 @@ from cdc.model import TableId
 from cdc.mysql.connection import Connection
 from tests.fix_migration import Background, Project
 
+pytestmark = pytest.mark.waits
+
 ROWS = 20_000
 FIRST_SEED = int(os.environ.get("CDC_LOAD_SEED", "1"))
 SEEDS = range(FIRST_SEED, FIRST_SEED + int(os.environ.get("CDC_LOAD_ROUNDS", "2")))

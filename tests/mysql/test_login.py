@@ -17,6 +17,8 @@ from cdc.mysql.snapshot import SnapshotReader
 from tests.fake_server import Conversation, certificate, error, fake_server, handshake, public_key, switch
 from tests.fix_migration import Project
 
+pytestmark = pytest.mark.waits
+
 Open = Callable[[SourceUrl], object]
 
 

@@ -59,6 +59,7 @@ def events(project: Project, begin) -> dict[str, int]:
     return reader.events
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("compress", ["OFF", "ON"])
 def test_a_copy_under_writes_ends_equal_to_the_source(alone: Project, compress: str):
     """Inserts, updates, deletes and key changes, with compressed events and without; `verify`, `status` and `dump` agree."""
@@ -80,6 +81,7 @@ def test_a_copy_under_writes_ends_equal_to_the_source(alone: Project, compress: 
     assert ("WRITE_ROWS_V1" in seen) is (compress == "OFF")
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("point", ["after-chunk-read", "after-apply", "before-checkpoint", "after-checkpoint"])
 def test_a_killed_migration_goes_on_where_it_was(project: Project, point: str):
     """SIGKILL during a copy under writes; the same command again."""
@@ -93,6 +95,7 @@ def test_a_killed_migration_goes_on_where_it_was(project: Project, point: str):
     project.assert_identical()
 
 
+@pytest.mark.waits
 def test_connections_cut_anywhere_are_opened_again_and_nothing_is_lost_or_doubled(project: Project, proxy):
     """Every connection after the first is cut after a random number of bytes."""
     shop.load(project.admin, project.table, 3_000)
@@ -113,6 +116,7 @@ def test_connections_cut_anywhere_are_opened_again_and_nothing_is_lost_or_double
     project.assert_identical()
 
 
+@pytest.mark.waits
 def test_a_lost_stream_is_opened_again_from_its_own_position(simple: Project):
     """So that nothing comes twice."""
     process = simple.start()
@@ -126,6 +130,7 @@ def test_a_lost_stream_is_opened_again_from_its_own_position(simple: Project):
     assert simple.assert_identical() == 2
 
 
+@pytest.mark.waits
 def test_keys_that_collide_while_copied_are_exact_also_where_binlogs_end(project: Project):
     """Few keys, chunks of two, a writer on these keys, and a new binlog file now and then."""
     project.sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)", "INSERT INTO t SELECT seq, 0 FROM seq_1_to_300")
@@ -167,6 +172,7 @@ def test_tables_are_copied_in_chunks_by_keys_of_mariadb_s_types(project: Project
     assert project.assert_identical() == len(values)
 
 
+@pytest.mark.waits
 def test_transactions_of_several_domains_and_servers_are_followed(simple: Project):
     """A position has a GTID for each domain; another server may have written the last."""
     process = simple.start()
@@ -181,6 +187,7 @@ def test_transactions_of_several_domains_and_servers_are_followed(simple: Projec
     assert simple.assert_identical() == 3
 
 
+@pytest.mark.waits
 def test_a_source_with_an_empty_binlog_can_be_followed(alone: Project):
     """An empty position is one too."""
     alone.sql("RESET MASTER")
@@ -192,6 +199,7 @@ def test_a_source_with_an_empty_binlog_can_be_followed(alone: Project):
     assert alone.assert_identical() == 2
 
 
+@pytest.mark.waits
 def test_purged_binlogs_and_strangers_are_exit_code_4(alone: Project, simple: Project):
     """The sentence says what is gone, or that it is another server; a full copy helps."""
     alone.migrate()
@@ -221,6 +229,7 @@ def test_a_checkpoint_of_mysql_is_not_continued_on_mariadb(simple: Project, mysq
     assert "another kind of server" in simple.refused(expect=4)
 
 
+@pytest.mark.waits
 def test_xa_in_one_phase_is_followed_and_in_two_phases_is_refused(simple: Project):
     """As on MySQL: nobody knows at its prepare whether it will count."""
     process = simple.start()
@@ -287,6 +296,7 @@ def until(condition: Callable[[], bool]) -> None:
     raise AssertionError("it has not come to this")
 
 
+@pytest.mark.waits
 def test_a_place_can_run_ahead_of_a_transaction_that_waits_for_a_replica_and_preflight_refuses_that(alone: Project):
     """Between the binlog and the engine: when the binlog is rotated meanwhile, a view counts what it does not show."""
     flavor, before = flavor_of(alone.admin), alone.gtids()

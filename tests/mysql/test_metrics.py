@@ -11,10 +11,13 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from urllib.request import urlopen
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.fix_migration import PATIENCE, Project
 from tests.mysql.test_throttle import fill, told
+
+pytestmark = pytest.mark.waits
 
 Figures = dict[tuple[str, ...], float]
 

@@ -72,6 +72,7 @@ def test_a_copy_under_writes_ends_equal_to_the_source(project: Project):
     assert project.assert_identical() > 9_000
 
 
+@pytest.mark.waits
 def test_keys_that_collide_while_copied_are_exact(project: Project):
     """Few keys, chunks of two, and a writer on exactly these keys: the case the hand-over exists for."""
     project.sql(
@@ -134,6 +135,7 @@ def test_several_tables_are_migrated_together_and_one_added_later_is_copied_alon
     assert project.assert_identical(first, second) == 4
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_following_ends_cleanly_with_a_last_checkpoint_on_a_signal(project: Project, number: signal.Signals):
     """Without --until-caught-up it follows until told to stop, and then nothing needs to be streamed again."""
@@ -151,6 +153,7 @@ def test_following_ends_cleanly_with_a_last_checkpoint_on_a_signal(project: Proj
     assert project.migrate()["rows_streamed"] == 0
 
 
+@pytest.mark.waits
 def test_a_checkpoint_is_written_when_enough_bytes_were_applied(project: Project):
     """However far away the next one is by time."""
     project.sql("CREATE TABLE t (id INT PRIMARY KEY, v VARCHAR(2000))")
@@ -172,6 +175,7 @@ def test_a_transaction_larger_than_the_readers_budget_is_followed(project: Proje
     assert project.assert_identical() == 9000
 
 
+@pytest.mark.waits
 def test_a_lost_stream_is_opened_again_by_itself(project: Project):
     """From its own position, so that nothing is lost or doubled."""
     project.sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)", "INSERT INTO t VALUES (1, 1)")
@@ -186,6 +190,7 @@ def test_a_lost_stream_is_opened_again_by_itself(project: Project):
     assert project.assert_identical() == 2
 
 
+@pytest.mark.waits
 def test_rotated_binlogs_are_followed(project: Project):
     """The position crosses from one binlog file to the next, during a copy and after it."""
     project.sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)", *[f"INSERT INTO t VALUES ({n}, 0)" for n in range(20)])

@@ -344,6 +344,7 @@ def test_a_view_is_one_problem(admin: Connection) -> None:
     assert problems[0].message.startswith("pf.t is a view")
 
 
+@pytest.mark.waits
 def test_a_table_that_the_server_cannot_read_is_a_problem_with_its_answer(server: Sandbox, admin: Connection) -> None:
     """An answer other than a refusal or an absence is passed on, not taken for either; one about the question itself is unknown."""
     admin.rows("CREATE TABLE pf.base (id INT PRIMARY KEY)")
@@ -470,6 +471,7 @@ def test_a_server_that_is_too_old_is_one_problem(admin: Connection, version: str
     assert version in check.message
 
 
+@pytest.mark.waits
 def test_a_connection_that_breaks_is_not_taken_for_an_answer(server: Sandbox, admin: Connection) -> None:
     """Only a server that answers makes a check unknown."""
     with opened(server) as connection:

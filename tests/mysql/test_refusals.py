@@ -108,6 +108,7 @@ def test_a_table_without_a_key_is_exit_code_3(simple: Project):
     assert "ALTER TABLE" in text
 
 
+@pytest.mark.waits
 def test_what_cannot_be_decoded_stops_with_its_reason_and_is_never_skipped(simple: Project):
     """A session may use XA; the stream stops before it."""
     process = simple.start()
@@ -139,6 +140,7 @@ def test_another_server_behind_the_address_is_exit_code_4(simple: Project, alone
     assert "another server" in alone.refused(expect=4)
 
 
+@pytest.mark.waits
 def test_a_source_that_has_never_executed_anything_can_be_followed(alone: Project):
     """An empty position is one too: the stream begins with the first transaction."""
     alone.sql("RESET BINARY LOGS AND GTIDS")
@@ -150,6 +152,7 @@ def test_a_source_that_has_never_executed_anything_can_be_followed(alone: Projec
     assert alone.assert_identical() == 2
 
 
+@pytest.mark.waits
 def test_tagged_transactions_are_followed_and_resumed_after(alone: Project):
     """The dump is asked for after a set with tags, which the library could not name."""
     process = alone.start()
@@ -182,6 +185,7 @@ def test_usage_errors_are_exit_code_2(project: Project, arguments: list[str]):
     assert done.stderr.startswith("cdc: ")
 
 
+@pytest.mark.waits
 def test_a_state_in_use_names_the_other_process(simple: Project):
     """Two migrations never write to one folder."""
     process = simple.start()
@@ -198,6 +202,7 @@ def test_a_read_only_folder_is_exit_code_2(simple: Project, tmp_path):
     tmp_path.chmod(0o700)
 
 
+@pytest.mark.waits
 def test_status_and_dump_work_while_a_migration_writes(simple: Project):
     """Both read the last checkpoint without disturbing it."""
     process = simple.start()

@@ -170,6 +170,7 @@ def test_the_asked_port_is_used(way: str) -> None:
             Sandbox.start(QUICK, port=port)
 
 
+@pytest.mark.waits
 def test_killed_and_started_again_it_has_its_data(way: str) -> None:
     """`kill` is a crash: what was committed is there after `restart`, on the same port."""
     with Sandbox.start("mysql") as server:
@@ -197,6 +198,7 @@ def test_a_stopped_server_leaves_nothing(way: str) -> None:
         assert guard.servers(server.server.folder) == []
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_nothing_stays_when_its_owner_is_ended(way: str, number: signal.Signals) -> None:
     """Interrupted, terminated or killed: the server is gone, and so is all it wrote. The first two end with code 0."""
@@ -209,6 +211,7 @@ def test_nothing_stays_when_its_owner_is_ended(way: str, number: signal.Signals)
         assert wait_until(lambda: not remains(owner.pid)), remains(owner.pid)
 
 
+@pytest.mark.waits
 def test_nothing_stays_when_it_is_interrupted_while_starting() -> None:
     """A signal in the middle of the start leaves no half-made server."""
     environment = os.environ | {"PYTHONPATH": str(SOURCE), "CDC_SANDBOX": "packages"}
@@ -219,6 +222,7 @@ def test_nothing_stays_when_it_is_interrupted_while_starting() -> None:
         assert wait_until(lambda: not remains(owner.pid)), remains(owner.pid)
 
 
+@pytest.mark.waits
 def test_the_next_start_removes_what_a_killed_guard_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """Owner and guard killed together leave a server; it does not outlive the next start."""
     monkeypatch.setenv("CDC_SANDBOX", "packages")
@@ -329,6 +333,7 @@ def test_a_failed_download_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert [path for path in tmp_path.iterdir() if path.is_dir() and path.suffix != ".apt"] == []
 
 
+@pytest.mark.waits
 def test_a_server_that_dies_tells_its_log(way: str) -> None:
     """An option that it does not know ends the server; the error holds what it said about that."""
     before = remains(os.getpid())

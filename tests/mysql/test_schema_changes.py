@@ -13,6 +13,8 @@ from cdc.model import Checkpoint, TableId, TableState
 from cdc.mysql.connection import Connection
 from tests.fix_migration import Background, Project
 
+pytestmark = pytest.mark.waits
+
 CHANGES = [
     "ALTER TABLE t ADD COLUMN added INT",
     "ALTER TABLE t ADD COLUMN with_default VARCHAR(20) NOT NULL DEFAULT 'ä' FIRST",

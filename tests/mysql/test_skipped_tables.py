@@ -10,6 +10,8 @@ from cdc.model import TableId
 from tests.fix_migration import Project
 from tests.mysql.test_throttle import told
 
+pytestmark = pytest.mark.waits
+
 
 @pytest.fixture
 def project(project_on_either: Project) -> Project:

@@ -239,6 +239,7 @@ def test_a_query_the_server_refuses_is_a_typed_error(wide):
         SnapshotReader(wide.url).read(wide.request(None, 10), None)
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("after", [3_000, 10_000, MB, 20 * MB])
 def test_a_cut_connection_is_temporary_and_gives_no_part_of_a_chunk(wide, proxy, monkeypatch, after):
     """Wherever it is cut; a new reader gets all of it."""
@@ -252,6 +253,7 @@ def test_a_cut_connection_is_temporary_and_gives_no_part_of_a_chunk(wide, proxy,
     assert len(SnapshotReader(through).read(wide.request(None, 100), None).keys) == 40
 
 
+@pytest.mark.waits
 def test_a_source_that_falls_silent_is_temporary(wide, proxy, monkeypatch):
     """After the read timeout, in mid-result."""
     monkeypatch.setattr(snapshot, "READ_TIMEOUT", 1.0)

@@ -34,6 +34,7 @@ def test_a_status_tells_rows_host_and_age(project: Project) -> None:
     assert status.as_dict()["address"] == address
 
 
+@pytest.mark.waits
 def test_what_happens_to_tables_is_told_when_it_happens(project: Project) -> None:
     """A line for each, with the rows that are dropped, beside the running migration."""
     project.sql(*(f"CREATE TABLE {name} (id INT PRIMARY KEY, v INT)" for name in ("t", "u")), "INSERT INTO t VALUES (1, 1), (2, 2), (3, 3)")

@@ -18,6 +18,8 @@ from cdc.mysql.schema import read_table
 from cdc.mysql.snapshot import log_end
 from tests.mysql.test_rows_agree import Pair
 
+pytestmark = pytest.mark.waits
+
 MIB = 1 << 20
 
 

@@ -10,6 +10,8 @@ import pytest
 from cdc.model import TableId
 from tests.fix_migration import Project
 
+pytestmark = pytest.mark.waits
+
 
 @pytest.mark.parametrize("meanwhile", ["killed", "followed"])
 def test_a_table_is_copied_anew_once_its_tablespace_is_imported(project_on_either: Project, meanwhile: str):

@@ -18,6 +18,8 @@ from cdc.errors import SchemaChanged
 from cdc.mysql import source
 from tests.fix_migration import Project
 
+pytestmark = pytest.mark.waits
+
 Row = dict[str, object]
 
 

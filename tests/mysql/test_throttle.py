@@ -19,6 +19,8 @@ from cdc.sandbox import Sandbox
 from tests.fix_migration import Project
 from tests.fix_servers import StartServer, replicate
 
+pytestmark = pytest.mark.waits
+
 ROWS = 20_000
 SLOW = 50
 """Rows a second: at this rate no test sees the end of the copy."""

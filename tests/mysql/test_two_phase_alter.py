@@ -16,6 +16,8 @@ from cdc.mysql.flavor import flavor_of
 from cdc.sandbox import Sandbox
 from tests.fix_migration import Project, eventually
 
+pytestmark = pytest.mark.waits
+
 
 @pytest.fixture
 def project(mariadb_server: Sandbox, mariadb_db: str, tmp_path: Path) -> Iterator[Project]:

@@ -10,6 +10,8 @@ from cdc.model import Checkpoint, TableId, TableState
 from cdc.mysql.connection import Connection
 from tests.fix_migration import Background, Project, eventually
 
+pytestmark = pytest.mark.waits
+
 WHY = "its columns or its key have changed, and the binlog does not say how"
 
 

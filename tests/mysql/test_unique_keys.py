@@ -15,6 +15,8 @@ from tests.fix_migration import Background, Project
 from tests.mysql.test_schema_changes import caught_up, change
 from tests.mysql.test_throttle import told
 
+pytestmark = pytest.mark.waits
+
 
 @pytest.fixture
 def project(project_on_either: Project) -> Project:

@@ -62,6 +62,7 @@ def test_spoiled_rows_are_found_under_writes_and_named(migrated: Project):
     assert text.returncode == 5
 
 
+@pytest.mark.waits
 def test_an_incomplete_copy_is_not_verified_and_dumped_with_a_word(project: Project):
     """Rows that are yet to come are not missing, and those that are there are not all: exit code 7."""
     shop.load(project.admin, project.table, 3_000)

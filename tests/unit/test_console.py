@@ -12,6 +12,8 @@ import sys
 import termios
 import unicodedata
 
+import pytest
+
 from cdc.console import printable, printable_json
 
 PROGRAM = """
@@ -78,6 +80,7 @@ def shown(lines: str, width: int = 80) -> list[str]:
 FIGURES = "rows_streamed=123_456_789, transactions=12_345_678, lag_now_ms=12_345.0, seconds=86_400.0"
 
 
+@pytest.mark.waits
 def test_the_progress_line_takes_one_row_and_nothing_stays_of_a_longer_one() -> None:
     """Drawn long, short, and long again; a line that is said in between stands above it, whole."""
     lines = f"""
@@ -128,6 +131,7 @@ terminal.say("done")
     assert shown(lines, width=30)[-2:] == ["done", ""]
 
 
+@pytest.mark.waits
 def test_a_signal_handler_says_a_line_in_the_middle_of_another() -> None:
     """Python's own buffered stderr refuses that; threads and the handler do not cut each other's lines."""
     lines = """

@@ -86,6 +86,7 @@ def test_a_broken_socket_is_temporary_and_ours_pass_through() -> None:
         raise ConfigError("as it is")
 
 
+@pytest.mark.waits
 def test_patience_ends_with_the_error_that_it_was_tried_with() -> None:
     """When the time is over, and at once when nobody waits any more."""
     away = Temporary("away")

@@ -37,6 +37,8 @@ from cdc.strategy import Plan
 from cdc.targets.mapstore import MapStoreTarget
 from tests.unit.simulated_source import TABLES, UUID, key_bytes, row_bytes
 
+pytestmark = pytest.mark.waits
+
 TABLE = TABLES[0]
 PATIENCE = 60
 

@@ -130,6 +130,7 @@ def test_a_key_is_made_of_different_columns_of_the_result(columns, key):
         RowReader(columns, key)
 
 
+@pytest.mark.waits
 def test_other_threads_run_while_rows_are_split():
     """The GIL is released meanwhile: another thread gets to use the reader, and is refused."""
     big = stream([encode_row([b"k", b"v" * 100])] * 200_000)

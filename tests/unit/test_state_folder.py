@@ -71,6 +71,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.waits
 def test_readers_see_the_last_checkpoint_after_a_kill_within_the_atomic_step(tmp_path: Path) -> None:
     """The first who looks undoes what SQLite's journal says was begun."""
     with MapStoreTarget(tmp_path) as target:
