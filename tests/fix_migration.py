@@ -11,13 +11,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
 import pymysql
 import pytest
 
+from cdc import shop
 from cdc.config import SourceUrl
 from cdc.errors import ConfigError
 from cdc.gtid import Gtids
@@ -107,7 +108,10 @@ class Project:
 
     def start(self, *options: str, table: str = "", tables: bool = True) -> subprocess.Popen[str]:
         """Start a migration that follows until it is stopped."""
-        arguments = self.arguments("--json", "--checkpoint-seconds", "0.2", *options, table=table, tables=tables)
+        return self.begin(*self.arguments("--json", "--checkpoint-seconds", "0.2", *options, table=table, tables=tables))
+
+    def begin(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start `cdc`, which is killed with the end of the test if it is still there."""
         process = subprocess.Popen([sys.executable, "-m", "cdc", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self._started.append(process)
         return process
@@ -199,7 +203,12 @@ class Project:
         return rows
 
 
-def end_process(process: subprocess.Popen[str]) -> None:
+def changed_in_all_ways(writer: shop.Writer) -> bool:
+    """Whether the shop's writer has made changes of each kind."""
+    return all(writer.done[kind] > 0 for kind in ("insert", "update", "delete", "key change"))
+
+
+def end_process(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
     """Kill a process if it is still there, and close its pipes."""
     process.kill()
     process.wait()
@@ -241,6 +250,23 @@ class Background:
             self.error = error
 
 
+class Collisions(Background):
+    """Writes to few keys of a table `t (id INT PRIMARY KEY, v INT)`, those that are being copied; new binlog files in between."""
+
+    def __init__(self, project: Project) -> None:
+        super().__init__(project, 1, pause=0)
+
+    def step(self, connection: Connection) -> None:
+        """One statement."""
+        rng = self._rng
+        a, b = rng.randint(1, 320), rng.randint(1, 320)
+        statements = [
+            f"REPLACE INTO t VALUES ({a}, {rng.getrandbits(20)})", f"UPDATE t SET v = v + 1 WHERE id BETWEEN {a} AND {a + 9}",
+            f"DELETE FROM t WHERE id = {a}", f"UPDATE IGNORE t SET id = {b} WHERE id = {a}",
+        ]  # fmt: skip
+        connection.query(rng.choice(statements) if rng.random() > 0.02 else "FLUSH BINARY LOGS")
+
+
 @pytest.fixture
 def project(mysql_server: Sandbox, source_db: str, tmp_path: Path) -> Iterator[Project]:
     """A database of its own on the shared server, and an empty state folder."""
@@ -280,5 +306,6 @@ def break_connections(connection: pymysql.Connection, command: str) -> int:
         cursor.execute("SELECT id FROM information_schema.processlist WHERE command = %s", (command,))
         ids = [row[0] for row in cursor.fetchall()]
         for number in ids:
-            cursor.execute(f"KILL {number}")
+            with suppress(pymysql.OperationalError):  # it has ended by itself: that of an earlier test, whose process is gone
+                cursor.execute(f"KILL {number}")
     return len(ids)

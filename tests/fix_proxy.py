@@ -19,6 +19,8 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._closing = threading.Event()
+        self._gate = threading.RLock()
+        """Held while a connection is made: one that came before `cut` is among those that are cut."""
         self._pairs: set[tuple[socket.socket, socket.socket]] = set()
         self.cut_after: Iterator[int] = iter(())
         """For each new connection, after how many bytes from the server it is cut; those after the last are left alone."""
@@ -30,13 +32,22 @@ class Proxy:
         self.slow_from_the_start: tuple[int, float] | None = None
         """How many bytes from the server pass at once, and the pause in seconds behind them, for new connections."""
         self.cuts = 0
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._threads: list[threading.Thread] = []
+        self._run(self._accept)
 
     def close(self) -> None:
-        """End all connections."""
+        """End all connections, and the threads."""
         self._closing.set()
-        self._listener.close()
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # or `accept` would go on, and hold the port
         self.cut()
+        for each in self._threads:
+            each.join()
+        self._listener.close()
+
+    def _run(self, work: Callable[..., None], *arguments: object) -> None:
+        self._threads.append(threading.Thread(target=work, args=arguments, daemon=True))
+        self._threads[-1].start()
 
     def lead_to(self, host: str, port: int) -> None:
         """Lead new connections elsewhere."""
@@ -44,8 +55,9 @@ class Proxy:
 
     def cut(self) -> None:
         """Cut what is connected now."""
-        for pair in list(self._pairs):
-            self._end(pair)
+        with self._gate:
+            for pair in list(self._pairs):
+                self._end(pair)
 
     def swallow(self) -> None:
         """Lose all packets of what is connected now, both ways, while the sockets stay open."""
@@ -68,14 +80,18 @@ class Proxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            if self.refusing:
-                client.close()
-                continue
-            pair = (client, socket.create_connection(self._there))
-            self._pairs.add(pair)
-            if self.slow_from_the_start:
-                self._slow[pair] = self.slow_from_the_start
-            threading.Thread(target=self._pass, args=(pair, next(self.cut_after, None)), daemon=True).start()
+            with self._gate:
+                try:
+                    if self.refusing or self._closing.is_set():
+                        raise ConnectionRefusedError
+                    pair = (client, socket.create_connection(self._there))
+                except OSError:  # the server is down
+                    client.close()
+                    continue
+                self._pairs.add(pair)
+                if self.slow_from_the_start:
+                    self._slow[pair] = self.slow_from_the_start
+                self._run(self._pass, pair, next(self.cut_after, None))
 
     def _pass(self, pair: tuple[socket.socket, socket.socket], budget: int | None) -> None:
         client, server = pair

@@ -10,6 +10,7 @@ from contextlib import ExitStack, closing, contextmanager
 import pymysql
 import pytest
 
+from cdc.mysql.connection import Connection
 from cdc.sandbox import Sandbox
 from cdc.sandbox.containers import ContainerServer
 from cdc.sandbox.flavors import Options
@@ -76,6 +77,19 @@ def fresh_database(server: Sandbox) -> Iterator[str]:
     finally:
         with closing(connect(server)) as connection, connection.cursor() as cursor:
             cursor.execute(f"DROP DATABASE IF EXISTS {name}")
+
+
+@contextmanager
+def changed(admin: Connection, **settings: str | int) -> Iterator[None]:
+    """Set global variables and put them back, whatever a hint made of them in between."""
+    before = {name: admin.one(f"SELECT @@GLOBAL.{name}")[0] for name in settings}
+    try:
+        for name, value in settings.items():
+            admin.rows(f"SET GLOBAL {name} = %s", [value])
+        yield
+    finally:
+        for name, value in before.items():
+            admin.rows(f"SET GLOBAL {name} = %s", [value])
 
 
 @pytest.fixture(scope="session")

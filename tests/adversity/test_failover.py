@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import time
@@ -131,7 +132,7 @@ def test_a_transaction_that_is_lost_in_the_middle_leaves_nothing_in_the_target(p
     process = first.start()
     first.wait_streaming(process)
     pair.sql(pair.second, pair.stop_receiving)
-    faulty.cut_after = iter([8 << 20] * 20)
+    faulty.cut_after = itertools.repeat(8 << 20)
     faulty.cut()
     with changes(first.url, [first.table]) as seen:
         before = seen.position

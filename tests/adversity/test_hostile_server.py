@@ -119,10 +119,9 @@ def talk(recorded: Recorded, script: Callable[[Conversation], object]) -> CdcErr
 
 def test_conversations_that_are_not_damaged_end_well(recorded: list[Recorded]) -> None:
     """Without this, the other test would show nothing."""
-    rng = random.Random(1)
     for each in recorded:
-        script = Damaged(each.bursts, rng)
-        script.bursts = each.bursts
+        script = Damaged(each.bursts, random.Random(1))
+        script.bursts, script.at = each.bursts, len(each.bursts)
         assert talk(each, script) is None, each.name
 
 

@@ -15,7 +15,7 @@ from cdc.mysql.binlog import SILENCE, BinlogReader
 from cdc.mysql.schema import read_table
 from cdc.mysql.server_errors import explained
 from cdc.mysql.snapshot import SnapshotReader
-from tests.fix_migration import Project
+from tests.fix_migration import PATIENCE, Project
 from tests.fix_proxy import Proxy
 
 pytestmark = pytest.mark.waits
@@ -163,7 +163,7 @@ def test_a_damaged_packet_is_noticed_while_heartbeats_go_on(orders: Project, fau
         return data[:at] + bytes([data[at] ^ 16]) + data[at + 1 :] if heartbeat else data
 
     faulty.damage = damaged
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert words in err
     faulty.damage = bytes
@@ -199,11 +199,11 @@ def test_a_source_that_is_away_is_waited_for_while_the_state_can_be_read(orders:
 def test_a_source_that_searches_its_binlogs_for_long_is_not_taken_for_dead(orders: Project, faulty: Proxy):
     """MariaDB sends no heartbeats meanwhile. When it has found the position, a silence is noticed by them."""
     url = SourceUrl.parse(orders.url + "?ssl-mode=disabled&get-server-public-key=true", {})
-    heartbeat = 0.1
+    heartbeat = 1.0  # less, and a busy machine would be silent for longer
 
     def searching(data: bytes) -> bytes:
         if len(data) > 20 and data[4] == 0 and data[9] == 4:  # the ROTATE that names the file
-            time.sleep(3 * SILENCE * heartbeat)
+            time.sleep(1.5 * SILENCE * heartbeat)
         return data
 
     faulty.damage = searching

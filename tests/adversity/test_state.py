@@ -14,7 +14,7 @@ import pytest
 
 from cdc import shop
 from cdc.targets.mapstore import read_state
-from tests.fix_migration import Project
+from tests.fix_migration import PATIENCE, Project
 
 ROWS = 4_000
 
@@ -34,7 +34,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     if mounted.returncode:
         pytest.skip(f"a small disk can only be mounted by root: {mounted.stderr.strip()}")
     yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)  # a failed test may have left a process that writes to it
 
 
 def mount(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -67,7 +67,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_good(orders: Project, disk: Path
     before = read_state(orders.state)[0].position.gtids, images(orders.state)
     orders.sql("UPDATE t SET note = 'more'")
     if process:
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=PATIENCE)
         assert process.returncode == 1, said
     else:
         said = orders.refused(expect=1)

@@ -229,13 +229,15 @@ def test_an_image_taken_while_others_write_is_exact_after_a_replay(build, path):
 
     writer = threading.Thread(target=write)
     writer.start()
-    for _ in range(3):
-        position = len(log)
-        store.save(path)
-        copy = build.MapStore.load(path)
-        copy._check()
-    stop.set()
-    writer.join()
+    try:
+        for _ in range(3):
+            position = len(log)
+            store.save(path)
+            copy = build.MapStore.load(path)
+            copy._check()
+    finally:
+        stop.set()
+        writer.join()
     assert sum(key.startswith(b"stay") for key in copy) == 20_000
     for key, value in log[max(0, position - 1) :]:
         if value is None:

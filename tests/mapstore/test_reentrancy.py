@@ -254,12 +254,14 @@ def test_clear_beside_batches_and_iterators(build):
     ]
     for thread in threads:
         thread.start()
-    for _ in range(100):
-        store.clear()
-        store.drain()
-    stop.set()
-    for thread in threads:
-        thread.join()
+    try:
+        for _ in range(100):
+            store.clear()
+            store.drain()
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
     assert not errors
     store._check()
 
@@ -290,7 +292,7 @@ FORK = """
             if next(shared, None) is None:
                 shared = iter(store)
 
-    threads = [threading.Thread(target=each) for each in (write, write, make, walk, walk)]
+    threads = [threading.Thread(target=each, daemon=True) for each in (write, write, make, walk, walk)]
     for thread in threads:
         thread.start()
     sys.setswitchinterval(1e-5)

@@ -108,15 +108,18 @@ def test_what_a_source_may_do_with_its_binlogs_loses_no_position(spared: Project
     """New files, purged ones, another checksum: the transactions stay the same."""
     spared.sql(*CHANGES)
     spared.migrate()
-    for statements in (
-        ["FLUSH BINARY LOGS"],
-        ["SET GLOBAL binlog_checksum = NONE", "INSERT INTO t VALUES (20, 1)"],
-        ["INSERT INTO t VALUES (21, 1)"],
-        ["SET GLOBAL binlog_checksum = CRC32", "FLUSH BINARY LOGS"],
-    ):
-        spared.sql(*statements)
-        spared.migrate()
-        spared.assert_identical()
+    try:
+        for statements in (
+            ["FLUSH BINARY LOGS"],
+            ["SET GLOBAL binlog_checksum = NONE", "INSERT INTO t VALUES (20, 1)"],
+            ["INSERT INTO t VALUES (21, 1)"],
+            ["SET GLOBAL binlog_checksum = CRC32", "FLUSH BINARY LOGS"],
+        ):
+            spared.sql(*statements)
+            spared.migrate()
+            spared.assert_identical()
+    finally:
+        spared.sql("SET GLOBAL binlog_checksum = CRC32")
     spared.sql("FLUSH BINARY LOGS", "FLUSH BINARY LOGS")
     spared.migrate()
     spared.sql("FLUSH BINARY LOGS", f"PURGE BINARY LOGS TO '{log_end(spared.admin).file}'")

@@ -6,9 +6,8 @@ import itertools
 import json
 import signal
 import subprocess
-import sys
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -21,7 +20,7 @@ import cdc
 from cdc.change import Change, Changes
 from cdc.errors import ConfigError, PositionLost, PreflightFailed
 from cdc.sandbox import Sandbox
-from tests.fix_migration import Project, break_connections
+from tests.fix_migration import PATIENCE, Project, break_connections
 from tests.fix_proxy import Proxy
 from tests.fix_servers import connect
 
@@ -264,24 +263,22 @@ def test_tail_prints_debezium_s_envelope(typed: Project) -> None:
 
 
 @pytest.fixture
-def following(project: Project) -> Iterator[subprocess.Popen[str]]:
+def following(project: Project) -> subprocess.Popen[str]:
     """A `cdc tail` that has printed its first change."""
     project.sql("CREATE TABLE t (id INT PRIMARY KEY)")
     start = str(project.gtids())
     project.sql("INSERT INTO t VALUES (1)")
-    command = [sys.executable, "-m", "cdc", "tail", project.url, "--tables", str(project.table), "--from", start]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert json.loads(process.stdout.readline())["after"] == {"id": 1}
-        yield process
-        process.kill()
+    process = project.begin("tail", project.url, "--tables", str(project.table), "--from", start)
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["after"] == {"id": 1}
+    return process
 
 
 @pytest.mark.waits
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_tail_cleanly(following: subprocess.Popen[str], number: signal.Signals) -> None:
     following.send_signal(number)
-    out, err = following.communicate(timeout=30)
+    out, err = following.communicate(timeout=PATIENCE)
     assert out == ""
     begin, *end = err.splitlines()
     assert begin.startswith("listening to ")
@@ -309,7 +306,7 @@ def test_tail_goes_on_by_itself_after_a_lost_connection(project: Project, follow
     assert following.stdout is not None
     assert json.loads(following.stdout.readline())["after"] == {"id": 2}
     following.send_signal(signal.SIGINT)
-    _, err = following.communicate(timeout=30)
+    _, err = following.communicate(timeout=PATIENCE)
     assert "waiting: " in err
 
 

@@ -19,7 +19,7 @@ from cdc.mysql.connection import connect
 from cdc.mysql.flavor import flavor_of
 from cdc.mysql.schema import read_table
 from cdc.sandbox import Sandbox
-from tests.fix_migration import Project, break_connections
+from tests.fix_migration import PATIENCE, Collisions, Project, break_connections, changed_in_all_ways, eventually
 
 GRANTS = ("SELECT ON *.*", "REPLICATION SLAVE ON *.*", "BINLOG MONITOR ON *.*")
 
@@ -67,11 +67,12 @@ def test_a_copy_under_writes_ends_equal_to_the_source(alone: Project, compress: 
     shop.load(alone.admin, alone.table, 6_000)
     begin = flavor_of(alone.admin).position(alone.admin)
     with shop.Writer(alone.source, alone.table, per_second=80) as writer:
+        eventually(lambda: writer.done.total() > 0)
         first = alone.migrate("--chunk-rows", "300")
         assert first["strategy"] == "full"
         assert first["rows_streamed"] > 0
         assert alone.cdc("verify", alone.url, f"mapstore:{alone.state}").returncode == 0
-    assert min(writer.done.values()) > 0
+        eventually(lambda: changed_in_all_ways(writer))
     assert alone.migrate()["strategy"] == "incremental"
     rows = alone.assert_identical()
     assert len(alone.cdc("dump", f"mapstore:{alone.state}", str(alone.table)).stdout.splitlines()) == rows
@@ -121,8 +122,7 @@ def test_a_lost_stream_is_opened_again_from_its_own_position(simple: Project):
     """So that nothing comes twice."""
     process = simple.start()
     simple.wait_streaming(process)
-    while not break_connections(simple.admin, "Binlog Dump"):
-        time.sleep(0.1)
+    eventually(lambda: break_connections(simple.admin, "Binlog Dump") > 0)
     simple.sql("INSERT INTO t VALUES (2, 2)")
     simple.wait_applied(process)
     report, _ = simple.end(process)
@@ -134,19 +134,9 @@ def test_a_lost_stream_is_opened_again_from_its_own_position(simple: Project):
 def test_keys_that_collide_while_copied_are_exact_also_where_binlogs_end(project: Project):
     """Few keys, chunks of two, a writer on these keys, and a new binlog file now and then."""
     project.sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)", "INSERT INTO t SELECT seq, 0 FROM seq_1_to_300")
-    rng = random.Random(1)
-    process = project.start("--chunk-rows", "2")
-    until = time.monotonic() + 4
-    while time.monotonic() < until:
-        a, b = rng.randint(1, 320), rng.randint(1, 320)
-        statements = [
-            f"REPLACE INTO t VALUES ({a}, {rng.getrandbits(20)})", f"UPDATE t SET v = v + 1 WHERE id BETWEEN {a} AND {a + 9}",
-            f"DELETE FROM t WHERE id = {a}", f"UPDATE IGNORE t SET id = {b} WHERE id = {a}",
-        ]  # fmt: skip
-        project.sql(rng.choice(statements))
-        if rng.random() < 0.02:
-            project.sql("FLUSH BINARY LOGS")
-    project.wait_streaming(process)
+    with Collisions(project):
+        process = project.start("--chunk-rows", "2")
+        project.wait_streaming(process)
     project.end(process)
     project.migrate()
     project.assert_identical()
@@ -205,11 +195,13 @@ def test_purged_binlogs_and_strangers_are_exit_code_4(alone: Project, simple: Pr
     alone.migrate()
     alone.sql("INSERT INTO t VALUES (2, 'b')", "FLUSH BINARY LOGS", "INSERT INTO t VALUES (3, 'c')")
     file = alone.admin.one("SHOW MASTER STATUS")[0]
-    for _ in range(100):  # the file is needed until the engine has made its transactions durable
+
+    def purged() -> bool:
+        """The file is needed until the engine has made its transactions durable."""
         alone.sql(f"PURGE BINARY LOGS TO '{file}'")
-        if alone.admin.one("SHOW BINARY LOGS")[0] == file:
-            break
-        time.sleep(0.1)
+        return bool(alone.admin.one("SHOW BINARY LOGS")[0] == file)
+
+    eventually(purged)
     assert "purged 0-1-" in alone.refused(expect=4)
     alone.migrate("--strategy", "full")
     assert alone.assert_identical() == 3
@@ -222,10 +214,9 @@ def test_purged_binlogs_and_strangers_are_exit_code_4(alone: Project, simple: Pr
 
 def test_a_checkpoint_of_mysql_is_not_continued_on_mariadb(simple: Project, mysql_server: Sandbox, source_db: str):
     """Exit code 4: their GTIDs say nothing about each other."""
-    mysql = Project(mysql_server, source_db, simple.state)
-    mysql.sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)")
-    mysql.migrate()
-    mysql.admin.close()
+    with Project(mysql_server, source_db, simple.state) as mysql:
+        mysql.sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)")
+        mysql.migrate()
     assert "another kind of server" in simple.refused(expect=4)
 
 
@@ -237,7 +228,7 @@ def test_xa_in_one_phase_is_followed_and_in_two_phases_is_refused(simple: Projec
     simple.sql("XA START 'a'", "INSERT INTO t VALUES (2, 2)", "XA END 'a'", "XA COMMIT 'a' ONE PHASE")
     simple.wait_applied(process)
     simple.sql("XA START 'b'", "INSERT INTO t VALUES (3, 3)", "XA END 'b'", "XA PREPARE 'b'", "XA COMMIT 'b'")
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1, err
     assert "XA transaction" in err
 
@@ -287,37 +278,31 @@ def test_a_wrong_setting_is_named_and_the_hint_sets_it_right(alone: Project):
         assert {each.status for each in preflight.run(alone.admin, [])} == {Status.OK}
 
 
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for it, not for ever."""
-    for _ in range(400):
-        if condition():
-            return
-        time.sleep(0.02)
-    raise AssertionError("it has not come to this")
-
-
 @pytest.mark.waits
 def test_a_place_can_run_ahead_of_a_transaction_that_waits_for_a_replica_and_preflight_refuses_that(alone: Project):
     """Between the binlog and the engine: when the binlog is rotated meanwhile, a view counts what it does not show."""
     flavor, before = flavor_of(alone.admin), alone.gtids()
-    alone.sql("SET GLOBAL rpl_semi_sync_master_wait_point = AFTER_SYNC", "SET GLOBAL rpl_semi_sync_master_timeout = 20000")
+    alone.sql("SET GLOBAL rpl_semi_sync_master_wait_point = AFTER_SYNC", "SET GLOBAL rpl_semi_sync_master_timeout = 600000")
     assert {each.status for each in preflight.run(alone.admin, [])} == {Status.OK}
     alone.sql("SET GLOBAL rpl_semi_sync_master_enabled = ON")
     (check,) = [each for each in preflight.run(alone.admin, []) if each.status is not Status.OK]
     assert (check.name, check.status) == ("semi_sync", Status.PROBLEM)
     file = flavor.position(alone.admin).file
     with ThreadPoolExecutor() as pool, connect(alone.source) as writer, connect(alone.source) as rotator:
-        pool.submit(writer.rows, f"UPDATE {alone.table} SET v = 'b'")
-        until(lambda: alone.gtids() != before)
-        assert flavor.position(alone.admin).gtids == before
-        pool.submit(rotator.rows, "FLUSH BINARY LOGS")
-        until(lambda: flavor.position(alone.admin).file != file)
-        start = flavor.position(alone.admin)
-        flavor.open_view(alone.admin, start)
-        assert alone.admin.one(f"SELECT v FROM {alone.table}") == ("a",)
-        flavor.close_view(alone.admin)
-        assert start.gtids == alone.gtids()
-        alone.sql("SET GLOBAL rpl_semi_sync_master_enabled = OFF")
+        waiting = [pool.submit(writer.rows, f"UPDATE {alone.table} SET v = 'b'")]
+        try:
+            eventually(lambda: alone.gtids() != before)
+            assert flavor.position(alone.admin).gtids == before
+            waiting.append(pool.submit(rotator.rows, "FLUSH BINARY LOGS"))
+            eventually(lambda: flavor.position(alone.admin).file != file)
+            start = flavor.position(alone.admin)
+            flavor.open_view(alone.admin, start)
+            assert alone.admin.one(f"SELECT v FROM {alone.table}") == ("a",)
+            flavor.close_view(alone.admin)
+            assert start.gtids == alone.gtids()
+        finally:
+            alone.sql("SET GLOBAL rpl_semi_sync_master_enabled = OFF")  # or both would wait on
+        assert [each.result() for each in waiting] == [(), ()]
     assert alone.admin.one(f"SELECT v FROM {alone.table}") == ("b",)
     alone.sql("SET GLOBAL rpl_semi_sync_master_enabled = ON", check.hint.partition(";")[0])
     assert {each.status for each in preflight.run(alone.admin, [])} == {Status.OK}

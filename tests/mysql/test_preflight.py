@@ -17,6 +17,7 @@ from cdc.model import TableId
 from cdc.mysql.connection import Connection, Row, connect
 from cdc.preflight import Check, Status
 from cdc.sandbox import Sandbox
+from tests.fix_servers import changed
 
 SERVER_CHECKS = [
     "version",
@@ -105,19 +106,6 @@ def opened(server: Sandbox) -> Iterator[Connection]:
     with closing(connect(SourceUrl.parse(server.url, {}))) as connection:
         connection.autocommit(True)
         yield connection
-
-
-@contextmanager
-def changed(admin: Connection, **settings: str | int) -> Iterator[None]:
-    """Set global variables and put them back, whatever a hint made of them in between."""
-    before = {name: admin.one(f"SELECT @@GLOBAL.{name}")[0] for name in settings}
-    try:
-        for name, value in settings.items():
-            admin.rows(f"SET GLOBAL {name} = %s", [value])
-        yield
-    finally:
-        for name, value in before.items():
-            admin.rows(f"SET GLOBAL {name} = %s", [value])
 
 
 def named(checks: list[Check], name: str) -> list[Check]:

@@ -8,7 +8,7 @@ import pytest
 
 from cdc.config import SourceUrl
 from cdc.mysql.connection import connect
-from tests.fix_migration import Project
+from tests.fix_migration import PATIENCE, Project
 
 ALL_GRANTS = ("SELECT ON *.*", "REPLICATION SLAVE ON *.*", "REPLICATION CLIENT ON *.*", "XA_RECOVER_ADMIN ON *.*")
 
@@ -114,7 +114,7 @@ def test_what_cannot_be_decoded_stops_with_its_reason_and_is_never_skipped(simpl
     process = simple.start()
     before = simple.wait_streaming(process).position.gtids
     simple.sql("XA START 'x'", "UPDATE t SET v = 5", "XA END 'x'", "XA PREPARE 'x'", "XA COMMIT 'x'")
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1, err
     assert "XA" in err
     status = simple.cdc("status", f"mapstore:{simple.state}", "--json")

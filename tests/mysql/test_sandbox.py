@@ -19,6 +19,7 @@ import pytest
 from cdc.errors import ConfigError, SandboxUnavailable
 from cdc.sandbox import Sandbox, containers, guard, packages, process
 from cdc.sandbox.flavors import FLAVORS, MARIADB, MYSQL, Option
+from tests.fix_migration import PATIENCE, end_process
 from tests.fix_servers import connect
 
 SOURCE = Path(__file__).parents[2]
@@ -66,7 +67,7 @@ def variables(server: Sandbox, *names: str) -> list[Any]:
     return list(row)
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 20) -> bool:
+def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE) -> bool:
     """Wait for something that another process does."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -205,7 +206,7 @@ def test_nothing_stays_when_its_owner_is_ended(way: str, number: signal.Signals)
     with serving(QUICK) as (owner, url, port):
         assert not refuses(port)
         owner.send_signal(number)
-        code = owner.wait(30)
+        code = owner.wait(PATIENCE)
         assert code == (0 if number in (signal.SIGINT, signal.SIGTERM) else -number), url
         assert wait_until(lambda: refuses(port))
         assert wait_until(lambda: not remains(owner.pid)), remains(owner.pid)
@@ -215,11 +216,14 @@ def test_nothing_stays_when_its_owner_is_ended(way: str, number: signal.Signals)
 def test_nothing_stays_when_it_is_interrupted_while_starting() -> None:
     """A signal in the middle of the start leaves no half-made server."""
     environment = os.environ | {"PYTHONPATH": str(SOURCE), "CDC_SANDBOX": "packages"}
-    with subprocess.Popen([*SERVE, "mysql"], stdout=subprocess.PIPE, env=environment) as owner:
+    owner = subprocess.Popen([*SERVE, "mysql"], stdout=subprocess.PIPE, env=environment)
+    try:
         assert wait_until(lambda: bool(remains(owner.pid)))
         owner.send_signal(signal.SIGTERM)
-        owner.wait(30)
+        owner.wait(PATIENCE)
         assert wait_until(lambda: not remains(owner.pid)), remains(owner.pid)
+    finally:
+        end_process(owner)
 
 
 @pytest.mark.waits

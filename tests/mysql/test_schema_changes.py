@@ -11,7 +11,7 @@ import pytest
 
 from cdc.model import Checkpoint, TableId, TableState
 from cdc.mysql.connection import Connection
-from tests.fix_migration import Background, Project
+from tests.fix_migration import PATIENCE, Background, Project
 
 pytestmark = pytest.mark.waits
 
@@ -343,7 +343,7 @@ def test_what_cannot_be_followed_stops_there_with_exit_code_6_and_goes_on_when_r
     process = project.start()
     before = project.wait_streaming(process).position.gtids
     project.sql(statement)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 6, out + err
     assert words in err
     assert "run the same command again" in err

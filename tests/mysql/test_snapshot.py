@@ -256,7 +256,7 @@ def test_a_cut_connection_is_temporary_and_gives_no_part_of_a_chunk(wide, proxy,
 @pytest.mark.waits
 def test_a_source_that_falls_silent_is_temporary(wide, proxy, monkeypatch):
     """After the read timeout, in mid-result."""
-    monkeypatch.setattr(snapshot, "READ_TIMEOUT", 1.0)
+    monkeypatch.setattr(snapshot, "READ_TIMEOUT", 3.0)
     between = proxy(wide.url.host, wide.url.port)
     through = SourceUrl(wide.url.host, between.port, wide.url.user, wide.url.password)
     rows = read_all(through, wide.table)

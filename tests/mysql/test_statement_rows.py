@@ -15,6 +15,7 @@ import pytest
 from cdc.model import TableId
 from cdc.mysql.dml import JOINED, OWN
 from tests.fix_migration import Project
+from tests.fix_servers import changed
 
 CERTAIN = {
     "inserted": "INSERT INTO {0} VALUES (3, 3) ON DUPLICATE KEY UPDATE v = 9",
@@ -35,7 +36,8 @@ def project(project_on_either: Project) -> Iterator[Project]:
     made = project_on_either
     made.sql(f"CREATE DATABASE {elsewhere(made)}", f"CREATE TABLE {elsewhere(made)}.hb (id INT PRIMARY KEY, value INT)")
     made.sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)", "INSERT INTO t VALUES (1, 1), (2, 2)", "CREATE TABLE u LIKE t")
-    yield made
+    with changed(made.admin, local_infile="ON", log_bin_trust_function_creators="ON"):
+        yield made
     made.sql("SET SESSION binlog_format = ROW", f"DROP DATABASE {elsewhere(made)}")
 
 
@@ -94,7 +96,6 @@ def test_a_followed_table_that_a_statement_writes_is_copied_again(project: Proje
     pattern = f"{project.database}.*"
     project.migrate(table=pattern)
     after = str(project.gtids())
-    project.sql("SET GLOBAL local_infile = ON")
     source = project.source
     with pymysql.connect(
         host=source.host, port=source.port, user=source.user, password=source.password, database=project.database, autocommit=True,
@@ -191,7 +192,6 @@ def under_a_temporary_name(project: Project) -> list[str]:
 def test_what_a_statement_may_write_by_other_means_is_copied_again(project: Project, way: Callable[[Project], list[str]]):
     """Stored code, triggers and views lead from any table to any other."""
     pattern = f"{project.database}.*"
-    project.sql("SET GLOBAL log_bin_trust_function_creators = ON")
     project.migrate(table=pattern)
     by_statement(project, *way(project))
     project.sql("INSERT INTO t VALUES (1000, 1)")

@@ -6,8 +6,6 @@ import json
 import re
 import signal
 import subprocess
-import sys
-from collections.abc import Iterator
 from itertools import islice
 
 import pytest
@@ -16,7 +14,7 @@ import cdc
 from cdc.change import Change
 from cdc.errors import SchemaChanged
 from cdc.mysql import source
-from tests.fix_migration import Project
+from tests.fix_migration import PATIENCE, Project
 
 pytestmark = pytest.mark.waits
 
@@ -140,15 +138,13 @@ def test_changes_that_wait_for_certain_columns_are_bounded(project: Project, mon
 
 
 @pytest.fixture
-def listening(project: Project) -> Iterator[subprocess.Popen[str]]:
+def listening(project: Project) -> subprocess.Popen[str]:
     """A `cdc tail --format debezium` of an empty table that listens."""
     project.sql("CREATE TABLE t (id INT PRIMARY KEY, v DATETIME(3))")
-    command = [sys.executable, "-m", "cdc", "tail", project.url, "--tables", str(project.table), "--format", "debezium"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        assert process.stderr.readline().startswith("listening to ")
-        yield process
-        process.kill()
+    process = project.begin("tail", project.url, "--tables", str(project.table), "--format", "debezium")
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("listening to ")
+    return process
 
 
 def test_tail_prints_debezium_s_envelope_with_the_columns_of_each_row(project: Project, listening: subprocess.Popen[str]) -> None:
@@ -167,7 +163,7 @@ def test_tail_prints_debezium_s_envelope_with_the_columns_of_each_row(project: P
         "w": 7,
     }
     project.sql("ALTER TABLE t DROP PRIMARY KEY")
-    out, err = listening.communicate(timeout=60)
+    out, err = listening.communicate(timeout=PATIENCE)
     assert (out, listening.returncode) == ("", 6)
     assert f"{project.table} has the columns id, v, w from " in err
     assert "--strategy" not in err
@@ -179,7 +175,7 @@ def test_tail_goes_on_until_a_signal_when_its_table_is_dropped_and_comes_again(p
     project.sql("DROP TABLE t", "CREATE TABLE t (x INT PRIMARY KEY)", "INSERT INTO t VALUES (1)")
     assert json.loads(listening.stdout.readline())["after"] == {"x": 1}
     listening.send_signal(signal.SIGTERM)
-    _, err = listening.communicate(timeout=60)
+    _, err = listening.communicate(timeout=PATIENCE)
     assert listening.returncode == 0
     assert [line.partition(" at ")[0].partition(" from ")[0] for line in err.splitlines()] == [
         f"{project.table} was dropped or renamed",

@@ -16,7 +16,7 @@ from cdc.model import Checkpoint
 from cdc.mysql.connection import connect as session
 from cdc.mysql.load import LoadProbe
 from cdc.sandbox import Sandbox
-from tests.fix_migration import Project
+from tests.fix_migration import Project, eventually
 from tests.fix_servers import StartServer, replicate
 
 pytestmark = pytest.mark.waits
@@ -114,8 +114,9 @@ def sleepers(project: Project) -> Iterator[Callable[[int], None]]:
             stack.close()
             for _ in range(number):
                 connection = stack.enter_context(closing(session(project.source)))
-                connection._execute_command(3, "SELECT SLEEP(100)")
+                connection._execute_command(3, "SELECT SLEEP(1000)")
                 stack.callback(project.admin.rows, f"KILL {connection.thread_id()}")
+            eventually(lambda: int(project.admin.one("SHOW GLOBAL STATUS LIKE 'Threads_running'")[1]) > number)
 
         yield keep
 

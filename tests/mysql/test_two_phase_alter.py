@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pymysql
@@ -14,7 +14,7 @@ from cdc.model import Position, TableId
 from cdc.mysql.connection import Connection, connect
 from cdc.mysql.flavor import flavor_of
 from cdc.sandbox import Sandbox
-from tests.fix_migration import Project, eventually
+from tests.fix_migration import PATIENCE, Project, eventually
 
 pytestmark = pytest.mark.waits
 
@@ -22,11 +22,10 @@ pytestmark = pytest.mark.waits
 @pytest.fixture
 def project(mariadb_server: Sandbox, mariadb_db: str, tmp_path: Path) -> Iterator[Project]:
     """A table whose rows are alike in column a, so that no unique index can be made of it, and another beside it."""
-    made = Project(mariadb_server, mariadb_db, tmp_path / "state")
-    made.sql("SET SESSION binlog_alter_two_phase = 1", "CREATE TABLE t (id INT PRIMARY KEY, a INT, b INT)", "CREATE TABLE u LIKE t")
-    made.sql("INSERT INTO t VALUES (1, 1, 10), (2, 1, 20)", "INSERT INTO u VALUES (1, 1, 10)")
-    yield made
-    made.admin.close()
+    with Project(mariadb_server, mariadb_db, tmp_path / "state") as made:
+        made.sql("SET SESSION binlog_alter_two_phase = 1", "CREATE TABLE t (id INT PRIMARY KEY, a INT, b INT)", "CREATE TABLE u LIKE t")
+        made.sql("INSERT INTO t VALUES (1, 1, 10), (2, 1, 20)", "INSERT INTO u VALUES (1, 1, 10)")
+        yield made
 
 
 def phases(project: Project, begin: Position) -> list[str]:
@@ -63,12 +62,14 @@ def test_an_alter_counts_where_it_commits(project: Project):
     process = project.start(table=tables)
     project.wait_streaming(process)
     begin = flavor_of(project.admin).position(project.admin)
-    with closing(connect(project.source)) as altering, closing(connect(project.source)) as reading:
+    with closing(connect(project.source)) as altering, closing(connect(project.source)) as reading, ExitStack() as stack:
         thread = threading.Thread(target=alter, args=(altering, project.database), daemon=True)
         reading.select_db(project.database)
         reading.query("BEGIN")
         reading.rows("SELECT * FROM t")  # the ALTER starts, and waits for this to end before it can commit
         thread.start()
+        stack.callback(thread.join)
+        stack.callback(reading.query, "ROLLBACK")
         eventually(lambda: phases(project, begin) == ["START"])
         project.sql("INSERT INTO u VALUES (2, 2, 2)", "ALTER TABLE u ADD COLUMN c INT DEFAULT 7", "INSERT INTO u VALUES (3, 3, 3, 3)")
         end = project.gtids()
@@ -77,7 +78,7 @@ def test_an_alter_counts_where_it_commits(project: Project):
         process.communicate()
         assert phases(project, begin) == ["START", "START", "COMMIT"]
         reading.query("COMMIT")
-        thread.join()
+        thread.join(PATIENCE)
     assert phases(project, begin) == ["START", "START", "COMMIT", "COMMIT"]
     project.sql("INSERT INTO t VALUES (3, 3)")
     assert project.migrate(table=tables)["schema_changes"]

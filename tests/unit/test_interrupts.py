@@ -7,7 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -35,12 +36,12 @@ from cdc.model import (
 from cdc.packed import Packed
 from cdc.strategy import Plan
 from cdc.targets.mapstore import MapStoreTarget
+from tests.fix_migration import PATIENCE, end_process
 from tests.unit.simulated_source import TABLES, UUID, key_bytes, row_bytes
 
 pytestmark = pytest.mark.waits
 
 TABLE = TABLES[0]
-PATIENCE = 60
 
 
 @pytest.fixture
@@ -64,6 +65,16 @@ def state(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@contextmanager
+def running(command: list[str], environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """A process that is killed in the end if it is still there."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    try:
+        yield process
+    finally:
+        end_process(process)
+
+
 COMMANDS = ["check", "migrate", "verify", "compare", "tail", "demo", "sandbox"]
 
 
@@ -80,7 +91,7 @@ def test_a_command_that_waits_for_a_server_ends_with_a_sentence(
     }  # fmt: skip
     environment = os.environ | {"CDC_SANDBOX": "given", "CDC_SANDBOX_MYSQL_URL": source}
     line = [sys.executable, "-m", "cdc", command, *arguments.get(command, [])]
-    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
+    with running(line, environment) as process:
         connection, _ = silent.accept()
         with connection:
             process.send_signal(number)
@@ -106,7 +117,7 @@ def test_a_command_that_is_still_being_loaded_ends_with_a_sentence(tmp_path: Pat
 def test_an_interrupted_verify_returns_nothing(silent: socket.socket, state: Path) -> None:
     """In Python too: a list of differences that is empty or short would read as identical."""
     program = f"import pathlib, cdc; print(cdc.verify(cdc.parse_source({url(silent)!r}), pathlib.Path({str(state)!r})))"
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with running([sys.executable, "-c", program], os.environ) as process:
         connection, _ = silent.accept()
         with connection:
             process.send_signal(signal.SIGINT)

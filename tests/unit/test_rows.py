@@ -135,7 +135,7 @@ def test_other_threads_run_while_rows_are_split():
     """The GIL is released meanwhile: another thread gets to use the reader, and is refused."""
     big = stream([encode_row([b"k", b"v" * 100])] * 200_000)
     refused: list[RuntimeError] = []
-    for _ in range(10):
+    for _ in range(1000):  # one may be over before the other thread has its turn
         reader, started, done = RowReader(2, [0]), threading.Event(), threading.Event()
         thread = threading.Thread(target=_interfere, args=(reader, refused, started, done))
         thread.start()
