@@ -366,3 +366,30 @@ def test_the_command_tells_its_version_and_completes_commands_and_options() -> N
     assert "complete -o default" in said("--show-completion", "bash", _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
     for words, completed in {"cdc ver": "verify\n", "cdc migrate --strat": "--strategy\n"}.items():
         assert said(_CDC_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=str(words.count(" "))) == completed
+
+
+# tests
+
+WAITS = {
+    "Popen", "Thread", "ThreadPoolExecutor", "Timer", "break_connections", "eventually", "interrupted", "send_signal", "sleep",
+    "start_held", "wait_applied", "wait_streaming",
+}  # fmt: skip
+"""What a test calls that waits for something."""
+
+
+def marks(nodes: list[ast.expr]) -> bool:
+    return any(isinstance(node, ast.Attribute) and node.attr == "waits" for each in nodes for node in ast.walk(each))
+
+
+def test_every_test_that_waits_is_marked() -> None:
+    """So that `make rounds` repeats it; a module's mark counts for all of its tests."""
+    unmarked = []
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        if marks([node.value for node in tree.body if isinstance(node, ast.Assign)]):
+            continue
+        for test in tree.body:
+            if isinstance(test, ast.FunctionDef) and test.name.startswith("test_") and not marks(test.decorator_list):
+                called = {getattr(node.func, "attr", getattr(node.func, "id", "")) for node in ast.walk(test) if isinstance(node, ast.Call)}
+                unmarked += [f"{path.name}: {test.name} ({name})" for name in called & WAITS]
+    assert not unmarked

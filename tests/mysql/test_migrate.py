@@ -55,6 +55,7 @@ def test_small_tables_are_copied_whole(project: Project, rows: int):
     assert project.assert_identical() == rows
 
 
+@pytest.mark.waits
 def test_a_copy_under_writes_ends_equal_to_the_source(project: Project):
     """Inserts, updates, deletes and key changes during the copy are neither lost nor doubled."""
     shop.load(project.admin, project.table, 10_000)
