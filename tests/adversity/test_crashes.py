@@ -64,7 +64,7 @@ def test_a_kill_during_a_new_copy_leaves_the_old_one_until_the_new_one_is_comple
     old, _ = read_state(orders.state)
     with shop.Writer(orders.source, orders.table, per_second=60) as writer:
         held = [] if point in SWAP else ["--max-rows-per-second", str(HELD)]
-        arguments = orders.arguments("--strategy", "full", *options(), *held)
+        arguments = orders.arguments("--strategy", "full", *options(100), *held)
         killed = orders.cdc(*arguments, crash_at=f"{point}{'' if point in SWAP else ':4'}")
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         found, maps = read_state(orders.state, rows_of=[orders.table])
