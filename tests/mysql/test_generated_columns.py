@@ -231,6 +231,7 @@ def test_a_rebuild_computes_stored_columns_anew(project_on_either: Project, sess
     assert anew & renamed == (renamed if mariadb else {"s_renamed_and_copied_new", "s_renamed_and_indexed_new"})
 
 
+@pytest.mark.waits
 def test_a_rebuild_amid_a_copy(project_on_either: Project, session: Connection):
     """Rows that were copied before the rebuild are copied anew too."""
     project = project_on_either
