@@ -6,8 +6,12 @@ import shutil
 import signal
 import subprocess
 
+import pytest
+
 from cdc.model import Checkpoint, TableId, TableState
 from tests.fix_migration import HELD, Project
+
+pytestmark = pytest.mark.waits
 
 NUMBERS = "WITH RECURSIVE n AS (SELECT 0 i UNION ALL SELECT i + 1 FROM n WHERE i < 399) SELECT"
 TABLES = {
