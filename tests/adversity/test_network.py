@@ -104,8 +104,8 @@ def test_an_answer_that_trickles_has_a_bound_and_one_that_is_slow_has_time(order
     orders.sql("UPDATE t SET note = REPEAT('x', 100)")
     table = read_table(orders.admin, orders.table)
     request = ChunkRequest(table, None, 3_000, Position(orders.gtids()))
-    monkeypatch.setattr(snapshot, "READ_TIMEOUT", 1.0)
-    reader, asking = SnapshotReader(url), connection.connect(url, read_timeout=1.0)
+    monkeypatch.setattr(snapshot, "READ_TIMEOUT", 2.0)
+    reader, asking = SnapshotReader(url), connection.connect(url, read_timeout=2.0)
     reader.log_end()
     faulty.slow_down(10_000, 0.1)
     assert len(reader.read(request, None).keys) == 3_000  # 450 kB: four seconds
