@@ -51,6 +51,12 @@ def of_collation(number: int) -> str:
 
 
 @cache
+def of_clients() -> tuple[str, ...]:
+    """The character sets that statements can be written in: those in which ASCII is ASCII."""
+    return tuple(sorted(set(_collations().values()) - {"ucs2", "utf16", "utf16le", "utf32"}))
+
+
+@cache
 def character_set(name: str) -> CharacterSet:
     """The character set of this name, its tables loaded. Raises LookupError for one that no server has."""
     name = name.lower()

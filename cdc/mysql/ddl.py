@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import islice
 
+from cdc import charset
 from cdc.model import TableId
 from cdc.mysql.effects import Altered as Altered
 from cdc.mysql.effects import Created as Created
@@ -77,6 +80,41 @@ def could_name(event: QueryEvent) -> Callable[[TableId], bool]:
         pieces = (event.schema.encode() + b" " + event.query).lower()
         return lambda table: all(not _PLAIN.fullmatch(name) or name.lower().encode() in pieces for name in table)
     return lambda table: all(name.casefold() in found for name in table)
+
+
+def could_name_otherwise(event: QueryEvent) -> Callable[[TableId], bool]:
+    """Tells of a table whether the statement could name it in another character set than the event says.
+
+    What a session has prepared is in the character set of PREPARE, or in UTF-8, and the event has that of EXECUTE.
+    """
+    if event.query.isascii():
+        return lambda _: False
+
+    def occurs(name: str) -> bool:
+        own = set()
+        with suppress(ValueError, LookupError):
+            own = {charset.encode(name, event.dialect.charset)}
+        return any(re.search(_ALONE % re.escape(written), event.query) for written in _written(name) - own)
+
+    def could(table: TableId) -> bool:
+        found = [name for name in table if occurs(name)]
+        return bool(found) and all(name in found or name.isascii() or name == event.schema for name in table)
+
+    return could
+
+
+_ALONE = rb"(?<![\w$\x80-\xff])%b(?![\w$\x80-\xff])"
+"""A name that is not a part of a longer one."""
+
+
+@lru_cache(maxsize=10_000)
+def _written(name: str) -> frozenset[bytes]:
+    """The bytes of a name in each of the character sets that have it, where they are not ASCII."""
+    found = set()
+    for each in charset.of_clients() if not name.isascii() else ():
+        with suppress(UnicodeEncodeError):
+            found.add(charset.encode(name, each))
+    return frozenset(written for written in found if not written.isascii())
 
 
 _WORD, _PLAIN = re.compile(r"[\w$]+"), re.compile(r"[A-Za-z0-9_$]+")

@@ -32,13 +32,26 @@ class Writes:
 
 
 def writes(event: QueryEvent) -> Writes:
-    """What the statement may write by itself."""
-    try:
-        tokens = list(statement_of(event))
-    except NotUnderstood as error:
-        return Writes(doubt=f"it is not understood: {error}")
-    if event.doubt or any(token.text is None for token in tokens if token.kind is not Kind.TEXT):
-        return Writes(doubt=event.doubt or "it holds bytes that are not valid in its character set")
+    """What the statement may write by itself, in each way that it may have to be read."""
+    found, why = list[Writes](), event.doubt
+    for reading in event.readings():
+        try:
+            found.append(_writes(reading))
+        except NotUnderstood as error:
+            why = why or f"it is not understood: {error}"
+    if event.doubt or not found:
+        return Writes(doubt=why)
+    return Writes(
+        frozenset().union(*(each.tables for each in found)), frozenset().union(*(each.names for each in found)),
+        frozenset().union(*(each.places for each in found)), all(each.sure for each in found),
+        next((each.doubt for each in found if each.doubt), ""),
+    )  # fmt: skip
+
+
+def _writes(event: QueryEvent) -> Writes:
+    tokens = list(statement_of(event))
+    if any(token.text is None for token in tokens if token.kind is not Kind.TEXT):
+        raise NotUnderstood("it holds bytes that are not valid in its character set")
     verb = _word(tokens, 0)
     if verb == "CREATE":
         return _of_query(tokens[_query(tokens) :], event.schema)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
 
 from cdc.errors import CdcError, NoSuchTable, SchemaChanged, UnsupportedEvent
 from cdc.model import (
@@ -33,7 +32,7 @@ from cdc.mysql import ddl
 from cdc.mysql._events import Plan
 from cdc.mysql.definitions import Describe, Described, Entry, Unexplained
 from cdc.mysql.names import NameRules
-from cdc.mysql.query_events import QueryEvent
+from cdc.mysql.query_events import QueryEvent, shorten
 from cdc.mysql.reshape import reshaped
 from cdc.mysql.sql_tokens import NotUnderstood
 from cdc.mysql.tablemap import plan, table_named
@@ -255,10 +254,16 @@ class Followed:
             return self._look_again(self._nameable(event), event, place, doubt or last)
         effects = self._temporary.without(readings[0], event)
         if effects is None or any(each != readings[0] for each in readings):
-            return self._look_again(map(self.id_of, ddl.tables(chain(*readings))), event, place, "another table may be meant")
+            return self._look_again(
+                map(self.id_of, ddl.tables(each for reading in readings for each in reading)), event, place, "another table may be meant"
+            )
+        named, new = [*map(self.id_of, ddl.tables(effects))], self._existing() if self._describe and not event.query.isascii() else ()
+        otherwise = set(filter(ddl.could_name_otherwise(event), (*self._entries, *self._unfit, *new))).difference(named)
+        if otherwise:
+            return self._look_again([*named, *otherwise], event, place, "another table may be meant")
         lost = self._lost_names(effects) if event.dialect.mariadb else []
         if lost is None:
-            return self._look_again(map(self.id_of, ddl.tables(effects)), event, place, "the tables may be temporary ones")
+            return self._look_again(named, event, place, "the tables may be temporary ones")
         found = [change for effect in effects for change in self._effect(effect, event.text, place)]
         found += [change for table in self._unasked for change in self._anew(table, event.text, place)]
         return found + [change for table in lost for change in self._gone(table, event.text, place)]
@@ -442,9 +447,3 @@ class Followed:
             return table
         key = self._names.key(table)
         return next((held for held in self._entries if self._names.key(held) == key), self._names.stored(table))
-
-
-def shorten(statement: str, limit: int = 120) -> str:
-    """A statement on one line, its beginning where it is long."""
-    text = " ".join(statement.split())
-    return text if len(text) <= limit else text[: limit - 1] + "…"

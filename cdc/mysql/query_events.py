@@ -283,3 +283,9 @@ def statement_of(event: QueryEvent) -> Iterator[Token]:
 def _word(token: Token) -> str:
     """A bare word in upper case; nothing for all else."""
     return token.keyword if token.kind is Kind.WORD else ""
+
+
+def shorten(statement: str, limit: int = 120) -> str:
+    """A statement on one line, its beginning where it is long."""
+    text = " ".join(statement.split())
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -15,10 +15,10 @@ from cdc.model import CopyAnew, LogEnd, Position, TableId
 from cdc.mysql import ddl
 from cdc.mysql.connection import Connection, text
 from cdc.mysql.dml import Writes, writes
-from cdc.mysql.followed import Followed, shorten
+from cdc.mysql.followed import Followed
 from cdc.mysql.information_schema import ask as ask_about
 from cdc.mysql.privileges import Privileges
-from cdc.mysql.query_events import QueryEvent, statement_of
+from cdc.mysql.query_events import QueryEvent, shorten, statement_of
 from cdc.mysql.schema import is_hidden
 from cdc.mysql.snapshot import log_end
 from cdc.mysql.sql_tokens import NotUnderstood
@@ -75,6 +75,8 @@ class StatementRows:
             places=frozenset(self._ids(found.places)),
         )
         written, doubt, hint = set(found.tables), found.doubt, ""
+        if not doubt and any(map(ddl.could_name_otherwise(event), set(possible) - written)):
+            doubt = "it may be in another character set than the binlog says"
         if possible and not doubt and not (found.sure and written.issuperset(possible)):
             answer = self._answer(Question(found, frozenset(possible), bound, event.cascades_run_triggers))
             written, doubt, hint = self._ids(answer.tables), answer.doubt, answer.hint
