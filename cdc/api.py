@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -228,24 +228,16 @@ def begin(
         checkpoint = None
     position = _position(checkpoint, source) if checkpoint else source.position()
     known = {each.table.id: each for each in checkpoint.tables} if checkpoint else {}
-    progress = []
     selection = config.selection
     names = source.selected(selection, required=config.tables if required is None else required)
     names += [table for table in known if table not in names and selection.wants(table)]
     if not names and checkpoint is None:
         raise PreflightFailed(f"No table on the source is called {' or '.join(map(str, config.tables))}.", hint="Check --tables.")
     skipped = unfit([name for name in names if name not in known or _from_start(known[name])], selection)
-    for name, table in source.described(name for name in names if name not in skipped).items():
-        each = known.get(name)
-        if each is None or _from_start(each):
-            if isinstance(table, CdcError):
-                if selection.names(name):
-                    raise table
-                if not isinstance(table, NoSuchTable):  # one that is gone since it was listed: the stream tells
-                    skipped[name] = str(table)
-                continue
-            each = TableProgress(table)
-        progress.append(each)
+    described = source.described(name for name in names if name not in skipped)
+    going_on = {name: known[name] for name in described if name in known and not _from_start(known[name])}
+    fit = _fit_ones({name: table for name, table in described.items() if name not in going_on}, selection, skipped)
+    progress = [going_on.get(name) or TableProgress(fit[name]) for name in described if name in going_on or name in fit]
     if not progress and checkpoint is None:
         raise PreflightFailed(
             "None of the tables can be followed." + "".join(f"\n  {table}: {reason}" for table, reason in skipped.items())
@@ -253,6 +245,22 @@ def begin(
     servers = servers_with(checkpoint.servers if checkpoint else (), source.server_uuid)
     behind = source.behind(position) if checkpoint else None
     return Start(plan, servers, position, progress, source.clock_offset, rates, behind, source.url.address, skipped)
+
+
+def _fit_ones(described: Mapping[TableId, Table | CdcError], selection: Selection, skipped: dict[TableId, str]) -> dict[TableId, Table]:
+    """Those that can be followed. Of the others, one that only a pattern matches joins `skipped`, unless it is gone since it was listed.
+
+    Raises why one that is named in full cannot be followed.
+    """
+    found = {}
+    for name, table in described.items():
+        if not isinstance(table, CdcError):
+            found[name] = table
+        elif selection.names(name):
+            raise table
+        elif not isinstance(table, NoSuchTable):
+            skipped[name] = str(table)
+    return found
 
 
 def _position(checkpoint: Checkpoint, source: MySqlSource) -> Position:
@@ -305,9 +313,16 @@ def changes(
         if after is None:
             start = stream.position()
         else:
-            start, followed, lost = _after(after, stream.gtids()[0])
+            executed, _ = stream.gtids()
+            start, followed, lost = _after(after, executed)
             stream.settle(start, followed, lost=lost)
         definitions, skipped = followable(stream, selection, say)
+        if after is not None and not executed <= start.gtids and (end := stream.log_end()):
+            say(
+                f"rows from before {end.file}:{end.offset} come with the columns of now. What the binlog does not tell of those "
+                "(ZEROFILL, the digits of FLOAT and DOUBLE, INET6 and UUID) is certain once that place is reached: a statement before it "
+                "that changes the table ends this with exit code 6."
+            )
         stream.start(start, list(map(TableProgress, definitions)), skipped)
         convert = partial(converters, parse_json=parse_json)
         return Changes(stream, stack.pop_all(), convert, start, until_caught_up=until_caught_up, on_away=on_away, say=say)
@@ -320,15 +335,9 @@ def followable(source: MySqlSource, selection: Selection, say: Callable[[str], N
         checks = [check for check in preflight.run(source.control, names, selection) if check.name != "prepared_xa"]
     preflight.require(checks)
     skipped = preflight.skipped(checks)
-    found = []
-    for name, table in source.described(name for name in names if name not in skipped).items():
-        if not isinstance(table, CdcError):
-            found.append(table)
-            _tell_virtual(table, say)
-        elif selection.names(name):
-            raise table
-        elif not isinstance(table, NoSuchTable):
-            skipped[name] = str(table)
+    found = list(_fit_ones(source.described(name for name in names if name not in skipped), selection, skipped).values())
+    for table in found:
+        _tell_virtual(table, say)
     for name, reason in skipped.items():
         say(f"warning: {name} is skipped. {reason}")
     if not found:
@@ -353,7 +362,8 @@ def _after(after: Gtids | str | Path, executed: Gtids) -> tuple[Position, tuple[
         return Position(DomainGtids.parse(after) if isinstance(executed, DomainGtids) else GtidSet.parse(after)), (), ""
     except ValueError as error:
         raise ConfigError(
-            str(error), hint="The source shows its own: SELECT @@global.gtid_executed, on MariaDB @@global.gtid_binlog_state."
+            f"`after` is not a position: {error}",
+            hint="The source shows its own: SELECT @@global.gtid_executed, on MariaDB @@global.gtid_binlog_state.",
         ) from error
 
 

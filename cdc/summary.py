@@ -106,7 +106,7 @@ def reword(error: CdcError) -> None:
 
 def reword_for_tail(error: CdcError, position: str) -> None:
     """Have the error of `cdc tail` name its own option: it goes on from where `--from` says."""
-    error.message = error.message.replace("he checkpoint", "he position")
+    error.message = error.message.replace("he checkpoint", "he position").replace("`after`", "--from")
     error.hint = re.sub(r"[Cc]opy[^.]*--strategy full[^.]*\.", "begin elsewhere with --from now or --from GTIDS.", error.hint)
     error.hint = re.sub(r"[Rr]un the same command again[^.]*\.", f"go on from here with --from '{position}'.", error.hint)
     error.hint = error.hint[:1].upper() + error.hint[1:]

@@ -288,7 +288,7 @@ cdef class EventStream:
     def take(self):
         """Everything complete: (runs, gtids, file, offset, transactions, first and last commit time in microseconds, evidence), and forget it.
 
-        A run is (table, ops, (key bytes, offsets), (row bytes, offsets), the same of the rows before or None without `keep`);
+        A run is (the table's Definition, ops, (key bytes, offsets), (row bytes, offsets), the same of the rows before or None without `keep`);
         gtids are (uuid bytes, tag, first, last). Evidence: when the file was created (Unix seconds, 0: not known), and the size in bytes
         (with checksum; 0: it did not come) and the CRC-32 (without) of the event that ends at the offset.
         Inside a transaction over the budget it is what has come of it, and gtids is None: no position follows it.

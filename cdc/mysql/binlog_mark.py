@@ -57,13 +57,8 @@ class _Found:
 
 def mark_at(url: SourceUrl, end: LogEnd) -> BinlogMark | None:
     """The mark of a binlog's end: the file and when it was created. None if the file is gone meanwhile. Raises Temporary."""
-    with explained(url):
-        try:
-            return BinlogMark(end.file, end.offset, _read(url, end.file, end.offset).created)
-        except pymysql.MySQLError as error:
-            if error.args[:1] != (_UNREADABLE,):
-                raise
-    return None
+    found = _read(url, end.file, end.offset)
+    return BinlogMark(end.file, end.offset, found.created) if isinstance(found, _Found) else None
 
 
 def require_mark(connection: Connection, url: SourceUrl, mark: BinlogMark) -> None:
@@ -81,21 +76,13 @@ def require_mark(connection: Connection, url: SourceUrl, mark: BinlogMark) -> No
     if size < mark.offset:
         raise _lost(mark, f"{file} ends at {size}")
     start = mark.offset - mark.size
-    found = _found(url, mark, file, start if start < _BEYOND_DUMP else _FIRST_EVENT)
+    found = _read(url, file, offset := start if start < _BEYOND_DUMP else _FIRST_EVENT)
+    if isinstance(found, str):
+        raise _lost(mark, f"{file} cannot be read at {offset}: {found}")
     if found.created != mark.created:
         raise _lost(mark, f"{file} was created on {_moment(found.created)}, not on {_moment(mark.created)}")
     if mark.size and start < _BEYOND_DUMP and (found.size, found.checksum) != (mark.size, mark.checksum):
         raise _lost(mark, f"another event ends at {file}:{mark.offset}")
-
-
-def _found(url: SourceUrl, mark: BinlogMark, file: str, offset: int) -> _Found:
-    with explained(url):
-        try:
-            return _read(url, file, offset)
-        except pymysql.MySQLError as error:
-            if error.args[:1] != (_UNREADABLE,):
-                raise
-            raise _lost(mark, f"{file} cannot be read at {offset}: {error.args[1]}") from error
 
 
 def _lost(mark: BinlogMark, why: str) -> PositionLost:
@@ -110,15 +97,19 @@ def _moment(seconds: int) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
 
 
-def _read(url: SourceUrl, file: str, offset: int) -> _Found:
-    """What a dump of this file from this offset begins with."""
-    with connect(url, read_timeout=ANSWER_SECONDS) as connection:
+def _read(url: SourceUrl, file: str, offset: int) -> _Found | str:
+    """What a dump of this file from this offset begins with, or why there is no such place. Raises Temporary."""
+    with explained(url), connect(url, read_timeout=ANSWER_SECONDS) as connection:
         checksum = "master_binlog_checksum" if connection.is_mariadb else "source_binlog_checksum"
         connection.rows(f"SET @{checksum} = @@global.binlog_checksum, @mariadb_slave_capability = 4")
         command = struct.pack("<IHI", max(offset, _FIRST_EVENT), _NON_BLOCKING, random.randrange(1 << 30, 1 << 31)) + file.encode()
         try:
             connection._execute_command(COMMAND.COM_BINLOG_DUMP, command)
             return _first(connection)
+        except pymysql.MySQLError as error:
+            if error.args[:1] != (_UNREADABLE,):
+                raise
+            return str(error.args[1])
         finally:
             connection.abandon()
 

@@ -280,7 +280,8 @@ def test_a_signal_ends_tail_cleanly(following: subprocess.Popen[str], number: si
     following.send_signal(number)
     out, err = following.communicate(timeout=PATIENCE)
     assert out == ""
-    begin, *end = err.splitlines()
+    older, begin, *end = err.splitlines()
+    assert older.startswith("rows from before ")
     assert begin.startswith("listening to ")
     assert following.returncode == (130 if number is signal.SIGINT else 0)
     assert [each.partition(" '")[0] for each in end] == ["cdc: Interrupted. To go on from here: --from"] * (number is signal.SIGINT)

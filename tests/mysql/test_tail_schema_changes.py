@@ -137,6 +137,44 @@ def test_changes_that_wait_for_certain_columns_are_bounded(project: Project, mon
         assert [(change.after or {})["w"] for change in again] == list(range(90, 94))
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "shown"),
+    [
+        ("VARCHAR(9) CHARACTER SET latin1", "VARCHAR(9) CHARACTER SET cp1250", 0),
+        ("DATETIME(3)", "DATETIME(0)", 0),
+        ("DECIMAL(9,3)", "DECIMAL(12,4)", 0),
+        ("ENUM('1','2')", "ENUM('2','1')", 0),
+        ("INT", "INT(7) ZEROFILL", 0),
+        ("INT(9) ZEROFILL", "INT(7) ZEROFILL", 1),
+    ],
+)
+def test_a_tail_from_an_older_position_prints_no_row_with_columns_that_it_has_not(
+    project_on_either: Project, before: str, after: str, shown: int
+) -> None:
+    """Where the binlog does not tell that they are others, a line has said that they are not certain, and the statement ends it."""
+    project = project_on_either
+    project.sql(f"CREATE TABLE t (id INT PRIMARY KEY, v {before})")
+    start = str(project.gtids())
+    project.sql("INSERT INTO t VALUES (1, 20240101)" if before.startswith("DATE") else "INSERT INTO t VALUES (1, 1)")
+    project.sql(f"ALTER TABLE t MODIFY v {after}", "INSERT INTO t (id) VALUES (2)")
+    result = project.cdc("tail", project.url, "--tables", str(project.table), "--from", start, "--until-caught-up")
+    assert result.returncode == 6, result.stderr
+    assert len(result.stdout.splitlines()) == shown
+    assert "come with the columns of now. What the binlog does not tell of those (ZEROFILL" in result.stderr
+    if shown:
+        now = project.cdc("tail", project.url, "--tables", str(project.table), "--until-caught-up")
+        assert now.returncode == 0
+        assert "columns of now" not in now.stderr
+
+
+def test_a_place_to_begin_that_is_none_is_refused_by_the_option_s_name(project: Project) -> None:
+    """So that it is clear which argument is meant."""
+    project.sql("CREATE TABLE t (id INT PRIMARY KEY)")
+    result = project.cdc("tail", project.url, "--tables", str(project.table), "--from", "garbage")
+    assert result.returncode == 2
+    assert "cdc: --from is not a position: 'garbage' is not a set of GTIDs" in result.stderr
+
+
 @pytest.fixture
 def listening(project: Project) -> subprocess.Popen[str]:
     """A `cdc tail --format debezium` of an empty table that listens."""
