@@ -29,7 +29,7 @@ from cdc.handover import Handover
 from cdc.migration import Migration, Report, Start
 from cdc.model import Checkpoint, CopyAnew, Gone, Position, Rates, Table, TableId, TableProgress, TableState, servers_with
 from cdc.mysql.connection import Connection, connect
-from cdc.mysql.server_errors import explained
+from cdc.mysql.server_errors import AGAIN, explained
 from cdc.mysql.snapshot import read_all
 from cdc.mysql.source import MySqlSource
 from cdc.oversight import Oversight, reloaded_by_signal
@@ -65,6 +65,9 @@ def check(source: SourceUrl, tables: Sequence[TableId] = (), exclude: Sequence[T
     return found
 
 
+_GOES_ON = "The last checkpoint is kept: the same command goes on from it."
+
+
 def migrate(
     config: Config,
     *,
@@ -85,6 +88,10 @@ def migrate(
             read = file.read() if file else Settings(config.limits, config.tables, config.exclude)
             config = replace(config, strategy=Strategy.INCREMENTAL, limits=read.limits, tables=read.tables, exclude=read.exclude)
             config = replace(config, drop_tables=())  # done by the first checkpoint
+        except Temporary as error:
+            if _held(config.target) and "checkpoint" not in error.hint:
+                error.hint = f"{error.hint.replace(AGAIN, '').strip()} {_GOES_ON}".strip()
+            raise
 
 
 def _migrate(

@@ -325,8 +325,8 @@ def tail(
     except CdcError as error:
         summary.reword_for_tail(error, position)
         raise
-    if asked.number is signal.SIGINT:
-        raise interrupts.Interrupted(f"Interrupted. To go on from here: --from '{position}'")
+    if asked.number not in (None, signal.SIGTERM):
+        raise interrupts.Interrupted(f"Interrupted. To go on from here: --from '{position}'", asked.number)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""What SIGINT and SIGTERM do: a run that can save its state is asked to, everything else ends with `Interrupted`.
+"""What SIGINT, SIGTERM and SIGHUP do: a run that can save its state is asked to, everything else ends with `Interrupted`.
 
 An interruption never looks like a result. `Interrupted` is a KeyboardInterrupt, so that neither `except CdcError` nor `except Exception`
 takes it for an error to go on after.
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from cdc import waits
 from cdc.errors import TornTransaction
 from cdc.migration import Migration, Report
 
@@ -43,9 +44,10 @@ class Stop:
 
 @contextmanager
 def stopped_by_signals(stop: Callable[[], None], say: Callable[[str], None] = lambda _: None) -> Iterator[Stop]:
-    """SIGINT and SIGTERM call `stop`, and say STOPPING; the next raises Interrupted, one more kills the process.
+    """SIGINT, SIGTERM and SIGHUP call `stop`, say STOPPING and break off waits; the next raises Interrupted, one more kills.
 
-    `say` is called within the signal handler. Outside the main thread nothing is changed.
+    SIGHUP does what it did where it is ignored or has a meaning. `say` is called within the signal handler. Outside the main thread nothing
+    is changed.
     """
     asked = Stop()
     if threading.current_thread() is not threading.main_thread():
@@ -57,31 +59,39 @@ def stopped_by_signals(stop: Callable[[], None], say: Callable[[str], None] = la
             asked.number = signal.Signals(number)
             stop()
             say(STOPPING)
+            waits.break_off()
             return
         for each in before:
             signal.signal(each, signal.SIG_DFL)
         raise Interrupted("Interrupted.", number)
 
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM, *_hangup())}
     try:
         yield asked
     finally:
+        waits.reset()
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 @contextmanager
 def ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM ends what is under way as Ctrl-C does, so that temporary files and servers are removed."""
-
-    def on_signal(number: int, _: FrameType | None) -> None:
-        raise Interrupted("Interrupted.", number)
-
-    before = signal.signal(signal.SIGTERM, on_signal)
+    """SIGTERM, and SIGHUP unless it is ignored, end what is under way as Ctrl-C does, so that temporary files and servers are removed."""
+    before = {number: signal.signal(number, _end) for number in (signal.SIGTERM, *_hangup())}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end(number: int, _: FrameType | None) -> None:
+    raise Interrupted("Interrupted.", number)
+
+
+def _hangup() -> tuple[signal.Signals, ...]:
+    """SIGHUP, where it would end the process: not under nohup, and not where it has a file read again."""
+    return (signal.SIGHUP,) if signal.getsignal(signal.SIGHUP) in (signal.SIG_DFL, _end) else ()
 
 
 def run(migration: Migration, *, until_caught_up: bool, say: Callable[[str], None]) -> Report:

@@ -75,6 +75,7 @@ VALUES = {
     "cdc.interfaces",
     "cdc.selection",
     "cdc.table",
+    "cdc.waits",
 }
 """What flows between the layers: the bottom row."""
 
@@ -87,6 +88,7 @@ MAY_IMPORT = {
     "cdc.chunk_size": set(),
     "cdc.schedule": set(),
     "cdc.table": set(),
+    "cdc.waits": set(),
     "cdc.schema_change": {"cdc.table"},
     "cdc.model": {"cdc.gtid", "cdc.packed", "cdc.schema_change", "cdc.table"},
     "cdc.metrics": {"cdc.model"},

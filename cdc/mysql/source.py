@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Generator, Iterable, Iterator,
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from cdc.config import SourceUrl
 from cdc.errors import CdcError, PositionLost, PreflightFailed, Temporary
@@ -54,6 +54,7 @@ from cdc.mysql.server_errors import explained
 from cdc.mysql.snapshot import log_end
 from cdc.mysql.statement_rows import Question, Reach, StatementRows, reach
 from cdc.selection import ALL, Selection
+from cdc.waits import BrokenOff, breakable
 
 _INBOX = 32
 """Deliveries that may wait: with parts of 4 MiB this bounds what a slow target makes the reader hold."""
@@ -64,16 +65,22 @@ MARK_SECONDS = 5.0
 CHUNK_CONNECTIONS = 2
 """Chunks read at once. The server sends each from one thread of its own, and we unpack it in one."""
 
+LEAVING_SECONDS = 1.0
+"""How long leaving a source waits for its threads, which end at once unless a server does not answer them."""
+
 LOG_END_SECONDS = 10.0
 """How long the answer to where the binlog ends may take, during which nothing is applied. It waits for a large transaction that is being
 written to the binlog."""
 
+_T = TypeVar("_T")
 Admit = Callable[[Connection, TableId], Table | None]
 """Gives a table's definition, None if it is not to be followed after all."""
 
 
 class MySqlSource:
     """The server that is followed, one of those the URL names. A context manager; leaving it ends its threads and connections.
+
+    A thread that waits just then for a server that does not answer ends by itself when that wait does; it changes nothing any more.
 
     Not used again afterwards. A lost connection is opened again by itself, to another server if that one can go on; `give_up_seconds`
     bounds how long that may take, None waits for ever. `fit` raises what makes a server unfit as a source, apart from its GTIDs.
@@ -127,8 +134,9 @@ class MySqlSource:
         if self._binlog:
             self._binlog.abandon()
         self._workers.stop(CHUNK_CONNECTIONS)
+        over = time.monotonic() + LEAVING_SECONDS
         for thread in self._threads:
-            thread.join()
+            thread.join(max(0.0, over - time.monotonic()))
         self.control.abandon()
 
     def settle(self, position: Position, followed: tuple[str, ...] = (), applied: Gtids | None = None, lost: str = "") -> None:
@@ -214,7 +222,10 @@ class MySqlSource:
             return retention_seconds(self.control)
 
     def log_end(self) -> LogEnd | None:
-        """Where the binlog ends now, None while the server that `next` tells of is away."""
+        """Where the binlog ends now, None while the server that `next` tells of is away, and once a signal has asked for a stop."""
+        return self._unless_stopped(self._ask_log_end)
+
+    def _ask_log_end(self) -> LogEnd | None:
         try:
             with explained(self.url), self.control.answering_within(LOG_END_SECONDS):
                 end = log_end(self.control)
@@ -225,6 +236,15 @@ class MySqlSource:
             return None
         self._asking.reset()
         return end
+
+    def _unless_stopped(self, ask: Callable[[], _T]) -> _T | None:
+        """What `ask` gives, None when a signal asks for a stop meanwhile: that needs no more answers, and `control` is not used again."""
+        try:
+            with breakable():
+                return ask()
+        except BrokenOff:
+            self.control.abandon()
+            return None
 
     def _ask_anew(self) -> None:
         """Have `control` lead to the server that `next` tells of."""
@@ -241,8 +261,9 @@ class MySqlSource:
         What is to be done at `position` before anything else: tables that have changed, where the binlog ends there and does not say how.
         """
         with explained(self.url):
-            rules = name_rules(self.control)
-            end = log_end(self.control)
+            if (told := self._unless_stopped(lambda: (name_rules(self.control), log_end(self.control)))) is None:
+                return None
+        rules, end = told
         describe = self._describe if self._examine else None
         tables_followed = Followed(
             [each.table for each in tables], describe,
@@ -280,7 +301,7 @@ class MySqlSource:
         if isinstance(item, SourceChanged):
             self._told = server
             with suppress(*MAY_PASS):  # log_end tries again
-                self._ask_anew()
+                self._unless_stopped(self._ask_anew)
         return item if server is self._told else None
 
     @property

@@ -2,6 +2,9 @@
 
 import itertools
 import random
+import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -215,6 +218,69 @@ def test_a_source_that_searches_its_binlogs_for_long_is_not_taken_for_dead(order
                 faulty.swallow()
     assert delivery.position
     assert delivery.position.gtids == orders.gtids()
+
+
+ENDLESS = """
+import sys
+from pathlib import Path
+from cdc import interrupts
+from cdc.__main__ import main
+from cdc.config import SourceUrl
+from cdc.mysql import connection, source
+connection.CONNECT_SECONDS = source.LOG_END_SECONDS = source.LONGEST_PAUSE = 3600.0
+"""
+"""The bounds of these waits are no help here: what ends within the test's patience is ended by the signal."""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_wait_for_an_answer(orders: Project, faulty: Proxy, number: signal.Signals):
+    """A question of the main thread, to a server that has fallen silent."""
+    program = ENDLESS + (
+        "with source.MySqlSource(SourceUrl.parse(sys.argv[1], {}), heartbeat_seconds=1.0) as opened:\n"
+        "    with interrupts.stopped_by_signals(lambda: None) as asked:\n"
+        "        assert opened.log_end()\n"
+        "        print('ready', flush=True)\n"
+        "        sys.stdin.readline()\n"
+        "        print('asking', flush=True)\n"
+        "        print(opened.log_end(), opened.log_end(), asked.name)\n"
+    )
+    command = [sys.executable, "-c", program, orders.url]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin
+        assert process.stdout
+        try:
+            assert process.stdout.readline() == "ready\n"
+            faulty.swallow()
+            process.stdin.write("\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "asking\n"
+            process.send_signal(number)
+            assert process.communicate(timeout=PATIENCE)[0] == f"None None {number.name}\n"
+        finally:
+            process.kill()
+    assert process.returncode == 0
+
+
+def test_a_signal_ends_a_run_whose_source_does_not_answer(orders: Project, faulty: Proxy):
+    """Its stream is about to be opened again, over a connection that takes for ever; the last checkpoint is saved."""
+    command = [sys.executable, "-c", f"{ENDLESS}main()", *orders.arguments("--json", "--checkpoint-seconds", "0.2")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            orders.wait_streaming(process)
+
+            def nothing(data: bytes) -> bytes:
+                faulty.swallow()
+                return data
+
+            faulty.damage = nothing
+            faulty.cut()
+            orders.wait(process, lambda checkpoint: checkpoint.report["waiting"] != "")
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
+    assert process.returncode == 130, err
+    assert "The last checkpoint is saved" in err
 
 
 @pytest.mark.parametrize("silent_from", [1, 2, 3])

@@ -12,7 +12,7 @@ import pytest
 
 from cdc import api
 from cdc.__main__ import main
-from cdc.config import SourceUrl
+from cdc.config import Config, SourceUrl
 from cdc.differences import Difference, DifferenceKind, Differences
 from cdc.errors import CdcError, ConfigError, DamagedEvent, DamagedState, PreflightFailed, Temporary, UnreadableAnswer
 from cdc.gtid import GtidSet
@@ -177,6 +177,16 @@ def test_a_damaged_image_is_damaged_state(state: Path, which: str, *, on_demand:
         MapStoreTarget(state, on_demand=on_demand)
     image.write_bytes(whole)
     MapStoreTarget(state, on_demand=on_demand).close()
+
+
+def test_a_source_that_is_away_leaves_a_checkpoint_where_there_is_one(state: Path, tmp_path: Path) -> None:
+    """The hint says that the same command goes on from it, and nothing of it where there is none."""
+    away = SourceUrl("127.0.0.1", 1, "cdc", "hunter2")
+    for folder, kept in ((state, True), (tmp_path / "none", False)):
+        with pytest.raises(Temporary) as caught:
+            api.migrate(Config(away, folder, (TABLE.id,), until_caught_up=True))
+        assert ("The last checkpoint is kept: the same command goes on from it." in caught.value.hint) is kept
+        assert "Check host and port" in caught.value.hint
 
 
 def test_a_damaged_checkpoint_is_damaged_state(state: Path) -> None:
