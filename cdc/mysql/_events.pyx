@@ -468,11 +468,11 @@ cdef class EventStream:
                 return self.failed(E_FORMAT)
             if not p[n - 5] and format_crc(p, n, 1) == le4(p + n - 4):      # the byte that says so is what is damaged
                 return self.failed(E_CHECKSUM)
-            if p[n - 5] and not self.started and not self.checksums and not ends_in_digits(&self.t):
-                return self.failed(E_CHECKSUM)      # of the event before, which named the file
             self.checksums, self.started = p[n - 5] == 1, True
         elif not self.started:                      # the event that names the file comes before its format
             self.checksums = n >= HEADER + 4 and crc32(p, n - 4) == le4(p + n - 4)
+            if not self.checksums and not (p[4] == ROTATE and ends_in_digits(p, n)):
+                return self.failed(E_CHECKSUM)
         if self.checksums:
             if n < HEADER + 4:
                 return self.failed(E_LENGTH)
@@ -683,11 +683,11 @@ cdef uint32_t format_crc(const uint8_t *p, size_t n, uint8_t checksums) noexcept
     return ~crc_add(crc_add(crc, p + 18, n - 5 - 18), &checksums, 1)
 
 
-cdef bint ends_in_digits(const Transactions *t) noexcept nogil:
-    """Whether the file's name is one, without a checksum behind it."""
+cdef bint ends_in_digits(const uint8_t *p, size_t n) noexcept nogil:
+    """Whether an event that names a file ends with that name, without a checksum behind it; n >= HEADER."""
     cdef size_t i
-    for i in range(4):
-        if t.file_n < 4 or not 48 <= <uint8_t>t.file[t.file_n - 1 - i] <= 57:
+    for i in range(n - 4, n):
+        if not 48 <= p[i] <= 57:
             return False
     return True
 
