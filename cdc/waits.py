@@ -6,8 +6,10 @@ Python resumes a system call after a signal handler. So the handler raises Broke
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import TypeVar
+
+_T = TypeVar("_T")
 
 
 class BrokenOff(Exception):
@@ -19,19 +21,24 @@ class _State:
     asked = False
 
 
-@contextmanager
-def breakable() -> Iterator[None]:
-    """A wait that `break_off` ends by BrokenOff, also one that begins after it was called. Outside the main thread nothing is changed."""
+def unless_stopped(ask: Callable[[], _T], stopped: Callable[[], None]) -> _T | None:
+    """What `ask` gives; None once `break_off` was called, before it or meanwhile: then `stopped` is called.
+
+    Outside the main thread nothing but `ask` is called.
+    """
     if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    _State.within = True
+        return ask()
     try:
-        if _State.asked:
-            raise BrokenOff
-        yield
-    finally:
-        _State.within = False
+        try:
+            _State.within = True
+            if not _State.asked:
+                return ask()
+        finally:
+            _State.within = False
+    except BrokenOff:
+        pass
+    stopped()
+    return None
 
 
 def break_off() -> None:

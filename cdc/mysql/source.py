@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Generator, Iterable, Iterator,
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from cdc.config import SourceUrl
 from cdc.errors import CdcError, PositionLost, PreflightFailed, Temporary
@@ -54,7 +54,7 @@ from cdc.mysql.server_errors import explained
 from cdc.mysql.snapshot import log_end
 from cdc.mysql.statement_rows import Question, Reach, StatementRows, reach
 from cdc.selection import ALL, Selection
-from cdc.waits import BrokenOff, breakable
+from cdc.waits import unless_stopped
 
 _INBOX = 32
 """Deliveries that may wait: with parts of 4 MiB this bounds what a slow target makes the reader hold."""
@@ -66,21 +66,18 @@ CHUNK_CONNECTIONS = 2
 """Chunks read at once. The server sends each from one thread of its own, and we unpack it in one."""
 
 LEAVING_SECONDS = 1.0
-"""How long leaving a source waits for its threads, which end at once unless a server does not answer them."""
+"""How long leaving a source waits for its threads, which end at once. One whose server does not answer ends by itself, later."""
 
 LOG_END_SECONDS = 10.0
 """How long the answer to where the binlog ends may take, during which nothing is applied. It waits for a large transaction that is being
 written to the binlog."""
 
-_T = TypeVar("_T")
 Admit = Callable[[Connection, TableId], Table | None]
 """Gives a table's definition, None if it is not to be followed after all."""
 
 
 class MySqlSource:
     """The server that is followed, one of those the URL names. A context manager; leaving it ends its threads and connections.
-
-    A thread that waits just then for a server that does not answer ends by itself when that wait does; it changes nothing any more.
 
     Not used again afterwards. A lost connection is opened again by itself, to another server if that one can go on; `give_up_seconds`
     bounds how long that may take, None waits for ever. `fit` raises what makes a server unfit as a source, apart from its GTIDs.
@@ -223,7 +220,7 @@ class MySqlSource:
 
     def log_end(self) -> LogEnd | None:
         """Where the binlog ends now, None while the server that `next` tells of is away, and once a signal has asked for a stop."""
-        return self._unless_stopped(self._ask_log_end)
+        return unless_stopped(self._ask_log_end, self.control.abandon)
 
     def _ask_log_end(self) -> LogEnd | None:
         try:
@@ -236,15 +233,6 @@ class MySqlSource:
             return None
         self._asking.reset()
         return end
-
-    def _unless_stopped(self, ask: Callable[[], _T]) -> _T | None:
-        """What `ask` gives, None when a signal asks for a stop meanwhile: that needs no more answers, and `control` is not used again."""
-        try:
-            with breakable():
-                return ask()
-        except BrokenOff:
-            self.control.abandon()
-            return None
 
     def _ask_anew(self) -> None:
         """Have `control` lead to the server that `next` tells of."""
@@ -261,7 +249,7 @@ class MySqlSource:
         What is to be done at `position` before anything else: tables that have changed, where the binlog ends there and does not say how.
         """
         with explained(self.url):
-            if (told := self._unless_stopped(lambda: (name_rules(self.control), log_end(self.control)))) is None:
+            if (told := unless_stopped(lambda: (name_rules(self.control), log_end(self.control)), self.control.abandon)) is None:
                 return None
         rules, end = told
         describe = self._describe if self._examine else None
@@ -301,7 +289,7 @@ class MySqlSource:
         if isinstance(item, SourceChanged):
             self._told = server
             with suppress(*MAY_PASS):  # log_end tries again
-                self._unless_stopped(self._ask_anew)
+                unless_stopped(self._ask_anew, self.control.abandon)
         return item if server is self._told else None
 
     @property
