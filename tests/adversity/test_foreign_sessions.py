@@ -1,8 +1,9 @@
 """Statements of sessions with any settings, while a migration follows through kills: in the end every table is the source's.
 
-The sessions differ in SQL mode, character set, binlog format, default schema and temporary tables; the statements in how they quote, in
-comments that are code, in prefixes, in names. Some fail. `CDC_SESSIONS_STATEMENTS` is how many a server must have taken,
-`CDC_SESSIONS_SEED` repeats those that a failed test has printed.
+The sessions differ in SQL mode, character set, binlog format, default schema, temporary tables, and in what generated columns depend on
+(time zone, language, digits of quotients, how an ALTER rebuilds); the statements in how they quote, in comments that are code, in prefixes,
+in names. Some fail. `CDC_SESSIONS_STATEMENTS` is how many a server must have taken, `CDC_SESSIONS_SEED` repeats those that a failed test
+has printed.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ MODES = (
     "NO_ZERO_DATE",
     "ANSI",
     "TRADITIONAL",
+    "PAD_CHAR_TO_FULL_LENGTH",
 )
 MARIADB_MODES = ("MSSQL", "ORACLE", "POSTGRESQL", "DB2", "MAXDB", "SIMULTANEOUS_ASSIGNMENT")
 UNFIT_CHARSETS = ("ucs2", "utf16", "utf16le", "utf32")
@@ -67,6 +69,9 @@ TYPES = (
     "VARCHAR(9) CHARACTER SET latin1",
     "DATETIME(3)",
     "INT AS (a + 1) STORED",
+    "VARCHAR(60) AS (CONCAT(a / 7)) STORED",
+    "VARCHAR(60) AS (CONCAT(a / 7)) VIRTUAL",
+    "VARCHAR(60) AS (CONCAT(WEEK('2024-12-27' + INTERVAL a DAY), DAYNAME('2024-12-27' + INTERVAL a DAY))) VIRTUAL",
     "ENUM('x','y''z') DEFAULT 'x'",
 )
 TEXTS = ("plain", "C:\\", "it''s", "a, DROP COLUMN a", "start transaction", "/*", "*/", "-- x", "`", "TRUNCATE TABLE t", "日本", "é")
@@ -145,6 +150,35 @@ def create(s: Session) -> Statements:
     )
     comment = s.rng.choice(("", f" COMMENT={s.text()}", f" ENGINE=InnoDB COMMENT = {s.text()}"))
     return [f"{words} {s.fresh()} (id INT PRIMARY KEY, a INT, v VARCHAR(40) CHARACTER SET utf8mb4){comment}"]
+
+
+def create_generated(s: Session) -> Statements:
+    """Its generated columns depend on the session; MariaDB and some modes allow fewer of them to be stored."""
+    virtual = ("CAST(ts AS CHAR(30))", "DAYNAME(ts)", "CONCAT(WEEK(ts))", "CONCAT(c, '|')", "CONCAT(a / 7)")
+    stored = ("CONCAT(a / 7)", "CONCAT(id / 3, v)") if s.mariadb else (*virtual[:3], virtual[4])
+    columns = [f"g{n} VARCHAR(80) AS ({each}) VIRTUAL" for n, each in enumerate(s.rng.sample(virtual, s.rng.choice((0, 1, 3))))]
+    columns += [f"s{n} VARCHAR(80) AS ({each}) STORED" for n, each in enumerate(s.rng.sample(stored, s.rng.choice((0, 1, 2))))]
+    columns += ["a INT", "v VARCHAR(40) CHARACTER SET utf8mb4", "ts TIMESTAMP NULL DEFAULT '2024-12-31 22:00:00'", "c CHAR(9) DEFAULT 'c'"]
+    s.rng.shuffle(columns)
+    table = s.fresh(s.schemas[0])
+    return [
+        f"CREATE TABLE {table} (id INT PRIMARY KEY, {', '.join(columns)})",
+        f"INSERT INTO {table} (id, a) VALUES (1, 1), (2, 2), (5, 5)",
+    ]
+
+
+def rebuild(s: Session) -> Statements:
+    table = s.known()
+    ways = (
+        f"ALTER TABLE {table} FORCE, ALGORITHM=COPY",
+        f"OPTIMIZE TABLE {table}",
+        f"ALTER TABLE {table} COMMENT {s.text()}, ALGORITHM = COPY",
+        f"ALTER TABLE {table} PARTITION BY HASH (id) PARTITIONS 2",
+        f"ALTER TABLE {table} REMOVE PARTITIONING",
+        f"ALTER TABLE {table} RENAME TO {s.fresh(s.schemas[0])}, ALGORITHM=COPY",
+        f"CREATE INDEX {s.quoted('reb')} ON {table} (a) ALGORITHM=COPY",
+    )
+    return s.rng.sample(ways, 2)
 
 
 def create_like(s: Session) -> Statements:
@@ -363,9 +397,9 @@ def nonsense(s: Session) -> Statements:
 
 
 KINDS: tuple[Kind, ...] = (
-    create, create, create_like, create_as, drop, truncate, rename, swap, alter, alter, alter_with_text, alter_that_fails,
-    primary_key, index, versioned, with_temporary, partition, insert, insert, insert_select, update, update_column, update_two,
-    delete, transaction, heartbeat, stored_code, nonsense,
+    create, create, create_generated, create_generated, rebuild, create_like, create_as, drop, truncate, rename, swap, alter, alter,
+    alter_with_text, alter_that_fails, primary_key, index, versioned, with_temporary, partition, insert, insert, insert_select, update,
+    update_column, update_two, delete, transaction, heartbeat, stored_code, nonsense,
 )  # fmt: skip
 MARIADB_KINDS: tuple[Kind, ...] = (alter_in_two_phases, set_statement, converted)
 MAY_ALL_FAIL = {"alter_that_fails", "nonsense"}
@@ -434,6 +468,12 @@ class Sessions:
         self._run(session, f"SET NAMES utf8mb4, SESSION sql_mode = '{','.join(modes)}'")
         ((mode,),) = session.connection.rows("SELECT @@sql_mode")
         session.ansi, session.backslash = "ANSI_QUOTES" in str(mode), "NO_BACKSLASH_ESCAPES" not in str(mode)
+        self._run(
+            session, f"SET SESSION time_zone = '{rng.choice(('+00:00', '+05:00'))}', lc_time_names = '{rng.choice(('en_US', 'de_DE'))}'"
+        )
+        self._run(session, f"SET SESSION div_precision_increment = {rng.choice((4, 10))}, default_week_format = {rng.choice((0, 3))}")
+        copying = "alter_algorithm = {}" if self.mariadb else "old_alter_table = {}"
+        self._run(session, f"SET SESSION {copying.format(rng.choice(('DEFAULT', 'COPY' if self.mariadb else 'ON')))}")
         self._run(session, f"SET SESSION binlog_format = {rng.choice(('ROW', 'ROW', 'ROW', 'MIXED', 'STATEMENT'))}")
         session.default = rng.choice((self.schemas[0], self.schemas[0], self.schemas[1]))
         session.connection.select_db(session.default)
