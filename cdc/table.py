@@ -63,6 +63,11 @@ class Table:
         return any(column.generated for column in self.columns)
 
     @property
+    def dated(self) -> bool:
+        """Whether it has columns that can hold a partial date, such as 2024-00-00."""
+        return any(column.data_type in ("date", "datetime") for column in self.columns)
+
+    @property
     def places(self) -> tuple[int, ...]:
         """The place of each of `columns` among all columns of the table, virtual ones included, from 0."""
         virtual = {column.place for column in self.virtual}

@@ -71,9 +71,10 @@ class IndexesChanged:
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """The table's rows may have been written anew. That keeps them, but STORED generated columns are computed by the statement's session.
+    """The table's rows may have been written anew, which keeps all but what the server computes from the statement's session.
 
-    Whether a rebuild does so depends on the algorithm, which a session sets without a word of it in the binlog.
+    STORED generated columns are computed again, and in some SQL modes partial dates become zero ones. Whether a rebuild does so depends on
+    the algorithm, which a session sets without a word of it in the binlog.
     """
 
     table: TableId

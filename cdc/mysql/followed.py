@@ -247,7 +247,7 @@ class Followed:
         readings: list[list[ddl.Effect]] = []
         for reading in event.readings():
             try:
-                readings.append([effect for effect in ddl.effects(reading) if self._matters(effect)])
+                readings.append([meant for effect in ddl.effects(reading) if (meant := self._meant(effect, event))])
             except NotUnderstood as error:
                 last = str(error)
         if doubt or not readings:
@@ -268,20 +268,21 @@ class Followed:
         found += [change for table in self._unasked for change in self._anew(table, event.text, place)]
         return found + [change for table in lost for change in self._gone(table, event.text, place)]
 
-    def _matters(self, effect: ddl.Effect) -> bool:
-        """Whether it may concern the tables. Other indexes do, too, where they may be another key: not beside a primary key."""
-        if not isinstance(effect, ddl.IndexesChanged | ddl.Rebuilt):
-            return True
-        table = self.id_of(effect.table)
-        if isinstance(effect, ddl.Rebuilt) or self._recomputes(table):
-            return self._recomputes(table)
-        entry = self._entries.get(table)
-        return table in self._unfit or (entry is not None and not (entry.table and entry.table.index == "PRIMARY"))
-
-    def _recomputes(self, table: TableId) -> bool:
-        """Whether a rebuild may change rows that are kept: it computes STORED generated columns."""
-        entry = self._entries.get(table)
-        return bool(self._copied and entry and entry.table and entry.table.generated)
+    def _meant(self, effect: ddl.Effect, event: QueryEvent) -> ddl.Effect | None:
+        """The effect on tables as they are held; None for a rebuild that changes no row, and for indexes of a table with a primary key."""
+        if isinstance(effect, ddl.SchemaGone):
+            return effect
+        entry = self._entries.get(table := self.id_of(effect.table))
+        held = entry.table if entry else None
+        recomputed = self._copied and held is not None and (held.generated or (held.dated and event.zeroes_dates))
+        match effect:
+            case ddl.Altered(name, True) | ddl.IndexesChanged(name) | ddl.Rebuilt(name) if recomputed:
+                return ddl.Altered(name)
+            case ddl.Moved(name, to, True):
+                return ddl.Moved(name, to, recomputed)
+            case ddl.IndexesChanged() if table not in self._unfit and (entry is None or (held and held.index == "PRIMARY")):
+                return None
+        return None if isinstance(effect, ddl.Rebuilt) else effect
 
     def _look_again(self, tables: Iterable[TableId], event: QueryEvent, place: Position, why: str) -> list[TableChange]:
         """It is not certain what the statement has done: each of the tables is copied anew, or is there no more."""
@@ -336,8 +337,7 @@ class Followed:
             case ddl.Gone(name):
                 return self._gone(self.id_of(name), statement, place)
             case ddl.Moved(name, to, rebuilt) if self.id_of(name) != self.id_of(to):
-                table = self.id_of(name)
-                return self._moved(table, self.id_of(to), statement, place, anew=rebuilt and self._recomputes(table))
+                return self._moved(self.id_of(name), self.id_of(to), statement, place, anew=rebuilt)
             case ddl.Emptied(name) if (
                 (entry := self._entries.get(self.id_of(name))) and self._describe and (entry.certain or not self._copied)
             ):
@@ -345,9 +345,9 @@ class Followed:
             case ddl.Emptied(name) | ddl.Altered(name):
                 table = self.id_of(name)
                 return self._anew(table, statement, place, effect) if table in self._entries or table in self._unfit else []
-            case ddl.Moved(name, _, True) if not self._recomputes(self.id_of(name)):
-                return []
-            case ddl.IndexesChanged(name) | ddl.Rebuilt(name) | ddl.Moved(name, _, True):
+            case ddl.Moved(name, _, True):
+                return self._anew(self.id_of(name), statement, place)
+            case ddl.IndexesChanged(name):
                 return self._anew(self.id_of(name), statement, place, ddl.Altered(name, rows_kept=True))
             case _:
                 return []

@@ -17,7 +17,7 @@ from itertools import chain, islice
 from typing import NamedTuple
 
 from cdc import charset as charsets
-from cdc.mysql.sql_tokens import ANSI_QUOTES, NO_BACKSLASH_ESCAPES, Dialect, Kind, NotUnderstood, Token, tokens
+from cdc.mysql.sql_tokens import ANSI_QUOTES, NO_BACKSLASH_ESCAPES, NO_ZERO_DATES, STRICT, Dialect, Kind, NotUnderstood, Token, tokens
 
 _THREAD_SPECIFIC = 0x4
 """Of the event header's flags: the statement has used what only its session has, such as a temporary table."""
@@ -58,6 +58,14 @@ class QueryEvent:
             return self.decode(self.query)
         except ValueError:
             return self.query.decode(errors="replace")
+
+    @property
+    def zeroes_dates(self) -> bool:
+        """Whether a table that it rebuilds by copying gets zero dates for partial ones: in a strict mode it fails instead.
+
+        As seen on MySQL 9.7 and MariaDB 10.11.
+        """
+        return bool(self.dialect.sql_mode & NO_ZERO_DATES) and not self.dialect.sql_mode & STRICT
 
     def decode(self, data: bytes) -> str:
         """The text of a part of it. Raises ValueError."""

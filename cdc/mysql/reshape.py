@@ -16,11 +16,8 @@ from cdc.mysql import ddl
 def reshaped(old: Table, new: Table, effect: ddl.Altered, added: Mapping[str, bytes]) -> tuple[int | bytes, ...] | None:
     """Where the values of the new columns come from, as in `Reshaped`; None where that is not known, or rows are found by another key.
 
-    `added` is what rows hold in a column that was added, encoded, by its name, where that is known. STORED generated columns may have been
-    computed again, in the statement's session: the binlog does not say so.
+    `added` is what rows hold in a column that was added, encoded, by its name, where that is known.
     """
-    if new.generated:
-        return None
     had: dict[str, int | None] = {column.name: place for place, column in enumerate(old.columns)} | dict.fromkeys(_virtual(old))
     gone, renamed = set[str](), dict[str, str]()
     for name, to in (*((name, None) for name in effect.dropped), *effect.renamed):

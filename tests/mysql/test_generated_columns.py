@@ -231,6 +231,21 @@ def test_a_rebuild_computes_stored_columns_anew(project_on_either: Project, sess
     assert anew & renamed == (renamed if mariadb else {"s_renamed_and_copied_new", "s_renamed_and_indexed_new"})
 
 
+def test_a_rebuild_by_a_session_that_allows_no_partial_dates(project_on_either: Project, session: Connection):
+    """Where its SQL mode is not strict, the server makes zero dates of them."""
+    project = project_on_either
+    modes = ("NO_ZERO_IN_DATE", "NO_ZERO_IN_DATE,ALLOW_INVALID_DATES", "NO_ZERO_IN_DATE,NO_ZERO_DATE", "")
+    for n in range(len(modes)):
+        project.sql(f"CREATE TABLE d{n} (id INT PRIMARY KEY, d DATE, dt DATETIME(3))", f"CREATE TABLE n{n} (id INT PRIMARY KEY, v INT)")
+        run(session, f"INSERT INTO d{n} VALUES (1, '2024-00-00', '2024-02-00 01:02:03.4'), (2, '0000-00-00', NULL)")
+    project.migrate(table=f"{project.database}.*")
+    for n, mode in enumerate(modes):
+        run(session, f"SET sql_mode = '{mode}'", f"ALTER TABLE d{n} FORCE, ALGORITHM=COPY", f"ALTER TABLE n{n} FORCE, ALGORITHM=COPY")
+    changes = told(project.migrate(table=f"{project.database}.*"))
+    require_identical(project)
+    assert [line.partition(" is copied anew")[0] for line in changes] == ["d0", "d1", "d2"]
+
+
 @pytest.mark.waits
 def test_a_rebuild_amid_a_copy(project_on_either: Project, session: Connection):
     """Rows that were copied before the rebuild are copied anew too."""
