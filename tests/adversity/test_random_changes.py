@@ -12,7 +12,12 @@ import time
 import pymysql
 import pytest
 
+from cdc.config import parse_table
+from cdc.errors import PreflightFailed
+from cdc.model import TableId
 from cdc.mysql.connection import Connection
+from cdc.mysql.schema import read_table
+from cdc.targets.mapstore import read_state
 from tests.fix_migration import Background, Project, eventually
 
 pytestmark = pytest.mark.waits
@@ -20,6 +25,7 @@ pytestmark = pytest.mark.waits
 ROUNDS = int(os.environ.get("CDC_CHANGES_ROUNDS", "4"))
 SEED = int(os.environ.get("CDC_CHANGES_SEED") or random.SystemRandom().randrange(1 << 32))
 TABLES, COLUMNS = ("t", "u", "w"), ("a", "b", "c")
+EXCLUDED = "log_1"
 TYPES = [
     "INT",
     "BIGINT NOT NULL DEFAULT -7",
@@ -49,8 +55,16 @@ ALTERATIONS = [
     "MODIFY COLUMN text CHAR(40) CHARACTER SET latin1",
     "MODIFY COLUMN text VARCHAR(40) CHARACTER SET utf8mb4 FIRST",
     "ENGINE = InnoDB",
+    "DROP PRIMARY KEY",
+    "ADD PRIMARY KEY (id)",
+    "DROP PRIMARY KEY, ADD UNIQUE u (id)",
+    "DROP INDEX u, ADD PRIMARY KEY (id)",
 ]
+UNIQUE = "CREATE TABLE {0} (id INT NOT NULL, v INT, text VARCHAR(40) CHARACTER SET utf8mb4, UNIQUE u (id))"
+KEYLESS = "CREATE TABLE {0} (id INT, v INT, text VARCHAR(40))"
 OTHERS = [
+    UNIQUE,
+    KEYLESS,
     "TRUNCATE TABLE {0}",
     "DROP TABLE {0}",
     CREATE,
@@ -105,8 +119,9 @@ class Writer(Background):
 
 @pytest.fixture
 def project(project_on_either: Project) -> Project:
-    """Three tables of some thousand rows on either server, and one that stays, so that there always is one."""
-    project_on_either.sql(*(CREATE.format(name) for name in (*TABLES, "stays")))
+    """Three tables of some thousand rows on either server, one that stays, so that there always is one, a keyless and an excluded one."""
+    project_on_either.sql(CREATE.format("t"), UNIQUE.format("u"), *(CREATE.format(name) for name in ("w", "stays", EXCLUDED)))
+    project_on_either.sql(KEYLESS.format("keyless"), "INSERT INTO keyless VALUES (1, 2, 'a'), (1, 2, 'a')")
     numbers = "WITH RECURSIVE n AS (SELECT 0 i UNION ALL SELECT i + 1 FROM n WHERE i < 39) SELECT a.i * 40 + b.i, a.i FROM n a, n b"
     project_on_either.sql(*(f"INSERT INTO {name} (id, v) {numbers}" for name in TABLES))
     return project_on_either
@@ -117,12 +132,22 @@ def test_any_changes_of_tables_in_any_order_are_followed_through_kills(project: 
     """Statements while copying, while following and while nobody looks, with a kill or a stop in each round."""
     print(f"CDC_CHANGES_SEED={SEED}")
     rng, pattern = random.Random(SEED), f"{project.database}.*"
+    excluding = ("--exclude", f"{project.database}.log_*")
     for _ in range(ROUNDS):
         with Writer(project, rng.randrange(1 << 32)) as writer:
             time.sleep(rng.choice((0, 0.3)))
-            with project.interrupted(rng, "--chunk-rows", str(rng.choice((50, 500))), table=pattern):
+            project.sql(f"REPLACE INTO {EXCLUDED} (id) VALUES (1)", "UPDATE keyless SET v = v + 1")
+            with project.interrupted(rng, *excluding, "--chunk-rows", str(rng.choice((50, 500))), table=pattern):
                 time.sleep(rng.uniform(0, 1.5))
             eventually(lambda: bool(writer.error) or min(writer.written, writer.altered) > 0)
-    report = project.migrate(table=pattern)
-    project.assert_all_identical()
+    report = project.migrate(*excluding, table=pattern)
     assert report["caught_up"]
+    skipped = {parse_table(name) for name in report["skipped"]}
+    assert TableId(project.database, "keyless") in skipped
+    for table in skipped:
+        with pytest.raises(PreflightFailed, match="no primary key"):
+            read_table(project.admin, table)
+    held = {each.table.id for each in read_state(project.state)[0].tables}
+    there = {TableId(project.database, name) for (name,) in project.admin.rows("SHOW TABLES")}
+    assert held == there - skipped - {TableId(project.database, EXCLUDED)}
+    project.assert_identical(*held)
