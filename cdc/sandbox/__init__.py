@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import secrets
 import signal
-import sys
 import threading
 from dataclasses import dataclass, field
 from subprocess import SubprocessError
@@ -23,6 +22,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import pymysql
 
+from cdc.console import terminal
 from cdc.errors import ConfigError, SandboxUnavailable
 from cdc.sandbox import containers, process
 from cdc.sandbox.flavors import FLAVORS, Flavor, Options
@@ -186,7 +186,7 @@ def serve(flavor: str = "mysql", port: int = 0) -> signal.Signals:
 
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with Sandbox.start(flavor, port=port, say=lambda text: print(text, file=sys.stderr, flush=True)) as server:
+        with Sandbox.start(flavor, port=port, say=terminal.say) as server:
             print(server.url, flush=True)
             over.wait()
     except KeyboardInterrupt:
