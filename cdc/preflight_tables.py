@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import pymysql
@@ -11,7 +11,7 @@ from pymysql.constants import ER
 
 from cdc.checks import Check, Source, Status, count, denied, refused
 from cdc.model import TableId
-from cdc.mysql.connection import Connection, quote_identifier, text
+from cdc.mysql.connection import Connection, Row, quote_identifier, text
 from cdc.mysql.information_schema import ask
 from cdc.mysql.names import name_rules
 from cdc.mysql.schema import EXTRA_VIRTUAL, UNIQUE_INDEXES, columns_and_key, extra_words, tables_like, usable_key
@@ -43,6 +43,8 @@ class _Facts:
     virtual: tuple[str, ...]
     """The names of VIRTUAL generated columns."""
     has_key: bool
+    nullable: tuple[str, ...]
+    """The columns that would have to be NOT NULL for one of its unique keys to serve, of the first that lacks nothing else."""
     cascades: tuple[str, ...]
     """The names of foreign keys whose actions change rows of this table."""
 
@@ -172,7 +174,8 @@ def _facts(connection: Connection, tables: Sequence[TableId]) -> dict[TableId, _
             _cascading_keys(connection, table) if table in referring else ()
         )
         virtual = tuple(str(name) for name, _, _, extra, _ in typed if EXTRA_VIRTUAL in extra_words(text(extra)))
-        found[table] = _Facts(table, kind, engine, tuple(column[:3] for column in typed), virtual, bool(key), names)
+        nullable = _nullable_key(indexes.get(table, []), virtual)
+        found[table] = _Facts(table, kind, engine, tuple(column[:3] for column in typed), virtual, bool(key), nullable, names)
     return found
 
 
@@ -263,15 +266,42 @@ def _check_engine(source: Source, facts: _Facts) -> Check | None:
 def _check_key(source: Source, facts: _Facts) -> Check | None:
     if facts.has_key or facts.kind != "BASE TABLE":
         return None
+    mariadb = source.connection.is_mariadb
+    invisible = " INVISIBLE" if mariadb or source.version >= _INVISIBLE_SINCE else ""
+    hint = f"ALTER TABLE {facts.sql} ADD PRIMARY KEY (...); "
+    if facts.nullable:
+        not_null = ", ".join(f"MODIFY {quote_identifier(name)} ... NOT NULL" for name in facts.nullable)
+        hint += f"or, to have its unique key serve, ALTER TABLE {facts.sql} {not_null}; "
+    hint += (
+        f"or, where no columns identify a row, ALTER TABLE {facts.sql} "
+        f"ADD COLUMN my_row_id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT{invisible} PRIMARY KEY FIRST;"
+    )
+    if not mariadb and source.version >= _GENERATED_SINCE:
+        hint += " (new tables get that by themselves with SET PERSIST sql_generate_invisible_primary_key = ON;)"
     return Check(
         "primary_key",
         Status.PROBLEM,
         f"{facts.id} has no primary key; it needs one, or a unique key of whole NOT NULL columns in ascending order, because "
         "rows are copied in its order and followed by it.",
-        f"ALTER TABLE {facts.sql} ADD PRIMARY KEY (...); or, where no columns identify a row, ALTER TABLE {facts.sql} "
-        "ADD COLUMN my_row_id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT INVISIBLE PRIMARY KEY FIRST; "
-        "(new tables get that by themselves with SET PERSIST sql_generate_invisible_primary_key = ON;)",
+        hint,
     )
+
+
+_INVISIBLE_SINCE = (8, 0, 23)
+"""MySQL's first version with invisible columns. MariaDB has had them since 10.3."""
+_GENERATED_SINCE = (8, 0, 30)
+"""MySQL's first version with sql_generate_invisible_primary_key, which MariaDB does not have."""
+
+
+def _nullable_key(parts: Sequence[Row], virtual: Collection[str]) -> tuple[str, ...]:
+    """The columns that NOT NULL would make a unique key serve; none where no key lacks that alone."""
+    nullable = {text(column) for _, column, null, *_ in parts if column is not None and text(null) == "YES"}
+    for index in sorted({text(name) for name, *_ in parts}):
+        own = [(name, column, "", *rest) for name, column, _, *rest in parts if text(name) == index]
+        columns = [text(column) for _, column, *_ in own if column is not None]
+        if usable_key(own, columns)[1] and not set(columns) & set(virtual):
+            return tuple(column for column in columns if column in nullable)
+    return ()
 
 
 def _check_types(source: Source, facts: _Facts) -> Check | None:
@@ -321,13 +351,13 @@ def _check_cascades(source: Source, facts: _Facts) -> Check | None:
     if logged or not facts.cascades:
         return None
     names = ", ".join(facts.cascades)
+    newer = "" if source.connection.is_mariadb else " or use MySQL 9.6 or newer with innodb_native_foreign_keys=OFF."
     return Check(
         "foreign_keys",
         Status.PROBLEM,
         f"{facts.id} is changed by its foreign keys ({names}); what they do must be in the binlog, and this server leaves it out.",
         f"Declare them anew without ON DELETE and ON UPDATE actions: ALTER TABLE {facts.sql} "
-        f"{', '.join(f'DROP FOREIGN KEY {quote_identifier(name)}' for name in facts.cascades)}, ADD FOREIGN KEY ...; "
-        "or use MySQL 9.6 or newer with innodb_native_foreign_keys=OFF.",
+        f"{', '.join(f'DROP FOREIGN KEY {quote_identifier(name)}' for name in facts.cascades)}, ADD FOREIGN KEY ...;{newer}",
     )
 
 

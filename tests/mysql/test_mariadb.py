@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -276,6 +277,23 @@ def test_a_wrong_setting_is_named_and_the_hint_sets_it_right(alone: Project):
         assert "PERSIST" not in check.hint
         alone.sql(check.hint.partition(";")[0])
         assert {each.status for each in preflight.run(alone.admin, [])} == {Status.OK}
+
+
+def test_every_statement_in_a_hint_about_a_table_runs_on_mariadb(project: Project):
+    """A server setting that MariaDB does not know would keep it from starting, once it is in my.cnf."""
+    project.sql(
+        "CREATE TABLE t (id INT PRIMARY KEY)",
+        "CREATE TABLE h (a INT, b VARCHAR(9) NOT NULL, UNIQUE (a), UNIQUE (b(3))) ENGINE = MyISAM",
+        "CREATE TABLE h2 (id INT PRIMARY KEY, p INT, CONSTRAINT f FOREIGN KEY (p) REFERENCES t (id) ON DELETE CASCADE)",
+    )
+    tables = [TableId(project.database, "h"), TableId(project.database, "h2")]
+    hints = {each.name: each.hint for each in preflight.run(project.admin, tables) if each.status is not Status.OK}
+    assert set(hints) == {"engine", "primary_key", "foreign_keys"}
+    assert not any(word in hint for hint in hints.values() for word in ("SET ", "my.cnf", "MySQL"))
+    assert "MODIFY `a` ... NOT NULL;" in hints["primary_key"]
+    (add_key,) = [each for each in re.findall(r"ALTER [^;]+;", hints["primary_key"]) if "my_row_id" in each]
+    project.sql(add_key, hints["engine"], *re.findall(r"ALTER [^,]+", hints["foreign_keys"]))
+    assert {each.status for each in preflight.run(project.admin, tables)} == {Status.OK}
 
 
 @pytest.mark.waits

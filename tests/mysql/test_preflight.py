@@ -308,6 +308,8 @@ def test_a_table_without_a_key_is_a_problem_and_the_hint_gives_it_one(admin: Con
     check = found(admin, "primary_key", T)
     assert check.status is Status.PROBLEM
     assert check.message.startswith("pf.t has no primary key")
+    assert "ALTER TABLE `pf`.`t` MODIFY `b` ... NOT NULL;" in check.hint
+    assert check.hint.endswith("SET PERSIST sql_generate_invisible_primary_key = ON;)")
     (add_column,) = [statement for statement in statements(check.hint) if "my_row_id" in statement]
     admin.rows(add_column)
     assert found(admin, "primary_key", T).status is Status.OK
