@@ -77,6 +77,7 @@ $(READY): pyproject.toml setup.py $(COMPILED)
 	    { echo "$(PYTHON) is older than Python 3.11: name a newer one with make PYTHON=..."; exit 1; }
 	@command -v $${CC:-cc} >/dev/null || \
 	    { echo "There is no C compiler ($${CC:-cc}): install one (Debian: apt-get install gcc libc6-dev), mapstore is compiled."; exit 1; }
+	@echo "Installing and compiling into $(VENV), about two minutes."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
