@@ -191,16 +191,20 @@ def parse_mapstore_url(url: str) -> Path:
     return Path(path).expanduser()
 
 
-_NAME = r"(?:`([^`]+)`|([^.`]+))"
+_NAME = r"(`(?:[^`]|``)+`|[^.`]+)"
 _TABLE = re.compile(rf"{_NAME}\.{_NAME}")
 
 
 def parse_table(name: str) -> TableId:
-    """`DB.TABLE`; a name that holds a dot is put in backquotes."""
+    """`DB.TABLE`, as `str(TableId)` writes it: a name that holds a dot or a backquote is in backquotes, its own backquotes doubled."""
     match = _TABLE.fullmatch(name)
     if not match:
-        raise ConfigError(f"{name!r} is not a table's full name.", hint="Name tables as DB.TABLE, for example --tables shop.orders")
-    return TableId(match[1] or match[2], match[3] or match[4])
+        raise ConfigError(
+            f"{name!r} is not a table's full name.",
+            hint="Name tables as DB.TABLE, for example --tables shop.orders; a name that holds a dot or a backquote goes in backquotes, "
+            "its own backquotes doubled: --tables 'shop.`a.b`'",
+        )
+    return TableId(*(part[1:-1].replace("``", "`") if part.startswith("`") else part for part in match.groups()))
 
 
 def parse_shares(text: str) -> tuple[float, ...]:

@@ -7,6 +7,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 
+def quote_identifier(name: str) -> str:
+    """A schema's, table's or column's name as SQL; the one function that does this."""
+    return "`" + name.replace("`", "``") + "`"
+
+
 class TableId(NamedTuple):
     """A table's full name."""
 
@@ -14,7 +19,8 @@ class TableId(NamedTuple):
     table: str
 
     def __str__(self) -> str:
-        return f"{self.schema}.{self.table}"
+        """As commands take it back: `shop.orders`, with backquotes around a name that holds a dot or a backquote."""
+        return ".".join(quote_identifier(name) if {".", "`"} & set(name) else name for name in self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,13 +24,9 @@ from cdc.mysql.pace import Pace
 from cdc.mysql.server_errors import explained
 from cdc.mysql.session import prepare
 from cdc.mysql.tls import tls_arguments, without_verification
+from cdc.table import quote_identifier as quote_identifier  # noqa: PLC0414 (for all that write SQL)
 
 Row = tuple[Any, ...]
-
-
-def quote_identifier(name: str) -> str:
-    """A schema's, table's or column's name as SQL; the one function that does this."""
-    return "`" + name.replace("`", "``") + "`"
 
 
 CONNECT_SECONDS = 10.0

@@ -9,6 +9,9 @@ from decimal import Decimal
 import pytest
 
 import cdc
+from cdc.config import parse_table
+from cdc.model import TableId
+from cdc.mysql.connection import quote_identifier
 from cdc.summary import ago
 from tests.fix_migration import Project
 
@@ -32,6 +35,22 @@ def test_a_status_tells_rows_host_and_age(project: Project) -> None:
     status = cdc.status(project.state)
     assert (status.tables[str(project.table)].rows_counted, status.position) == (False, str(project.gtids()))
     assert status.as_dict()["address"] == address
+
+
+def test_a_name_that_status_prints_is_taken_back_by_every_command(project: Project) -> None:
+    """Also one that holds a dot or a backquote."""
+    odd = ["a.b", "q`x", "`", "t"]
+    for name in odd:
+        project.sql(f"CREATE TABLE {quote_identifier(name)} (id INT PRIMARY KEY)", f"INSERT INTO {quote_identifier(name)} VALUES (1)")
+    project.migrate(table=f"{project.database}.*")
+    printed = list(json.loads(project.cdc("status", f"mapstore:{project.state}", "--json").stdout)["tables"])
+    assert {parse_table(name) for name in printed} == {TableId(project.database, name) for name in odd}
+    assert str(project.table) in printed
+    for name in printed:
+        assert project.cdc("dump", f"mapstore:{project.state}", name).stdout == '{"id": 1}\n'
+        verified = project.cdc("verify", project.server.url, f"mapstore:{project.state}", "--tables", name)
+        assert (verified.returncode, verified.stdout.startswith(name)) == (0, True)
+        project.migrate(table=name)
 
 
 @pytest.mark.waits

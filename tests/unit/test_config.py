@@ -217,13 +217,26 @@ def test_a_table_is_named_by_schema_and_table(name: str, table: TableId) -> None
     assert parse_table(name) == table
 
 
-@pytest.mark.parametrize("name", ["", "orders", "shop.", ".orders", "a.b.c", "shop.`orders", "``.orders", "a.b`c"])
+NAMES = st.text(st.sampled_from("`.a*'\" \n\u00e9\u6f22"), min_size=1, max_size=6) | st.text(min_size=1, max_size=8)
+
+
+@given(NAMES, NAMES)
+def test_a_tables_printed_name_is_taken_back(schema: str, table: str) -> None:
+    """Whatever it holds; plain names are printed as they are."""
+    name = TableId(schema, table)
+    assert parse_table(str(name)) == name
+    if not {".", "`"} & set(schema + table):
+        assert str(name) == f"{schema}.{table}"
+
+
+@pytest.mark.parametrize("name", ["", "orders", "shop.", ".orders", "a.b.c", "shop.`orders", "``.orders", "a.b`c", "shop.`a`b`"])
 def test_what_is_no_full_name_of_a_table_is_refused(name: str) -> None:
     """The message quotes what was given, the hint shows the form."""
     with pytest.raises(ConfigError, match="is not a table's full name") as error:
         parse_table(name)
     assert repr(name) in error.value.message
     assert "DB.TABLE" in error.value.hint
+    assert "backquotes" in error.value.hint
 
 
 URL = SourceUrl("h", 3306, "u", "hunter2")
