@@ -104,7 +104,8 @@ def _migrate(
         source = stack.enter_context(_source(config))
         oversight = Oversight(lambda: source.url, settings, file, followed=config.selection, follow=source.follow, say=say)
         stack.enter_context(reloaded_by_signal(oversight.reload if file else None))
-        _require_fit(source, config.selection, known, given)  # what has become of a table that is known, the stream tells
+        for line in _require_fit(source, config.selection, known, given):  # what has become of a table that is known, the stream tells
+            say(line)
         target = MapStoreTarget(config.target, fresh=config.strategy is Strategy.FULL, on_demand=config.until_caught_up)
         stack.enter_context(target)
         if _held(config.target) != held:
@@ -191,11 +192,13 @@ def _going_on(config: Config, held: Checkpoint | None, say: Callable[[str], None
     return replace(config, tables=selection.wanted, exclude=selection.excluded)
 
 
-def _require_fit(source: MySqlSource, selection: Selection, known: Collection[TableId], given: Collection[TableId]) -> None:
-    """Raise what makes the source, or a table that is named in full and not known, unfit."""
+def _require_fit(source: MySqlSource, selection: Selection, known: Collection[TableId], given: Collection[TableId]) -> list[str]:
+    """Raise what makes the source, or a table that is named in full and not known, unfit; give the warnings that a run begins with."""
     names = [name for name in source.selected(selection, required=given) if name not in known]
     with explained(source.url):
-        preflight.require(preflight.run(source.control, names, selection))
+        checks = preflight.run(source.control, names, selection)
+    preflight.require(checks)
+    return preflight.warnings(checks)
 
 
 def _unfit(source: MySqlSource, names: Sequence[TableId], selection: Selection) -> dict[TableId, str]:
@@ -341,6 +344,8 @@ def followable(source: MySqlSource, selection: Selection, say: Callable[[str], N
     with explained(source.url):
         checks = [check for check in preflight.run(source.control, names, selection) if check.name != "prepared_xa"]
     preflight.require(checks)
+    for line in preflight.warnings(checks):
+        say(line)
     skipped = preflight.skipped(checks)
     found = list(_fit_ones(source.described(name for name in names if name not in skipped), selection, skipped).values())
     for table in found:

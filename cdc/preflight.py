@@ -15,11 +15,12 @@ from cdc import preflight_mariadb
 from cdc.checks import Check, Source, Status, count, made
 from cdc.errors import NoSuchTable, PreflightFailed
 from cdc.model import TableId
-from cdc.mysql.connection import Connection, quote_identifier
-from cdc.preflight_tables import check_tables, not_copied
+from cdc.mysql.connection import Connection, text
+from cdc.mysql.privileges import account
+from cdc.preflight_tables import ALL_TABLES, check_patterns, check_tables, not_copied
 from cdc.selection import Selection
 
-__all__ = ["Check", "Status", "examine", "not_copied", "require", "run", "skipped", "unfit"]
+__all__ = ["Check", "Status", "examine", "not_copied", "require", "run", "skipped", "unfit", "warnings"]
 
 OLDEST_VERSION = (8, 0, 14)
 LEAST_RETENTION = 3600
@@ -32,23 +33,25 @@ def run(connection: Connection, tables: Sequence[TableId], selection: Selection 
     `selection` tells which of the tables are named in full, and what is left out; without it, `tables` does. A question
     that the server refuses makes a check `unknown`; a connection that breaks raises PyMySQL's error.
     """
-    version, account = connection.one("SELECT VERSION(), CURRENT_USER()")
+    version = text(connection.one("SELECT VERSION()")[0])
     checks = [_check_version(version)]
     if checks[0].status is not Status.OK:
         return checks
-    source = _source(connection, version, account)
+    source = _source(connection, version)
     variables = source.variables
     mariadb = connection.is_mariadb
     checks += (setting.check(variables) for setting in _SETTINGS if setting.name not in (_MYSQL_ONLY if mariadb else _MARIADB_ONLY))
     checks += (made(name, source, check) for name, check in (_MARIADB_CHECKS if mariadb else _CHECKS).items())
+    selection = selection or Selection(tuple(tables))
     if tables:
-        checks += check_tables(source, tables, selection or Selection(tuple(tables)))
+        checks += check_tables(source, tables, selection)
+    checks += check_patterns(source, selection)
     return [_without_persist(check) for check in checks] if mariadb else checks
 
 
-def _source(connection: Connection, version: str, account: str) -> Source:
+def _source(connection: Connection, version: str) -> Source:
     variables = {str(name): str(value) for name, value in connection.rows("SHOW GLOBAL VARIABLES")}
-    return Source(connection, _version_numbers(version), variables, _quote_account(account))
+    return Source(connection, _version_numbers(version), variables, account(connection))
 
 
 def examine(connection: Connection, table: TableId) -> None:
@@ -65,6 +68,11 @@ def unfit(connection: Connection, tables: Sequence[TableId], selection: Selectio
     return skipped(_table_checks(connection, tables, selection)) if tables else {}
 
 
+def warnings(checks: Iterable[Check]) -> list[str]:
+    """What of these a run says when it begins: which tables it may not be told of."""
+    return [f"warning: {check.message} {check.hint}" for check in checks if check.name == ALL_TABLES and check.status is not Status.OK]
+
+
 def skipped(checks: Iterable[Check]) -> dict[TableId, str]:
     """The tables that are skipped, each with all of its problems and what mends them."""
     found: dict[TableId, str] = {}
@@ -75,8 +83,7 @@ def skipped(checks: Iterable[Check]) -> dict[TableId, str]:
 
 
 def _table_checks(connection: Connection, tables: Sequence[TableId], selection: Selection) -> list[Check]:
-    version, account = connection.one("SELECT VERSION(), CURRENT_USER()")
-    return list(check_tables(_source(connection, version, account), tables, selection))
+    return list(check_tables(_source(connection, text(connection.one("SELECT VERSION()")[0])), tables, selection))
 
 
 def _without_persist(check: Check) -> Check:
@@ -89,9 +96,8 @@ def _without_persist(check: Check) -> Check:
 
 def prepared_xa(connection: Connection) -> Check:
     """The check for prepared XA transactions alone: asked again once a copy's position is known, which may hold one prepared since."""
-    (account,) = connection.one("SELECT CURRENT_USER()")
     check = preflight_mariadb.check_xa if connection.is_mariadb else _check_xa
-    return made("prepared_xa", Source(connection, (), {}, _quote_account(account)), check)
+    return made("prepared_xa", Source(connection, (), {}, account(connection)), check)
 
 
 def require(checks: Iterable[Check]) -> None:
@@ -126,11 +132,6 @@ def _check_version(version: str) -> Check:
 
 def _version_numbers(version: str) -> tuple[int, ...]:
     return tuple(map(int, re.findall(r"\d+", version)[:3]))
-
-
-def _quote_account(account: str) -> str:
-    user, _, host = account.rpartition("@")
-    return f"{quote_identifier(user)}@{quote_identifier(host)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,9 @@ from cdc.model import TableId
 from cdc.mysql.connection import Connection, Row, quote_identifier, text
 from cdc.mysql.information_schema import ask
 from cdc.mysql.names import name_rules
+from cdc.mysql.privileges import Privileges
 from cdc.mysql.schema import EXTRA_VIRTUAL, UNIQUE_INDEXES, columns_and_key, extra_words, tables_like, usable_key
-from cdc.selection import Selection
+from cdc.selection import Selection, is_pattern
 
 CASCADES_LOGGED_SINCE = (9, 6)
 """From then on the server runs foreign keys' actions above the storage engine, so that their rows are in the binlog."""
@@ -69,6 +70,31 @@ def check_tables(source: Source, wanted: Sequence[TableId], selection: Selection
             yield check
         elif not check.missing:
             yield replace(check, status=Status.SKIPPED) if check.status is Status.PROBLEM else check
+
+
+ALL_TABLES = "grant_all_tables"
+
+
+def check_patterns(source: Source, selection: Selection) -> Iterator[Check]:
+    """A warning for each schema where a pattern may mean tables that the user is not shown; that it is well if there is none."""
+    patterns = [each for each in selection.wanted if is_pattern(each)]
+    if not patterns:
+        return
+    try:
+        privileges = Privileges(source.connection)
+    except pymysql.MySQLError as error:
+        yield refused(ALL_TABLES, source, error, " about the user's rights")
+        return
+    schemas = dict.fromkeys(schema for each in patterns for schema in privileges.lacking("SELECT", each))
+    for schema in schemas:
+        where = "any schema" if schema == "*" else schema
+        message = (
+            f"The user {source.account} is not certain to have SELECT on all tables of {where}: those that it may not see are left out. "
+            f"A grant {'everywhere' if schema == '*' else 'for exactly this schema'} makes it certain:"
+        )
+        yield Check(ALL_TABLES, Status.WARNING, message, privileges.grant("SELECT", "" if schema == "*" else schema))
+    if not schemas:
+        yield Check(ALL_TABLES, Status.OK, "The user sees all tables that the patterns mean.")
 
 
 def _checks(source: Source, tables: Sequence[TableId]) -> Iterator[Check]:

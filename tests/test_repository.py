@@ -303,6 +303,7 @@ def check_names() -> set[str]:
         *preflight._MARIADB_CHECKS,
         *(setting.name for setting in preflight._SETTINGS),
         *(each[0] for each in preflight_tables._TABLE_CHECKS),
+        preflight_tables.ALL_TABLES,
     }
     for module in (preflight, preflight_mariadb, preflight_tables):
         source = Path(module.__file__).read_text(encoding="utf-8")

@@ -12,12 +12,17 @@ import re
 from cdc.model import TableId
 from cdc.mysql.connection import Connection, quote_identifier, text
 from cdc.mysql.names import NameRules, name_rules
+from cdc.selection import SYSTEM_SCHEMAS, matches
 
 
 def account(connection: Connection) -> str:
     """Give the account of this session, as a GRANT names it."""
+    return "@".join(map(quote_identifier, _user_and_host(connection)))
+
+
+def _user_and_host(connection: Connection) -> tuple[str, str]:
     name, _, host = text(connection.one("SELECT CURRENT_USER()")[0]).rpartition("@")
-    return f"{quote_identifier(name)}@{quote_identifier(host)}"
+    return name, host
 
 
 class Privileges:
@@ -28,8 +33,7 @@ class Privileges:
         self._account = account(connection)
         self._literal = any(text(value) == "ON" for _, value in connection.rows("SHOW GLOBAL VARIABLES LIKE 'partial_revokes'"))
         """Whether `_` and `%` in a grant's schema are signs like any other."""
-        name, _, host = text(connection.one("SELECT CURRENT_USER()")[0]).rpartition("@")
-        grantee = (f"'{name}'@'{host}'",)
+        grantee = ("@".join(f"'{part}'" for part in _user_and_host(connection)),)
         self._global = {text(right) for (right,) in connection.rows(_GLOBAL, grantee)}
         self._revoked = {
             (right, schema)
@@ -52,6 +56,19 @@ class Privileges:
         """Whether the account has this right on all tables of the schema for certain."""
         named = (right, self.key(schema))
         return named in self._schemas or (right in self._global and named not in self._revoked)
+
+    def lacking(self, right: str, pattern: TableId) -> list[str]:
+        """The schemas that a pattern of tables means, on all tables of which the account is not certain to have this right.
+
+        `*` stands for all schemas. The server's own are none of them: no pattern means their tables.
+        """
+        if "*" not in pattern.schema:
+            return [] if pattern.schema.lower() in SYSTEM_SCHEMAS or self.has_in(right, pattern.schema) else [pattern.schema]
+        if right not in self._global:
+            return ["*"]
+        meant = self._rules.key(TableId(pattern.schema, "*"))
+        revoked = sorted(schema for lost, schema in self._revoked if lost == right and not self.has_in(right, schema))
+        return [schema for schema in revoked if matches(TableId(schema, ""), meant)]
 
     def has_everywhere(self, right: str) -> bool:
         """Whether the account has this right on all tables of all schemas for certain."""
