@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -33,7 +33,7 @@ from cdc.mysql.server_errors import AGAIN, explained
 from cdc.mysql.snapshot import read_all
 from cdc.mysql.source import MySqlSource
 from cdc.oversight import Oversight, reloaded_by_signal
-from cdc.selection import ALL, Selection, matches
+from cdc.selection import SYSTEM_TABLE, Selection, is_pattern, is_system_table, matches
 from cdc.settings import Settings, SettingsFile
 from cdc.state import HOW_TO_COMPLETE
 from cdc.strategy import Costs, choose
@@ -176,6 +176,7 @@ def _going_on(config: Config, held: Checkpoint | None, say: Callable[[str], None
     tables = [each.table.id for each in held.tables] if held else []
     before = Selection(held.wanted, held.excluded).including(tables) if held else Selection()
     selection = before.going_on(config.selection, config.drop_tables)
+    _refuse_system_tables(table for table in before.wanted if selection.names(table))
     for name in config.drop_tables:
         if not any(matches(table, name) for table in tables):
             say(f"warning: --drop-table {name}: the target holds no such table.")
@@ -190,6 +191,16 @@ def _going_on(config: Config, held: Checkpoint | None, say: Callable[[str], None
             "No table is named, and the target holds none.", hint="Name tables with --tables DB.TABLE, or in the file of --config."
         )
     return replace(config, tables=selection.wanted, exclude=selection.excluded)
+
+
+def _refuse_system_tables(held: Iterable[TableId]) -> None:
+    """Raise PreflightFailed if a target holds or awaits one of the server's own tables, as older versions let it."""
+    for table in held:
+        if is_system_table(table) and not is_pattern(table):
+            raise PreflightFailed(
+                f"The target follows {table}, which {SYSTEM_TABLE}",
+                hint=f"Its rows may be wrong. To drop them and follow it no more: cdc migrate --drop-table {table}",
+            )
 
 
 def _require_fit(source: MySqlSource, selection: Selection, known: Collection[TableId], given: Collection[TableId]) -> list[str]:
@@ -386,11 +397,17 @@ def verify(source_url: SourceUrl, target: Path, tables: Sequence[TableId] = (), 
     is not complete, PositionLost when the source cannot continue from the checkpoint.
     """
     known = {each.table.id: each for each in read_state(target)[0].tables}
-    selection = Selection(tuple(tables) or (ALL,), tuple(exclude))
-    meant = [table for table in known if selection.wants(table)]
+    selection = Selection(tuple(tables), tuple(exclude))
+    meant = [table for table in known if (selection.wants(table) if tables else not any(matches(table, each) for each in exclude))]
     meant += [each for each in tables if not any(matches(table, each) for table in known)]  # read_state says what there is
+    if not known:
+        raise ConfigError("The target holds no table: there is nothing to verify.", hint=HOW_TO_COMPLETE)
     if not meant:
-        raise ConfigError(f"No table of the target is among {selection}.", hint="Check --tables and --exclude.")
+        raise ConfigError(
+            f"No table of the target is among {selection}." if tables else "All tables of the target are excluded.",
+            hint=f"Check --tables and --exclude. The target holds {', '.join(map(str, known))}.",
+        )
+    _refuse_system_tables(table for table in meant if table in known)
     checkpoint, maps = read_state(target, rows_of=tuple(meant))
     chosen = [known[table] for table in maps]
     for each in chosen:

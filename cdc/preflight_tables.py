@@ -16,7 +16,7 @@ from cdc.mysql.information_schema import ask
 from cdc.mysql.names import name_rules
 from cdc.mysql.privileges import Privileges
 from cdc.mysql.schema import EXTRA_VIRTUAL, UNIQUE_INDEXES, columns_and_key, extra_words, tables_like, usable_key
-from cdc.selection import Selection, is_pattern
+from cdc.selection import SYSTEM_TABLE, Selection, is_pattern, is_system_table
 
 CASCADES_LOGGED_SINCE = (9, 6)
 """From then on the server runs foreign keys' actions above the storage engine, so that their rows are in the binlog."""
@@ -60,6 +60,11 @@ def check_tables(source: Source, wanted: Sequence[TableId], selection: Selection
     `selection` tells which tables are named in full. The problem of another one is `skipped`; that it is gone since it was listed is none.
     """
     names = name_rules(source.connection)
+    system = [table for table in wanted if is_system_table(table)]
+    wanted = [table for table in wanted if table not in system]
+    yield from map(_system_table, system)
+    if not system:
+        yield Check("system_table", Status.OK, "None of the tables is one of the server's own.")
     tables = [table for table in tables_like(source.connection, wanted) if names.wants(selection, table)]
     for each in wanted:
         if not any(names.matches(table, each) for table in tables):
@@ -70,6 +75,10 @@ def check_tables(source: Source, wanted: Sequence[TableId], selection: Selection
             yield check
         elif not check.missing:
             yield replace(check, status=Status.SKIPPED) if check.status is Status.PROBLEM else check
+
+
+def _system_table(table: TableId) -> Check:
+    return Check("system_table", Status.PROBLEM, f"{table} {SYSTEM_TABLE}", f"Leave {table} out of --tables.", table)
 
 
 ALL_TABLES = "grant_all_tables"

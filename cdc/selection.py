@@ -11,7 +11,13 @@ from dataclasses import dataclass
 
 from cdc.table import TableId
 
-SYSTEM_SCHEMAS = frozenset({"mysql", "sys", "information_schema", "performance_schema"})
+SYSTEM_SCHEMAS = frozenset({"mysql", "sys", "information_schema", "performance_schema", "ndbinfo"})
+"""The server's own: statements such as CREATE USER and GRANT change tables there without row events."""
+SYSTEM_TABLE = (
+    "is the server's own; only tables of other databases can be followed, because statements such as CREATE USER and GRANT change "
+    "the server's own tables without row events."
+)
+"""What is said of one, after its name."""
 
 
 ALL = TableId("*", "*")
@@ -22,12 +28,17 @@ def is_pattern(name: TableId) -> bool:
     return "*" in name.schema + name.table
 
 
+def is_system_table(table: TableId) -> bool:
+    """Whether this is one of the server's own tables, which cannot be followed."""
+    return table.schema.lower() in SYSTEM_SCHEMAS
+
+
 def matches(table: TableId, wanted: TableId) -> bool:
     """Whether this is the wanted table, or one that its pattern means: `*` stands for anything. The server's own tables match none."""
     if not is_pattern(wanted):
         return table == wanted
     parts = zip(table, wanted, strict=True)
-    return table.schema.lower() not in SYSTEM_SCHEMAS and all(
+    return not is_system_table(table) and all(
         re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), name, re.DOTALL) for name, pattern in parts
     )
 

@@ -36,6 +36,7 @@ SERVER_CHECKS = [
     "retention",
 ]
 TABLE_CHECKS = [
+    "system_table",
     "binlog_filter",
     "table_readable",
     "engine",
