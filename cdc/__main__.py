@@ -1,27 +1,51 @@
-"""The `cdc` command and `python -m cdc`. Imports nothing before a Ctrl-C is answered: loading the command takes a moment."""
+"""The `cdc` command and `python -m cdc`. Answers signals before anything is imported: loading the command takes a moment."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
-from contextlib import suppress
-from typing import NoReturn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import NoReturn
 
 
 def main() -> NoReturn:
     """Entry point: runs the command and exits with its code."""
-    try:
-        _hold_standard_descriptors()
-        from cdc.cli import run  # noqa: PLC0415 (see above)
+    _hold_standard_descriptors()
+    early = {number: signal.signal(number, _end_at_once) for number in _deadly_signals()}
+    from cdc.cli import run  # noqa: PLC0415 (see above)
 
+    try:
+        for number, handler in early.items():
+            signal.signal(number, handler)
         code = run()
     except KeyboardInterrupt as interruption:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # one more ends the process at once
-        with suppress(OSError):  # nobody can be told that stderr is gone
-            os.write(2, f"cdc: {str(interruption) or 'Interrupted.'}\n".encode())
+        _tell(str(interruption) or "Interrupted.")
         code = getattr(interruption, "exit_code", 130)
     sys.exit(code)
+
+
+def _deadly_signals() -> list[int]:
+    """Those of SIGINT, SIGTERM and SIGHUP that end the process: not one that is ignored, as SIGHUP under nohup."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    return [number for number in numbers if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)]
+
+
+def _end_at_once(number: int, _: FrameType | None) -> None:
+    """End the process while nothing has begun. A KeyboardInterrupt would be lost in those callbacks of an import that drop exceptions."""
+    _tell("Interrupted.")
+    os._exit(128 + number)
+
+
+def _tell(sentence: str) -> None:
+    try:
+        os.write(2, f"cdc: {sentence}\n".encode())
+    except OSError:  # nobody can be told that stderr is gone
+        return
 
 
 def _hold_standard_descriptors() -> None:

@@ -16,7 +16,9 @@ from cdc import waits
 from cdc.errors import TornTransaction
 from cdc.migration import Migration, Report
 
-STOPPING = "saving a last checkpoint; press again to stop without it"
+STOPPING = "saving a last checkpoint"
+PRESS_AGAIN = "; press again to stop without it"
+"""For a person who has pressed Ctrl-C: no service manager does."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -43,11 +45,12 @@ class Stop:
 
 
 @contextmanager
-def stopped_by_signals(stop: Callable[[], None], say: Callable[[str], None] = lambda _: None) -> Iterator[Stop]:
-    """SIGINT, SIGTERM and SIGHUP call `stop`, say STOPPING and break off waits; the next raises Interrupted, one more kills.
+def stopped_by_signals(stop: Callable[[], None], say: Callable[[str], None] | None = None) -> Iterator[Stop]:
+    """The first of SIGINT, SIGTERM and SIGHUP calls `stop` and breaks off waits; the next raises Interrupted, one more kills.
 
-    SIGHUP does what it did where it is ignored or has a meaning. `say` is called within the signal handler. Outside the main thread nothing
-    is changed.
+    With `say`, a last checkpoint is saved after the first one, and said so, within the signal handler. SIGTERM and SIGHUP change nothing
+    then, since `timeout` sends each twice: only SIGINT ends the saving. SIGHUP does what it did where it is ignored or has a meaning.
+    Outside the main thread nothing is changed.
     """
     asked = Stop()
     if threading.current_thread() is not threading.main_thread():
@@ -58,8 +61,11 @@ def stopped_by_signals(stop: Callable[[], None], say: Callable[[str], None] = la
         if asked.number is None:
             asked.number = signal.Signals(number)
             stop()
-            say(STOPPING)
+            if say:
+                say(STOPPING + (PRESS_AGAIN if number == signal.SIGINT else ""))
             waits.break_off()
+            return
+        if say and number != signal.SIGINT:
             return
         for each in before:
             signal.signal(each, signal.SIG_DFL)
@@ -71,7 +77,7 @@ def stopped_by_signals(stop: Callable[[], None], say: Callable[[str], None] = la
     finally:
         waits.reset()
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if say and asked.number and handler is _end else handler)
 
 
 @contextmanager
@@ -82,7 +88,8 @@ def ended_by_sigterm() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) is _end:  # else it was asked for already, and the process is ending
+                signal.signal(number, handler)
 
 
 def _end(number: int, _: FrameType | None) -> None:

@@ -114,6 +114,17 @@ def test_a_command_that_is_still_being_loaded_ends_with_a_sentence(tmp_path: Pat
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "cdc: Interrupted.\n")
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_within_an_import_that_drops_exceptions_ends_the_command(tmp_path: Path, number: signal.Signals) -> None:
+    """As importlib's own callbacks do."""
+    lines = ("import os", "try:", f"    os.kill(os.getpid(), {number:d})", "    [None for _ in range(1000)]", "except BaseException: pass")
+    (tmp_path / "sqlalchemy.py").write_text("\n".join(lines))
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    line = [sys.executable, "-m", "cdc", "--version"]
+    done = subprocess.run(line, capture_output=True, text=True, env=environment, check=False, timeout=PATIENCE)
+    assert (done.returncode, done.stdout, done.stderr) == (128 + number, "", "cdc: Interrupted.\n")
+
+
 def test_an_interrupted_verify_returns_nothing(silent: socket.socket, state: Path) -> None:
     """In Python too: a list of differences that is empty or short would read as identical."""
     program = f"import pathlib, cdc; print(cdc.verify(cdc.parse_source({url(silent)!r}), pathlib.Path({str(state)!r})))"
@@ -191,7 +202,7 @@ def test_the_first_ctrl_c_saves_a_last_checkpoint() -> None:
     target = Target()
     with pytest.raises(cdc.Interrupted, match="The last checkpoint is saved") as found:
         interrupts.run(migration(Source(signalled(signal.SIGINT)), target), until_caught_up=False, say=said.append)
-    assert said == [interrupts.STOPPING]
+    assert said == [interrupts.STOPPING + interrupts.PRESS_AGAIN]
     assert str(target.checkpoints[-1].position.gtids) == f"{UUID}:1-6"
     assert found.value.exit_code == 130
     assert found.value.report
@@ -207,6 +218,24 @@ def test_the_second_ctrl_c_says_what_is_lost_and_which_checkpoint_stays() -> Non
     assert found.value.report is None
     assert len(target.checkpoints) == 1
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_more_sigterms_leave_the_last_checkpoint_alone(number: signal.Signals) -> None:
+    """`timeout` sends each twice; the sentence for a person at the keyboard is left out."""
+    said: list[str] = []
+    target = Target(on_commit=lambda: [os.kill(os.getpid(), number) for _ in range(3)])  # type: ignore[func-returns-value]
+    with interrupts.ended_by_sigterm():
+        report = interrupts.run(migration(Source(signalled(signal.SIGTERM)), target), until_caught_up=False, say=said.append)
+        os.kill(os.getpid(), number)  # while the report is printed
+    try:
+        os.kill(os.getpid(), number)  # while the process ends
+    finally:
+        for each in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(each, signal.SIG_DFL)
+    assert said == [interrupts.STOPPING]
+    assert report.stopped_by == "SIGTERM"
+    assert str(target.checkpoints[-1].position.gtids) == f"{UUID}:1-6"
 
 
 @pytest.mark.parametrize("until_caught_up", [False, True])
