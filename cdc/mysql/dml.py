@@ -63,7 +63,7 @@ def _writes(event: QueryEvent) -> Writes:
         found = _of_query(tokens, event.schema)
         return replace(found, tables=found.names, sure=False)
     doubt = _doubt(tokens, end)
-    places = {table, *_places(tokens[end:], event.schema)}
+    places = {table, *_places(tokens, event.schema, end)}
     return Writes(frozenset({table}), frozenset(_names(tokens, event.schema)), frozenset(places), True, doubt)
 
 
@@ -181,27 +181,32 @@ def _calls(tokens: Sequence[Token], columns: int) -> list[str]:
     return found
 
 
-def _places(tokens: Sequence[Token], schema: str) -> set[TableId]:
-    """The names that stand where a table's can stand: too many rather than too few."""
+def _places(tokens: Sequence[Token], schema: str, begin: int = 0) -> set[TableId]:
+    """The names that stand where a table's can stand, too many rather than too few: those listed after `begin`, and `a.b` anywhere."""
+    return _listed(tokens[begin:], schema) | _qualified(tokens)
+
+
+def _listed(tokens: Sequence[Token], schema: str) -> set[TableId]:
+    """The names in lists of tables. A list may begin at any word that begins one, and ends only at one that cannot be a name there."""
     found, at, outside = set[TableId](), 0, list[bool | None]()
     listing: bool | None = False
     """Whether tables are listed here; None in a condition of a join, which a comma ends."""
     while at < len(tokens):
-        word = _word(tokens, at)
+        word, before = _word(tokens, at), _word(tokens, at - 1)
         if word == "(":
             outside.append(listing)
             listing = bool(listing)
         elif word == ")" and outside:
             listing = outside.pop()
-        elif word in _TABLES_FOLLOW:
-            listing = _word(tokens, at - 1) not in ("KEY", "FOR") or word != "UPDATE"
-        elif word in _NO_TABLES_FOLLOW:
+        elif word in _TABLES_FOLLOW:  # behind a dot too: `1.FROM`
+            listing = before not in ("KEY", "FOR") or word != "UPDATE"
+        elif word in NO_TABLES_FOLLOW and before not in _NO_END_AFTER:
             listing = False
-        elif word == "ON":
+        elif word == "ON" and before != ".":
             listing = None if listing else listing
         elif word == "," and listing is None:
             listing = True
-        elif listing and tokens[at].kind in (Kind.WORD, Kind.NAME) and _word(tokens, at - 1) in _BEFORE_TABLES and word not in _NOT_TABLES:
+        elif listing and tokens[at].kind in (Kind.WORD, Kind.NAME) and before in _BEFORE_TABLES and word not in _NOT_TABLES:
             table, at = _table(tokens, at, schema)
             found |= {table} if table and table.schema else set()
             continue
@@ -209,8 +214,27 @@ def _places(tokens: Sequence[Token], schema: str) -> set[TableId]:
     return found
 
 
+def _qualified(tokens: Sequence[Token]) -> set[TableId]:
+    """All `a.b` but the columns of a table: there `a` is a table's name or alias, so it stands somewhere without a name behind it."""
+    found, alone = set[TableId](), set[str]()
+    for i, token in enumerate(tokens):
+        if token.kind not in (Kind.WORD, Kind.NAME):
+            continue
+        named = token.text or ""
+        if _word(tokens, i + 1) != ".":
+            alone.add(named.lower())
+        elif _word(tokens, i - 1) not in _NO_NAME_AFTER and i + 2 < len(tokens) and tokens[i + 2].kind in (Kind.WORD, Kind.NAME):
+            found.add(TableId(named, tokens[i + 2].text or ""))
+    return {table for table in found if table.schema.lower() not in alone and not table.schema.isdigit()}
+
+
 _TABLES_FOLLOW = {"FROM", "JOIN", "STRAIGHT_JOIN", "INTO", "USING", "UPDATE", "TABLE"}
-_NO_TABLES_FOLLOW = {"SELECT", "SET", "WHERE", "GROUP", "ORDER", "HAVING", "LIMIT", "VALUES", "WINDOW", "PROCEDURE", "RETURNING"}
+NO_TABLES_FOLLOW = frozenset({"SELECT", "SET", "WHERE", "GROUP", "ORDER", "HAVING", "LIMIT", "VALUES", "PROCEDURE"})
+"""Words after which a list of tables does not go on. They are reserved on both servers: others, such as RETURNING, may be aliases."""
+_NO_END_AFTER = {".", "FOR"}
+"""But not behind these: there they are a column's name, or part of an index hint."""
+_NO_NAME_AFTER = {".", "@"}
+"""What follows is the second part of a name, or a variable's."""
 _BEFORE_TABLES = _TABLES_FOLLOW | {",", "(", ".", "LATERAL", "OJ"} | _MODIFIERS
 """What stands before a table's name: after another name comes an alias."""
 _NOT_TABLES = _TABLES_FOLLOW | {"LOW_PRIORITY", "HIGH_PRIORITY", "DELAYED", "IGNORE", "INDEX", "KEY"}

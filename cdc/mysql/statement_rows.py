@@ -176,16 +176,17 @@ class _Asking:
             if "VIEW" in kinds[name]:
                 return f"{name} is a view", ""
         for table in sorted(tables):
-            if table.schema not in _SYSTEM and _has_triggers(self.connection, table):
+            if table.schema not in _WITHOUT_TRIGGERS and _has_triggers(self.connection, table):
                 return f"{table} has triggers", ""
         for table in sorted(tables):
-            if table.schema not in _SYSTEM and not self.privileges.has("TRIGGER", table):
+            if table.schema not in _WITHOUT_TRIGGERS and not self.privileges.has("TRIGGER", table):
                 on = table if table in kinds else table.schema  # there is no grant on a table that is gone
                 return f"this user may not see whether {table} has triggers", self.privileges.grant("TRIGGER", on)
         kinds |= _kinds(self.connection, parents)
         for name in sorted(self.asked.written.places | {parent for parent in parents if self._used(parent)}):
-            if name not in kinds and name.schema not in _SYSTEM and is_hidden(self.connection, name):
-                return f"this user may not see what {name} is, if it is there", self.privileges.grant("SELECT", name.schema)
+            if name not in kinds and name.schema not in ONLY_SERVERS_FILL and is_hidden(self.connection, name):
+                on = name if name.schema == "mysql" else name.schema  # no reason to let the user read what accounts there are
+                return f"this user may not see what {name} is, if it is there", self.privileges.grant("SELECT", on)
         if self.asked.cascades_run_triggers and self.asked.schemas is None and not self.privileges.has_everywhere("TRIGGER"):
             return "this user may not see whether foreign keys lead to triggers", self.privileges.grant("TRIGGER")
         return "", ""
@@ -195,8 +196,10 @@ class _Asking:
         return self.asked.schemas is None or self.privileges.key(table.schema) in self.asked.schemas
 
 
-_SYSTEM = {"mysql", "information_schema", "performance_schema", "sys"}
-"""The servers' own schemas: their tables have no triggers, their views write nothing."""
+ONLY_SERVERS_FILL = frozenset({"information_schema", "performance_schema"})
+"""The schemas in which no user makes anything: what is there writes nothing else."""
+_WITHOUT_TRIGGERS = ONLY_SERVERS_FILL | {"mysql"}
+"""The schemas whose tables can have no triggers (error 1465). But users may make views in `mysql`, and tables with triggers in `sys`."""
 
 
 def _kinds(connection: Connection, names: Iterable[TableId]) -> dict[TableId, str]:

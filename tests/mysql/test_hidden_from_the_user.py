@@ -12,6 +12,9 @@ from cdc.model import TableId
 from tests.fix_migration import Project
 from tests.mysql.test_statement_rows import by_statement
 
+OWN_SCHEMAS = ("mysql", "sys")
+"""The servers' own schemas in which a user may make things."""
+
 Way = Callable[[Project, str], list[str]]
 """Sets up what is hidden from the user of this name; gives the statements that write the followed table."""
 
@@ -26,6 +29,8 @@ def project(project_on_either: Project) -> Iterator[Project]:
     made.sql("SET GLOBAL log_bin_trust_function_creators = ON")
     yield made
     made.sql("SET SESSION binlog_format = ROW", "SET FOREIGN_KEY_CHECKS = 0", *(f"DROP DATABASE {name}" for name in databases))
+    for schema in OWN_SCHEMAS:
+        made.sql(f"DROP VIEW IF EXISTS {schema}.{made.database}_view", f"DROP TABLE IF EXISTS {schema}.{made.database}_table")
     made.sql("SET FOREIGN_KEY_CHECKS = 1")
 
 
@@ -94,8 +99,50 @@ def a_view_in_its_place(project: Project, user: str) -> list[str]:
     return [f"UPDATE {hidden(project)}.vw SET v = 70"]
 
 
-def a_table_between_two_foreign_keys(project: Project, user: str) -> list[str]:
-    grandparent, between = f"{other(project)}.x", f"{hidden(project)}.c"
+def a_view_among_the_tables_of_mysql(project: Project, user: str) -> list[str]:
+    view = f"mysql.{project.database}_view"
+    project.sql(f"CREATE VIEW {view} AS SELECT * FROM {project.database}.t")
+    return [f"UPDATE {view} SET v = 70"]
+
+
+def a_view_of_sys_that_runs_a_function(project: Project, user: str) -> list[str]:
+    view, function = f"sys.{project.database}_view", f"{project.database}.f"
+    writes = f"BEGIN UPDATE {project.database}.t SET v = 60; RETURN 60; END"
+    project.sql(f"CREATE FUNCTION {function}() RETURNS INT DETERMINISTIC MODIFIES SQL DATA {writes}")
+    project.sql(f"CREATE VIEW {view} AS SELECT 7 AS id, {function}() AS value")
+    project.sql(f"GRANT SELECT, TRIGGER ON {exact(other(project))}.* TO {user}")
+    return [f"INSERT INTO {other(project)}.hb (id, value) SELECT id, value FROM {view}"]
+
+
+def a_trigger_in_sys(project: Project, user: str) -> list[str]:
+    table = f"sys.{project.database}_table"
+    project.sql(f"CREATE TABLE {table} (id INT PRIMARY KEY)")
+    project.sql(f"CREATE TRIGGER {table}_tr AFTER INSERT ON {table} FOR EACH ROW UPDATE {project.database}.t SET v = 90")
+    return [f"INSERT INTO {table} VALUES (1)"]
+
+
+def a_view_behind_an_index_hint(project: Project, user: str) -> list[str]:
+    project.sql(f"GRANT SELECT, TRIGGER ON {exact(other(project))}.* TO {user}", f"INSERT INTO {other(project)}.hb VALUES (1, 1)")
+    project.sql(f"CREATE VIEW {hidden(project)}.vw AS SELECT * FROM {project.database}.t")
+    return [f"UPDATE {other(project)}.hb AS a USE INDEX FOR ORDER BY (PRIMARY), {hidden(project)}.vw SET vw.v = 71"]
+
+
+def a_view_behind_a_column_of_a_reserved_name(project: Project, user: str) -> list[str]:
+    there = other(project)
+    project.sql(
+        f"GRANT SELECT, TRIGGER ON {exact(there)}.* TO {user}", f"CREATE TABLE {there}.o (`set` INT)", f"INSERT INTO {there}.o VALUES (1)"
+    )
+    project.sql(f"CREATE VIEW {hidden(project)}.vw AS SELECT * FROM {project.database}.t")
+    project.sql(f"INSERT INTO {there}.hb VALUES (1, 1)")
+    return [f"UPDATE {there}.o JOIN {there}.hb ON o.set = hb.id, {hidden(project)}.vw SET vw.v = 72"]
+
+
+def a_table_of_sys_between_two_foreign_keys(project: Project, user: str) -> list[str]:
+    return a_table_between_two_foreign_keys(project, user, f"sys.{project.database}_table")
+
+
+def a_table_between_two_foreign_keys(project: Project, user: str, between: str = "") -> list[str]:
+    grandparent, between = f"{other(project)}.x", between or f"{hidden(project)}.c"
     project.sql(f"CREATE TABLE {grandparent} (id INT PRIMARY KEY)", f"INSERT INTO {grandparent} VALUES (1), (2)")
     key = "FOREIGN KEY (id) REFERENCES {} (id) ON DELETE CASCADE"
     project.sql(f"CREATE TABLE {between} (id INT PRIMARY KEY, {key.format(grandparent)})", f"INSERT INTO {between} VALUES (1), (2)")
@@ -116,10 +163,12 @@ def a_trigger_that_a_foreign_key_sets_off(project: Project, user: str) -> list[s
 
 EITHER = [
     no_right, a_right_of_a_role, a_pattern_that_a_grant_for_the_schema_outdoes, a_grant_for_the_schema_by_its_pattern,
-    a_view_that_runs_a_function, a_view_in_its_place,
+    a_view_that_runs_a_function, a_view_in_its_place, a_view_among_the_tables_of_mysql, a_view_of_sys_that_runs_a_function,
+    a_trigger_in_sys, a_view_behind_an_index_hint, a_view_behind_a_column_of_a_reserved_name,
 ]  # fmt: skip
 MYSQL = [
-    a_partial_revoke, a_pattern_that_is_none_under_partial_revokes, a_table_between_two_foreign_keys, a_trigger_that_a_foreign_key_sets_off,
+    a_partial_revoke, a_pattern_that_is_none_under_partial_revokes, a_table_between_two_foreign_keys,
+    a_table_of_sys_between_two_foreign_keys, a_trigger_that_a_foreign_key_sets_off,
 ]  # fmt: skip
 """MariaDB has no partial revokes, and follows no table whose foreign keys change it."""
 
@@ -153,6 +202,29 @@ def test_a_way_to_the_followed_table_that_is_hidden_is_asked_for(project: Projec
         project.sql(f"DROP USER {user}", f"DROP ROLE IF EXISTS r_{user}")
         if not project.admin.is_mariadb:
             project.sql("SET GLOBAL partial_revokes = OFF")
+
+
+def test_heartbeats_among_the_tables_of_mysql_need_no_right_on_its_other_tables(project: Project):
+    """MySQL says that such a statement has used no followed table's schema; of MariaDB's, it must be seen that it writes no view."""
+    user, table = f"u_{project.database}", f"mysql.{project.database}_table"
+    monitor = "BINLOG MONITOR" if project.admin.is_mariadb else "REPLICATION CLIENT"
+    project.sql(f"CREATE USER {user} IDENTIFIED BY 'secret'", f"GRANT REPLICATION SLAVE, {monitor} ON *.* TO {user}")
+    project.sql(f"GRANT SELECT ON {exact(project.database)}.* TO {user}", f"CREATE TABLE {table} (id INT PRIMARY KEY, value INT)")
+    arguments = project.arguments("--until-caught-up", "--json", url=f"mysql://{user}:secret@{project.source.host}:{project.source.port}/")
+    try:
+        assert project.cdc(*arguments).returncode == 0
+        by_statement(project, f"INSERT INTO {table} VALUES (1, 5) ON DUPLICATE KEY UPDATE value = 5")
+        done = project.cdc(*arguments)
+        if project.admin.is_mariadb:
+            assert done.returncode == 3
+            (grant,) = re.findall(r"GRANT SELECT ON [^;]+;", done.stderr)
+            assert "`.*" not in grant
+            project.sql(grant)
+            done = project.cdc(*arguments)
+        assert done.returncode == 0, done.stderr
+        assert not json.loads(done.stdout.splitlines()[-1]).get("schema_changes")
+    finally:
+        project.sql(f"DROP USER {user}")
 
 
 def test_a_table_whose_grant_is_revoked_is_not_taken_for_dropped(project: Project):

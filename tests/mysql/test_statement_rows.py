@@ -13,7 +13,8 @@ import pymysql
 import pytest
 
 from cdc.model import TableId
-from cdc.mysql.dml import JOINED, OWN
+from cdc.mysql.dml import JOINED, NO_TABLES_FOLLOW, OWN
+from cdc.mysql.statement_rows import ONLY_SERVERS_FILL
 from tests.fix_migration import Project
 from tests.fix_servers import changed
 
@@ -38,7 +39,7 @@ def project(project_on_either: Project) -> Iterator[Project]:
     made.sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)", "INSERT INTO t VALUES (1, 1), (2, 2)", "CREATE TABLE u LIKE t")
     with changed(made.admin, local_infile="ON", log_bin_trust_function_creators="ON"):
         yield made
-    made.sql("SET SESSION binlog_format = ROW", f"DROP DATABASE {elsewhere(made)}")
+    made.sql("SET SESSION binlog_format = ROW", f"DROP DATABASE {elsewhere(made)}", f"DROP TABLE IF EXISTS sys.{made.database}_table")
 
 
 def elsewhere(project: Project) -> str:
@@ -125,6 +126,13 @@ def through_a_trigger(project: Project) -> list[str]:
     return [f"INSERT INTO {other}.hb VALUES (2, 60)"]
 
 
+def through_a_trigger_in_sys(project: Project) -> list[str]:
+    table = f"sys.{project.database}_table"
+    project.sql(f"CREATE TABLE {table} (id INT PRIMARY KEY)")
+    project.sql(f"CREATE TRIGGER {table}_tr AFTER INSERT ON {table} FOR EACH ROW UPDATE {project.database}.t SET v = 61")
+    return [f"INSERT INTO {table} VALUES (1)"]
+
+
 def through_a_trigger_that_is_gone(project: Project) -> list[str]:
     return [*through_a_trigger(project), f"DROP TRIGGER {elsewhere(project)}.tr"]
 
@@ -180,6 +188,7 @@ def under_a_temporary_name(project: Project) -> list[str]:
     [
         run_function,
         through_a_trigger,
+        through_a_trigger_in_sys,
         through_a_trigger_that_is_gone,
         through_a_view,
         while_a_table_is_filled,
@@ -238,3 +247,26 @@ def test_no_stored_function_runs_under_a_name_that_counts_as_the_servers_own(pro
                             run.add((name, bool(blank)))
             project.sql("SET SESSION sql_mode = ''", f"DROP FUNCTION IF EXISTS `{name}`")
     assert run == {(name, True) for name in JOINED}
+
+
+def test_the_servers_own_tables_have_no_triggers_and_their_schemas_nothing_of_users(project: Project):
+    """What statement_rows.py takes for certain of the tables in `mysql`, and of all that is in the schemas that only servers fill."""
+    there = f"mysql.{project.database}_table"
+    try:
+        project.sql(f"CREATE TABLE {there} (id INT)")
+        with pytest.raises(pymysql.MySQLError, match="1465"):
+            project.sql(f"CREATE TRIGGER {there}_tr AFTER INSERT ON {there} FOR EACH ROW SET @a = 1")
+    finally:
+        project.sql(f"DROP TABLE {there}")
+    for schema in ONLY_SERVERS_FILL:
+        for made in "TABLE {} (id INT)", "VIEW {} AS SELECT 1 AS id", "TABLE {} SELECT 1 AS id":
+            with pytest.raises(pymysql.MySQLError, match=r"1044|1142|1109"):
+                project.sql("CREATE " + made.format(f"{schema}.made"))
+
+
+def test_no_word_that_ends_a_list_of_tables_can_be_an_alias_in_it(project: Project):
+    """Bare, they are reserved on both servers."""
+    for word in sorted(NO_TABLES_FOLLOW):
+        for alias in f"AS {word}", word:
+            with pytest.raises(pymysql.MySQLError, match="1064"):
+                project.sql(f"SELECT 1 FROM t {alias}, u")

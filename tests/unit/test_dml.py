@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from random import Random
+
 import pytest
 
 from cdc.model import TableId
@@ -91,11 +94,60 @@ def test_stored_code_may_write_anything(statement: str) -> None:
         ("WITH q AS (SELECT * FROM vw) UPDATE hb JOIN q SET hb.a = 1", "y.vw y.hb y.q"),
         ("INSERT INTO hb SELECT EXTRACT(DAY FROM d) FROM { OJ a LEFT OUTER JOIN b ON a.x = b.x } ON DUPLICATE KEY UPDATE c = 5",
          "y.hb y.d y.a y.b"),
+        ("INSERT INTO hb SELECT 1 FROM a USE INDEX FOR GROUP BY (`PRIMARY`), z.vw", "y.hb y.a y.PRIMARY z.vw"),
+        ("UPDATE a FORCE INDEX FOR ORDER BY (k), vw SET vw.v = 1", "y.a y.k y.vw"),
+        ("REPLACE INTO hb SELECT returning.id FROM a AS returning, vw", "y.hb y.a y.vw"),
+        ("DELETE a FROM hb a JOIN x.t ON a.order = t.set, vw", "y.hb x.t y.vw"),
+        ("REPLACE INTO hb SELECT 1.FROM vw", "y.hb y.vw"),
+        ("INSERT INTO x.hb (hb.id) SELECT T.id + 1.5 + @@global.a + @@session.b FROM x.t WHERE x.t.id = 1", "x.hb x.t"),
+        ("INSERT INTO hb VALUES (1, 2) AS new ON DUPLICATE KEY UPDATE value = new.value", "y.hb"),
+        ("INSERT INTO hb SELECT 1 WHERE NEXTVAL(z.s) = 1", "y.hb z.s"),
     ],
 )  # fmt: skip
 def test_tables_stand_in_their_places(statement: str, places: str) -> None:
     """A few names that are columns' count too, none of a table is left out."""
     assert {str(table) for table in writes(event(statement)).places} == set(places.split())
+
+
+def test_no_table_of_a_random_list_is_left_out() -> None:
+    """Lists in lists, with aliases, index hints, conditions and reserved words as columns; and no column makes a schema of its table."""
+    random = Random(9)
+    columns = ["c", "order", "set", "where", "on", "`from`", "limit"]
+    for _ in range(300):
+
+        def table() -> str:
+            name = f"table{random.randrange(1000)}"
+            alias = random.choice(["", "a", "AS a", "returning", "AS `order`", "window", "quick", "PARTITION (p0, p1) AS a"])
+            hint = random.choice(["", "USE INDEX FOR ORDER BY (`PRIMARY`, k)", "IGNORE KEY FOR GROUP BY (k) FORCE INDEX FOR JOIN (k)"])
+            return f"{random.choice([name, name, name.replace('t', 'z.t', 1)])} {alias} {hint}"
+
+        def condition(depth: int) -> str:
+            column = f"x.{random.choice(columns)} = {random.choice(['c', '1 + 1.5'])}"
+            inner = f"(SELECT 1 FROM {tables_of(depth - 1)} WHERE c ORDER BY c LIMIT 1)" if depth > 0 else "IF(c, 1, 2)"
+            return random.choice([column, f"{column} AND x.set", f"c = {inner}", f"({column}, 1) IN ((1, 2))"])
+
+        def tables_of(depth: int) -> str:
+            one = table() if depth <= 0 or random.random() < 0.4 else f"({tables_of(depth - 1)})"
+            if random.random() < 0.2:
+                one = f"(SELECT x.set, c FROM {tables_of(depth - 1)} GROUP BY c HAVING c ORDER BY c) AS d"
+            if random.random() < 0.3:
+                return one
+            second = tables_of(depth - 1)
+            return random.choice([
+                f"{one}, {second}", f"{one} LEFT JOIN {second} ON {condition(depth)}", f"{one} STRAIGHT_JOIN {second}",
+                f"{one} NATURAL JOIN {second}", f"{one} JOIN {second} USING (id, c)", f"{{ OJ {one} LEFT OUTER JOIN {second} ON 1 }}",
+            ])  # fmt: skip
+
+        listed = "base AS x, " + ", ".join(tables_of(2) for _ in range(random.randint(1, 3)))
+        statement = random.choice([
+            f"INSERT INTO hb SELECT 1 FROM {listed} WHERE {condition(1)}", f"UPDATE {listed} SET x.set = 1",
+            f"DELETE x FROM {listed} WHERE c",
+            f"REPLACE hb SELECT c FROM {listed} ORDER BY c ON DUPLICATE KEY UPDATE c = 1",
+        ])  # fmt: skip
+        there = {f"{schema or 'y.'}{name}" for schema, name in re.findall(r"(z\.)?(table\d+)", statement)}
+        found = {str(each) for each in writes(event(statement)).places}
+        assert found >= there, statement
+        assert not any(each.startswith("x.") for each in found), statement
 
 
 def test_bytes_that_are_not_valid_make_names_unsure_and_texts_not() -> None:
