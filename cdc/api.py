@@ -390,10 +390,18 @@ def _after(after: Gtids | str | Path, executed: Gtids) -> tuple[Position, tuple[
         ) from error
 
 
-def verify(source_url: SourceUrl, target: Path, tables: Sequence[TableId] = (), exclude: Sequence[TableId] = ()) -> list[Differences]:
+def verify(
+    source_url: SourceUrl,
+    target: Path,
+    tables: Sequence[TableId] = (),
+    exclude: Sequence[TableId] = (),
+    *,
+    on_start: Callable[[int], Watch | None] = lambda _: None,
+) -> list[Differences]:
     """Compare a target's last checkpoint with its source, byte for byte, while the source is written to. Nothing is changed.
 
-    `tables` are names and patterns, all of the target's when empty, without those of `exclude`. Raises Incomplete when a table's copy
+    `tables` are names and patterns, all of the target's when empty, without those of `exclude`. `on_start` gets the number of rows held,
+    and may return a function that watches the run. Raises Incomplete when a table's copy
     is not complete, PositionLost when the source cannot continue from the checkpoint.
     """
     known = {each.table.id: each for each in read_state(target)[0].tables}
@@ -420,7 +428,8 @@ def verify(source_url: SourceUrl, target: Path, tables: Sequence[TableId] = (), 
         walk = [TableProgress(each.table) for each in chosen]
         verifying = VerifyingTarget([each.table for each in chosen], maps)
         servers = servers_with(checkpoint.servers, source.server_uuid)
-        Migration(config, source, verifying, Start(plan, servers, _position(checkpoint, source), walk)).run()
+        watch = on_start(sum(rows.held for rows in maps.values())) or (lambda *_: None)
+        Migration(config, source, verifying, Start(plan, servers, _position(checkpoint, source), walk), watch=watch).run()
         return verifying.differences()
 
 

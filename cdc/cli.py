@@ -215,7 +215,13 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Compare a target with its source, byte for byte, while the source is written to."""
-    found = api.verify(api.parse_source(source), parse_mapstore_url(target), _tables(tables), _tables(exclude))
+    try:
+        found = api.verify(
+            api.parse_source(source), parse_mapstore_url(target), _tables(tables), _tables(exclude),
+            on_start=lambda rows: ProgressLine(terminal, rows, comparing=True),
+        )  # fmt: skip
+    finally:
+        terminal.clear()
     identical = all(each.identical for each in found)
     if as_json:
         print(json.dumps({"identical": identical, "tables": [summary.differences_as_dict(each) for each in found]}))
@@ -224,7 +230,7 @@ def verify(
             for line in summary.differences(each):
                 show(line)
     if not identical:
-        raise DifferencesFound("Source and target differ.", hint="Copy the tables again: cdc migrate --strategy full.")
+        raise DifferencesFound("Source and target differ.", hint=summary.COPY_AGAIN)
 
 
 @app.command()
@@ -349,6 +355,11 @@ def demo(rows: Annotated[int, typer.Option(min=1000, help="rows to load")] = 200
     run(rows)
 
 
+def _ended(sentence: str) -> str:
+    """With a stop, which Typer's sentences may lack."""
+    return sentence if sentence.endswith((".", "?", "!")) else f"{sentence}."
+
+
 def run() -> int:
     """Run the command that the arguments name; its exit code. Raises KeyboardInterrupt when it was interrupted."""
     try:
@@ -358,7 +369,7 @@ def run() -> int:
         terminal.say(f"cdc: {error}")
         return error.exit_code
     except typer.TyperException as error:
-        terminal.say(f"cdc: {error.format_message()} `cdc --help` shows the commands, `cdc COMMAND --help` their options.")
+        terminal.say(f"cdc: {_ended(error.format_message())} `cdc --help` shows the commands, `cdc COMMAND --help` their options.")
         return ConfigError.exit_code
     except typer.Abort:
         return 1

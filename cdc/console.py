@@ -50,6 +50,23 @@ def show(text: str) -> None:
     print(printable(text), flush=True)
 
 
+FIELD = " | "
+"""Stands between the fields of a line that is drawn."""
+
+
+def cut(text: str, width: int) -> str:
+    """As many whole fields as fit, so that no figure is cut; where that is not even two, as many whole words."""
+    if cell_len(text) <= width:
+        return text
+    for separator, fewest in ((FIELD, 2), (" ", 1)):
+        parts = text.split(separator)
+        for count in range(len(parts) - 1, fewest - 1, -1):
+            shown = separator.join([*parts[:count], "…"])
+            if cell_len(shown) <= width:
+                return shown
+    return set_cell_size(text, width - 1) + "…"
+
+
 class Terminal:
     """Standard error. `live` is whether it is a terminal, on which a line can be drawn again."""
 
@@ -65,10 +82,9 @@ class Terminal:
             self._write(f"{self._erased()}{printable(text)}\n")
 
     def draw(self, text: str) -> None:
-        """Draw the line below the others anew, cut at the terminal's width. Only on a terminal."""
+        """Draw the line below the others anew, cut to the terminal's width. Only on a terminal."""
         with self._lock:
-            width, text = self._width(), printable(text)
-            line = text if cell_len(text) < width else set_cell_size(text, width - 2) + "…"
+            line = cut(printable(text), self._width() - 1)
             erased, self._drawn = self._erased(), cell_len(line)
             self._write(erased + line)
 

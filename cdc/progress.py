@@ -1,23 +1,28 @@
-"""What a person sees while a migration runs: one line, drawn again on a terminal and written every ten seconds elsewhere."""
+"""The progress of a migration or a comparison: one line, drawn again on a terminal and written every ten seconds elsewhere."""
 
 from __future__ import annotations
 
 import time
 
-from cdc.console import Terminal
+from cdc.console import FIELD, Terminal
 from cdc.handover import Handover
 from cdc.metrics import milliseconds
 from cdc.migration import Report
+from cdc.throttle import AT_MOST
 
 _QUIET_SECONDS = 10.0
 
 
 class ProgressLine:
-    """Call it with the report so far, as often as you like. `expected_rows` is an estimate, 0 when unknown."""
+    """Call it with the report so far, as often as you like. `expected_rows` is an estimate, 0 when unknown.
 
-    def __init__(self, terminal: Terminal, expected_rows: int) -> None:
+    `comparing`: rows are compared, not copied; outside of a terminal the first line comes when that has taken a while.
+    """
+
+    def __init__(self, terminal: Terminal, expected_rows: int, *, comparing: bool = False) -> None:
         self._terminal, self._expected = terminal, expected_rows
-        self._next = 0.0
+        self._doing, self._done = ("comparing", "compared") if comparing else ("copying", "copied")
+        self._next = time.monotonic() + _QUIET_SECONDS if comparing else 0.0
         self._away = ""
 
     def __call__(self, report: Report, handover: Handover) -> None:
@@ -38,7 +43,11 @@ class ProgressLine:
         changes = f"{report.rows_streamed:,} changes in {report.transactions:,} transactions"
         why = report.waiting or report.throttled
         parts = [f"lag {milliseconds(report.lag_now_ms)}"]
-        parts += [f"waiting: {why}"] if why else []
-        parts += [f"copying {total:,}{share} rows", changes] if handover.copying else ["following", changes, f"{total:,} rows copied"]
+        parts += [why if why.startswith(AT_MOST) else f"waiting: {why}"] if why else []  # a limit that was set is no news
+        parts += (
+            [f"{self._doing} {total:,}{share} rows", changes]
+            if handover.copying
+            else ["following", changes, f"{total:,} rows {self._done}"]
+        )
         parts += [f"from {report.source}"] if report.takeovers else []
-        return " | ".join([*parts, f"{report.seconds:.0f} s"])
+        return FIELD.join([*parts, f"{report.seconds:.0f} s"])

@@ -69,6 +69,13 @@ def differences(found: Differences) -> Iterator[str]:
         yield f"  {each.kind}  {_key(found.definition, each)}{columns}"
 
 
+COPY_AGAIN = (
+    "To copy one table again: cdc migrate SOURCE TARGET --drop-table DB.TABLE --until-caught-up, then the same with --tables DB.TABLE. "
+    "All of them: cdc migrate --strategy full."
+)
+"""What can be done about differences."""
+
+
 def _key(table: Table, found: Difference) -> str:
     """A key in one line."""
     key = _json_key(table, found)

@@ -19,6 +19,10 @@ ROW_BYTES = 1_000
 """What a row is taken to have before the table's first chunk is here."""
 
 
+AT_MOST = "at most "
+"""Begins the reason when a bound that was set holds the copy back, rather than load."""
+
+
 class Cause(StrEnum):
     """What holds the copy back."""
 
@@ -155,4 +159,4 @@ class Throttle:
             return None
         cause = max(waits, key=lambda each: waits[each])
         rate = self.limits.max_rows_per_second if cause is Cause.ROWS else self.limits.max_bytes_per_second
-        return cause, f"at most {rate:,} {cause} a second"
+        return cause, f"{AT_MOST}{rate:,} {cause}/s"

@@ -1,6 +1,12 @@
 """`cdc verify`: exact while the source is written to, and it finds what was spoiled."""
 
 import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from contextlib import suppress
 
 import pytest
 
@@ -78,3 +84,40 @@ def test_an_incomplete_copy_is_not_verified_and_dumped_with_a_word(project: Proj
     assert 0 < len(dumped.stdout.splitlines()) < 3_000
     with pytest.raises(cdc.Incomplete):
         cdc.verify(project.source, project.state)
+
+
+def test_a_table_that_differs_is_copied_again_alone_as_the_hint_says(migrated: Project):
+    """The others stay as they are."""
+    migrated.sql("CREATE TABLE u (id INT PRIMARY KEY)", "INSERT INTO u VALUES (1), (2)")
+    migrated.migrate(table=f"{migrated.database}.u")
+    spoil(migrated)
+    state = f"mapstore:{migrated.state}"
+    done = migrated.cdc("verify", migrated.url, state)
+    assert done.returncode == 5
+    first, then = re.findall(r"--[a-z-]+ DB\.TABLE(?: --until-caught-up)?", done.stderr)
+    dropped = migrated.cdc("migrate", migrated.url, state, *first.replace("DB.TABLE", str(migrated.table)).split())
+    assert dropped.returncode == 0, dropped.stderr
+    again = migrated.cdc(
+        "migrate", migrated.url, state, *then.replace("DB.TABLE", str(migrated.table)).split(), "--until-caught-up", "--json"
+    )
+    assert json.loads(again.stdout)["rows_copied"] == 3_000
+    assert migrated.cdc("verify", migrated.url, state).returncode == 0
+
+
+@pytest.mark.waits
+def test_progress_is_shown_on_a_terminal(migrated: Project):
+    """Rows compared against those held; the result stands on a line of its own."""
+    leader, follower = pty.openpty()
+    command = [sys.executable, "-m", "cdc", "verify", migrated.url, f"mapstore:{migrated.state}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=follower, text=True, env=os.environ | {"TERM": "xterm"}) as process:
+        os.close(follower)
+        data = b""
+        with suppress(OSError):  # the other side was closed
+            while some := os.read(leader, 4096):
+                data += some
+        os.close(leader)
+        assert process.stdout
+        assert process.stdout.read().startswith(str(migrated.table))
+    assert process.returncode == 0
+    assert re.search(rb"(comparing [0-9,]+ of about|following .* rows compared)", data), data
+    assert data.endswith(b"\r\x1b[J"), data

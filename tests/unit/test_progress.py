@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from cdc.console import Terminal
@@ -59,8 +61,19 @@ def test_it_says_what_it_waits_for(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_it_says_what_holds_the_copy_back(capsys: pytest.CaptureFixture[str]) -> None:
     """Unless the source is away, which comes first."""
-    assert "ms | waiting: at most 5 rows a second | copying" in shown(capsys, report(throttled="at most 5 rows a second"))
-    assert "ms | waiting: away | copying" in shown(capsys, report(throttled="at most 5 rows a second", waiting="away"))
+    assert "ms | at most 5 rows/s | copying" in shown(capsys, report(throttled="at most 5 rows/s"))
+    assert "ms | waiting: source runs 9 threads, at most 5 | copying" in shown(capsys, report(throttled="source runs 9 threads, at most 5"))
+    assert "ms | waiting: away | copying" in shown(capsys, report(throttled="at most 5 rows/s", waiting="away"))
+
+
+def test_a_comparison_says_how_far_it_is(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outside of a terminal only one that takes a while."""
+    line = ProgressLine(Terminal(), 4_000, comparing=True)
+    line(report(), handover(TableState.COPYING))
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("cdc.progress.time.monotonic", lambda: math.inf)
+    line(report(), handover(TableState.COPYING))
+    assert " | comparing 1,500 of about 4,000 rows | " in capsys.readouterr().err
 
 
 def test_outside_of_a_terminal_lines_are_few_and_whole(capsys: pytest.CaptureFixture[str]) -> None:

@@ -99,7 +99,7 @@ def test_both_bounds_hold_the_tighter_one_counts() -> None:
     """Ten bytes a row: a thousand bytes a second are a hundred rows."""
     both = Copy(Limits(max_rows_per_second=10_000, max_bytes_per_second=1_000))
     assert 5_900 <= both.run(60) <= 6_100
-    assert both.throttle.reason == "at most 1,000 bytes a second"
+    assert both.throttle.reason == "at most 1,000 bytes/s"
 
 
 def test_rows_that_were_asked_for_and_not_there_do_not_count() -> None:
