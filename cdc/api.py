@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -26,6 +26,7 @@ from cdc.errors import (
 )
 from cdc.gtid import DomainGtids, Gtids, GtidSet
 from cdc.handover import Handover
+from cdc.kept_tables import going_on, refuse_system_tables, tell_dropped
 from cdc.migration import Migration, Report, Start
 from cdc.model import Checkpoint, CopyAnew, Gone, Position, Rates, Table, TableId, TableProgress, TableState, servers_with
 from cdc.mysql.connection import Connection, connect
@@ -33,11 +34,12 @@ from cdc.mysql.server_errors import AGAIN, explained
 from cdc.mysql.snapshot import read_all
 from cdc.mysql.source import MySqlSource
 from cdc.oversight import Oversight, reloaded_by_signal
-from cdc.selection import SYSTEM_TABLE, Selection, is_pattern, is_system_table, matches
+from cdc.selection import Selection, matches
 from cdc.settings import Settings, SettingsFile
 from cdc.state import HOW_TO_COMPLETE
 from cdc.strategy import Costs, choose
 from cdc.targets.mapstore import MapStoreTarget, read_copy_under_way, read_state
+from cdc.targets.state_folder import require_folder
 from cdc.targets.verifying import VerifyingTarget
 from cdc.values import converters
 
@@ -81,6 +83,7 @@ def migrate(
     again at SIGHUP; `say` gets sentences about what happens. Raises CdcError, whose class says what can be done, and Interrupted (a
     KeyboardInterrupt) after SIGINT, or after SIGTERM before it has caught up. Whatever it raises, the last checkpoint stays good.
     """
+    require_folder(config.target)
     while True:
         try:
             return _migrate(config, on_start, file, say)
@@ -98,7 +101,7 @@ def _migrate(
     config: Config, on_start: Callable[[Start, int], Watch | None], file: SettingsFile | None, say: Callable[[str], None]
 ) -> Report:
     held, settings, given = _held(config.target), Settings(config.limits, config.tables, config.exclude), config.tables
-    config = _going_on(config, held, say)
+    config = going_on(config, held, say)
     known = {each.table.id for each in held.tables} if held and config.strategy is not Strategy.FULL else set()
     with ExitStack() as stack:
         source = stack.enter_context(_source(config))
@@ -125,6 +128,7 @@ def _migrate(
                 _tell_virtual(each.table, say)
         with explained(source.url):  # again: one prepared since the first look may be in the position
             preflight.require([preflight.prepared_xa(source.control)])
+        tell_dropped(config, held, say)
         stack.enter_context(oversight)
         watch = on_start(start, source.sizes(each.table.id for each in start.tables)[0]) or (lambda *_: None)
         migration = Migration(
@@ -166,41 +170,6 @@ def _held(path: Path) -> Checkpoint | None:
         return read_copy_under_way(path) or read_state(path)[0]
     except (ConfigError, DamagedState):
         return None
-
-
-def _going_on(config: Config, held: Checkpoint | None, say: Callable[[str], None]) -> Config:
-    """The config with all tables that the target holds or waits for, named or not. Raises ConfigError where it contradicts itself."""
-    for name in config.drop_tables:
-        if any(matches(table, name) for table in config.tables):
-            raise ConfigError(f"{name} is named by --tables and by --drop-table.", hint="Leave out one of them.")
-    tables = [each.table.id for each in held.tables] if held else []
-    before = Selection(held.wanted, held.excluded).including(tables) if held else Selection()
-    selection = before.going_on(config.selection, config.drop_tables)
-    _refuse_system_tables(table for table in before.wanted if selection.names(table))
-    for name in config.drop_tables:
-        if not any(matches(table, name) for table in tables):
-            say(f"warning: --drop-table {name}: the target holds no such table.")
-    for table in tables:
-        if not selection.wants(table) and not any(matches(table, name) for name in config.drop_tables):
-            raise ConfigError(
-                f"{table} is excluded, and the target holds it.",
-                hint=f"To drop its rows and follow it no more: --drop-table {table}. To keep it, do not exclude it.",
-            )
-    if not selection.wanted:
-        raise ConfigError(
-            "No table is named, and the target holds none.", hint="Name tables with --tables DB.TABLE, or in the file of --config."
-        )
-    return replace(config, tables=selection.wanted, exclude=selection.excluded)
-
-
-def _refuse_system_tables(held: Iterable[TableId]) -> None:
-    """Raise PreflightFailed if a target holds or awaits one of the server's own tables, as older versions let it."""
-    for table in held:
-        if is_system_table(table) and not is_pattern(table):
-            raise PreflightFailed(
-                f"The target follows {table}, which {SYSTEM_TABLE}",
-                hint=f"Its rows may be wrong. To drop them and follow it no more: cdc migrate --drop-table {table}",
-            )
 
 
 def _require_fit(source: MySqlSource, selection: Selection, known: Collection[TableId], given: Collection[TableId]) -> list[str]:
@@ -415,7 +384,7 @@ def verify(
             f"No table of the target is among {selection}." if tables else "All tables of the target are excluded.",
             hint=f"Check --tables and --exclude. The target holds {', '.join(map(str, known))}.",
         )
-    _refuse_system_tables(table for table in meant if table in known)
+    refuse_system_tables(table for table in meant if table in known)
     checkpoint, maps = read_state(target, rows_of=tuple(meant))
     chosen = [known[table] for table in maps]
     for each in chosen:

@@ -102,4 +102,4 @@ def denied(error: pymysql.MySQLError) -> bool:
 
 def count(number: int, one: str, many: str = "") -> str:
     """`1 table`, `2 tables`."""
-    return f"{number} {one if number == 1 else many or one + 's'}"
+    return f"{number:,} {one if number == 1 else many or one + 's'}"

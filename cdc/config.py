@@ -188,7 +188,13 @@ def parse_mapstore_url(url: str) -> Path:
             f"The target starts with {scheme + ':' if _ else 'no scheme'}, only mapstore: is built in this version.",
             hint="A target looks like mapstore:./cdc-state",
         )
-    return Path(path).expanduser()
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        user, _, _ = path.partition("/")
+        raise ConfigError(
+            f"The target mapstore:{path} names a home folder, {user}, that is not known.", hint="Write its path in full."
+        ) from None
 
 
 _NAME = r"(`(?:[^`]|``)+`|[^.`]+)"

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DatabaseError
@@ -86,7 +87,8 @@ def engine_of(path: Path, *, read_only: bool = False) -> sa.Engine:
     if not read_only:
         make_private(path / DATABASE)
     mode = "rw" if read_only else "rwc"  # whoever reads after a kill within a transaction has to undo it first
-    engine = sa.create_engine(f"sqlite:///file:{path.resolve() / DATABASE}?mode={mode}&uri=true")
+    name = f"file:{quote(str(path.resolve() / DATABASE))}"
+    engine = sa.create_engine(sa.URL.create("sqlite", database=name, query={"mode": mode, "uri": "true"}))
 
     @sa.event.listens_for(engine, "connect")
     def _durable(connection: Any, _: object) -> None:
@@ -116,12 +118,15 @@ def read_checkpoints(engine: sa.Engine, path: Path) -> dict[str, Loaded]:
                 if found != FORMAT:
                     raise ConfigError(
                         f"The state in {path} has format {found}, this version reads {FORMAT}.",
-                        hint="Use the version that wrote it, or copy again into another folder.",
+                        hint="Use the version that wrote it, or copy again with --strategy full, and name the tables with --tables.",
                     )
             rows = connection.execute(sa.select(_checkpoints)).all()
             tables = connection.execute(sa.select(_tables)).all()
     except DatabaseError as error:
-        raise DamagedState(f"The checkpoint in {path} cannot be read: {error.orig}.", hint="Copy again into another folder.") from error
+        raise DamagedState(
+            f"The checkpoint in {path} cannot be read: {error.orig}.",
+            hint="Copy again with --strategy full, and name the tables with --tables.",
+        ) from error
     return {row.part: _loaded(row, [each for each in tables if each.checkpoint_id == row.id]) for row in rows}
 
 

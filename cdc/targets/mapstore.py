@@ -55,7 +55,7 @@ from cdc.targets.checkpoints import (
     record_lost,
 )
 from cdc.targets.rows import Older, Recent, Rows
-from cdc.targets.state_folder import locked, make_private
+from cdc.targets.state_folder import locked, make_private, require_folder
 from mapstore import ImageError, MapStore, check_image
 
 _IMAGE = re.compile(r"\d{10}-\d+(-\d+|-changes)?\.map(\..*)?")
@@ -333,6 +333,7 @@ def read_state(path: Path, *, rows_of: Sequence[TableId] = ()) -> tuple[Checkpoi
 
     Raises ConfigError when there is no state or no such table.
     """
+    require_folder(path)
     if not (path / DATABASE).is_file():
         raise ConfigError(f"There is no migration state in {path}.", hint="Name the folder that `cdc migrate` wrote: mapstore:PATH.")
     engine = engine_of(path, read_only=True)
@@ -364,6 +365,12 @@ def read_copy_under_way(path: Path) -> Checkpoint | None:
         return found[1] if found else None
     finally:
         engine.dispose()
+
+
+def require_readable(path: Path) -> None:
+    """Raise DamagedState or ConfigError if a folder holds a checkpoint that cannot be read."""
+    if (path / DATABASE).exists():
+        read_copy_under_way(path)
 
 
 def _load_rows(folder: Path, image: Image, changes: MapStore) -> Rows:

@@ -23,6 +23,7 @@ def locked(path: Path) -> IO[bytes]:
 
     It is closed, and so the lock given up, when the process ends however it may. Raises ConfigError. A folder that is there keeps its mode.
     """
+    require_folder(path)
     try:
         _make(path)
         make_private(path / _LOCK)
@@ -43,6 +44,22 @@ def locked(path: Path) -> IO[bytes]:
             f"The state folder {path} cannot be written: {error.strerror}.", hint="Make room, or choose another with mapstore:PATH."
         ) from error
     return lock
+
+
+def require_folder(path: Path) -> None:
+    """Raise ConfigError if there is something at this path that is not a folder, or if there cannot be one."""
+    what = ""
+    try:
+        if not stat.S_ISDIR(path.stat().st_mode):
+            what = "is a file" if path.is_file() else "is neither a folder nor a file"
+    except FileNotFoundError:
+        what = "is a symbolic link that leads nowhere" if path.is_symlink() else ""
+    except OSError as error:  # a file in the place of a folder above, a name that is too long
+        what = f"cannot be used: {error.strerror}"
+    except ValueError:  # as Python says of a NUL character
+        what = "cannot be used: its name has a NUL character"
+    if what:
+        raise ConfigError(f"{str(path)!r} {what}; a folder is needed.", hint="Choose another with mapstore:PATH.")
 
 
 def _make(path: Path) -> None:

@@ -118,6 +118,30 @@ def test_words_that_contradict_each_other_are_refused_and_change_nothing(shop: P
     assert "No table is named, and the target holds none." in done.stderr
 
 
+def test_a_dropped_table_is_told_and_the_last_one_is_not_dropped(shop: Project):
+    """With its rows, and what to do instead."""
+    done = shop.cdc(*shop.arguments("--until-caught-up", "--drop-table", full(shop, "u"), tables=False))
+    assert done.returncode == 0, done.stderr
+    assert f"{full(shop, 'u')} dropped, 1 row\n" in done.stderr
+    assert_identical(shop, "t")
+    error = str(run(shop, "--drop-table", full(shop, "t"), expect=2)["error"])
+    assert f"--drop-table leaves nothing to follow: the target holds {full(shop, 't')} alone." in error
+    assert f"delete the state folder {shop.state}" in error
+    assert_identical(shop, "t")
+
+
+def test_a_damaged_checkpoint_is_said_and_its_hint_mends_it(shop: Project):
+    """With tables named or not."""
+    database = shop.state / "checkpoint.sqlite"
+    database.write_bytes(b"damaged " * 1000)
+    for tables in ([], ["--strategy", "full"], ["--tables", full(shop, "t")]):
+        error = str(run(shop, *tables, expect=1)["error"])
+        assert f"The checkpoint in {shop.state} cannot be read" in error
+        assert "--strategy full, and name the tables with --tables" in error
+    run(shop, "--strategy", "full", "--tables", full(shop, "t"))
+    assert_identical(shop, "t")
+
+
 def test_a_named_table_that_is_gone_is_waited_for_unless_it_is_named_again(shop: Project):
     """It is taken in when it comes."""
     shop.sql("DROP TABLE u")

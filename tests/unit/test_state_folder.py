@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+import cdc
+from cdc.config import parse_mapstore_url
 from cdc.errors import CdcError, ConfigError, DamagedState
 from cdc.gtid import DomainGtids, Gtids, GtidSet
 from cdc.model import Batch, Checkpoint, Op, Position, Rates, TableProgress, TableState
@@ -271,3 +273,40 @@ def test_what_a_kill_leaves_goes_and_files_of_others_stay(tmp_path: Path) -> Non
         (tmp_path / name).touch()
     MapStoreTarget(tmp_path).close()
     assert {path.name for path in tmp_path.iterdir()} == {*others, "lock", "checkpoint.sqlite"}
+
+
+@pytest.mark.parametrize("command", ["migrate", "verify", "status", "dump"])
+def test_a_state_folder_that_cannot_be_is_refused(tmp_path: Path, command: str) -> None:
+    """By every command, with exit code 2, before the source is asked; a name with signs of a URL is one like others."""
+    (tmp_path / "file").touch()
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    os.mkfifo(tmp_path / "fifo")
+    cases = {
+        tmp_path / "file": "is a file", tmp_path / "file" / "in": "Not a directory", tmp_path / "nowhere": "leads nowhere",
+        tmp_path / "loop": "symbolic links", tmp_path / "fifo": "neither a folder nor a file", tmp_path / ("x" * 300): "name too long",
+        tmp_path / "a\0b": "NUL character",
+    }  # fmt: skip
+    source = cdc.parse_source("mysql://u:p@127.0.0.1:1/")
+    for path, words in cases.items():
+        with pytest.raises(ConfigError, match=f"{words}.*; a folder is needed"):
+            if command == "migrate":
+                cdc.migrate(cdc.Config(source, path, (TABLES[0].id,)))
+            elif command == "verify":
+                cdc.verify(source, path)
+            elif command == "status":
+                cdc.status(path)
+            else:
+                cdc.rows(path, TABLES[0].id)
+    with pytest.raises(ConfigError, match="home folder, ~nobody-of-this-name"):
+        parse_mapstore_url("mapstore:~nobody-of-this-name/x")
+
+
+@pytest.mark.parametrize("name", ["a?b", "a#b", "a%41b", "a b", "a&mode=ro"])
+def test_a_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
+    """Those with a meaning in URLs too, since SQLite is given one."""
+    with MapStoreTarget(tmp_path / name) as target:
+        target.commit(held(5, TableState.STREAMING))
+    assert (tmp_path / name / "checkpoint.sqlite").is_file()
+    assert read_state(tmp_path / name)[0] == held(5, TableState.STREAMING)
+    assert [each.name for each in tmp_path.iterdir()] == [name]
