@@ -17,7 +17,18 @@ from itertools import chain, islice
 from typing import NamedTuple
 
 from cdc import charset as charsets
-from cdc.mysql.sql_tokens import ANSI_QUOTES, NO_BACKSLASH_ESCAPES, NO_ZERO_DATES, STRICT, Dialect, Kind, NotUnderstood, Token, tokens
+from cdc.mysql.sql_tokens import (
+    ALLOW_INVALID_DATES,
+    ANSI_QUOTES,
+    NO_BACKSLASH_ESCAPES,
+    NO_ZERO_DATES,
+    STRICT,
+    Dialect,
+    Kind,
+    NotUnderstood,
+    Token,
+    tokens,
+)
 
 _THREAD_SPECIFIC = 0x4
 """Of the event header's flags: the statement has used what only its session has, such as a temporary table."""
@@ -61,11 +72,13 @@ class QueryEvent:
 
     @property
     def zeroes_dates(self) -> bool:
-        """Whether a table that it rebuilds by copying gets zero dates for partial ones: in a strict mode it fails instead.
+        """Whether a table that it may rebuild by copying gets zero dates for others: in a strict mode it fails instead.
 
-        As seen on MySQL 9.7 and MariaDB 10.11.
+        For partial ones, and on MySQL for days that the month does not have. As seen on MySQL 9.7 and MariaDB 10.11.
         """
-        return bool(self.dialect.sql_mode & NO_ZERO_DATES) and not self.dialect.sql_mode & STRICT
+        mode = self.dialect.sql_mode
+        loses = mode & NO_ZERO_DATES or not (self.dialect.mariadb or mode & ALLOW_INVALID_DATES)
+        return bool(loses) and not mode & STRICT and not all(map(_copies_no_rows, self.readings()))
 
     def decode(self, data: bytes) -> str:
         """The text of a part of it. Raises ValueError."""
@@ -286,6 +299,21 @@ def statement_of(event: QueryEvent) -> Iterator[Token]:
         elif not depth and _word(token) == "FOR":
             return found
     raise NotUnderstood("FOR is expected after what SET STATEMENT sets")
+
+
+def _copies_no_rows(event: QueryEvent) -> bool:
+    """Whether it names an algorithm that copies no rows: the server refuses it where it needs another. The last one named counts."""
+    depth, last = 0, list[str]()
+    algorithm = ""
+    try:
+        for token in statement_of(event):
+            depth += (token.keyword == "(") - (token.keyword == ")")
+            last = [*last[-2:], token.keyword]
+            if not depth and last[:2] == ["ALGORITHM", "="]:
+                algorithm = last[-1]
+    except NotUnderstood:
+        return False
+    return algorithm in ("INPLACE", "NOCOPY", "INSTANT")
 
 
 def _word(token: Token) -> str:

@@ -16,8 +16,8 @@ from functools import lru_cache
 
 ANSI_QUOTES, MSSQL, NO_BACKSLASH_ESCAPES = 1 << 2, 1 << 10, 1 << 20
 """The bits of sql_mode on which quoting depends, the same on both servers; MSSQL is MariaDB's alone."""
-STRICT, NO_ZERO_DATES = 1 << 21 | 1 << 22, 1 << 23 | 1 << 24
-"""Bits of sql_mode: STRICT_TRANS_TABLES and STRICT_ALL_TABLES; NO_ZERO_IN_DATE and NO_ZERO_DATE."""
+STRICT, NO_ZERO_DATES, ALLOW_INVALID_DATES = 1 << 21 | 1 << 22, 1 << 23 | 1 << 24, 1 << 25
+"""Bits of sql_mode: STRICT_TRANS_TABLES and STRICT_ALL_TABLES; NO_ZERO_IN_DATE and NO_ZERO_DATE; ALLOW_INVALID_DATES."""
 
 
 class NotUnderstood(ValueError):

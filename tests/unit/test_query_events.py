@@ -177,3 +177,30 @@ def test_a_server_s_version_is_a_number(version: str, number: int) -> None:
 def test_only_what_is_known_to_be_harmless_is_passed_over(statement: str, expected: Meaning) -> None:
     """What cannot be read or is not known may concern tables; what stands in a literal is no keyword."""
     assert meaning(QueryEvent(statement.encode(), dialect=Dialect(mariadb=True))) is expected
+
+
+LOOSE, NO_ZERO_IN_DATE, INVALID, STRICT_TRANS = 0, 1 << 23, 1 << 25, 1 << 21
+
+
+@pytest.mark.parametrize(
+    ("statement", "mode", "mysql", "mariadb"),
+    [
+        ("ALTER TABLE t FORCE", LOOSE, True, False),
+        ("ALTER TABLE t FORCE", NO_ZERO_IN_DATE, True, True),
+        ("ALTER TABLE t FORCE", NO_ZERO_IN_DATE | INVALID, True, True),
+        ("ALTER TABLE t FORCE", INVALID, False, False),
+        ("ALTER TABLE t FORCE", NO_ZERO_IN_DATE | STRICT_TRANS, False, False),
+        ("ALTER TABLE t ADD a INT, ALGORITHM=INSTANT", NO_ZERO_IN_DATE, False, False),
+        ("CREATE INDEX i ON t (a) algorithm = inplace LOCK = NONE", NO_ZERO_IN_DATE, False, False),
+        ("ALTER TABLE t FORCE, ALGORITHM=INPLACE, ALGORITHM=COPY", NO_ZERO_IN_DATE, True, True),
+        ("ALTER TABLE t FORCE, ALGORITHM=DEFAULT", NO_ZERO_IN_DATE, True, True),
+        ("ALTER TABLE t COMMENT 'ALGORITHM=INPLACE'", NO_ZERO_IN_DATE, True, True),
+        ("ALTER TABLE t ADD a INT DEFAULT (algorithm = inplace)", NO_ZERO_IN_DATE, True, True),
+        ("ALTER TABLE t CHANGE algorithm inplace INT", NO_ZERO_IN_DATE, True, True),
+        ("ALTER TABLE t COMMENT '\\', ALGORITHM=INPLACE COMMENT '", NO_ZERO_IN_DATE, True, True),
+    ],
+)
+def test_which_rebuilds_may_make_zero_dates(statement: str, mode: int, mysql: bool, mariadb: bool) -> None:
+    """By the SQL mode, unless the statement names an algorithm that copies no rows, in each way that it may have to be read."""
+    for expected, server in (mysql, False), (mariadb, True):
+        assert QueryEvent(statement.encode(), dialect=Dialect(sql_mode=mode, mariadb=server)).zeroes_dates is expected
