@@ -14,6 +14,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    __version__: str
+
     from cdc.api import changes, check, migrate, parse_source, verify
     from cdc.change import Change, Changes
     from cdc.checks import Check
@@ -64,12 +66,14 @@ __all__ = [
     "CdcError", "Change", "Changes", "Check", "Config", "ConfigError", "DamagedEvent", "DamagedState", "Difference", "DifferenceKind",
     "Differences", "DifferencesFound", "Incomplete", "Interrupted", "Limits", "NoSuchTable", "OutputLost", "PositionLost",
     "PreflightFailed", "Report", "SandboxUnavailable", "SchemaChanged", "SourceUrl", "Status", "Strategy", "TableId", "TableStatus",
-    "Temporary", "Tls", "TornTransaction", "UnreadableAnswer", "UnsupportedEvent", "changes", "check", "migrate", "parse_source",
-    "rows", "status", "verify",
+    "Temporary", "Tls", "TornTransaction", "UnreadableAnswer", "UnsupportedEvent", "__version__", "changes", "check", "migrate",
+    "parse_source", "rows", "status", "verify",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("cdc")
     for module, names in _MODULES.items():
         if name in names:
             return getattr(import_module(module), name)

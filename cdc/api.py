@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cdc import interrupts, preflight
 from cdc.change import Changes
-from cdc.config import AWAY_SECONDS, Config, SourceUrl, Strategy, parse_table
+from cdc.config import AWAY_SECONDS, SOURCE_FORM, Config, SourceUrl, Strategy, parse_state, parse_table
 from cdc.differences import Differences, compare
 from cdc.errors import (
     CdcError,
@@ -44,23 +44,29 @@ from cdc.targets.verifying import VerifyingTarget
 from cdc.values import converters
 
 Watch = Callable[[Report, Handover], None]
+Names = Sequence[TableId | str]
+"""Names and patterns of tables."""
 Unfit = Callable[[Sequence[TableId], Selection], dict[TableId, str]]
 
 
-def parse_source(url: str) -> SourceUrl:
+def parse_source(url: str | SourceUrl) -> SourceUrl:
     """The source in a URL, its password from CDC_SOURCE_PASSWORD when the URL has none."""
+    if isinstance(url, SourceUrl):
+        return url
+    if not isinstance(url, str):
+        raise ConfigError("The source is not a URL.", hint=SOURCE_FORM)
     return SourceUrl.parse(url, os.environ)
 
 
-def check(source: SourceUrl, tables: Sequence[TableId] = (), exclude: Sequence[TableId] = ()) -> list[preflight.Check]:
+def check(source: SourceUrl | str, tables: Names = (), exclude: Names = ()) -> list[preflight.Check]:
     """Whether a source, and these tables on it, can be migrated; of several servers each. Raises only when one cannot be asked."""
-    selection = Selection(tuple(tables), tuple(exclude))
+    source, selection = parse_source(source), _selection(tables, exclude)
     found = []
     for each in source.each:
         connection = connect(each)
         try:
             with explained(each):
-                checks = preflight.run(connection, tables, selection)
+                checks = preflight.run(connection, selection.wanted, selection)
         finally:
             connection.abandon()
         found += [replace(check, message=f"{each.address}: {check.message}") for check in checks] if source.others else checks
@@ -269,12 +275,12 @@ def _costs(config: Config, source: MySqlSource, checkpoint: Checkpoint | None) -
 
 def changes(
     source: SourceUrl | str,
-    tables: Sequence[TableId | str],
+    tables: Names,
     *,
     after: Gtids | str | Path | None = None,
     until_caught_up: bool = False,
     parse_json: bool = False,
-    exclude: Sequence[TableId | str] = (),
+    exclude: Names = (),
     debezium_json: bool = False,
     on_away: Callable[[str], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
@@ -290,8 +296,7 @@ def changes(
     Raises PreflightFailed, PositionLost when the source cannot continue from there, SchemaChanged where it is not certain which columns
     rows have.
     """
-    url = parse_source(source) if isinstance(source, str) else source
-    selection = Selection(*(tuple(parse_table(name) if isinstance(name, str) else name for name in names) for names in (tables, exclude)))
+    url, selection = parse_source(source), _selection(tables, exclude)
     away = AWAY_SECONDS if until_caught_up else None
     with ExitStack() as stack:
         stream = stack.enter_context(
@@ -316,6 +321,14 @@ def changes(
         stream.start(start, list(map(TableProgress, definitions)), skipped)
         convert = partial(converters, parse_json=parse_json)
         return Changes(stream, stack.pop_all(), convert, start, until_caught_up=until_caught_up, on_away=on_away, say=say)
+
+
+def _selection(tables: Names, exclude: Names) -> Selection:
+    """Raises ConfigError where a list of names is one name, whose letters would be taken for names, or has something else in it."""
+    for names in (tables, exclude):
+        if isinstance(names, (str, TableId)):
+            raise ConfigError("Tables are a list, and one name is given.", hint='Write ["shop.orders"].')
+    return Selection(tuple(map(parse_table, tables)), tuple(map(parse_table, exclude)))
 
 
 def followable(source: MySqlSource, selection: Selection, say: Callable[[str], None]) -> tuple[list[Table], Collection[TableId]]:
@@ -360,10 +373,10 @@ def _after(after: Gtids | str | Path, executed: Gtids) -> tuple[Position, tuple[
 
 
 def verify(
-    source_url: SourceUrl,
-    target: Path,
-    tables: Sequence[TableId] = (),
-    exclude: Sequence[TableId] = (),
+    source_url: SourceUrl | str,
+    target: Path | str,
+    tables: Names = (),
+    exclude: Names = (),
     *,
     on_start: Callable[[int], Watch | None] = lambda _: None,
 ) -> list[Differences]:
@@ -373,10 +386,12 @@ def verify(
     and may return a function that watches the run. Raises Incomplete when a table's copy
     is not complete, PositionLost when the source cannot continue from the checkpoint.
     """
-    known = {each.table.id: each for each in read_state(target)[0].tables}
-    selection = Selection(tuple(tables), tuple(exclude))
-    meant = [table for table in known if (selection.wants(table) if tables else not any(matches(table, each) for each in exclude))]
-    meant += [each for each in tables if not any(matches(table, each) for table in known)]  # read_state says what there is
+    url, folder, selection = parse_source(source_url), parse_state(target), _selection(tables, exclude)
+    known = {each.table.id: each for each in read_state(folder)[0].tables}
+    meant = [
+        table for table in known if (selection.wants(table) if tables else not any(matches(table, each) for each in selection.excluded))
+    ]
+    meant += [each for each in selection.wanted if not any(matches(table, each) for table in known)]  # read_state says what there is
     if not known:
         raise ConfigError("The target holds no table: there is nothing to verify.", hint=HOW_TO_COMPLETE)
     if not meant:
@@ -385,12 +400,12 @@ def verify(
             hint=f"Check --tables and --exclude. The target holds {', '.join(map(str, known))}.",
         )
     refuse_system_tables(table for table in meant if table in known)
-    checkpoint, maps = read_state(target, rows_of=tuple(meant))
+    checkpoint, maps = read_state(folder, rows_of=tuple(meant))
     chosen = [known[table] for table in maps]
     for each in chosen:
         if each.state is not TableState.STREAMING:
             raise Incomplete(f"The copy of {each.table.id} is not complete, there is nothing to verify yet.", hint=HOW_TO_COMPLETE)
-    config = Config(source_url, target, tuple(maps), until_caught_up=True)
+    config = Config(url, folder, tuple(maps), until_caught_up=True)
     with _source(config) as source:
         source.settle(checkpoint.position, checkpoint.servers, checkpoint.applied, checkpoint.lost)
         plan = choose(Strategy.INCREMENTAL, checkpoint, source.gtids()[0])

@@ -197,12 +197,21 @@ def parse_mapstore_url(url: str) -> Path:
         ) from None
 
 
+def parse_state(target: str | Path) -> Path:
+    """A state folder: a path, also as text, or `mapstore:PATH`. Raises ConfigError for anything else."""
+    _require("target", isinstance(target, (str, Path)), 'the path of a state folder: Path("state") or "state"')
+    return parse_mapstore_url(target) if isinstance(target, str) and target.startswith("mapstore:") else Path(target)
+
+
 _NAME = r"(`(?:[^`]|``)+`|[^.`]+)"
 _TABLE = re.compile(rf"{_NAME}\.{_NAME}")
 
 
-def parse_table(name: str) -> TableId:
+def parse_table(name: str | TableId) -> TableId:
     """`DB.TABLE`, as `str(TableId)` writes it: a name that holds a dot or a backquote is in backquotes, its own backquotes doubled."""
+    if isinstance(name, TableId):
+        return name
+    _require("A table's name", isinstance(name, str), '"DB.TABLE" or cdc.TableId("DB", "TABLE")')
     match = _TABLE.fullmatch(name)
     if not match:
         raise ConfigError(

@@ -19,11 +19,11 @@ class LagHistogram:
     """Times from commit on the source to applied on the target, in seconds; percentiles are within 2 %, memory is bounded."""
 
     def __init__(self) -> None:
-        self._counts: defaultdict[int, float] = defaultdict(float)
+        self._counts: defaultdict[int, int] = defaultdict(int)
         self._maximum = 0.0
         self.sum = 0.0
 
-    def add(self, seconds: float, count: float = 1.0) -> None:
+    def add(self, seconds: float, count: int = 1) -> None:
         """Count a transaction, or several that took as long."""
         self._counts[math.ceil(math.log(max(seconds, _SMALLEST) / _SMALLEST) / _STEP)] += count
         self._maximum = max(self._maximum, seconds)
@@ -33,7 +33,8 @@ class LagHistogram:
         """Count transactions whose times lie evenly between these two."""
         steps = min(count, _STEPS)
         for step in range(steps):
-            self.add(longest - (longest - shortest) * step / max(1, steps - 1), count / steps)
+            among = count * (step + 1) // steps - count * step // steps
+            self.add(longest - (longest - shortest) * step / max(1, steps - 1), among)
 
     def percentile(self, share: float) -> float:
         """The time that `share` (0..1) of the transactions did not exceed; 0.0 when there were none."""
@@ -44,14 +45,14 @@ class LagHistogram:
                 return min(_SMALLEST * math.exp(bucket * _STEP), self._maximum)
         return self._maximum
 
-    def cumulative(self, bounds: Sequence[float]) -> list[float]:
+    def cumulative(self, bounds: Sequence[float]) -> list[int]:
         """How many transactions did not exceed each of these times, which ascend, and how many there were. From any thread."""
         counts = dict(self._counts)  # at once; the other thread may add a key
-        totals = [0.0] * (len(bounds) + 1)
+        totals = [0] * (len(bounds) + 1)
         for bucket, count in counts.items():
             longest = _SMALLEST * math.exp(bucket * _STEP) if bucket > 0 else 0.0
             for i, bound in enumerate((*bounds, math.inf)):
-                totals[i] += count if longest <= bound else 0.0
+                totals[i] += count if longest <= bound else 0
         return totals
 
     def as_milliseconds(self) -> dict[str, float]:

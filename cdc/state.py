@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cdc.config import parse_table
+from cdc.config import parse_state, parse_table
 from cdc.errors import Incomplete
 from cdc.model import Checkpoint, TableId, TableState
 from cdc.targets.mapstore import read_copy_under_way, read_state
@@ -65,10 +65,11 @@ class Status:
         return asdict(self)
 
 
-def status(target: Path) -> Status:
+def status(target: str | Path) -> Status:
     """The last checkpoint of a state folder. Raises ConfigError where there is none, DamagedState where it cannot be read."""
-    checkpoint, _ = read_state(target)
-    new = read_copy_under_way(target)
+    folder = parse_state(target)
+    checkpoint, _ = read_state(folder)
+    new = read_copy_under_way(folder)
     position, run = checkpoint.position, checkpoint.report
     lag, now = run.get("lag_ms"), run.get("lag_now_ms")
     return Status(
@@ -88,14 +89,14 @@ def _tables(checkpoint: Checkpoint) -> dict[str, TableStatus]:
     }  # fmt: skip
 
 
-def rows(target: Path, table: TableId | str, *, parse_json: bool = False, incomplete: bool = False) -> Iterator[dict[str, object]]:
+def rows(target: str | Path, table: TableId | str, *, parse_json: bool = False, incomplete: bool = False) -> Iterator[dict[str, object]]:
     """A table's rows as of the last checkpoint of a state folder, in no order: Python values by the columns' names, NULL as None.
 
     Values are made as those of `cdc.changes`. Raises ConfigError where there is no such table, and Incomplete where its copy is not
     complete, unless `incomplete` rows will do.
     """
-    name = parse_table(table) if isinstance(table, str) else table
-    checkpoint, maps = read_state(target, rows_of=[name])
+    name = parse_table(table)
+    checkpoint, maps = read_state(parse_state(target), rows_of=[name])
     progress = next(each for each in checkpoint.tables if each.table.id == name)
     if progress.state is not TableState.STREAMING and not incomplete:
         raise Incomplete(f"The copy of {name} is not complete: it has {progress.rows_copied:,} rows so far.", hint=HOW_TO_COMPLETE)

@@ -33,7 +33,7 @@ def lag(figures: Mapping[str, float] | None) -> str:
 def status(found: Status) -> Iterator[str]:
     """The last checkpoint of a state folder."""
     yield f"checkpoint of {ago(found.age_seconds)}, from {found.address or 'a source'} (server {found.source})"
-    yield f"position {found.position} ({found.file}:{found.offset})"
+    yield f"position {found.position}" + (f" ({found.file}:{found.offset})" if found.file else "")
     for name, table in found.tables.items():
         yield f"{name}: {table.state}, {_rows(table)}"
     for name, reason in found.skipped.items():

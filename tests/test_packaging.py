@@ -75,12 +75,15 @@ def main() -> int:
     try:
         copied: int = cdc.migrate(config).rows_copied
         identical: bool = all(each.identical for each in cdc.verify(config.source, config.target))
+        named: tuple[str, int] = (cdc.__version__, len(cdc.verify("mysql://u@h/", "state", ["shop.orders"])))
+        held: list[str] = [*cdc.status("state").tables, *(name for row in cdc.rows("mapstore:state", "shop.orders") for name in row)]
+        fit: list[str] = [each.hint for each in cdc.check("mysql://u@h/", ["shop.*"], exclude=[cdc.TableId("shop", "log")])]
         with cdc.changes(config.source, ["shop.orders"]) as changes:
             tables: list[str] = [change.table.schema for change in changes]
     except (cdc.CdcError, cdc.Interrupted) as error:
         return error.exit_code
     row: bytes | None = MapStore().get(b"key")
-    return len((copied, identical, tables, row))
+    return len((copied, identical, tables, row, named, held, fit))
 
 
 wrong: str = cdc.Config
@@ -94,4 +97,4 @@ def test_a_user_s_file_is_checked_strictly(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "user.py"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     (only,) = done.stdout.splitlines()
-    assert "user.py:23: error: Incompatible types in assignment" in only
+    assert "user.py:26: error: Incompatible types in assignment" in only

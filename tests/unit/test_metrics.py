@@ -51,6 +51,19 @@ def test_clocks_that_disagree_give_no_negative_lag() -> None:
     assert histogram.as_milliseconds() == {"p50": 0.0, "p99": 0.0, "max": 0.0}
 
 
+@given(st.integers(1, 5000), st.floats(0.0, 1e3), st.floats(0.0, 1e3))
+@example(893, 0.01, 0.2)
+def test_buckets_hold_whole_transactions_that_add_up(count: int, one: float, other: float) -> None:
+    """Of a delivery of many transactions too, whose times are spread."""
+    histogram = LagHistogram()
+    histogram.add_between(min(one, other), max(one, other), count)
+    histogram.add_between(0.0, 0.01, 3)
+    found = histogram.cumulative([0.001, 0.05, 1.0, 60.0])
+    assert all(isinstance(each, int) for each in found)
+    assert found == sorted(found)
+    assert found[-1] == count + 3
+
+
 def test_memory_does_not_grow_with_the_transactions() -> None:
     """A million lags between a tenth of a millisecond and a day share about a thousand buckets."""
     histogram = LagHistogram()

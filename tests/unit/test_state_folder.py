@@ -7,6 +7,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -300,6 +301,33 @@ def test_a_state_folder_that_cannot_be_is_refused(tmp_path: Path, command: str) 
                 cdc.rows(path, TABLES[0].id)
     with pytest.raises(ConfigError, match="home folder, ~nobody-of-this-name"):
         parse_mapstore_url("mapstore:~nobody-of-this-name/x")
+
+
+def test_a_state_and_a_source_may_be_text(tmp_path: Path) -> None:
+    """What else is given is said, and not a TypeError or a part of a name."""
+    with MapStoreTarget(tmp_path) as target:
+        put(target, 1, "a")
+        target.commit(held(5, TableState.STREAMING))
+    for state in (tmp_path, str(tmp_path), f"mapstore:{tmp_path}"):
+        assert cdc.status(state).position == f"{A}:1-5"
+        for table in (TABLES[0].id, str(TABLES[0].id)):
+            assert len(list(cdc.rows(state, table))) == 1
+        with pytest.raises(cdc.Temporary):
+            cdc.verify("mysql://u:p@127.0.0.1:1/", state, [str(TABLES[0].id)])
+    with pytest.raises(cdc.Temporary):
+        cdc.check("mysql://u:p@127.0.0.1:1/", ["shop.*"])
+    wrong: list[Callable[[], object]] = [
+        lambda: cdc.status(5),  # type: ignore[arg-type]
+        lambda: cdc.rows(tmp_path, 5),  # type: ignore[arg-type]
+        lambda: cdc.verify(5, tmp_path),  # type: ignore[arg-type]
+        lambda: cdc.verify("mysql://u:p@127.0.0.1:1/", tmp_path, "shop.orders"),
+        lambda: cdc.check("mysql://u:p@127.0.0.1:1/", TABLES[0].id),
+        lambda: cdc.check("mysql://u:p@127.0.0.1:1/", [5]),  # type: ignore[list-item]
+        lambda: cdc.changes(b"mysql://u:p@127.0.0.1:1/", ["a.b"]),  # type: ignore[arg-type]
+    ]
+    for call in wrong:
+        with pytest.raises(ConfigError):
+            call()
 
 
 @pytest.mark.parametrize("name", ["a?b", "a#b", "a%41b", "a b", "a&mode=ro"])
