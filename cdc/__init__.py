@@ -66,8 +66,8 @@ __all__ = [
     "CdcError", "Change", "Changes", "Check", "Config", "ConfigError", "DamagedEvent", "DamagedState", "Difference", "DifferenceKind",
     "Differences", "DifferencesFound", "Incomplete", "Interrupted", "Limits", "NoSuchTable", "OutputLost", "PositionLost",
     "PreflightFailed", "Report", "SandboxUnavailable", "SchemaChanged", "SourceUrl", "Status", "Strategy", "TableId", "TableStatus",
-    "Temporary", "Tls", "TornTransaction", "UnreadableAnswer", "UnsupportedEvent", "__version__", "changes", "check", "migrate",
-    "parse_source", "rows", "status", "verify",
+    "Temporary", "Tls", "TornTransaction", "UnreadableAnswer", "UnsupportedEvent", "changes", "check", "migrate", "parse_source",
+    "rows", "status", "verify",
 ]  # fmt: skip
 
 

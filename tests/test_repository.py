@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -216,6 +217,7 @@ def test_a_program_finds_all_errors_and_names_in_cdc() -> None:
     assert all(getattr(cdc, name) for name in names)
     assert {error.__name__ for error in errors()} <= set(names)
     assert set(names) <= set(dir(cdc))
+    assert cdc.__version__ == version("cdc")
 
 
 def test_hints_name_options_that_the_command_has() -> None:

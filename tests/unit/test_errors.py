@@ -209,7 +209,7 @@ def test_differences_are_exit_code_5_with_the_keys(
     """DifferencesFound comes after the result was printed."""
     shown = (Difference(key_bytes(7), DifferenceKind.CHANGED, ("v",)), Difference(key_bytes(8), DifferenceKind.MISSING))
     found = Differences(TABLE, 9, 1, 0, 2, shown)
-    monkeypatch.setattr(api, "verify", lambda *_: [found])
+    monkeypatch.setattr(api, "verify", lambda *_, **__: [found])
     monkeypatch.setattr(sys, "argv", ["cdc", "verify", "mysql://u@h/", "mapstore:x", *(["--json"] if as_json else [])])
     with pytest.raises(SystemExit) as end:
         main()
