@@ -34,7 +34,7 @@ from cdc.mysql.server_errors import AGAIN, explained
 from cdc.mysql.snapshot import read_all
 from cdc.mysql.source import MySqlSource
 from cdc.oversight import Oversight, reloaded_by_signal
-from cdc.selection import Selection, matches
+from cdc.selection import Selection, matches, skip_reason
 from cdc.settings import Settings, SettingsFile
 from cdc.state import HOW_TO_COMPLETE
 from cdc.strategy import Costs, choose
@@ -127,7 +127,7 @@ def _migrate(
         for table in known - {each.table.id for each in start.tables}:
             target.apply(Gone(table, "it is followed no more"))
         for table, reason in start.skipped.items():
-            say(f"warning: {table} is skipped. {reason}")
+            say(f"warning: {table} is skipped: {reason}")
         for each in start.tables:
             if _from_start(each):
                 target.apply(CopyAnew(each.table, "its copy begins"))
@@ -255,7 +255,7 @@ def _fit_ones(described: Mapping[TableId, Table | CdcError], selection: Selectio
         elif selection.names(name):
             raise table
         elif not isinstance(table, NoSuchTable):
-            skipped[name] = str(table)
+            skipped[name] = skip_reason(name, table.message, table.hint)
     return found
 
 
@@ -344,7 +344,7 @@ def followable(source: MySqlSource, selection: Selection, say: Callable[[str], N
     for table in found:
         _tell_virtual(table, say)
     for name, reason in skipped.items():
-        say(f"warning: {name} is skipped. {reason}")
+        say(f"warning: {name} is skipped: {reason}")
     if not found:
         raise PreflightFailed(f"None of the tables {selection} can be followed.", hint="Check --tables and --exclude.")
     return found, skipped.keys()

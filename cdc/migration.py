@@ -265,7 +265,7 @@ class Migration:
         dropped = 0 if isinstance(change, (Renamed, Reshaped)) else self._target.held(change.id)
         self._target.apply(change)
         crash_point("schema-change")
-        if self._skipped_alike(change):
+        if self._skipped_alike(change, dropped):
             return False
         told, because = f"{change.id} {_told(change)}", change.because
         self.report.schema_changes = [*self.report.schema_changes, f"{told}: {because}"][-_SCHEMA_CHANGES:]
@@ -273,14 +273,15 @@ class Migration:
             self._say(f"{told}{f', {dropped:,} rows dropped' if dropped else ''}: {because}")
         return True
 
-    def _skipped_alike(self, change: TableChange) -> bool:
+    def _skipped_alike(self, change: TableChange, dropped: int) -> bool:
         """Keep the list of skipped tables, and warn of one that joins it; whether the table is in it already, for the same reason."""
         before = self._skipped.pop(change.to if isinstance(change, Renamed) else change.id, None)
         if not isinstance(change, Skipped):
             return False
         self._skipped[change.id] = change.reason
         if before != change.reason:
-            self._say(f"warning: {change.id} is skipped, and rows held of it are dropped ({change.because}). {change.reason}")
+            rows = f", its {dropped:,} rows are dropped" if dropped else ""
+            self._say(f"warning: {change.id} is skipped{rows} ({change.because}): {change.reason}")
         return before == change.reason
 
     def _count(self, delivery: Delivery) -> None:

@@ -18,7 +18,7 @@ from cdc.model import TableId
 from cdc.mysql.connection import Connection, text
 from cdc.mysql.privileges import account
 from cdc.preflight_tables import ALL_TABLES, check_patterns, check_tables, not_copied
-from cdc.selection import Selection
+from cdc.selection import Selection, skip_reason
 
 __all__ = ["Check", "Status", "examine", "not_copied", "require", "run", "skipped", "unfit", "warnings"]
 
@@ -74,12 +74,12 @@ def warnings(checks: Iterable[Check]) -> list[str]:
 
 
 def skipped(checks: Iterable[Check]) -> dict[TableId, str]:
-    """The tables that are skipped, each with all of its problems and what mends them."""
-    found: dict[TableId, str] = {}
+    """The tables that are skipped, each with all of its problems."""
+    found: dict[TableId, list[str]] = {}
     for check in checks:
         if check.table and check.status is Status.SKIPPED:
-            found[check.table] = f"{found.get(check.table, '')} {check.message} {check.hint}".strip()
-    return found
+            found.setdefault(check.table, []).append(check.message)
+    return {table: skip_reason(table, " ".join(problems)) for table, problems in found.items()}
 
 
 def _table_checks(connection: Connection, tables: Sequence[TableId], selection: Selection) -> list[Check]:

@@ -23,6 +23,12 @@ SYSTEM_TABLE = (
 ALL = TableId("*", "*")
 
 
+def skip_reason(table: TableId, problems: str, hint: str = "") -> str:
+    """Why the table is skipped, to be told after its name. Without a hint, the statements that mend it are for `cdc check` to show."""
+    mended = hint or f"`cdc check SOURCE --tables '{table}'` says how to mend it."
+    return f"{problems.replace(f'{table} ', 'it ')} {mended}"
+
+
 def is_pattern(name: TableId) -> bool:
     """Whether it may match several tables."""
     return "*" in name.schema + name.table

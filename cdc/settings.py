@@ -87,7 +87,7 @@ class SettingsFile:
             raise self._fault("it is no UTF-8 text.", "Save it as UTF-8.") from None
         except tomllib.TOMLDecodeError as error:  # its text may quote the file
             place = re.search(r"line \d+, column \d+", str(error))
-            raise self._fault(f"{place[0] if place else 'its end'} is no TOML.", "docs/operations.md shows the form.") from None
+            raise self._fault(f"{place[0] if place else 'its end'} is no TOML.", _EXAMPLE) from None
 
     def _only(self, found: Mapping[str, Any], known: set[str], prefix: str) -> None:
         for name in found.keys() - known:
@@ -109,6 +109,12 @@ class SettingsFile:
 
     def _fault(self, message: str, hint: str) -> ConfigError:
         return ConfigError(f"In the config file {self.path}: {message}", hint=hint)
+
+
+_EXAMPLE = """It looks like this:
+  tables = ["shop.orders", "shop.l*"]
+  [limits]
+  max-rows-per-second = 20000"""
 
 
 def _spelled(name: str) -> str:

@@ -37,7 +37,7 @@ def status(found: Status) -> Iterator[str]:
     for name, table in found.tables.items():
         yield f"{name}: {table.state}, {_rows(table)}"
     for name, reason in found.skipped.items():
-        yield f"{name}: skipped. {reason}"
+        yield f"{name}: skipped: {reason}"
     for name, table in (found.copy_under_way or {}).items():
         yield f"a new copy of {name} is under way beside it: {table.rows_copied:,} rows copied"
     if found.lag_ms:

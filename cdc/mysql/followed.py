@@ -37,7 +37,7 @@ from cdc.mysql.reshape import reshaped
 from cdc.mysql.sql_tokens import NotUnderstood
 from cdc.mysql.tablemap import plan, table_named
 from cdc.mysql.temporary import TemporaryTables
-from cdc.selection import Selection
+from cdc.selection import Selection, skip_reason
 
 UNEXPLAINED = "its columns or its key have changed, and the binlog does not say how"
 
@@ -292,7 +292,7 @@ class Followed:
             if table not in self._entries and table not in self._unfit and not self._wants(table):
                 continue
             if self._describe is None or not self._copied:
-                raise self._refused(event.text, place, f"which is not certain: {why}.")
+                raise self._refused(event.text, place, f"What that did is not certain: {why}.")
             described = self._describe(table)
             if described.exists:
                 found += self._anew(table, because, place, described=described)
@@ -420,7 +420,7 @@ class Followed:
         if isinstance(why, NoSuchTable):
             return [Gone(table, because)]
         self._unfit.add(table)
-        return [Skipped(table, because, str(why))]
+        return [Skipped(table, because, skip_reason(table, why.message))]
 
     def _refused(self, statement: str, place: Position, why: str, hint: str = "") -> SchemaChanged:
         if self._describe and not self._copied:
@@ -428,7 +428,7 @@ class Followed:
         else:
             hint = f"{hint} {GO_ON}".strip() if why else f"This command cannot follow that. {_COPY}"
         where = f"At {place.file}:{place.offset} the source changed a followed table"
-        return SchemaChanged(f"{where}: {shorten(statement)} {why}".strip(), hint=hint)
+        return SchemaChanged(f"{where}: {shorten(statement)}. {why}".strip(), hint=hint)
 
     def _wants(self, table: TableId) -> bool:
         return self._names.wants(self._selection, table)

@@ -82,14 +82,15 @@ class StatementRows:
             written, doubt, hint = self._ids(answer.tables), answer.doubt, answer.hint
         if hint and written.isdisjoint(possible):
             raise PreflightFailed(
-                f"At {place.file}:{place.offset} the source has changed rows by a statement, not by row events: {shorten(event.text)} "
+                f"At {place.file}:{place.offset} the source has changed rows by a statement, not by row events: {shorten(event.text)}. "
                 f"It may have written a followed table too: {doubt}.",
                 hint=f"{hint} Or set binlog_format = ROW in the session that writes this.",
             )
         touched = [table for table in possible if doubt or table in written]
         if not touched:
             self._followed.skipped["skipped statement: changes rows of no followed table"] += 1
-        return self._copied_again(touched, event, place, f", and others may have changed: {doubt}" if doubt else "")
+        others = f", and others may have changed: {doubt}" if doubt else ""
+        return self._followed.copy_again(touched, f"{shorten(event.text)} changed rows without row events{others}", place)
 
     def on_rollback(self, place: Position) -> list[CopyAnew]:
         """The same where a transaction takes back rows that have come: a savepoint, or a transaction that has written other engines too."""
@@ -101,7 +102,8 @@ class StatementRows:
         asked = {table for asked, reached in self._answers.items() for table in asked.written.tables | reached.tables | reached.about}
         if not asked or not self._may_matter(event, self._ids(asked)):
             return []
-        return self._copied_again(self._followed.tables, event, place, ", and statements that changed rows before may have done more")
+        because = f"what statements changed without row events before {shorten(event.text)} is not certain any more"
+        return self._followed.copy_again(self._followed.tables, because, place)
 
     def _may_matter(self, event: QueryEvent, asked: set[TableId]) -> bool:
         """Whether the statement may have dropped or changed one of these tables, or stored code."""
@@ -124,10 +126,6 @@ class StatementRows:
         if asked not in self._answers:
             self._answers[asked] = self._ask(asked)
         return self._answers[asked]
-
-    def _copied_again(self, tables: Iterable[TableId], event: QueryEvent, place: Position, doubt: str) -> list[CopyAnew]:
-        because = f"{shorten(event.text)} changed rows without row events{doubt}"
-        return self._followed.copy_again(tables, because, place)
 
     def _ids(self, tables: Iterable[TableId]) -> set[TableId]:
         return set(map(self._followed.id_of, tables))

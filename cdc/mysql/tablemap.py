@@ -304,7 +304,7 @@ def _facts(theirs: MappedColumn, ours: Column) -> Iterator[tuple[str, object, ob
     elif kind == _BIT:
         yield "number of bits", [8 * (metadata >> 8) + (metadata & 0xFF)], _digits(ours)
     elif kind in _STRINGS and ours.length is not None:
-        yield "length", metadata, ours.length
+        yield "length", f"{metadata} bytes", f"{ours.length} bytes"
     elif kind == _BLOB:
         yield "type", _named(_BLOBS, metadata - 1), _named(_BLOBS, ours.data_type)
     elif kind == _GEOMETRY and theirs.subtype is not None:

@@ -188,6 +188,7 @@ def serve(flavor: str = "mysql", port: int = 0) -> signal.Signals:
     try:
         with Sandbox.start(flavor, port=port, say=terminal.say) as server:
             print(server.url, flush=True)
+            terminal.say("Ctrl-C ends it and removes its data.")
             over.wait()
     except KeyboardInterrupt:
         pass

@@ -574,12 +574,12 @@ def test_a_table_that_only_a_pattern_matches_is_skipped_while_it_cannot_be_follo
     """Its rows are dropped, with the reason; it is copied when a statement has made it fit. One that is named in full ends the stream."""
     source, pattern = Source(), Selection((TableId("shop", "*"),))
     why = PreflightFailed("shop.a has no primary key.", hint="Add one.")
-    source.now |= {A: why, B: why}
+    source.now |= {A: why, B: PreflightFailed("shop.b has no primary key.", hint="Add one.")}
     followed = Followed([table(A, "id")], source, selection=pattern)
-    reason = "shop.a has no primary key. Add one."
+    reason = "it has no primary key. `cdc check SOURCE --tables 'shop.a'` says how to mend it."
     drop, create = "ALTER TABLE a DROP PRIMARY KEY", "CREATE TABLE b (v INT)"
     assert followed.changes(written(drop, "shop"), at(50)) == [Skipped(A, drop, reason)]
-    assert followed.changes(written(create, "shop"), at(60)) == [Skipped(B, create, reason)]
+    assert followed.changes(written(create, "shop"), at(60)) == [Skipped(B, create, reason.replace("shop.a", "shop.b"))]
     source.now[A] = table(A, "id")
     assert kinds(followed.changes(written("ALTER TABLE a ADD PRIMARY KEY (id)", "shop"), at(70))) == [(CopyAnew, A)]
     assert kinds(followed.changes(written("DROP TABLE b", "shop"), at(80))) == [(Gone, B)]

@@ -65,7 +65,7 @@ def test_a_replica_s_password_may_come_from_the_environment(path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("tables = [", "its end is no TOML"),
+        ("tables = [", 'its end is no TOML. It looks like this:\n  tables = ["shop.orders"'),
         ("[limits]\nreplica = mysql://u:hunter2@r/", "line 2, column"),
         ("table = ['shop.orders']", "table is no setting. There are exclude, limits, tables."),
         ("[limits]\nmax-rows = 5", "limits.max-rows is no setting. There are limits.max-bytes-per-second"),
