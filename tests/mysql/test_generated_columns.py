@@ -21,12 +21,13 @@ from tests.fix_migration import Project
 
 FOREIGN = (
     "SET time_zone = '+05:00'", "SET lc_time_names = 'de_DE'", "SET div_precision_increment = 10", "SET default_week_format = 3",
-    "SET sql_mode = 'PAD_CHAR_TO_FULL_LENGTH'",
+    "SET sql_mode = 'PAD_CHAR_TO_FULL_LENGTH,ALLOW_INVALID_DATES'",
 )  # fmt: skip
 OWN = (
     "SET time_zone = '+00:00'", "SET lc_time_names = 'en_US'", "SET div_precision_increment = 4", "SET default_week_format = 0",
-    "SET sql_mode = ''",
+    "SET sql_mode = 'ALLOW_INVALID_DATES'",
 )  # fmt: skip
+"""What generated columns depend on. ALLOW_INVALID_DATES: a rebuild by these sessions leaves dates as they are."""
 BASE = "id INT PRIMARY KEY, ts TIMESTAMP NULL, d DATE, a INT, b INT, c CHAR(10)"
 ROWS = "(id, ts, d, a, b, c) VALUES (1, '2024-01-01 03:00:00', '2024-12-31', 1, 3, 'x'), (2, NULL, NULL, 2, 3, NULL)"
 VIRTUAL = {
@@ -128,7 +129,8 @@ def test_changes_come_without_virtual_columns(project_on_either: Project, sessio
         found = [(change.before and dict(change.before), change.after and dict(change.after)) for change in stream]
     states = [None, *({"id": i, "a": a} for i, a in ((1, 5), (1, 6), (2, 6))), None]
     assert found == list(itertools.pairwise(states))
-    assert said == [f"warning: {project.table}: the columns v, w are VIRTUAL, computed when they are read; they are not copied."]
+    (warning,) = [line for line in said if line.startswith("warning:")]
+    assert warning == f"warning: {project.table}: the columns v, w are VIRTUAL, computed when they are read; they are not copied."
 
 
 ALTERED = {
