@@ -95,9 +95,10 @@ def served(collector: Collector, address: str, port: int) -> Iterator[str]:
     ProcessCollector(registry=registry)
     try:
         server = _Server(address, port, registry)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the second for a name that no host can have
+        why = error.strerror or str(error) if isinstance(error, OSError) else "this is not the name of a host"
         raise ConfigError(
-            f"Metrics cannot be served at {address}, port {port}: {error.strerror or error}.",
+            f"Metrics cannot be served at {address}, port {port}: {why}.",
             hint="Choose another with --metrics-port and --metrics-address.",
         ) from error
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="cdc-metrics-listener", daemon=True)

@@ -88,6 +88,8 @@ class SettingsFile:
         except tomllib.TOMLDecodeError as error:  # its text may quote the file
             place = re.search(r"line \d+, column \d+", str(error))
             raise self._fault(f"{place[0] if place else 'its end'} is no TOML.", _EXAMPLE) from None
+        except (ValueError, RecursionError):  # a number of thousands of digits, lists within lists without end, a NUL in the path
+            raise self._fault("it cannot be read.", _EXAMPLE) from None
 
     def _only(self, found: Mapping[str, Any], known: set[str], prefix: str) -> None:
         for name in found.keys() - known:

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from cdc.config import Limits, SourceUrl
 from cdc.errors import ConfigError
+from cdc.metrics_server import served
 from cdc.model import TableId
 from cdc.settings import Settings, SettingsFile
 
@@ -113,3 +115,18 @@ def test_limits_are_told_in_words_without_a_password() -> None:
     )
     assert str(Limits()) == "none"
     assert SECRET not in repr(Limits(max_replica_lag=1, replica=REPLICA))
+
+
+@pytest.mark.parametrize("text", [f"limits = {'9' * 5000}", f"tables = {'[' * 5000}"])
+def test_a_file_without_bounds_is_refused(tmp_path: Path, text: str) -> None:
+    """Numbers of thousands of digits and lists within lists: what the reader cannot take is no fault of cdc."""
+    (tmp_path / "cdc.toml").write_text(text)
+    with pytest.raises(ConfigError, match="In the config file"):
+        SettingsFile(tmp_path / "cdc.toml", {}, (), {}, ()).read()
+
+
+@pytest.mark.parametrize("address", ["x" * 70, "a..b", "\u2028", "300.1.1.1", "/", "nowhere.invalid"])
+def test_an_address_that_no_host_has_is_refused(address: str) -> None:
+    """Names that cannot be looked up too."""
+    with pytest.raises(ConfigError, match="Metrics cannot be served at"), served(CollectorRegistry(), address, 0):
+        pass
