@@ -30,11 +30,12 @@ from cdc.kept_tables import going_on, refuse_system_tables, tell_dropped
 from cdc.migration import Migration, Report, Start
 from cdc.model import Checkpoint, CopyAnew, Gone, Position, Rates, Table, TableId, TableProgress, TableState, servers_with
 from cdc.mysql.connection import Connection, connect
+from cdc.mysql.names import name_rules
 from cdc.mysql.server_errors import AGAIN, explained
 from cdc.mysql.snapshot import read_all
 from cdc.mysql.source import MySqlSource
 from cdc.oversight import Oversight, reloaded_by_signal
-from cdc.selection import Selection, matches, skip_reason
+from cdc.selection import Selection, held_name, matches, skip_reason
 from cdc.settings import Settings, SettingsFile
 from cdc.state import HOW_TO_COMPLETE
 from cdc.strategy import Costs, choose
@@ -60,12 +61,13 @@ def parse_source(url: str | SourceUrl) -> SourceUrl:
 
 def check(source: SourceUrl | str, tables: Names = (), exclude: Names = ()) -> list[preflight.Check]:
     """Whether a source, and these tables on it, can be migrated; of several servers each. Raises only when one cannot be asked."""
-    source, selection = parse_source(source), _selection(tables, exclude)
+    source, given = parse_source(source), _selection(tables, exclude)
     found = []
     for each in source.each:
         connection = connect(each)
         try:
             with explained(each):
+                selection = given.called(name_rules(connection).stored)
                 checks = preflight.run(connection, selection.wanted, selection)
         finally:
             connection.abandon()
@@ -107,11 +109,16 @@ def _migrate(
     config: Config, on_start: Callable[[Start, int], Watch | None], file: SettingsFile | None, say: Callable[[str], None]
 ) -> Report:
     held, settings, given = _held(config.target), Settings(config.limits, config.tables, config.exclude), config.tables
-    config = going_on(config, held, say)
     known = {each.table.id for each in held.tables} if held and config.strategy is not Strategy.FULL else set()
     with ExitStack() as stack:
         source = stack.enter_context(_source(config))
-        oversight = Oversight(lambda: source.url, settings, file, followed=config.selection, follow=source.follow, say=say)
+        with explained(source.url):
+            names = name_rules(source.control)
+        config, given = going_on(config, held, names, say), tuple(map(names.stored, given))
+        source.selection = config.selection
+        oversight = Oversight(
+            lambda: source.url, settings, file, followed=config.selection, follow=source.follow, say=say, stored=names.stored
+        )
         stack.enter_context(reloaded_by_signal(oversight.reload if file else None))
         for line in _require_fit(source, config.selection, known, given):  # what has become of a table that is known, the stream tells
             say(line)
@@ -121,6 +128,7 @@ def _migrate(
             raise Temporary(f"The state in {config.target} was changed by another process meanwhile.", hint="Run the same command again.")
         stack.enter_context(_losses_noted(target))
         start = begin(config, source, target.load_checkpoint(), partial(_unfit, source), given)
+        start = replace(start, lower_case_table_names=names.lower_case_table_names)
         if start.plan.strategy is Strategy.FULL and target.load_checkpoint():
             _require_fit(source, config.selection, (), given)
             target.copy_afresh()
@@ -305,6 +313,8 @@ def changes(
                 examine=preflight.examine,
             )
         )  # fmt: skip
+        with explained(stream.url):
+            stream.selection = selection = selection.called(name_rules(stream.control).stored)
         if after is None:
             start = stream.position()
         else:
@@ -386,8 +396,11 @@ def verify(
     and may return a function that watches the run. Raises Incomplete when a table's copy
     is not complete, PositionLost when the source cannot continue from the checkpoint.
     """
-    url, folder, selection = parse_source(source_url), parse_state(target), _selection(tables, exclude)
-    known = {each.table.id: each for each in read_state(folder)[0].tables}
+    url, folder = parse_source(source_url), parse_state(target)
+    held = read_state(folder)[0]
+    known = {each.table.id: each for each in held.tables}
+    called = partial(held_name, held=known, lower_case_table_names=held.lower_case_table_names)
+    selection = _selection(tables, exclude).called(called)
     meant = [
         table for table in known if (selection.wants(table) if tables else not any(matches(table, each) for each in selection.excluded))
     ]

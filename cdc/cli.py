@@ -283,8 +283,8 @@ def dump(
     numbers: NumbersOption = Numbers.NUMBER,
 ) -> None:
     """Print a table's rows as of the last checkpoint."""
-    name = parse_table(table)
-    checkpoint, maps = read_state(parse_mapstore_url(target), rows_of=[name])
+    checkpoint, maps = read_state(parse_mapstore_url(target), rows_of=[parse_table(table)])
+    ((name, held),) = maps.items()
     progress = next(each for each in checkpoint.tables if each.table.id == name)
     if checkpoint.applied is not None:
         ahead = checkpoint.applied.count_after(checkpoint.position.gtids)
@@ -292,7 +292,7 @@ def dump(
             f"These rows were saved while the migration went on: they hold some changes of the {ahead:,} transactions after the "
             "checkpoint's position. Going on makes them exact; a stop by SIGINT or SIGTERM leaves exact ones."
         )
-    rows = maps[name].values()
+    rows = held.values()
     lines = map(printable_json, json_lines(progress.table, rows, numbers)) if form is DumpFormat.JSONL else tsv_lines(progress.table, rows)
     sys.stdout.writelines(f"{line}\n" for line in lines)
     if progress.state is not TableState.STREAMING:

@@ -26,6 +26,7 @@ from cdc.model import Checkpoint, ChunkRequest, Delivery, Item, LogEnd, Position
 from cdc.mysql.churn import Churn, is_sandbox
 from cdc.mysql.connection import connect
 from cdc.mysql.costs import binlog_bytes_since
+from cdc.mysql.names import name_rules
 from cdc.mysql.server_errors import explained
 from cdc.mysql.source import MySqlSource
 from cdc.selection import Selection
@@ -145,7 +146,8 @@ def measure(
                 hint="Say --may-write if these tables may be written to, or leave out --churn to wait for real changes.",
             )
     with MySqlSource(source, heartbeat_seconds=1.0) as asked:
-        definitions, _ = api.followable(asked, Selection(tuple(tables), tuple(exclude)), say)
+        selection = Selection(tuple(tables), tuple(exclude)).called(name_rules(asked.control).stored)
+        definitions, _ = api.followable(asked, selection, say)
     tables = [table.id for table in definitions]
     with (
         Churn(source, definitions) if churn else nullcontext() as writer,

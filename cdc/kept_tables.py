@@ -4,22 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 
 from cdc.checks import count
 from cdc.config import Config, Strategy
 from cdc.errors import ConfigError, PreflightFailed
 from cdc.model import Checkpoint, TableId
+from cdc.mysql.names import NameRules
 from cdc.selection import SYSTEM_TABLE, Selection, is_pattern, is_system_table, matches
 from cdc.targets.mapstore import require_readable
 
 
-def going_on(config: Config, held: Checkpoint | None, say: Callable[[str], None]) -> Config:
-    """The config with all tables that the target holds or waits for, named or not. Raises ConfigError where it contradicts itself."""
+def going_on(config: Config, held: Checkpoint | None, names: NameRules, say: Callable[[str], None]) -> Config:
+    """The config with all tables that the target holds or waits for, named or not. Raises ConfigError where it contradicts itself.
+
+    Names are as the target has them, or as the source would store them, however they were written.
+    """
+    tables = [each.table.id for each in held.tables] if held else []
+    called = partial(names.held, known=tables)
+    given, dropped = config.selection.called(called), tuple(map(called, config.drop_tables))
+    config = replace(config, tables=given.wanted, exclude=given.excluded, drop_tables=dropped)
     for name in config.drop_tables:
         if any(matches(table, name) for table in config.tables):
             raise ConfigError(f"{name} is named by --tables and by --drop-table.", hint="Leave out one of them.")
-    tables = [each.table.id for each in held.tables] if held else []
-    before = Selection(held.wanted, held.excluded).including(tables) if held else Selection()
+    before = Selection(held.wanted, held.excluded).called(called).including(tables) if held else Selection()
     selection = before.going_on(config.selection, config.drop_tables)
     refuse_system_tables(table for table in before.wanted if selection.names(table))
     for name in config.drop_tables:

@@ -81,6 +81,8 @@ class Start:
     address: str = ""
     skipped: Mapping[TableId, str] = field(default_factory=dict)
     """Tables that a pattern matches and that cannot be followed, with the reasons."""
+    lower_case_table_names: int = 0
+    """The source's."""
 
 
 @dataclass(slots=True)
@@ -150,6 +152,7 @@ class Migration:
         self._throttle, self._received = throttle or Throttle(Limits()), received
         self._say = say
         self._skipped = dict(start.skipped)
+        self._lower_case_table_names = start.lower_case_table_names
         self.lag = Lag(start.clock_offset, _SILENCE * config.heartbeat_seconds)
         self._speed = Speed(start.rates, start.behind)
         self.report = Report(start.plan.strategy.value, start.plan.reason, source=start.address)
@@ -341,6 +344,7 @@ class Migration:
         return Checkpoint(
             self._servers, self._handover.position, progress, time.time(), self.report.as_dict(), self._speed.rates,
             wanted=selection.wanted, excluded=selection.excluded, skipped=dict(self._skipped),
+            lower_case_table_names=self._lower_case_table_names,
         )  # fmt: skip
 
     @property

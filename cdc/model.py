@@ -332,6 +332,8 @@ class Checkpoint:
     """What is left out of the patterns."""
     skipped: Mapping[TableId, str] = field(default_factory=dict)
     """Tables that a pattern matches and that cannot be followed, each with the reason. No rows are held of them."""
+    lower_case_table_names: int = 0
+    """The source's: unless it is 0, names that differ in case are one."""
 
     @property
     def source(self) -> str:

@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from cdc import preflight
 from cdc.config import SourceUrl
@@ -33,6 +34,7 @@ class Oversight:
     """A context manager: on entry the load is measured once, which raises CdcError when it cannot be; on exit the thread ends.
 
     `source` names the server that is followed, each time anew; `say` gets a sentence for a person, from any thread.
+    `stored` gives the name that the source stores for a table of this name.
     """
 
     def __init__(
@@ -44,10 +46,12 @@ class Oversight:
         followed: Selection,
         follow: Follow,
         say: Callable[[str], None],
+        stored: Callable[[TableId], TableId] = lambda name: name,
     ) -> None:
         self.throttle = Throttle(settings.limits)
         self._source, self._file, self._follow, self._say = source, file, follow, say
-        self._settings = settings
+        self._stored = stored
+        self._settings = self._as_stored(settings)
         """What was read last."""
         self._tables = set(followed.wanted)
         """Names and patterns that are followed, or will be."""
@@ -84,7 +88,7 @@ class Oversight:
         assert self._file
         self._probe.close()  # the servers may be others now
         try:
-            settings = self._file.read()
+            settings = self._as_stored(self._file.read())
             load = self._probe.read(settings.limits, strict=True)
         except CdcError as error:
             self._say(f"warning: the settings stay as they were. {error}")
@@ -92,6 +96,11 @@ class Oversight:
         self.throttle.load, self.throttle.limits = load, settings.limits
         self._say(f"limits now: {settings.limits}")
         self._compare(settings)
+
+    def _as_stored(self, settings: Settings) -> Settings:
+        """The same, with names as the source stores them."""
+        tables, exclude = (tuple(dict.fromkeys(map(self._stored, names))) for names in (settings.tables, settings.exclude))
+        return replace(settings, tables=tables, exclude=exclude)
 
     def _compare(self, settings: Settings) -> None:
         """Have tables followed that are new in the file."""

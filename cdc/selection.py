@@ -6,7 +6,7 @@ A table that is named in full must be fit to be followed. One that only a patter
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from cdc.table import TableId
@@ -49,6 +49,23 @@ def matches(table: TableId, wanted: TableId) -> bool:
     )
 
 
+def held_name(name: TableId, held: Collection[TableId], lower_case_table_names: int) -> TableId:
+    """The name under which a table is held, told without the server: as it is written, else the one that differs in case where names fold.
+
+    Letters fold one by one here, as the server's do; where it folds one otherwise nothing is found, and the name stays as it is.
+    """
+    if name in held or not lower_case_table_names:
+        return name
+    found = [each for each in held if _lower(each) == _lower(name)]
+    if len(found) == 1:
+        return found[0]
+    return _lower(name) if is_pattern(name) and lower_case_table_names == 1 else name
+
+
+def _lower(name: TableId) -> TableId:
+    return TableId(*("".join(lower if len(lower := letter.lower()) == 1 else letter for letter in part) for part in name))
+
+
 @dataclass(frozen=True, slots=True)
 class Selection:
     """Tables by names and patterns. A name in full counts more than a pattern that leaves it out."""
@@ -69,6 +86,10 @@ class Selection:
     def __str__(self) -> str:
         left_out = f", without {', '.join(map(str, self.excluded))}" if self.excluded else ""
         return f"{', '.join(map(str, self.wanted)) or 'none'}{left_out}"
+
+    def called(self, name: Callable[[TableId], TableId]) -> Selection:
+        """The same, each name and pattern as this function gives it."""
+        return Selection(*(tuple(dict.fromkeys(map(name, each))) for each in (self.wanted, self.excluded)))
 
     def going_on(self, given: Selection, dropped: Collection[TableId] = ()) -> Selection:
         """What is followed after this one was followed before: that, and what is given now, without what is dropped.

@@ -95,10 +95,10 @@ def rows(target: str | Path, table: TableId | str, *, parse_json: bool = False, 
     Values are made as those of `cdc.changes`. Raises ConfigError where there is no such table, and Incomplete where its copy is not
     complete, unless `incomplete` rows will do.
     """
-    name = parse_table(table)
-    checkpoint, maps = read_state(parse_state(target), rows_of=[name])
+    checkpoint, maps = read_state(parse_state(target), rows_of=[parse_table(table)])
+    ((name, held),) = maps.items()
     progress = next(each for each in checkpoint.tables if each.table.id == name)
     if progress.state is not TableState.STREAMING and not incomplete:
         raise Incomplete(f"The copy of {name} is not complete: it has {progress.rows_copied:,} rows so far.", hint=HOW_TO_COMPLETE)
     convert = converters(progress.table, parse_json=parse_json)
-    return (named(progress.table, convert, row) for row in maps[name].values())
+    return (named(progress.table, convert, row) for row in held.values())

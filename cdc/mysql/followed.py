@@ -443,7 +443,4 @@ class Followed:
 
     def id_of(self, table: TableId) -> TableId:
         """The name under which the table is held, or would be."""
-        if not self._names.lower_case_table_names:
-            return table
-        key = self._names.key(table)
-        return next((held for held in self._entries if self._names.key(held) == key), self._names.stored(table))
+        return self._names.held(table, self._entries)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from cdc.model import TableId
@@ -27,6 +27,13 @@ class NameRules:
     def stored(self, table: TableId) -> TableId:
         """The name that the server stores for a new table of this name."""
         return self.key(table) if self.lower_case_table_names == 1 else table
+
+    def held(self, table: TableId, known: Iterable[TableId]) -> TableId:
+        """The name under which this table is among the known ones; the name that the server would store where it is not. Patterns too."""
+        if not self.lower_case_table_names:
+            return table
+        key = self.key(table)
+        return next((each for each in known if self.key(each) == key), self.stored(table))
 
     def wants(self, selection: Selection, table: TableId) -> bool:
         """Whether the table is among those that are meant."""

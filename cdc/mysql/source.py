@@ -100,7 +100,7 @@ class MySqlSource:
         examine: Callable[[Connection, TableId], None] | None = None,
     ) -> None:
         self._heartbeat_seconds, self._give_up_seconds = heartbeat_seconds, give_up_seconds
-        self._befores, self._debezium_json, self._examine, self._selection = befores, debezium_json, examine, selection
+        self._befores, self._debezium_json, self._examine, self.selection = befores, debezium_json, examine, selection
         self._described: dict[TableId, Table | CdcError] = {}
         """What was told of tables last."""
         self._inbox: queue.Queue[tuple[Server, Item] | BaseException] = queue.Queue(_INBOX)
@@ -255,7 +255,7 @@ class MySqlSource:
         describe = self._describe if self._examine else None
         tables_followed = Followed(
             [each.table for each in tables], describe,
-            selection=self._selection, skipped=skipped, existing=self._wanted_now, names=rules, copied=not self._befores,
+            selection=self.selection, skipped=skipped, existing=self._wanted_now, names=rules, copied=not self._befores,
         )  # fmt: skip
         changed: list[TableChange] = []
         if self._examine:
@@ -313,7 +313,7 @@ class MySqlSource:
     def _wanted_now(self) -> list[TableId]:
         """The tables that are to be taken in when they come and are there now, asked from the stream's thread."""
         with self._session(self._chosen) as connection:
-            return selected(connection, self._selection) if self._selection else []
+            return selected(connection, self.selection) if self.selection else []
 
     def _reach(self, asked: Question) -> Reach:
         with self._session(self._chosen) as connection:

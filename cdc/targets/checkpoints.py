@@ -140,6 +140,7 @@ def _loaded(row: Any, tables: Sequence[Any]) -> Loaded:
         tuple(row.servers), position, progress, row.created_at, row.report, Rates(**row.rates), applied, row.lost,
         wanted=_names(chosen["wanted"]), excluded=_names(chosen["excluded"]),
         skipped={TableId(schema, table): reason for schema, table, reason in chosen["skipped"]},
+        lower_case_table_names=chosen.get("lower_case_table_names", 0),
     )  # fmt: skip
     return row.id, checkpoint, {TableId(each.schema, each.name): _image(each) for each in tables}
 
@@ -184,6 +185,7 @@ def _checkpoint_row(number: int, part: str, checkpoint: Checkpoint) -> dict[str,
         "selection": {
             "wanted": checkpoint.wanted, "excluded": checkpoint.excluded,
             "skipped": [[*table, reason] for table, reason in checkpoint.skipped.items()],
+            "lower_case_table_names": checkpoint.lower_case_table_names,
         },
     }  # fmt: skip
 

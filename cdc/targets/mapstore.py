@@ -40,6 +40,7 @@ from cdc.model import (
     TableId,
     TableState,
 )
+from cdc.selection import held_name
 from cdc.targets.checkpoints import (
     CURRENT,
     DATABASE,
@@ -331,6 +332,7 @@ def _refusals(path: Path) -> Iterator[None]:
 def read_state(path: Path, *, rows_of: Sequence[TableId] = ()) -> tuple[Checkpoint, dict[TableId, Rows]]:
     """The last checkpoint of a folder, and the rows of the tables asked for; also while a migration writes to it.
 
+    The tables asked for may be written as the source takes their names; the rows come by the names under which they are held.
     Raises ConfigError when there is no state or no such table.
     """
     require_folder(path)
@@ -343,13 +345,14 @@ def read_state(path: Path, *, rows_of: Sequence[TableId] = ()) -> tuple[Checkpoi
             if loaded is None:
                 raise ConfigError(f"The migration in {path} has not reached its first checkpoint.", hint="Wait for it, or run it again.")
             _, checkpoint, images = loaded
-            unknown = [table for table in rows_of if table not in images]
+            held = [held_name(table, images, checkpoint.lower_case_table_names) for table in rows_of]
+            unknown = [table for table in held if table not in images]
             if unknown:
                 raise ConfigError(
                     f"{unknown[0]} is not among the tables in {path}.", hint=f"It holds {', '.join(map(str, images)) or 'none'}."
                 )
             try:
-                return checkpoint, {table: _load_rows(path, images[table], _load_changes(path, images[table])) for table in rows_of}
+                return checkpoint, {table: _load_rows(path, images[table], _load_changes(path, images[table])) for table in held}
             except FileNotFoundError:  # a newer checkpoint has replaced it meanwhile
                 time.sleep(0.1 * attempt)
         raise DamagedState(f"An image is missing in {path}.", hint="Copy again with --strategy full.")
