@@ -29,6 +29,9 @@ _TEXT: Mapping[str, _Value] = {
     "collation_connection": "utf8mb4_general_ci",
     "character_set_results": None,
 }
+# Most of what follows can be shown on a server. Set because of what the manuals say of them: unique_checks (InnoDB may leave checks out),
+# the waits for locks and for an idle or slow client (they show in time alone), use_secondary_engine (HeatWave alone has one,
+# and only init_connect can set it), wsrep_dirty_reads (rows of a Galera node without quorum), old (other use of index hints).
 _EVERY: Mapping[str, _Value] = {
     # values: no padding, zero dates allowed, quotes and backslashes as written here, times in UTC, error texts in English
     "sql_mode": "NO_ENGINE_SUBSTITUTION",
