@@ -28,7 +28,7 @@ from cdc.gtid import DomainGtids, Gtids, GtidSet
 from cdc.handover import Handover
 from cdc.kept_tables import going_on, refuse_system_tables, tell_dropped
 from cdc.migration import Migration, Report, Start
-from cdc.model import Checkpoint, CopyAnew, Gone, Position, Rates, Table, TableId, TableProgress, TableState, servers_with
+from cdc.model import ADDED, Checkpoint, CopyAnew, Gone, Position, Rates, Table, TableId, TableProgress, TableState, servers_with
 from cdc.mysql.connection import Connection, connect
 from cdc.mysql.names import name_rules
 from cdc.mysql.server_errors import AGAIN, explained
@@ -138,7 +138,7 @@ def _migrate(
             say(f"warning: {table} is skipped: {reason}")
         for each in start.tables:
             if _from_start(each):
-                target.apply(CopyAnew(each.table, "its copy begins"))
+                target.apply(CopyAnew(each.table, ADDED))
                 _tell_virtual(each.table, say)
         with explained(source.url):  # again: one prepared since the first look may be in the position
             preflight.require([preflight.prepared_xa(source.control)])

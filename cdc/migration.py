@@ -17,6 +17,7 @@ from cdc.handover import Handover
 from cdc.interfaces import Pending, Source, Target
 from cdc.metrics import Lag
 from cdc.model import (
+    ADDED,
     Batch,
     Behind,
     Boundary,
@@ -361,7 +362,7 @@ class Migration:
 def _told(change: _Told) -> str:
     match change:
         case CopyAnew():
-            return "is copied anew"
+            return "is added" if change.because == ADDED else "is copied anew"
         case Emptied():
             return "was emptied"
         case Gone():

@@ -15,6 +15,7 @@ from typing import NamedTuple, TypeAlias
 
 from cdc.gtid import Gtids
 from cdc.packed import Packed
+from cdc.schema_change import ADDED as ADDED
 from cdc.schema_change import CopyAnew as CopyAnew
 from cdc.schema_change import Emptied as Emptied
 from cdc.schema_change import Gone as Gone

@@ -128,7 +128,6 @@ class Oversight:
             self._tables.discard(name)  # the next reading of the file tries again
             self._say(f"warning: {name} is not added. {error}")
             return None
-        self._say(f"{name} is added: its copy begins.")
         return table
 
 

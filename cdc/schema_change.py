@@ -21,6 +21,10 @@ class CopyAnew:
         return self.table.id
 
 
+ADDED = "its copy begins"
+"""Why a table is copied of which nothing was held: it is new among those that are followed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Emptied:
     """The table has no rows any more."""

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from cdc.errors import CdcError, NoSuchTable, SchemaChanged, UnsupportedEvent
 from cdc.model import (
+    ADDED,
     CopyAnew,
     Emptied,
     Gone,
@@ -88,7 +89,7 @@ class Followed:
         self._entries[described.table.id] = Entry(described.table, described.end, certain=False)
         self._selection = replace(self._selection, wanted=(*self._selection.wanted, described.table.id))
         self._unfit.discard(described.table.id)
-        return CopyAnew(described.table, "it was added")
+        return CopyAnew(described.table, ADDED)
 
     def compare(self, progress: Iterable[TableProgress], now: Mapping[TableId, Table | CdcError], end: LogEnd) -> None:
         """Tell how the tables look on the source where the binlog ends here: a difference must be explained on the way there."""

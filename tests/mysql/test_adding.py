@@ -45,7 +45,7 @@ def test_a_table_added_while_it_runs_is_copied_under_writes_and_survives_a_kill(
     with shop.Writer(project.source, orders, per_second=100) as writer:
         file.write(project.table, orders, rows=HELD)
         process.send_signal(signal.SIGHUP)
-        assert told(process, "is added") == f"{orders} is added: its copy begins.\n"
+        assert told(process, "is added") == f"{orders} is added: its copy begins\n"
         project.sql("UPDATE t SET v = v + 1 WHERE id < 10")
         project.wait(process, lambda checkpoint: len(checkpoint.tables) == 2 and checkpoint.tables[1].rows_copied > 0)
         process.kill()
