@@ -122,12 +122,13 @@ def read_checkpoints(engine: sa.Engine, path: Path) -> dict[str, Loaded]:
                     )
             rows = connection.execute(sa.select(_checkpoints)).all()
             tables = connection.execute(sa.select(_tables)).all()
-    except DatabaseError as error:
+        return {row.part: _loaded(row, [each for each in tables if each.checkpoint_id == row.id]) for row in rows}
+    except (DatabaseError, ValueError, KeyError, TypeError) as error:  # all but the first for values that are not those that were written
+        why = error.orig if isinstance(error, DatabaseError) else "it holds other values than were written"
         raise DamagedState(
-            f"The checkpoint in {path} cannot be read: {error.orig}.",
+            f"The checkpoint in {path} cannot be read: {why}.",
             hint="Copy again with --strategy full, and name the tables with --tables.",
         ) from error
-    return {row.part: _loaded(row, [each for each in tables if each.checkpoint_id == row.id]) for row in rows}
 
 
 def _loaded(row: Any, tables: Sequence[Any]) -> Loaded:

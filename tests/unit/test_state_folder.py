@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import cdc
+from cdc import summary
 from cdc.config import parse_mapstore_url
 from cdc.errors import CdcError, ConfigError, DamagedState
 from cdc.gtid import DomainGtids, Gtids, GtidSet
@@ -301,6 +302,25 @@ def test_a_state_folder_that_cannot_be_is_refused(tmp_path: Path, command: str) 
                 cdc.rows(path, TABLES[0].id)
     with pytest.raises(ConfigError, match="home folder, ~nobody-of-this-name"):
         parse_mapstore_url("mapstore:~nobody-of-this-name/x")
+
+
+def test_status_leaves_out_a_place_that_is_not_known(tmp_path: Path) -> None:
+    """As before the first position in the source's binlog has come."""
+    with MapStoreTarget(tmp_path) as target:
+        target.commit(held(5, TableState.STREAMING))
+    lines = list(summary.status(cdc.status(tmp_path)))
+    assert lines[1] == f"position {A}:1-5"
+
+
+@pytest.mark.parametrize("change", ["report = '{'", "gtids = 'x'", "flavor = 'x'", "mark = '[1]'", "selection = '{}'", "rates = '5'"])
+def test_values_that_were_not_written_are_a_damaged_checkpoint(tmp_path: Path, change: str) -> None:
+    """In a database that SQLite can read: no fault of cdc."""
+    with MapStoreTarget(tmp_path) as target:
+        target.commit(held(5, TableState.STREAMING))
+    with closing(sqlite3.connect(tmp_path / "checkpoint.sqlite")) as database, database:
+        database.execute(f"UPDATE checkpoint SET {change}")
+    with pytest.raises(DamagedState, match="cannot be read"):
+        read_state(tmp_path)
 
 
 def test_a_state_and_a_source_may_be_text(tmp_path: Path) -> None:
