@@ -109,6 +109,7 @@ def test_rows_of_a_table_that_was_left_out_once_do_not_come_back(project: Projec
     told(process, "is added")
     project.wait(process, lambda checkpoint: len(checkpoint.tables) == 2)
     project.wait_streaming(process)
-    report, _ = project.end(process)
+    report, err = project.end(process)
+    assert str(other) not in err, "it is told of once"
     assert report["rows_copied"] == 2
     project.assert_identical(project.table, other)
