@@ -198,9 +198,9 @@ KEPT = [
     "ALTER TABLE t ADD d VARCHAR(9) CHARACTER SET utf8mb4 NOT NULL DEFAULT 'zwölf' AFTER v, ADD e VARCHAR(3) CHARACTER SET ascii NOT NULL",
     "ALTER TABLE t RENAME COLUMN a TO A2, DROP COLUMN v",
     "ALTER TABLE t ADD COLUMN f DATETIME NULL, ADD COLUMN g TEXT, DROP COLUMN c, ADD INDEX (b)",
-    "ALTER TABLE t ALTER COLUMN b SET DEFAULT 3",
+    "ALTER TABLE t ALTER COLUMN b SET DEFAULT 3, ALGORITHM=INPLACE",
 ]
-"""Alterations after which nothing is copied."""
+"""Alterations after which nothing is copied. The last says how, since the table has dates and this session's SQL mode is not strict."""
 
 
 def test_rows_of_earlier_shapes_are_read_by_the_columns_of_now(project: Project):
