@@ -10,7 +10,7 @@ import pytest
 
 from cdc.model import TableId
 from tests.fix_migration import Project
-from tests.mysql.test_statement_rows import by_statement
+from tests.mysql.test_statement_rows import by_statement, limited_user
 
 OWN_SCHEMAS = ("mysql", "sys")
 """The servers' own schemas in which a user may make things."""
@@ -179,10 +179,9 @@ def test_a_way_to_the_followed_table_that_is_hidden_is_asked_for(project: Projec
     if project.admin.is_mariadb and way in MYSQL:
         pytest.skip("MariaDB has nothing of the kind")
     user = f"u_{project.database}"
-    monitor = "BINLOG MONITOR" if project.admin.is_mariadb else "REPLICATION CLIENT"
-    project.sql(f"CREATE USER {user} IDENTIFIED BY 'secret'", f"GRANT REPLICATION SLAVE, {monitor} ON *.* TO {user}")
+    url = limited_user(project, user)
     project.sql(f"GRANT SELECT ON {exact(project.database)}.* TO {user}")
-    arguments = project.arguments("--until-caught-up", "--json", url=f"mysql://{user}:secret@{project.source.host}:{project.source.port}/")
+    arguments = project.arguments("--until-caught-up", "--json", url=url)
     try:
         statements = way(project, user)
         done = project.cdc(*arguments)
@@ -207,10 +206,9 @@ def test_a_way_to_the_followed_table_that_is_hidden_is_asked_for(project: Projec
 def test_heartbeats_among_the_tables_of_mysql_need_no_right_on_its_other_tables(project: Project):
     """MySQL says that such a statement has used no followed table's schema; of MariaDB's, it must be seen that it writes no view."""
     user, table = f"u_{project.database}", f"mysql.{project.database}_table"
-    monitor = "BINLOG MONITOR" if project.admin.is_mariadb else "REPLICATION CLIENT"
-    project.sql(f"CREATE USER {user} IDENTIFIED BY 'secret'", f"GRANT REPLICATION SLAVE, {monitor} ON *.* TO {user}")
+    url = limited_user(project, user)
     project.sql(f"GRANT SELECT ON {exact(project.database)}.* TO {user}", f"CREATE TABLE {table} (id INT PRIMARY KEY, value INT)")
-    arguments = project.arguments("--until-caught-up", "--json", url=f"mysql://{user}:secret@{project.source.host}:{project.source.port}/")
+    arguments = project.arguments("--until-caught-up", "--json", url=url)
     try:
         assert project.cdc(*arguments).returncode == 0
         by_statement(project, f"INSERT INTO {table} VALUES (1, 5) ON DUPLICATE KEY UPDATE value = 5")
@@ -233,10 +231,8 @@ def test_a_table_whose_grant_is_revoked_is_not_taken_for_dropped(project: Projec
     names = ("t", "plain", "altered", "emptied", "renamed", "in_part", "doubtful")
     for name in names[1:]:
         project.sql(f"CREATE TABLE {name} LIKE t", f"INSERT INTO {name} SELECT * FROM t")
-    monitor = "BINLOG MONITOR" if project.admin.is_mariadb else "REPLICATION CLIENT"
-    project.sql(f"CREATE USER {user} IDENTIFIED BY 'secret'", f"GRANT REPLICATION SLAVE, {monitor} ON *.* TO {user}")
+    url = limited_user(project, user)
     project.sql(*(f"GRANT SELECT ON {name} TO {user}" for name in names))
-    url = f"mysql://{user}:secret@{project.source.host}:{project.source.port}/"
     arguments = project.arguments("--until-caught-up", "--json", url=url, table=f"{database}.*")
     try:
         assert project.cdc(*arguments).returncode == 0
