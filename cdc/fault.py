@@ -26,7 +26,7 @@ def told(error: Exception, *, debug: bool) -> str:
 
 
 def _saved(text: str) -> str:
-    """The name of a new file with the text, which is its owner's alone; empty if there is no room for one."""
+    """Save the text in a new file that only its owner may read (0600). Returns its name, empty if it cannot be written."""
     try:
         number, name = tempfile.mkstemp(".txt", "cdc-fault-")
         with os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace") as file:

@@ -238,7 +238,7 @@ _NO_NAME_AFTER = {".", "@"}
 _BEFORE_TABLES = _TABLES_FOLLOW | {",", "(", ".", "LATERAL", "OJ"} | _MODIFIERS
 """What stands before a table's name: after another name comes an alias."""
 _NOT_TABLES = _TABLES_FOLLOW | {"LOW_PRIORITY", "HIGH_PRIORITY", "DELAYED", "IGNORE", "INDEX", "KEY"}
-"""Of these words, those that are reserved: bare, they are no names."""
+"""The reserved ones among these words: without quotes they cannot be names."""
 
 _GRAMMAR = """
     ALL AND ANY AS BETWEEN BY CASE DISTINCT ELSE END EXISTS FOR FROM GROUP HAVING IN INDEX INTERVAL INTO IS JOIN KEY LIKE LINES
