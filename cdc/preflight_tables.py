@@ -49,10 +49,6 @@ class _Facts:
     cascades: tuple[str, ...]
     """The names of foreign keys whose actions change rows of this table."""
 
-    @property
-    def sql(self) -> str:
-        return f"{quote_identifier(self.id.schema)}.{quote_identifier(self.id.table)}"
-
 
 def check_tables(source: Source, wanted: Sequence[TableId], selection: Selection) -> Iterator[Check]:
     """One check per problem of a table, named or matched by a pattern; for each kind of problem that no table has, one that all is well.
@@ -141,7 +137,7 @@ def _unreadable_ones(source: Source, tables: Sequence[TableId]) -> dict[TableId,
         some = tables[first : first + _READ_AT_ONCE]
         try:
             source.connection.rows(
-                "SELECT " + ", ".join(f"(SELECT COUNT(*) FROM (SELECT * FROM {_sql(table)} LIMIT 1) AS one)" for table in some)
+                "SELECT " + ", ".join(f"(SELECT COUNT(*) FROM (SELECT * FROM {table.sql} LIMIT 1) AS one)" for table in some)
             )
         except pymysql.MySQLError as error:
             if len(some) == 1:
@@ -152,12 +148,8 @@ def _unreadable_ones(source: Source, tables: Sequence[TableId]) -> dict[TableId,
     return found
 
 
-def _sql(table: TableId) -> str:
-    return f"{quote_identifier(table.schema)}.{quote_identifier(table.table)}"
-
-
 def _unreadable(source: Source, table: TableId, error: pymysql.MySQLError) -> Check:
-    sql = _sql(table)
+    sql = table.sql
     name = "table_readable"
     if error.args[0] in (ER.NO_SUCH_TABLE, ER.BAD_DB_ERROR):
         return _missing(table)
@@ -247,7 +239,7 @@ def _cascading_keys(connection: Connection, table: TableId) -> tuple[str, ...]:
     MariaDB leaves them out of referential_constraints for such a user.
     """
     try:
-        created = text(connection.one(f"SHOW CREATE TABLE {_sql(table)}")[1])
+        created = text(connection.one(f"SHOW CREATE TABLE {table.sql}")[1])
     except pymysql.MySQLError as error:
         if error.args[0] not in (ER.NO_SUCH_TABLE, ER.BAD_DB_ERROR):
             raise
@@ -294,7 +286,7 @@ def _check_engine(source: Source, facts: _Facts) -> Check | None:
         "engine",
         Status.PROBLEM,
         f"{facts.id} is in {facts.engine}; it must be in InnoDB, because a copy under writes needs transactions.",
-        f"ALTER TABLE {facts.sql} ENGINE = InnoDB;",
+        f"ALTER TABLE {facts.id.sql} ENGINE = InnoDB;",
     )
 
 
@@ -303,12 +295,12 @@ def _check_key(source: Source, facts: _Facts) -> Check | None:
         return None
     mariadb = source.connection.is_mariadb
     invisible = " INVISIBLE" if mariadb or source.version >= _INVISIBLE_SINCE else ""
-    hint = f"ALTER TABLE {facts.sql} ADD PRIMARY KEY (...); "
+    hint = f"ALTER TABLE {facts.id.sql} ADD PRIMARY KEY (...); "
     if facts.nullable:
         not_null = ", ".join(f"MODIFY {quote_identifier(name)} ... NOT NULL" for name in facts.nullable)
-        hint += f"or, to have its unique key serve, ALTER TABLE {facts.sql} {not_null}; "
+        hint += f"or, to have its unique key serve, ALTER TABLE {facts.id.sql} {not_null}; "
     hint += (
-        f"or, where no columns identify a row, ALTER TABLE {facts.sql} "
+        f"or, where no columns identify a row, ALTER TABLE {facts.id.sql} "
         f"ADD COLUMN my_row_id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT{invisible} PRIMARY KEY FIRST;"
     )
     if not mariadb and source.version >= _GENERATED_SINCE:
@@ -391,7 +383,7 @@ def _check_cascades(source: Source, facts: _Facts) -> Check | None:
         "foreign_keys",
         Status.PROBLEM,
         f"{facts.id} is changed by its foreign keys ({names}); what they do must be in the binlog, and this server leaves it out.",
-        f"Declare them anew without ON DELETE and ON UPDATE actions: ALTER TABLE {facts.sql} "
+        f"Declare them anew without ON DELETE and ON UPDATE actions: ALTER TABLE {facts.id.sql} "
         f"{', '.join(f'DROP FOREIGN KEY {quote_identifier(name)}' for name in facts.cascades)}, ADD FOREIGN KEY ...;{newer}",
     )
 

@@ -58,18 +58,14 @@ def load(connection: Connection, table: TableId, rows: int, *, seed: int = 1) ->
     """Create the table's database and the table, and fill it."""
     rng = random.Random(seed)
     connection.rows(f"CREATE DATABASE IF NOT EXISTS {quote_identifier(table.schema)}")
-    connection.rows(f"CREATE TABLE {_name(table)} {DEFINITION}")
+    connection.rows(f"CREATE TABLE {table.sql} {DEFINITION}")
     with connection.cursor() as cursor:
         for at in range(0, rows, _ROWS_A_STATEMENT):
             cursor.executemany(_insert(table), [order(rng) for _ in range(min(_ROWS_A_STATEMENT, rows - at))])
 
 
-def _name(table: TableId) -> str:
-    return ".".join(map(quote_identifier, table))
-
-
 def _insert(table: TableId) -> str:
-    return f"INSERT INTO {_name(table)} ({_COLUMNS}) VALUES ({', '.join(['%s'] * (_COLUMNS.count(',') + 1))})"
+    return f"INSERT INTO {table.sql} ({_COLUMNS}) VALUES ({', '.join(['%s'] * (_COLUMNS.count(',') + 1))})"
 
 
 class Writer:
@@ -103,7 +99,7 @@ class Writer:
     def _run(self) -> None:
         try:
             connection = connect(self._source)
-            self._last_id = int(connection.one(f"SELECT COALESCE(MAX(id), 0) FROM {_name(self._table)}")[0])
+            self._last_id = int(connection.one(f"SELECT COALESCE(MAX(id), 0) FROM {self._table.sql}")[0])
             due = time.monotonic()
             while not self._stop.is_set():
                 self._transaction(connection)
@@ -124,7 +120,7 @@ class Writer:
         connection.commit()
 
     def _change(self) -> tuple[str, str, OrderRow]:
-        rng, name = self._rng, _name(self._table)
+        rng, name = self._rng, self._table.sql
         some_id = rng.randint(1, max(1, self._last_id))
         match rng.choices(["insert", "update", "delete", "key change"], [40, 40, 14, 6])[0]:
             case "insert":

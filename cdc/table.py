@@ -22,6 +22,11 @@ class TableId(NamedTuple):
         """As commands take it back: `shop.orders`, with backquotes around a name that holds a dot or a backquote."""
         return ".".join(quote_identifier(name) if {".", "`"} & set(name) else name for name in self)
 
+    @property
+    def sql(self) -> str:
+        """As statements name it, both parts in backquotes."""
+        return ".".join(map(quote_identifier, self))
+
 
 @dataclass(frozen=True, slots=True)
 class Column:

@@ -132,7 +132,7 @@ class Churn:
 
     def _change(self, way: Ways, keys: list[bytes]) -> int:
         table, run = way.table, self._connection.rows
-        name, where = ".".join(map(quote_identifier, table.id)), among(table, keys)
+        name, where = table.id.sql, among(table, keys)
         columns = ", ".join(map(select_expression, table.columns))
         rows = run(f"SELECT {columns} FROM {name} FORCE INDEX ({quote_identifier(table.index)}) WHERE {where} FOR UPDATE")
         moved, reinserted = divided(way, rows)

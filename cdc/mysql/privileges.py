@@ -26,7 +26,7 @@ def _user_and_host(connection: Connection) -> tuple[str, str]:
 
 
 class Privileges:
-    """Those of this session's account, as of now."""
+    """The privileges of this session's account at the time it is constructed."""
 
     def __init__(self, connection: Connection) -> None:
         self._rules: NameRules = name_rules(connection)
@@ -79,7 +79,7 @@ class Privileges:
         if not on:
             what = "*.*"
         elif isinstance(on, TableId):
-            what = f"{quote_identifier(on.schema)}.{quote_identifier(on.table)}"
+            what = on.sql
         else:
             what = quote_identifier(on if self._literal else _WILD.sub(r"\\\g<0>", on)) + ".*"
         return f"GRANT {right} ON {what} TO {self._account};"

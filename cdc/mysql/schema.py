@@ -11,7 +11,7 @@ from pymysql.constants import ER
 from cdc import charset
 from cdc.errors import NoSuchTable, PreflightFailed, Temporary
 from cdc.model import Column, Table, TableId, VirtualColumn, encode_value
-from cdc.mysql.connection import Connection, Row, quote_identifier, text
+from cdc.mysql.connection import Connection, Row, text
 from cdc.mysql.information_schema import ask
 from cdc.mysql.names import name_rules
 from cdc.mysql.privileges import account
@@ -56,7 +56,7 @@ def read_table(connection: Connection, table: TableId) -> Table:
     if not rows and is_hidden(connection, table):
         raise PreflightFailed(
             f"This user may not see the table {table}, if there is such a table.",
-            hint=f"GRANT SELECT ON {quote_identifier(table.schema)}.{quote_identifier(table.table)} TO {account(connection)};",
+            hint=f"GRANT SELECT ON {table.sql} TO {account(connection)};",
         )
     return _definition(name, rows, index, key)
 
@@ -190,7 +190,7 @@ def table_exists(connection: Connection, table: TableId) -> bool:
 def is_hidden(connection: Connection, table: TableId) -> bool:
     """Whether the user has no right on a table or view of this name: information_schema leaves it out then, be it there or not."""
     try:
-        connection.rows(f"SHOW COLUMNS FROM {quote_identifier(table.schema)}.{quote_identifier(table.table)} LIKE ''")
+        connection.rows(f"SHOW COLUMNS FROM {table.sql} LIKE ''")
     except pymysql.MySQLError as error:
         if error.args[0] in (ER.DBACCESS_DENIED_ERROR, ER.TABLEACCESS_DENIED_ERROR):
             return True

@@ -146,9 +146,8 @@ def _query(request: ChunkRequest, columns: Sequence[Column], upto: bytes | None,
     conditions = [after_condition(table, request.after)] if request.after is not None else []
     conditions += [upto_condition(table, upto)] if upto is not None else []
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-    name = f"{quote_identifier(table.id.schema)}.{quote_identifier(table.id.table)}"
     selected = ", ".join(map(select_expression, columns))
-    return f"SELECT {selected} FROM {name} FORCE INDEX ({quote_identifier(table.index)}){where} ORDER BY {key} LIMIT {limit}"
+    return f"SELECT {selected} FROM {table.id.sql} FORCE INDEX ({quote_identifier(table.index)}){where} ORDER BY {key} LIMIT {limit}"
 
 
 class SnapshotReader:
