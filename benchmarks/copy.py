@@ -20,7 +20,7 @@ from benchmarks.measure import alternate, say, table
 from benchmarks.oltp import define_work
 from benchmarks.source import Place, create, fill, machine, options, place
 from cdc.errors import ConfigError
-from cdc.targets.mapstore import read_state
+from cdc.targets.mapstore.target import read_state
 
 NAME = "orders"
 PER_SECOND, FOLLOW_SECONDS = 2_000, 10

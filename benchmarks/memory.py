@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.measure import alternate, isolated, say, table
 from benchmarks.source import Place, Span, machine, place, record
-from cdc.gtid import GtidSet
+from cdc.model.gtid import GtidSet
 from cdc.mysql.binlog import BATCH_BYTES, BinlogReader
 from cdc.mysql.schema import read_table
 

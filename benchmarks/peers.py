@@ -21,14 +21,14 @@ from pymysqlreplication.row_event import DeleteRowsEvent, UpdateRowsEvent, Write
 from benchmarks.measure import say
 from benchmarks.source import Place, Span
 from cdc.config import CHUNK_ROWS
-from cdc.gtid import GtidSet
-from cdc.handover import Handover
+from cdc.engine.handover import Handover
 from cdc.model import Batch, Boundary, Chunk, Delivery, Position, TableProgress
+from cdc.model.gtid import GtidSet
 from cdc.mysql.connection import settings
 from cdc.mysql.source import MySqlSource
 from cdc.sandbox import FLAVORS
 from cdc.sandbox.packages import unpack
-from cdc.targets.rows import apply_batch
+from cdc.targets.mapstore.rows import apply_batch
 from mapstore import MapStore
 
 _SERVER_ID = 1 << 29

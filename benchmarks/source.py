@@ -125,7 +125,7 @@ class Span:
     @property
     def position(self) -> Position:
         """Where it begins."""
-        from cdc.gtid import GtidSet  # noqa: PLC0415 (beside its only use)
+        from cdc.model.gtid import GtidSet  # noqa: PLC0415 (beside its only use)
 
         return Position(GtidSet.parse(self.start))
 

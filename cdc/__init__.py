@@ -17,10 +17,9 @@ if TYPE_CHECKING:
     __version__: str
 
     from cdc.api import changes, check, migrate, parse_source, verify
-    from cdc.change import Change, Changes
-    from cdc.checks import Check
     from cdc.config import Config, Limits, SourceUrl, Strategy, Tls
-    from cdc.differences import Difference, DifferenceKind, Differences
+    from cdc.engine.migration import Report
+    from cdc.engine.verify import Difference, DifferenceKind, Differences
     from cdc.errors import (
         CdcError,
         ConfigError,
@@ -39,26 +38,27 @@ if TYPE_CHECKING:
         UnreadableAnswer,
         UnsupportedEvent,
     )
-    from cdc.interrupts import Interrupted
-    from cdc.migration import Report
+    from cdc.formats.change import Change, Changes
     from cdc.model import TableId
-    from cdc.state import Status, TableStatus, rows, status
+    from cdc.mysql.preflight.checks import Check
+    from cdc.ops.interrupts import Interrupted
+    from cdc.ops.status import Status, TableStatus, rows, status
 
 _MODULES = {
     "cdc.api": ("changes", "check", "migrate", "parse_source", "verify"),
-    "cdc.change": ("Change", "Changes"),
-    "cdc.checks": ("Check",),
+    "cdc.formats.change": ("Change", "Changes"),
+    "cdc.mysql.preflight.checks": ("Check",),
     "cdc.config": ("Config", "Limits", "SourceUrl", "Strategy", "Tls"),
     "cdc.errors": (
         "CdcError", "ConfigError", "DamagedEvent", "DamagedState", "DifferencesFound", "Incomplete", "NoSuchTable", "OutputLost",
         "PositionLost", "PreflightFailed", "SandboxUnavailable", "SchemaChanged", "Temporary", "TornTransaction", "UnreadableAnswer",
         "UnsupportedEvent",
     ),
-    "cdc.interrupts": ("Interrupted",),
-    "cdc.migration": ("Report",),
+    "cdc.ops.interrupts": ("Interrupted",),
+    "cdc.engine.migration": ("Report",),
     "cdc.model": ("TableId",),
-    "cdc.state": ("Status", "TableStatus", "rows", "status"),
-    "cdc.differences": ("Difference", "DifferenceKind", "Differences"),
+    "cdc.ops.status": ("Status", "TableStatus", "rows", "status"),
+    "cdc.engine.verify": ("Difference", "DifferenceKind", "Differences"),
 }  # fmt: skip
 """Where each name is from."""
 

@@ -9,10 +9,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from cdc import interrupts, preflight
-from cdc.change import Changes
 from cdc.config import AWAY_SECONDS, SOURCE_FORM, Config, SourceUrl, Strategy, parse_state, parse_table
-from cdc.differences import Differences, compare
+from cdc.engine.handover import Handover
+from cdc.engine.migration import Migration, Report, Start
+from cdc.engine.strategy import Costs, choose
+from cdc.engine.verify import Differences, compare
 from cdc.errors import (
     CdcError,
     ConfigError,
@@ -24,25 +25,25 @@ from cdc.errors import (
     Temporary,
     TornTransaction,
 )
-from cdc.gtid import DomainGtids, Gtids, GtidSet
-from cdc.handover import Handover
-from cdc.kept_tables import going_on, refuse_system_tables, tell_dropped
-from cdc.migration import Migration, Report, Start
+from cdc.formats.change import Changes
+from cdc.formats.values import converters
 from cdc.model import ADDED, Checkpoint, CopyAnew, Gone, Position, Rates, Table, TableId, TableProgress, TableState, servers_with
+from cdc.model.gtid import DomainGtids, Gtids, GtidSet
+from cdc.model.selection import Selection, held_name, matches, skip_reason
+from cdc.mysql import preflight
 from cdc.mysql.connection import Connection, connect
 from cdc.mysql.names import name_rules
 from cdc.mysql.server_errors import AGAIN, explained
 from cdc.mysql.snapshot import read_all
 from cdc.mysql.source import MySqlSource
-from cdc.oversight import Oversight, reloaded_by_signal
-from cdc.selection import Selection, held_name, matches, skip_reason
-from cdc.settings import Settings, SettingsFile
-from cdc.state import HOW_TO_COMPLETE
-from cdc.strategy import Costs, choose
-from cdc.targets.mapstore import MapStoreTarget, read_copy_under_way, read_state
-from cdc.targets.state_folder import require_folder
-from cdc.targets.verifying import VerifyingTarget
-from cdc.values import converters
+from cdc.ops import interrupts
+from cdc.ops.config_file import Settings, SettingsFile
+from cdc.ops.kept_tables import going_on, refuse_system_tables, tell_dropped
+from cdc.ops.status import HOW_TO_COMPLETE
+from cdc.ops.supervisor import Oversight, reloaded_by_signal
+from cdc.targets.mapstore.state_folder import require_folder
+from cdc.targets.mapstore.target import MapStoreTarget, read_copy_under_way, read_state
+from cdc.targets.mapstore.verifying import VerifyingTarget
 
 Watch = Callable[[Report, Handover], None]
 Names = Sequence[TableId | str]
@@ -150,8 +151,8 @@ def _migrate(
             received=lambda: source.bytes_received,
         )  # fmt: skip
         if config.metrics_port is not None:
-            from cdc.exporter import Exporter  # noqa: PLC0415 (an HTTP server is not imported for nothing)
-            from cdc.metrics_server import served  # noqa: PLC0415
+            from cdc.ops.metrics_server import served  # noqa: PLC0415
+            from cdc.ops.prometheus import Exporter  # noqa: PLC0415 (an HTTP server is not imported for nothing)
 
             exporter = Exporter(migration, source, target, oversight.throttle)
             say(f"metrics at {stack.enter_context(served(exporter, config.metrics_address, config.metrics_port))}")

@@ -15,9 +15,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cdc import api, fault, interrupts, output, preflight, report, summary
-from cdc.change import change_lines
-from cdc.compare import WAIT_SECONDS, measure
+from cdc import api
+from cdc.compare import WAIT_SECONDS, measure, report
 from cdc.config import (
     CHECKPOINT_BYTES,
     CHECKPOINT_SECONDS,
@@ -31,17 +30,20 @@ from cdc.config import (
     parse_shares,
     parse_table,
 )
-from cdc.console import printable_json, show, terminal
-from cdc.debezium import envelopes
+from cdc.engine.migration import Report, Start
 from cdc.errors import CdcError, ConfigError, DifferencesFound, Incomplete
-from cdc.migration import Report, Start
+from cdc.formats.change import change_lines
+from cdc.formats.debezium import envelopes
+from cdc.formats.values import Numbers, json_lines, tsv_lines
 from cdc.model import TableId, TableState
-from cdc.progress import ProgressLine
-from cdc.settings import SettingsFile
-from cdc.state import HOW_TO_COMPLETE
-from cdc.state import status as read_status
-from cdc.targets.mapstore import read_state
-from cdc.values import Numbers, json_lines, tsv_lines
+from cdc.mysql import preflight
+from cdc.ops import fault, interrupts, output, summary
+from cdc.ops.config_file import SettingsFile
+from cdc.ops.console import printable_json, show, terminal
+from cdc.ops.progress import ProgressLine
+from cdc.ops.status import HOW_TO_COMPLETE
+from cdc.ops.status import status as read_status
+from cdc.targets.mapstore.target import read_state
 
 
 class _Commands(TyperGroup):

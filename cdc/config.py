@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from cdc.errors import ConfigError
 from cdc.model import TableId
-from cdc.selection import Selection
+from cdc.model.selection import Selection
 
 CHUNK_ROWS = 100_000
 """Above what a chunk of small rows takes by its bytes (chunk_size.py); the bound is there for those who want less."""

@@ -1,6 +1,6 @@
 """What servers know about character sets, for the tests.
 
-`python -m tests.charset_tables [URL ...]` writes it to `cdc/charsets.zip`. The tables come from the sandbox's MySQL; the numbers of
+`python -m tests.charset_tables [URL ...]` writes it to `cdc/model/charsets.zip`. The tables come from the sandbox's MySQL; the numbers of
 collations from the sandbox's two servers, and from those at the given addresses (a newer MariaDB has more of them).
 """
 
@@ -17,7 +17,7 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 import pymysql
 from pymysql.cursors import Cursor
 
-from cdc import charset
+from cdc.model import charset
 from cdc.sandbox import Sandbox
 
 ARCHIVE = Path(charset.__file__).with_name("charsets.zip")
@@ -122,7 +122,7 @@ def beyond_encoded(cursor: Cursor, name: str) -> bytes:
 
 
 def table(cursor: Cursor, name: str) -> dict[str, dict[str, str]]:
-    """A character set as `cdc.charset` reads it."""
+    """A character set as `cdc.model.charset` reads it."""
     decoded, encoded = characters(cursor, name), encodings(cursor, name)
     runs: dict[bytes, str] = {}
     first, expected = b"", b""

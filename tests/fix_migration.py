@@ -18,17 +18,17 @@ from typing import Self
 import pymysql
 import pytest
 
-from cdc import shop
 from cdc.config import SourceUrl
+from cdc.demo import shop
 from cdc.errors import ConfigError
-from cdc.gtid import Gtids
 from cdc.model import Checkpoint, TableId, TableState
+from cdc.model.gtid import Gtids
 from cdc.mysql.connection import Connection, connect
 from cdc.mysql.flavor import flavor_of
 from cdc.mysql.schema import read_table
 from cdc.mysql.snapshot import read_all
 from cdc.sandbox import Sandbox
-from cdc.targets.mapstore import MapStoreTarget, read_state
+from cdc.targets.mapstore.target import MapStoreTarget, read_state
 
 PATIENCE = 60
 """Seconds that something is waited for which takes less than one on a quiet machine."""

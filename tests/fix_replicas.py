@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cdc.config import SourceUrl
-from cdc.gtid import Gtids
+from cdc.model.gtid import Gtids
 from cdc.mysql.connection import Connection, connect
 from cdc.mysql.flavor import flavor_of
 from cdc.sandbox import Sandbox

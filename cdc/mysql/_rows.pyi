@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from typing_extensions import Buffer
 
-from cdc.packed import Packed
+from cdc.model.packed import Packed
 
 class MalformedResult(ValueError): ...
 

@@ -21,7 +21,7 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-from cdc.packed import Packed
+from cdc.model.packed import Packed
 
 cdef enum:
     HEADER = 4                  # bytes before a payload

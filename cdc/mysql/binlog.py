@@ -24,19 +24,19 @@ from pymysqlreplication import BinLogStreamReader
 
 from cdc.config import SourceUrl
 from cdc.errors import CdcError, DamagedEvent, PositionLost, Temporary
-from cdc.gtid import DomainGtids, Gtids, GtidSet
 from cdc.model import Batch, BinlogMark, Delivery, Position, Settled, Table, TableChange, Transaction
-from cdc.mysql import dump, query_events
+from cdc.model.gtid import DomainGtids, Gtids, GtidSet
+from cdc.model.packed import Packed
+from cdc.mysql import dump_command, query_events
 from cdc.mysql._events import APART, BEGIN, END, ENDED, FULL, REFUSED, TWO_PHASE, TWO_PHASE_END, WITHIN, WITHIN_APART, EventStream
 from cdc.mysql.connection import Connection, settings
 from cdc.mysql.definitions import Unexplained
 from cdc.mysql.dml import fills_table
 from cdc.mysql.flavor import flavor_with
-from cdc.mysql.followed import Followed
 from cdc.mysql.query_events import Meaning, meaning
+from cdc.mysql.schema_tracker import Followed
 from cdc.mysql.server_errors import explain, explained
 from cdc.mysql.statement_rows import StatementRows
-from cdc.packed import Packed
 
 BATCH_BYTES = 4 << 20
 """What is decoded is handed over when it has about this size; a larger transaction goes in parts, so that its own size bounds nothing."""
@@ -66,11 +66,11 @@ class StreamConnection(Connection):
     _bound = SEARCH_SECONDS
 
     def __init__(self, *, gtids: Gtids, server_id: int, **arguments: Any) -> None:
-        self._command = dump.command(gtids, server_id) if isinstance(gtids, GtidSet) else b""
+        self._command = dump_command.command(gtids, server_id) if isinstance(gtids, GtidSet) else b""
         super().__init__(**arguments)
 
     def _write_bytes(self, data: bytes) -> None:
-        super()._write_bytes(self._command if data[4] == dump.COMMAND and self._command else data)
+        super()._write_bytes(self._command if data[4] == dump_command.COMMAND and self._command else data)
 
     def fileno(self) -> int:
         """The socket, for polling."""

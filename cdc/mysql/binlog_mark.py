@@ -20,11 +20,11 @@ import pymysql
 from pymysql.constants import COMMAND
 
 from cdc.config import SourceUrl
+from cdc.engine.continuity import START_AGAIN
 from cdc.errors import PositionLost
 from cdc.model import BinlogMark, LogEnd, log_number
 from cdc.mysql.connection import Connection, connect, text
 from cdc.mysql.server_errors import explained
-from cdc.resume import START_AGAIN
 
 ANSWER_SECONDS = 30.0
 """Silence after which the dump counts as broken. The server reads one event of a file and sends it."""

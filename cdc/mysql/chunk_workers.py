@@ -14,13 +14,13 @@ from cdc.config import SourceUrl
 from cdc.crash import crash_point
 from cdc.errors import CdcError, SchemaChanged, Temporary
 from cdc.model import Boundary, Chunk, ChunkRequest, Item, LogEnd, Position, SourceAway, Table, TableChange, TableId
+from cdc.model.packed import Packed
 from cdc.mysql.connection import Connection
 from cdc.mysql.definitions import Unexplained
-from cdc.mysql.followed import Followed
-from cdc.mysql.hosts import Server
-from cdc.mysql.patience import MAY_PASS, Patience
+from cdc.mysql.failover import Server
+from cdc.mysql.retry import MAY_PASS, Patience
+from cdc.mysql.schema_tracker import Followed
 from cdc.mysql.snapshot import SnapshotReader
-from cdc.packed import Packed
 
 _T = TypeVar("_T")
 

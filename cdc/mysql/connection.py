@@ -17,14 +17,14 @@ import pymysql
 from pymysql.constants import COMMAND, CR
 from pymysql.converters import conversions
 
-from cdc import charset
 from cdc.config import SourceUrl
+from cdc.model import charset
+from cdc.model.table import quote_identifier as quote_identifier  # noqa: PLC0414 (for all that write SQL)
 from cdc.mysql.login import plugins
 from cdc.mysql.pace import Pace
 from cdc.mysql.server_errors import explained
 from cdc.mysql.session import prepare
 from cdc.mysql.tls import tls_arguments, without_verification
-from cdc.table import quote_identifier as quote_identifier  # noqa: PLC0414 (for all that write SQL)
 
 Row = tuple[Any, ...]
 

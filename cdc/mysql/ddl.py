@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
 
-from cdc import charset
-from cdc.model import TableId
+from cdc.model import TableId, charset
 from cdc.mysql.effects import Altered as Altered
 from cdc.mysql.effects import Created as Created
 from cdc.mysql.effects import Effect as Effect

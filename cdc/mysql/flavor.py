@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from cdc.errors import CdcError, Temporary, UnsupportedEvent
-from cdc.gtid import DomainGtids, Gtids, GtidSet
 from cdc.model import LogEnd, Position
+from cdc.model.gtid import DomainGtids, Gtids, GtidSet
 from cdc.mysql.connection import Connection, text
 
 VISIBLE_WITHIN = 60

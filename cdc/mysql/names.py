@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from cdc.model import TableId
+from cdc.model.selection import Selection, matches
 from cdc.mysql.connection import Connection, text
-from cdc.selection import Selection, matches
 
 
 @dataclass(frozen=True, slots=True)

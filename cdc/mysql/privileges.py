@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 
 from cdc.model import TableId
+from cdc.model.selection import SYSTEM_SCHEMAS, matches
 from cdc.mysql.connection import Connection, quote_identifier, text
 from cdc.mysql.names import NameRules, name_rules
-from cdc.selection import SYSTEM_SCHEMAS, matches
 
 
 def account(connection: Connection) -> str:

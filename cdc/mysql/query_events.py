@@ -16,7 +16,7 @@ from enum import Enum, auto
 from itertools import chain, islice
 from typing import NamedTuple
 
-from cdc import charset as charsets
+from cdc.model import charset as charsets
 from cdc.mysql.sql_tokens import (
     ALLOW_INVALID_DATES,
     ANSI_QUOTES,

@@ -8,14 +8,13 @@ from collections.abc import Collection, Iterable, Sequence
 import pymysql
 from pymysql.constants import ER
 
-from cdc import charset
 from cdc.errors import NoSuchTable, PreflightFailed, Temporary
-from cdc.model import Column, Table, TableId, VirtualColumn, encode_value
+from cdc.model import Column, Table, TableId, VirtualColumn, charset, encode_value
+from cdc.model.selection import Selection
 from cdc.mysql.connection import Connection, Row, text
 from cdc.mysql.information_schema import ask
 from cdc.mysql.names import name_rules
 from cdc.mysql.privileges import account
-from cdc.selection import Selection
 
 _COLUMNS = """
     SELECT table_schema, table_name, column_name, data_type, column_type, character_set_name, collation_name, character_octet_length,

@@ -15,11 +15,10 @@ from decimal import Decimal
 
 import pymysql
 
-from cdc import charset
 from cdc.config import SourceUrl
 from cdc.errors import CdcError, PreflightFailed, SchemaChanged
-from cdc.gtid import GtidSet
-from cdc.model import Chunk, ChunkRequest, Column, LogEnd, Position, Table, decode_row, encode_row
+from cdc.model import Chunk, ChunkRequest, Column, LogEnd, Position, Table, charset, decode_row, encode_row
+from cdc.model.gtid import GtidSet
 from cdc.mysql._rows import MalformedResult, RowReader, ServerError
 from cdc.mysql.connection import Connection, connect, quote_identifier, text
 from cdc.mysql.flavor import flavor_of

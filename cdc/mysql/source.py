@@ -20,7 +20,6 @@ from typing import Any
 
 from cdc.config import SourceUrl
 from cdc.errors import CdcError, PositionLost, PreflightFailed, Temporary
-from cdc.gtid import Gtids
 from cdc.model import (
     Behind,
     BinlogMark,
@@ -38,23 +37,24 @@ from cdc.model import (
     TableProgress,
     servers_with,
 )  # fmt: skip
+from cdc.model.gtid import Gtids
+from cdc.model.selection import ALL, Selection
 from cdc.mysql.binlog import BinlogReader
 from cdc.mysql.binlog_mark import mark_at, require_mark
 from cdc.mysql.chunk_workers import ChangedTables, ChunkWorkers
 from cdc.mysql.connection import Connection, connect
-from cdc.mysql.costs import binlog_bytes_since, retention_seconds, table_sizes
 from cdc.mysql.definitions import Described
+from cdc.mysql.failover import BEHIND_PAUSE, Hosts, Server, Wanted
 from cdc.mysql.flavor import flavor_of
-from cdc.mysql.followed import Followed
-from cdc.mysql.hosts import BEHIND_PAUSE, Hosts, Server, Wanted
 from cdc.mysql.names import name_rules
-from cdc.mysql.patience import LONGEST_PAUSE, MAY_PASS, Patience
+from cdc.mysql.retry import LONGEST_PAUSE, MAY_PASS, Patience
 from cdc.mysql.schema import added_values, read_table, read_tables, selected, table_exists, tables_like
+from cdc.mysql.schema_tracker import Followed
 from cdc.mysql.server_errors import explained
+from cdc.mysql.server_stats import binlog_bytes_since, retention_seconds, table_sizes
 from cdc.mysql.snapshot import log_end
 from cdc.mysql.statement_rows import Question, Reach, StatementRows, reach
-from cdc.selection import ALL, Selection
-from cdc.waits import unless_stopped
+from cdc.mysql.waits import unless_stopped
 
 _INBOX = 32
 """Deliveries that may wait: with parts of 4 MiB this bounds what a slow target makes the reader hold."""

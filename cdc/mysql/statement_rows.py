@@ -15,11 +15,11 @@ from cdc.model import CopyAnew, LogEnd, Position, TableId
 from cdc.mysql import ddl
 from cdc.mysql.connection import Connection, text
 from cdc.mysql.dml import Writes, writes
-from cdc.mysql.followed import Followed
 from cdc.mysql.information_schema import ask as ask_about
 from cdc.mysql.privileges import Privileges
 from cdc.mysql.query_events import QueryEvent, shorten, statement_of
 from cdc.mysql.schema import is_hidden
+from cdc.mysql.schema_tracker import Followed
 from cdc.mysql.snapshot import log_end
 from cdc.mysql.sql_tokens import NotUnderstood
 

@@ -12,9 +12,8 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import NamedTuple
 
-from cdc import charset
 from cdc.errors import DamagedEvent, SchemaChanged, UnsupportedEvent
-from cdc.model import Column, LogEnd, Table, TableId
+from cdc.model import Column, LogEnd, Table, TableId, charset
 from cdc.mysql._events import Plan
 from cdc.mysql.schema import UNSHOWN, labels
 

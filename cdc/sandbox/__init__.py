@@ -22,8 +22,8 @@ from urllib.parse import quote, unquote, urlsplit
 
 import pymysql
 
-from cdc.console import terminal
 from cdc.errors import ConfigError, SandboxUnavailable
+from cdc.ops.console import terminal
 from cdc.sandbox import containers, process
 from cdc.sandbox.flavors import FLAVORS, Flavor, Options
 from cdc.sandbox.packages import Say

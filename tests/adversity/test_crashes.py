@@ -10,11 +10,11 @@ import time
 
 import pytest
 
-from cdc import shop
 from cdc.crash import POINTS
+from cdc.demo import shop
 from cdc.errors import ConfigError
 from cdc.model import Checkpoint
-from cdc.targets.mapstore import read_copy_under_way, read_state
+from cdc.targets.mapstore.target import read_copy_under_way, read_state
 from tests.fix_migration import HELD, Project
 
 pytestmark = pytest.mark.waits

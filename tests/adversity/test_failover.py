@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from cdc import changes, shop
+from cdc import changes
 from cdc.config import SourceUrl
+from cdc.demo import shop
 from cdc.errors import PositionLost, Temporary, TornTransaction
 from cdc.model import Position, TableState
-from cdc.mysql import hosts
+from cdc.mysql import failover
 from tests.fix_migration import PATIENCE, Project
 from tests.fix_proxy import Proxy
 from tests.fix_replicas import Pair
@@ -225,12 +226,12 @@ def test_a_replica_that_stays_behind_has_lost_what_only_the_source_had(pair: Pai
     pair.wait_in_sync()
     pair.sql(pair.second, pair.stop_receiving)
     first.sql("INSERT INTO t VALUES (1, 1)")
-    asked = hosts.Hosts(SourceUrl.parse(pair.url_of((pair.second.host, pair.second.port)), {}), lambda _: None)
-    wanted = hosts.Wanted(Position(first.gtids()))
+    asked = failover.Hosts(SourceUrl.parse(pair.url_of((pair.second.host, pair.second.port)), {}), lambda _: None)
+    wanted = failover.Wanted(Position(first.gtids()))
     with pytest.raises(Temporary, match="replica that is behind"):
         asked.choose(wanted)
     assert asked.behind
-    monkeypatch.setattr(hosts, "BEHIND_SECONDS", 0.0)
+    monkeypatch.setattr(failover, "BEHIND_SECONDS", 0.0)
     with pytest.raises(PositionLost, match="has not got there within") as found:
         asked.choose(wanted)
     assert "--strategy full" in found.value.hint

@@ -19,7 +19,6 @@ import pytest
 
 from cdc import api
 from cdc.config import Config, SourceUrl, Tls, TlsMode
-from cdc.console import printable
 from cdc.errors import CdcError
 from cdc.model import ChunkRequest, Position, Table, TableId
 from cdc.mysql.binlog import BinlogReader
@@ -28,6 +27,7 @@ from cdc.mysql.flavor import flavor_of
 from cdc.mysql.schema import read_table
 from cdc.mysql.server_errors import explained
 from cdc.mysql.snapshot import SnapshotReader
+from cdc.ops.console import printable
 from cdc.sandbox import Sandbox
 from tests.fake_server import EOF, OK, SECRET, Conversation, error, fake_server, handshake
 from tests.fix_migration import Project

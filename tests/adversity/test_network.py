@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from cdc import shop
 from cdc.config import SourceUrl
+from cdc.demo import shop
 from cdc.errors import Temporary
 from cdc.model import ChunkRequest, Position
 from cdc.mysql import connection, snapshot
@@ -222,7 +222,7 @@ def test_a_source_that_searches_its_binlogs_for_long_is_not_taken_for_dead(order
 ENDLESS = """
 import sys
 from pathlib import Path
-from cdc import interrupts
+from cdc.ops import interrupts
 from cdc.__main__ import main
 from cdc.config import SourceUrl
 from cdc.mysql import connection, source

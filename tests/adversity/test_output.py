@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cdc.errors import OutputLost
-from cdc.fault import EXIT_CODE
+from cdc.ops.fault import EXIT_CODE
 from tests.fix_migration import PATIENCE, Project
 
 

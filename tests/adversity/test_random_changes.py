@@ -17,7 +17,7 @@ from cdc.errors import PreflightFailed
 from cdc.model import TableId
 from cdc.mysql.connection import Connection
 from cdc.mysql.schema import read_table
-from cdc.targets.mapstore import read_state
+from cdc.targets.mapstore.target import read_state
 from tests.fix_migration import Background, Project, eventually
 
 pytestmark = pytest.mark.waits

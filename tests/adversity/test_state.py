@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from cdc import shop
-from cdc.targets.mapstore import read_state
+from cdc.demo import shop
+from cdc.targets.mapstore.target import read_state
 from tests.fix_migration import PATIENCE, Project
 
 ROWS = 4_000

@@ -11,8 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from cdc.config import SourceUrl
-from cdc.gtid import GtidSet
 from cdc.model import Position, TableId
+from cdc.model.gtid import GtidSet
 from cdc.mysql.binlog import BinlogReader, StreamConnection
 from cdc.mysql.connection import connect
 from cdc.mysql.schema import read_table

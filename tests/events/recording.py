@@ -12,8 +12,8 @@ from typing import Any
 from cdc.model import Column, Table, TableId
 from cdc.mysql._events import BEGIN, END, TWO_PHASE, TWO_PHASE_END, WITHIN, EventStream, Plan
 from cdc.mysql.binlog import unpack
-from cdc.mysql.followed import Followed
 from cdc.mysql.query_events import Meaning, meaning, read
+from cdc.mysql.schema_tracker import Followed
 
 HERE = Path(__file__).parent
 HEADER = 19

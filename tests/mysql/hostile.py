@@ -18,7 +18,7 @@ from cdc.mysql.connection import Connection, connect
 from cdc.mysql.schema import read_table, tables_like
 from cdc.mysql.snapshot import read_all
 from cdc.sandbox import Sandbox
-from cdc.targets.mapstore import MapStoreTarget
+from cdc.targets.mapstore.target import MapStoreTarget
 
 Value = int | str | None
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cdc import shop
+from cdc.demo import shop
 from cdc.model import TableId, TableState
 from tests.fix_migration import HELD, Project, changed_in_all_ways, eventually
 from tests.mysql.test_throttle import fill, told

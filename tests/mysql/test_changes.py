@@ -17,8 +17,8 @@ import pymysql
 import pytest
 
 import cdc
-from cdc.change import Change, Changes
 from cdc.errors import ConfigError, PositionLost, PreflightFailed
+from cdc.formats.change import Change, Changes
 from cdc.sandbox import Sandbox
 from tests.fix_migration import PATIENCE, Project, break_connections
 from tests.fix_proxy import Proxy

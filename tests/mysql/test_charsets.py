@@ -10,7 +10,7 @@ from itertools import product
 import pytest
 from pymysql.cursors import Cursor
 
-from cdc import charset
+from cdc.model import charset
 from cdc.sandbox import Sandbox
 from tests import charset_tables as servers
 from tests.fix_servers import connect

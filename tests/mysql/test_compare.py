@@ -6,15 +6,15 @@ from itertools import pairwise
 
 import pytest
 
-from cdc import shop
 from cdc.compare import measure
+from cdc.demo import shop
 from cdc.errors import ConfigError, DifferencesFound
 from cdc.model import TableId, encode_row
 from cdc.mysql.churn import Churn, ways
 from cdc.mysql.schema import read_table
 from cdc.mysql.snapshot import read_all
 from cdc.sandbox import Sandbox
-from cdc.targets.mapstore import MapStoreTarget
+from cdc.targets.mapstore.target import MapStoreTarget
 from tests.fix_migration import Project, eventually
 from tests.fix_servers import StartServer
 

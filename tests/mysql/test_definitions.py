@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from cdc import preflight
-from cdc.checks import Status
 from cdc.model import TableId
+from cdc.mysql import preflight
 from cdc.mysql.connection import Connection
+from cdc.mysql.preflight.checks import Status
 from cdc.mysql.schema import read_table
 from tests.fix_migration import Background, Project, eventually
 

@@ -11,7 +11,7 @@ import pytest
 import cdc
 from cdc.model import TableId
 from cdc.sandbox import Sandbox
-from cdc.targets.mapstore import read_state
+from cdc.targets.mapstore.target import read_state
 from tests.fix_migration import Project
 from tests.fix_servers import fresh_database
 from tests.mysql.test_statement_rows import by_statement, copied

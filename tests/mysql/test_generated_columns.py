@@ -16,7 +16,7 @@ import cdc
 from cdc.model import TableId
 from cdc.mysql.connection import Connection, connect
 from cdc.mysql.schema import read_table
-from cdc.targets.mapstore import read_state
+from cdc.targets.mapstore.target import read_state
 from tests.fix_migration import Project
 
 FOREIGN = (

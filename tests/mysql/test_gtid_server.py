@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cdc.config import SourceUrl
-from cdc.gtid import GtidSet
+from cdc.model.gtid import GtidSet
 from cdc.mysql.connection import Connection, connect
 from cdc.sandbox import Sandbox
 

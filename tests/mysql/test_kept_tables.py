@@ -7,7 +7,7 @@ import json
 import pytest
 
 from cdc.model import TableId
-from cdc.targets.mapstore import read_state
+from cdc.targets.mapstore.target import read_state
 from tests.fix_migration import Project
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from cdc.config import SourceUrl
 from cdc.errors import CdcError, ConfigError
-from cdc.gtid import GtidSet
 from cdc.model import Position
+from cdc.model.gtid import GtidSet
 from cdc.mysql.binlog import BinlogReader
 from cdc.mysql.connection import connect, quote_identifier
 from cdc.mysql.snapshot import SnapshotReader

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from cdc import preflight
 from cdc.config import parse_table
+from cdc.model.selection import Selection
+from cdc.mysql import preflight
 from cdc.mysql.connection import Connection
 from cdc.mysql.schema import read_table
 from cdc.mysql.source import MySqlSource
-from cdc.selection import Selection
 from tests.fix_migration import Project
 
 FEW, MANY = 10, 120

@@ -11,13 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from cdc import preflight, shop
-from cdc.checks import Status
 from cdc.config import SourceUrl
+from cdc.demo import shop
 from cdc.model import TableId
+from cdc.mysql import preflight
 from cdc.mysql.binlog import BinlogReader
 from cdc.mysql.connection import connect
 from cdc.mysql.flavor import flavor_of
+from cdc.mysql.preflight.checks import Status
 from cdc.mysql.schema import read_table
 from cdc.sandbox import Sandbox
 from tests.fix_migration import PATIENCE, Collisions, Project, break_connections, changed_in_all_ways, eventually

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from cdc import shop
+from cdc.demo import shop
 from cdc.model import TableId
 from tests.fix_migration import Collisions, Project, break_connections, changed_in_all_ways, eventually
 from tests.mysql.test_metrics import until

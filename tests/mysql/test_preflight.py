@@ -10,12 +10,12 @@ from dataclasses import replace
 import pymysql
 import pytest
 
-from cdc import preflight
 from cdc.config import SourceUrl
 from cdc.errors import PreflightFailed
 from cdc.model import TableId
+from cdc.mysql import preflight
 from cdc.mysql.connection import Connection, Row, connect
-from cdc.preflight import Check, Status
+from cdc.mysql.preflight import Check, Status
 from cdc.sandbox import Sandbox
 from tests.fix_servers import changed
 

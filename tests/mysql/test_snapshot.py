@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from cdc.chunk_size import ChunkSize
 from cdc.config import SourceUrl
+from cdc.engine.chunk_size import ChunkSize
 from cdc.errors import CdcError, Temporary
-from cdc.gtid import GtidSet
 from cdc.model import Chunk, ChunkRequest, Position, Table, TableId, decode_row, encode_row
+from cdc.model.gtid import GtidSet
 from cdc.mysql import snapshot
 from cdc.mysql.connection import Connection, connect
 from cdc.mysql.schema import read_table

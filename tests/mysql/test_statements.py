@@ -17,7 +17,7 @@ import pytest
 from cdc.model import TableId
 from cdc.mysql.connection import Connection, connect
 from cdc.sandbox import Sandbox
-from cdc.targets.mapstore import read_state
+from cdc.targets.mapstore.target import read_state
 from tests.fix_migration import Project
 from tests.fix_servers import StartServer, fresh_database
 

@@ -12,7 +12,7 @@ import cdc
 from cdc.config import parse_table
 from cdc.model import TableId
 from cdc.mysql.connection import quote_identifier
-from cdc.summary import ago
+from cdc.ops.summary import ago
 from tests.fix_migration import Project
 
 

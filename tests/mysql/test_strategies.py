@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cdc.targets.mapstore import read_copy_under_way, read_state
+from cdc.targets.mapstore.target import read_copy_under_way, read_state
 from tests.fix_migration import Project
 
 ROWS = 20_000

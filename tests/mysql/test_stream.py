@@ -7,11 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from cdc import charset
 from cdc.config import SourceUrl
 from cdc.errors import SchemaChanged, UnsupportedEvent
-from cdc.gtid import GtidSet
-from cdc.model import Delivery, Position, TableId
+from cdc.model import Delivery, Position, TableId, charset
+from cdc.model.gtid import GtidSet
 from cdc.mysql.binlog import BATCH_BYTES, BinlogReader
 from cdc.mysql.connection import connect
 from cdc.mysql.schema import read_table

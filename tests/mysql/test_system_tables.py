@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from cdc.model import TableId
-from cdc.targets.mapstore import MapStoreTarget
+from cdc.targets.mapstore.target import MapStoreTarget
 from tests.fix_migration import Project
 
 USER = TableId("mysql", "user")

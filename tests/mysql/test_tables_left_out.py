@@ -10,10 +10,10 @@ from contextlib import contextmanager
 import pytest
 
 from cdc import api
-from cdc.checks import Check, Status
 from cdc.config import SourceUrl
 from cdc.model import TableId
-from cdc.preflight_tables import ALL_TABLES
+from cdc.mysql.preflight.checks import Check, Status
+from cdc.mysql.preflight.tables import ALL_TABLES
 from tests.fix_migration import Project
 
 CERTAIN = {

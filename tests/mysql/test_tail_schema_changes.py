@@ -11,8 +11,8 @@ from itertools import islice
 import pytest
 
 import cdc
-from cdc.change import Change
 from cdc.errors import SchemaChanged
+from cdc.formats.change import Change
 from cdc.mysql import source
 from tests.fix_migration import PATIENCE, Project
 
@@ -123,7 +123,7 @@ def test_a_listener_that_is_behind_shows_rows_exactly_or_ends(
 
 def test_changes_that_wait_for_certain_columns_are_bounded(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond that the stream ends at the position before them, from which the columns of now count."""
-    monkeypatch.setattr("cdc.change.HELD_BYTES", 1 << 20)
+    monkeypatch.setattr("cdc.formats.change.HELD_BYTES", 1 << 20)
     project.sql("CREATE TABLE t (id INT PRIMARY KEY, v MEDIUMTEXT)")
     with cdc.changes(project.source, [project.table]) as opened:
         expected = fill(project)

@@ -14,7 +14,7 @@ from cdc.config import Limits, SourceUrl
 from cdc.errors import Temporary
 from cdc.model import Checkpoint
 from cdc.mysql.connection import connect as session
-from cdc.mysql.load import LoadProbe
+from cdc.mysql.load_probe import LoadProbe
 from cdc.sandbox import Sandbox
 from tests.fix_migration import Project, eventually
 from tests.fix_servers import StartServer, replicate

@@ -8,8 +8,7 @@ from decimal import Decimal
 import pytest
 
 import cdc
-from cdc import charset
-from cdc.model import TableId
+from cdc.model import TableId, charset
 from tests.charset_tables import names
 from tests.fix_migration import Project
 

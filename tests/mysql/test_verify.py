@@ -11,10 +11,10 @@ from contextlib import suppress
 import pytest
 
 import cdc
-from cdc import shop
+from cdc.demo import shop
 from cdc.model import Batch, Op, TableId, encode_row
-from cdc.packed import Packed
-from cdc.targets.mapstore import MapStoreTarget
+from cdc.model.packed import Packed
+from cdc.targets.mapstore.target import MapStoreTarget
 from tests.fix_migration import Project
 
 

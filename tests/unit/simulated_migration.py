@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 from random import Random
 
-from cdc.gtid import GtidSet
-from cdc.handover import IN_FLIGHT, Handover
+from cdc.engine.handover import IN_FLIGHT, Handover
 from cdc.model import Batch, Chunk, Delivery, Op, Position, TableId, TableProgress, TableState, decode_row, log_number
+from cdc.model.gtid import GtidSet
 from tests.unit.simulated_source import (
     CURSORS,
     KEYS,

@@ -13,9 +13,9 @@ from functools import cache
 from itertools import count, groupby
 from typing import NamedTuple
 
-from cdc.gtid import GtidSet
 from cdc.model import Batch, Boundary, Chunk, ChunkRequest, Column, Delivery, LogEnd, Op, Position, Table, TableId, encode_row
-from cdc.packed import Packed
+from cdc.model.gtid import GtidSet
+from cdc.model.packed import Packed
 
 UUID = "3e11fa47-71ca-11e1-9e33-c80aa9429562"
 KEYS = tuple(range(7, 13))

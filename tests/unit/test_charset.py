@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cdc import charset
+from cdc.model import charset
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc.chunk_size import BYTES, FIRST, SECONDS, ChunkSize
+from cdc.engine.chunk_size import BYTES, FIRST, SECONDS, ChunkSize
 
 rows = st.integers(1, 1_000_000)
 

@@ -14,15 +14,15 @@ import unicodedata
 
 import pytest
 
-from cdc.console import cut, printable, printable_json
+from cdc.ops.console import cut, printable, printable_json
 
 PROGRAM = """
 import signal, threading
-from cdc.console import Terminal
-from cdc.handover import Handover
-from cdc.migration import Report
+from cdc.ops.console import Terminal
+from cdc.engine.handover import Handover
+from cdc.engine.migration import Report
 from cdc.model import TableState
-from cdc.progress import ProgressLine
+from cdc.ops.progress import ProgressLine
 from tests.unit.test_progress import handover
 
 terminal = Terminal()

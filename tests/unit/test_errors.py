@@ -13,14 +13,14 @@ import pytest
 from cdc import api
 from cdc.__main__ import main
 from cdc.config import Config, SourceUrl
-from cdc.differences import Difference, DifferenceKind, Differences
+from cdc.engine.verify import Difference, DifferenceKind, Differences
 from cdc.errors import CdcError, ConfigError, DamagedEvent, DamagedState, PreflightFailed, Temporary, UnreadableAnswer
-from cdc.gtid import GtidSet
 from cdc.model import Batch, Checkpoint, Op, Position, TableProgress
-from cdc.mysql.patience import Patience
+from cdc.model.gtid import GtidSet
+from cdc.model.packed import Packed
+from cdc.mysql.retry import Patience
 from cdc.mysql.server_errors import explain, explained
-from cdc.packed import Packed
-from cdc.targets.mapstore import MapStoreTarget, read_state
+from cdc.targets.mapstore.target import MapStoreTarget, read_state
 from tests.unit.simulated_source import TABLES, UUID, key_bytes, row_bytes
 
 URL = SourceUrl("db.example", 3306, "cdc", "hunter2")

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from cdc.errors import CdcError, NoSuchTable, PreflightFailed, SchemaChanged, Temporary
-from cdc.gtid import GtidSet
 from cdc.model import (
     Column,
     CopyAnew,
@@ -26,13 +25,14 @@ from cdc.model import (
     TableProgress,
     TableState,
 )
+from cdc.model.gtid import GtidSet
+from cdc.model.selection import Selection
 from cdc.mysql.definitions import Described, Unexplained
-from cdc.mysql.followed import UNEXPLAINED, Followed
 from cdc.mysql.names import NameRules
 from cdc.mysql.query_events import QueryEvent, Session
+from cdc.mysql.schema_tracker import UNEXPLAINED, Followed
 from cdc.mysql.sql_tokens import Dialect
 from cdc.mysql.tablemap import Definition
-from cdc.selection import Selection
 
 A, B = TableId("shop", "a"), TableId("shop", "b")
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc.gtid import LAST_NUMBER, GtidSet
+from cdc.model.gtid import LAST_NUMBER, GtidSet
 
 A = "3e11fa47-71ca-11e1-9e33-c80aa9429562"
 B = "ffffffff-0000-11e1-9e33-c80aa9429562"

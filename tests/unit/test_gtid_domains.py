@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc.gtid import KINDS, LAST_OF_DOMAIN, DomainGtids, flavor_of
+from cdc.model.gtid import KINDS, LAST_OF_DOMAIN, DomainGtids, flavor_of
 
 Model = dict[tuple[int, int], int]
 

@@ -17,8 +17,7 @@ from hypothesis import HealthCheck, Phase, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from cdc.gtid import GtidSet
-from cdc.handover import Handover
+from cdc.engine.handover import Handover
 from cdc.model import (
     Batch,
     Boundary,
@@ -40,7 +39,8 @@ from cdc.model import (
     TableProgress,
     TableState,
 )
-from cdc.packed import Packed
+from cdc.model.gtid import GtidSet
+from cdc.model.packed import Packed
 from mapstore import MapStore
 from tests.unit.simulated_migration import WEIGHTS, A, B, SimulatedMigration, Stale, Variant, random_wish
 from tests.unit.simulated_source import CURSORS, KEYS, TABLES, UUID, Wish, key_bytes, row_bytes
@@ -71,7 +71,7 @@ wishes = st.lists(
 @pytest.fixture(autouse=True)
 def _parts_of_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that much may happen between the parts of a chunk."""
-    monkeypatch.setattr("cdc.handover.PART_BYTES", 1)
+    monkeypatch.setattr("cdc.engine.handover.PART_BYTES", 1)
 
 
 class Machine(RuleBasedStateMachine):
@@ -323,7 +323,7 @@ def test_what_follows_a_chunk_can_be_asked_for_once_its_last_key_is_known() -> N
 def test_no_more_is_asked_for_while_many_bytes_wait_for_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     """The stream is behind: rows would only lie here. It goes on when they are emitted."""
     row = row_bytes(7, "v")
-    monkeypatch.setattr("cdc.handover.WAITING_BYTES", len(row))
+    monkeypatch.setattr("cdc.engine.handover.WAITING_BYTES", len(row))
     handover = Handover([TableProgress(TABLES[0])], Position(GtidSet()), chunk_rows=1)
     first = handover.request()
     assert first

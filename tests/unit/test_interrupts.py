@@ -14,11 +14,10 @@ from pathlib import Path
 import pytest
 
 import cdc
-from cdc import interrupts
 from cdc.config import Config, SourceUrl, Strategy
+from cdc.engine.migration import Migration, Start
+from cdc.engine.strategy import Plan
 from cdc.errors import TornTransaction
-from cdc.gtid import Gtids, GtidSet
-from cdc.migration import Migration, Start
 from cdc.model import (
     Batch,
     Checkpoint,
@@ -33,9 +32,10 @@ from cdc.model import (
     TableProgress,
     TableState,
 )
-from cdc.packed import Packed
-from cdc.strategy import Plan
-from cdc.targets.mapstore import MapStoreTarget
+from cdc.model.gtid import Gtids, GtidSet
+from cdc.model.packed import Packed
+from cdc.ops import interrupts
+from cdc.targets.mapstore.target import MapStoreTarget
 from tests.fix_migration import PATIENCE, end_process
 from tests.unit.simulated_source import TABLES, UUID, key_bytes, row_bytes
 

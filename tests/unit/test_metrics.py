@@ -8,9 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cdc.gtid import GtidSet
-from cdc.metrics import Lag, LagHistogram, milliseconds
+from cdc.engine.lag import Lag, LagHistogram, milliseconds
 from cdc.model import Delivery, Position
+from cdc.model.gtid import GtidSet
 
 seconds = st.lists(st.floats(1e-4, 1e5), min_size=1, max_size=200)
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc.gtid import GtidSet
 from cdc.model import Batch, Column, LogEnd, Op, Position, Table, TableId, decode_row, encode_row, log_number
-from cdc.packed import Packed
+from cdc.model.gtid import GtidSet
+from cdc.model.packed import Packed
 
 values = st.lists(st.one_of(st.none(), st.binary(max_size=300)), max_size=8)
 

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdc.model import Batch, Op, TableId
-from cdc.packed import Packed
-from cdc.targets.rows import apply_batch
+from cdc.model.packed import Packed
+from cdc.targets.mapstore.rows import apply_batch
 from mapstore import MapStore
 
 

@@ -6,12 +6,12 @@ import math
 
 import pytest
 
-from cdc.console import Terminal
-from cdc.gtid import GtidSet
-from cdc.handover import Handover
-from cdc.migration import Report
+from cdc.engine.handover import Handover
+from cdc.engine.migration import Report
 from cdc.model import Position, TableProgress, TableState
-from cdc.progress import ProgressLine
+from cdc.model.gtid import GtidSet
+from cdc.ops.console import Terminal
+from cdc.ops.progress import ProgressLine
 from tests.unit.simulated_source import TABLES
 
 
@@ -71,7 +71,7 @@ def test_a_comparison_says_how_far_it_is(capsys: pytest.CaptureFixture[str], mon
     line = ProgressLine(Terminal(), 4_000, comparing=True)
     line(report(), handover(TableState.COPYING))
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr("cdc.progress.time.monotonic", lambda: math.inf)
+    monkeypatch.setattr("cdc.ops.progress.time.monotonic", lambda: math.inf)
     line(report(), handover(TableState.COPYING))
     assert " | comparing 1,500 of about 4,000 rows | " in capsys.readouterr().err
 

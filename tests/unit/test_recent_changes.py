@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
 from cdc.errors import CdcError
-from cdc.gtid import GtidSet
 from cdc.model import (
     Batch,
     Checkpoint,
@@ -31,9 +30,10 @@ from cdc.model import (
     TableState,
     encode_row,
 )
-from cdc.packed import Packed
-from cdc.targets import rows
-from cdc.targets.mapstore import MapStoreTarget, Saving, read_state
+from cdc.model.gtid import GtidSet
+from cdc.model.packed import Packed
+from cdc.targets.mapstore import rows
+from cdc.targets.mapstore.target import MapStoreTarget, Saving, read_state
 
 A, B = TableId("shop", "a"), TableId("shop", "b")
 ROWS = 64

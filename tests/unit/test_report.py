@@ -8,8 +8,7 @@ import re
 import pytest
 from rich.console import Console
 
-from cdc import report
-from cdc.compare import Comparison, Level, Run, crossover
+from cdc.compare import Comparison, Level, Run, crossover, report
 from mapstore import pauses
 
 

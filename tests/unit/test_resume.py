@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from cdc.engine.continuity import require_continuable
 from cdc.errors import PositionLost, Temporary
-from cdc.gtid import DomainGtids, Gtids, GtidSet
-from cdc.resume import require_continuable
+from cdc.model.gtid import DomainGtids, Gtids, GtidSet
 
 A = "3e11fa47-71ca-11e1-9e33-c80aa9429562"
 B = "ffffffff-0000-11e1-9e33-c80aa9429562"

@@ -7,7 +7,6 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc.gtid import GtidSet
 from cdc.model import (
     Batch,
     Checkpoint,
@@ -23,9 +22,10 @@ from cdc.model import (
     decode_row,
     encode_row,
 )
-from cdc.packed import Packed
-from cdc.targets.mapstore import MapStoreTarget, read_state
-from cdc.targets.rows import Rows
+from cdc.model.gtid import GtidSet
+from cdc.model.packed import Packed
+from cdc.targets.mapstore.rows import Rows
+from cdc.targets.mapstore.target import MapStoreTarget, read_state
 
 T = TableId("shop", "t")
 

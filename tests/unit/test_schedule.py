@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cdc.schedule import Schedule
+from cdc.engine.checkpoint_schedule import Schedule
 
 LATER = 1e6
 NO_LIMIT = 1 << 60

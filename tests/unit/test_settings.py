@@ -10,9 +10,9 @@ from prometheus_client import CollectorRegistry
 
 from cdc.config import Limits, SourceUrl
 from cdc.errors import ConfigError
-from cdc.metrics_server import served
 from cdc.model import TableId
-from cdc.settings import Settings, SettingsFile
+from cdc.ops.config_file import Settings, SettingsFile
+from cdc.ops.metrics_server import served
 
 SECRET = "hunter2"
 REPLICA = SourceUrl("r", 3306, "u", SECRET)

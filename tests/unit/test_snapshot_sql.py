@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdc.errors import PreflightFailed
-from cdc.gtid import GtidSet
 from cdc.model import ChunkRequest, Column, Position, Table, TableId, encode_row
+from cdc.model.gtid import GtidSet
 from cdc.mysql.schema import key_labels, labels
 from cdc.mysql.snapshot import (
     after_condition,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from cdc.gtid import GtidSet
+from cdc.engine.throughput import ENOUGH_BYTES, Speed
 from cdc.model import Batch, Behind, LogEnd, Op, Position, Rates, TableId
-from cdc.packed import Packed
-from cdc.speed import ENOUGH_BYTES, Speed
+from cdc.model.gtid import GtidSet
+from cdc.model.packed import Packed
 
 BEFORE = Rates(1.0, 2.0, 3.0, 4.0)
 END = LogEnd("binlog.000009", 100)

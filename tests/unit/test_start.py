@@ -9,11 +9,11 @@ import pytest
 
 from cdc import api
 from cdc.config import Config, SourceUrl, Strategy
+from cdc.engine.continuity import require_continuable
 from cdc.errors import CdcError, NoSuchTable, PositionLost, PreflightFailed
-from cdc.gtid import GtidSet
 from cdc.model import Behind, Checkpoint, Column, LogEnd, Position, Rates, Table, TableId, TableProgress, TableState
-from cdc.resume import require_continuable
-from cdc.selection import Selection
+from cdc.model.gtid import GtidSet
+from cdc.model.selection import Selection
 from tests.unit.simulated_source import TABLES, UUID
 
 OTHER_UUID = UUID.replace("3", "4", 1)

@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 
 import cdc
-from cdc import summary
 from cdc.config import parse_mapstore_url
 from cdc.errors import CdcError, ConfigError, DamagedState
-from cdc.gtid import DomainGtids, Gtids, GtidSet
 from cdc.model import Batch, Checkpoint, Op, Position, Rates, TableProgress, TableState
-from cdc.packed import Packed
-from cdc.targets.mapstore import MapStoreTarget, read_copy_under_way, read_state
+from cdc.model.gtid import DomainGtids, Gtids, GtidSet
+from cdc.model.packed import Packed
+from cdc.ops import summary
+from cdc.targets.mapstore.target import MapStoreTarget, read_copy_under_way, read_state
 from tests.unit.simulated_source import TABLES, key_bytes, row_bytes
 
 A = "3e11fa47-71ca-11e1-9e33-c80aa9429562"

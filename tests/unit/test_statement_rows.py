@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from cdc.gtid import GtidSet
 from cdc.model import Column, LogEnd, Position, Table, TableId
+from cdc.model.gtid import GtidSet
 from cdc.mysql.definitions import Described
-from cdc.mysql.followed import Followed
 from cdc.mysql.query_events import QueryEvent
+from cdc.mysql.schema_tracker import Followed
 from cdc.mysql.statement_rows import Question, Reach, StatementRows
 
 T, HB = TableId("x", "t"), TableId("y", "hb")

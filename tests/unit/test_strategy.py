@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from cdc.config import Strategy
+from cdc.engine.strategy import Costs, choose
 from cdc.errors import ConfigError
-from cdc.gtid import GtidSet
 from cdc.model import Checkpoint, Position, Rates, TableProgress, TableState
-from cdc.strategy import Costs, choose
+from cdc.model.gtid import GtidSet
 from tests.unit.simulated_source import TABLES
 
 A = "3e11fa47-71ca-11e1-9e33-c80aa9429562"

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdc.config import Limits, SourceUrl
-from cdc.gtid import GtidSet
+from cdc.engine.throttle import ROW_BYTES, SLICE, Pace, Throttle
 from cdc.model import Chunk, ChunkRequest, Load, LogEnd, Position
-from cdc.packed import Packed
-from cdc.throttle import ROW_BYTES, SLICE, Pace, Throttle
+from cdc.model.gtid import GtidSet
+from cdc.model.packed import Packed
 from tests.unit.simulated_source import TABLES
 
 TABLE = TABLES[0]

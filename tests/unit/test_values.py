@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cdc.formats.values import Numbers, PerTable, json_lines, tsv_lines
 from cdc.model import Column, Table, TableId, encode_row
-from cdc.values import Numbers, PerTable, json_lines, tsv_lines
 
 
 def column(data_type: str, charset: str | None = None, name: str = "c") -> Column:

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc import summary
-from cdc.differences import Difference, DifferenceKind, Differences, compare
+from cdc.engine.verify import Difference, DifferenceKind, Differences, compare
 from cdc.model import Batch, Column, Op, Table, TableId, encode_row
-from cdc.packed import Packed
-from cdc.targets.rows import Rows
-from cdc.targets.verifying import VerifyingTarget
+from cdc.model.packed import Packed
+from cdc.ops import summary
+from cdc.targets.mapstore.rows import Rows
+from cdc.targets.mapstore.verifying import VerifyingTarget
 from mapstore import MapStore
 
 ORDERS = Table(TableId("shop", "orders"), (Column("id", "varchar", "varchar(9)", "latin1"), Column("note", "text", "text", "latin1")), (0,))

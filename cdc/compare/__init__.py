@@ -1,0 +1,313 @@
+"""Full copy or incremental run? Answered by doing both on the user's own tables, from the same changes to the same position.
+
+A copy is kept up to date by incremental runs, each from the checkpoint of the one before, loaded from disk as after a restart. After
+each, a fresh full copy is made. Both are brought to one position and must then be equal byte for byte. What runs is what `cdc migrate`
+runs; what is added here is a clock, and the changes when they are wanted. `report.py` shows the result.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+from cdc import api
+from cdc.config import Config, SourceUrl, Strategy
+from cdc.engine import verify
+from cdc.engine.lag import LagHistogram
+from cdc.engine.migration import Migration
+from cdc.errors import ConfigError, DifferencesFound
+from cdc.model import Checkpoint, ChunkRequest, Delivery, Item, LogEnd, Position, Table, TableId, TableProgress
+from cdc.model.selection import Selection
+from cdc.mysql import preflight
+from cdc.mysql.churn import Churn, is_sandbox
+from cdc.mysql.connection import connect
+from cdc.mysql.names import name_rules
+from cdc.mysql.server_errors import explained
+from cdc.mysql.server_stats import binlog_bytes_since
+from cdc.mysql.source import MySqlSource
+from cdc.targets.mapstore.target import MapStoreTarget
+from mapstore import pauses
+
+WAIT_SECONDS = 60.0
+MEMORY_ROWS = 300_000
+"""Rows of the tables that go into the maps compared in memory, at most."""
+_TICK = 0.25
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One way of bringing a target up to date. Times in seconds."""
+
+    seconds: float
+    """From the first connection to the source until the target is up to date and committed."""
+    loading_seconds: float
+    """Before that: reading the saved state from disk."""
+    bytes_received: int
+    rows: int
+    """Copied and streamed."""
+    lag_ms: dict[str, float]
+    """`p50`, `p99`, `max`: from a change's commit, or the run's start if that came later, until the target shows it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """Both ways after the same changes, ending at the same position."""
+
+    changed: int
+    """Rows changed."""
+    rows: int
+    """Rows that the tables have, each compared."""
+    binlog_bytes: int | None
+    """What the source wrote to its binlogs meanwhile."""
+    position: str
+    full: Run
+    incremental: Run
+
+    @property
+    def churn(self) -> float:
+        """The share of rows changed; more than 1 when rows changed several times."""
+        return self.changed / max(1, self.rows)
+
+    @property
+    def gain(self) -> float:
+        """How many times longer the full copy took, the loading of the state counted."""
+        return total(self.full) / total(self.incremental)
+
+
+def total(run: Run) -> float:
+    """Seconds, from nothing in memory."""
+    return run.seconds + run.loading_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """All that was measured."""
+
+    tables: tuple[str, ...]
+    levels: tuple[Level, ...]
+    memory: tuple[pauses.Pauses, ...]
+
+    @property
+    def crossover(self) -> float | None:
+        """The churn from which a full copy is faster, interpolated between levels; None if it is at none of them."""
+        return crossover([(level.churn, total(level.incremental) - total(level.full)) for level in self.levels])
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain values, for JSON."""
+        levels = [{"churn": level.churn, "gain": level.gain, "identical": True} | asdict(level) for level in self.levels]
+        memory = {"bounds_ns": pauses.BOUNDS, "maps": [asdict(each) for each in self.memory]}
+        return {"tables": self.tables, "crossover": self.crossover, "levels": levels, "memory": memory}
+
+
+def crossover(points: Sequence[tuple[float, float]]) -> float | None:
+    """Where the difference (incremental minus full) first turns positive, by straight lines between (churn, difference).
+
+    The lowest churn itself when it is positive there already; None when it never is.
+    """
+    before: tuple[float, float] | None = None
+    for churn, difference in sorted(points):
+        if difference > 0:
+            if before is None:
+                return churn
+            return before[0] + (churn - before[0]) * before[1] / (before[1] - difference)
+        before = churn, difference
+    return None
+
+
+def measure(
+    source: SourceUrl,
+    tables: Sequence[TableId],
+    *,
+    exclude: Sequence[TableId] = (),
+    churn: Sequence[float] = (),
+    may_write: bool = False,
+    wait_seconds: float = WAIT_SECONDS,
+    say: Say = lambda text: None,
+) -> Comparison:
+    """Compare both ways after changing each of these shares of the rows; without any, after waiting for real changes.
+
+    Raises ConfigError unless `may_write` or the source is a sandbox when there are changes to make, and DifferencesFound when the two ways
+    do not give the same rows.
+    """
+    if source.others:
+        raise ConfigError(f"A comparison measures one server, and {source.redacted} names several.", hint="Name one of them.")
+    with connect(source) as control, explained(source):
+        preflight.require(preflight.run(control, ()))
+        if churn and not may_write and not is_sandbox(control):
+            raise ConfigError(
+                f"--churn changes rows of {', '.join(map(str, tables))}, and {source.redacted} is no sandbox.",
+                hint="Say --may-write if these tables may be written to, or leave out --churn to wait for real changes.",
+            )
+    with MySqlSource(source, heartbeat_seconds=1.0) as asked:
+        selection = Selection(tuple(tables), tuple(exclude)).called(name_rules(asked.control).stored)
+        definitions, _ = api.followable(asked, selection, say)
+    tables = [table.id for table in definitions]
+    with (
+        Churn(source, definitions) if churn else nullcontext() as writer,
+        tempfile.TemporaryDirectory(prefix="cdc-compare-") as folder,
+    ):
+        bench = _Bench(source, tables, Path(folder), say)
+        bench.first_copy()
+        levels = [bench.level(partial(_change, writer, share, say)) for share in churn if writer]
+        if not churn:
+            levels.append(bench.level(lambda _: _wait(wait_seconds, say)))
+        return Comparison(tuple(map(str, tables)), tuple(levels), bench.memory())
+
+
+def _change(writer: Churn, share: float, say: Say, kept: MapStoreTarget) -> int:
+    """Change this share of each table's rows. They come in the map's own order, which is a random one."""
+    changed = 0
+    for progress in _checkpoint(kept).tables:
+        table = progress.table.id
+        wanted = round(share * sum(1 for _ in kept.rows(table)))
+        say(f"{100 * share:.3g}% of {table}: {wanted:,} rows are changed")
+        changed += writer.change(table, (key for key, _ in islice(kept.rows(table), wanted)))
+    return changed
+
+
+def _wait(seconds: float, say: Say) -> None:
+    say(f"waiting {seconds:g} s for changes; --churn makes some instead, --wait-seconds waits for longer")
+    time.sleep(seconds)
+
+
+def _checkpoint(target: MapStoreTarget) -> Checkpoint:
+    checkpoint = target.load_checkpoint()
+    assert checkpoint is not None, "a run has just committed one"
+    return checkpoint
+
+
+class _Bench:
+    """The tables, the folder with the copy that is kept, and how runs on them are timed."""
+
+    def __init__(self, source: SourceUrl, tables: Sequence[TableId], folder: Path, say: Say) -> None:
+        self._source, self._tables, self._say = source, tables, say
+        self._kept, self._fresh = folder / "kept", folder / "fresh"
+
+    def first_copy(self) -> None:
+        """Make the copy that is kept. It is not counted: the source may have had to read from disk."""
+        self._say("a first copy")
+        with MapStoreTarget(self._kept) as target:
+            self._run(target, Strategy.FULL)
+
+    def level(self, change: Callable[[MapStoreTarget], int | None]) -> Level:
+        """Let changes happen, then bring the kept copy up to date, make a fresh one, and compare the two."""
+        with MapStoreTarget(self._kept, on_demand=True) as kept:
+            before = _checkpoint(kept).position
+            changed = change(kept)
+        with connect(self._source) as control, explained(self._source):
+            binlog_bytes = binlog_bytes_since(control, before)
+        began = time.monotonic()
+        with MapStoreTarget(self._kept, on_demand=True) as kept:
+            loading = time.monotonic() - began
+            self._say("an incremental run from the checkpoint")
+            incremental, streamed = self._run(kept, Strategy.INCREMENTAL, loading)
+            with MapStoreTarget(self._fresh) as fresh:
+                self._say("a full copy")
+                full, _ = self._run(fresh, Strategy.FULL)
+                position = self._level_out(kept, fresh)
+                self._say("comparing the two")
+                definitions = {each.table.id: each.table for each in _checkpoint(kept).tables}
+                rows = sum(self._compare(definitions[table], fresh, kept) for table in self._tables)
+        shutil.rmtree(self._fresh)
+        return Level(streamed if changed is None else changed, rows, binlog_bytes, str(position.gtids), full, incremental)
+
+    def memory(self) -> tuple[pauses.Pauses, ...]:
+        """The tables' own rows, written one by one into a map of each kind."""
+        self._say("the same question in memory: growing a map")
+        with MapStoreTarget(self._kept) as kept:
+            share = MEMORY_ROWS // len(self._tables)
+            items = [item for table in self._tables for item in islice(kept.rows(table), share)]
+        return pauses.compare(items)
+
+    def _run(self, target: MapStoreTarget, strategy: Strategy, loading: float = 0.0) -> tuple[Run, int]:
+        """One run until caught up; its figures, and how many changes were streamed."""
+        config = Config(self._source, self._kept, tuple(self._tables), strategy, until_caught_up=True)
+        began = time.monotonic()
+        with MySqlSource(self._source, heartbeat_seconds=config.heartbeat_seconds, give_up_seconds=config.give_up_seconds) as source:
+            start = api.begin(config, source, target.load_checkpoint() if strategy is Strategy.INCREMENTAL else None)
+            watched = _Watched(source, start.clock_offset, at_end=strategy is Strategy.FULL)
+            report = Migration(config, watched, target, start).run()
+            watched.shown()
+            run = Run(
+                round(time.monotonic() - began, 4), round(loading, 4), source.bytes_received, report.rows_copied + report.rows_streamed,
+                watched.lag.as_milliseconds(),
+            )  # fmt: skip
+        return run, report.rows_streamed
+
+    def _level_out(self, *targets: MapStoreTarget) -> Position:
+        """Bring the targets to one position: what follows the earliest is applied to all, until none was further. Twice does no harm."""
+        checkpoints = [_checkpoint(target) for target in targets]
+        first = min(checkpoints, key=lambda each: sum(other.position.gtids <= each.position.gtids for other in checkpoints))
+        position = first.position
+        if all(each.position.gtids == position.gtids for each in checkpoints):
+            return position
+        with MySqlSource(self._source, heartbeat_seconds=1.0) as source:
+            source.start(position, first.tables)
+            within = False
+            while within or not all(each.position.gtids <= position.gtids for each in checkpoints):
+                match source.next(_TICK):
+                    case Delivery() as delivery:
+                        for batch in delivery.batches:
+                            for target in targets:
+                                target.apply(batch)
+                        within = delivery.position is None
+                        position = delivery.position or position
+        for target, checkpoint in zip(targets, checkpoints, strict=True):
+            target.commit(replace(checkpoint, position=position))
+        return position
+
+    def _compare(self, table: Table, fresh: MapStoreTarget, kept: MapStoreTarget) -> int:
+        found = verify.compare(table, fresh.rows(table.id), partial(kept.get, table.id), kept.rows(table.id))
+        if not found.identical:
+            raise DifferencesFound(f"The incremental run and the full copy differ at one position: {found}.")
+        return found.rows
+
+
+class _Watched:
+    """A source that notes when the target shows what it delivered: at once, or `at_end` as of a copy that is swapped in when complete."""
+
+    def __init__(self, source: MySqlSource, clock_offset: float, *, at_end: bool) -> None:
+        self._source, self._offset, self._at_end = source, clock_offset, at_end
+        self._began = self._now()
+        self._waiting = [(self._began, self._began, 1)] if at_end else []
+        self.lag = LagHistogram()
+
+    def shown(self) -> None:
+        """The target shows all that has come so far."""
+        for oldest, newest, count in self._waiting:
+            shortest, longest = (max(0.0, self._now() - max(committed, self._began)) for committed in (newest, oldest))
+            self.lag.add_between(shortest, longest, count)
+        self._waiting = []
+
+    def _now(self) -> float:
+        return time.time() + self._offset
+
+    def start(self, position: Position, tables: Sequence[TableProgress], skipped: Collection[TableId] = ()) -> Delivery | None:
+        """Begin to stream what follows `position` for these tables."""
+        return self._source.start(position, tables, skipped)
+
+    def request(self, chunk: ChunkRequest) -> None:
+        """Begin to read a chunk."""
+        self._source.request(chunk)
+
+    def next(self, timeout: float) -> Item | None:
+        """What came next; what came before it has been applied."""
+        if not self._at_end:
+            self.shown()
+        item = self._source.next(timeout)
+        if isinstance(item, Delivery) and item.committed_since is not None and item.committed_at is not None:
+            self._waiting.append((item.committed_since, item.committed_at, item.transactions))
+        return item
+
+    def log_end(self) -> LogEnd | None:
+        """Where the source's binlog ends now, None while it is away."""
+        return self._source.log_end()

@@ -1,0 +1,153 @@
+"""What a source tells: changes of rows and tables, chunks of tables, and which server they come from."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import TypeAlias
+
+from cdc.model.packed import Packed
+from cdc.model.position import LogEnd, Position
+from cdc.model.schema_change import TableChange
+from cdc.model.table import Table, TableId
+
+
+class Op(IntEnum):
+    """What a row of a batch does to its key."""
+
+    UPSERT = 1
+    DELETE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Changes of one table's rows, in order: `ops` has one byte a change (`Op`); `rows[i]` is empty where `ops[i]` deletes."""
+
+    table: TableId
+    ops: bytes
+    keys: Packed
+    rows: Packed
+    backfill: bool = False
+    """Whether these are rows of a chunk, as they were all along, instead of changes."""
+    befores: Packed | None = None
+    """The rows before the changes, empty for inserts, where they were asked for. An update of a key is one change then."""
+    definition: Table | None = field(default=None, compare=False, repr=False)
+    """With `befores`: the table as the rows were read."""
+    until: LogEnd | None = field(default=None, compare=False)
+    """With `befores`: the definition is certain once the stream has come here without a refusal; None: it is certain already."""
+
+    def no_rows(self) -> tuple[bytes, array[int]]:
+        """As many empty strings as there are keys, as buffers: what makes a map of them a set of keys."""
+        return b"", array("Q", bytes(8 * (len(self) + 1)))
+
+    def __iter__(self) -> Iterator[tuple[int, bytes, bytes]]:
+        return zip(self.ops, self.keys, self.rows, strict=True)
+
+    def __len__(self) -> int:
+        return len(self.ops)
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """Where changes come from: a GTID, when it committed (Unix seconds, None if the source does not say), who wrote it, where it begins."""
+
+    gtid: str
+    committed_at: float | None
+    server_id: int
+    file: str
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What the stream hands over at once: changes, and the position after them.
+
+    `position` is None inside a transaction that is larger than the reader's budget: its parts are applied as they come, and the
+    position moves only with the last. A heartbeat is a delivery without batches. `committed_since` and `committed_at` are the times at
+    which the oldest and the newest of the transactions committed, in Unix seconds.
+    """
+
+    batches: tuple[Batch, ...] = ()
+    position: Position | None = None
+    transactions: int = 0
+    committed_since: float | None = None
+    committed_at: float | None = None
+    transaction: Transaction | None = None
+    """That of all the changes, where the rows before them were asked for: then a delivery holds no other transaction's."""
+    tables: tuple[TableChange, ...] = ()
+    """What happened to whole tables after the batches; `position` follows it, and is never None then."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceAway:
+    """The connection to the source is lost and is being tried again; what was delivered stays valid."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SourceChanged:
+    """From here on another server is read, which has had all that was delivered. The places in binlogs told before are not its own.
+
+    `server` is its own name for itself, `address` its host and port; `clock_offset` seconds added to this machine's clock give its.
+    """
+
+    server: str
+    address: str
+    clock_offset: float
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkRequest:
+    """Read about `limit` rows of `table`, in a view of all before `seen`.
+
+    Their keys (canonical) come after `after`, None: from the start, and go up to and with `upto`, None: to the end.
+    """
+
+    table: Table
+    after: bytes | None
+    limit: int
+    seen: Position
+    upto: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Boundary:
+    """The key that the chunk of a request will end with: what follows it can be asked for before the chunk is here."""
+
+    request: ChunkRequest
+    upto: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """All rows of a table between `request.after` and `upto`, in the source's key order, and a bound above of the view they were read in.
+
+    `upto` is the key that was read up to, None for the table's end. It lies before the request's where the reader stopped early, and need
+    not be the key of a row. `seconds` is how long the source took, to choose the size of the next chunk.
+    """
+
+    request: ChunkRequest
+    keys: Packed
+    rows: Packed
+    high: LogEnd
+    upto: bytes | None = None
+    seconds: float = 0.0
+    failure: Exception | None = None
+    """Why it could not be read. That counts only if the stream passes `high` without a change of the table that explains it."""
+
+
+Item: TypeAlias = Delivery | Boundary | Chunk | SourceAway | SourceChanged
+"""What a source tells next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How busy the servers are: a figure, or a sentence why it cannot be told; None where nobody has asked."""
+
+    threads_running: int | str | None = None
+    """Of the source."""
+    replica_lag: int | str | None = None
+    """In seconds."""

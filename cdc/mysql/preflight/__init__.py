@@ -1,0 +1,319 @@
+"""Whether a source allows a migration: a list of named checks that say what is, what is needed and how to get there.
+
+A check that found a problem is not one that could not be made: the first stands in the way, the second says so.
+Rights are checked by doing what needs them, so roles count as the server counts them. Decides nothing about what
+follows: `cdc check` shows the list, a migration calls `require`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from cdc.errors import NoSuchTable, PreflightFailed
+from cdc.model import TableId
+from cdc.model.selection import Selection, skip_reason
+from cdc.mysql.connection import Connection, text
+from cdc.mysql.preflight import mariadb
+from cdc.mysql.preflight.checks import Check, Source, Status, count, made
+from cdc.mysql.preflight.tables import ALL_TABLES, check_patterns, check_tables, not_copied
+from cdc.mysql.privileges import account
+
+__all__ = ["Check", "Status", "examine", "not_copied", "require", "run", "skipped", "unfit", "warnings"]
+
+OLDEST_VERSION = (8, 0, 14)
+LEAST_RETENTION = 3600
+"""Seconds: time for a fault to be noticed and the migration resumed. Beyond it a fault costs a full copy."""
+
+
+def run(connection: Connection, tables: Sequence[TableId], selection: Selection | None = None) -> list[Check]:
+    """Every check of the server, then those of the tables, which may be patterns; only the first when the server is of the wrong kind.
+
+    `selection` tells which of the tables are named in full, and what is left out; without it, `tables` does. A question
+    that the server refuses makes a check `unknown`; a connection that breaks raises PyMySQL's error.
+    """
+    version = text(connection.one("SELECT VERSION()")[0])
+    checks = [_check_version(version)]
+    if checks[0].status is not Status.OK:
+        return checks
+    source = _source(connection, version)
+    variables = source.variables
+    mariadb = connection.is_mariadb
+    checks += (setting.check(variables) for setting in _SETTINGS if setting.name not in (_MYSQL_ONLY if mariadb else _MARIADB_ONLY))
+    checks += (made(name, source, check) for name, check in (_MARIADB_CHECKS if mariadb else _CHECKS).items())
+    selection = selection or Selection(tuple(tables))
+    if tables:
+        checks += check_tables(source, tables, selection)
+    checks += check_patterns(source, selection)
+    return [_without_persist(check) for check in checks] if mariadb else checks
+
+
+def _source(connection: Connection, version: str) -> Source:
+    variables = {str(name): str(value) for name, value in connection.rows("SHOW GLOBAL VARIABLES")}
+    return Source(connection, _version_numbers(version), variables, account(connection))
+
+
+def examine(connection: Connection, table: TableId) -> None:
+    """Raise PreflightFailed if this table cannot be migrated, NoSuchTable if there is none: asked when a statement has changed it."""
+    checks = _table_checks(connection, [table], Selection((table,)))
+    for check in checks:
+        if check.missing:
+            raise NoSuchTable(check.message, hint=check.hint)
+    require(checks)
+
+
+def unfit(connection: Connection, tables: Sequence[TableId], selection: Selection) -> dict[TableId, str]:
+    """Why which of these tables, which only patterns match, cannot be migrated now."""
+    return skipped(_table_checks(connection, tables, selection)) if tables else {}
+
+
+def warnings(checks: Iterable[Check]) -> list[str]:
+    """What of these a run says when it begins: which tables it may not be told of."""
+    return [f"warning: {check.message} {check.hint}" for check in checks if check.name == ALL_TABLES and check.status is not Status.OK]
+
+
+def skipped(checks: Iterable[Check]) -> dict[TableId, str]:
+    """The tables that are skipped, each with all of its problems."""
+    found: dict[TableId, list[str]] = {}
+    for check in checks:
+        if check.table and check.status is Status.SKIPPED:
+            found.setdefault(check.table, []).append(check.message)
+    return {table: skip_reason(table, " ".join(problems)) for table, problems in found.items()}
+
+
+def _table_checks(connection: Connection, tables: Sequence[TableId], selection: Selection) -> list[Check]:
+    return list(check_tables(_source(connection, text(connection.one("SELECT VERSION()")[0])), tables, selection))
+
+
+def _without_persist(check: Check) -> Check:
+    """MariaDB cannot keep a setting by itself."""
+    if "SET PERSIST" not in check.hint:
+        return check
+    hint = check.hint.replace("SET PERSIST", "SET GLOBAL")
+    return replace(check, hint=f"{hint} Write it under [mysqld] in my.cnf too, so that it outlives a restart.")
+
+
+def prepared_xa(connection: Connection) -> Check:
+    """The check for prepared XA transactions alone: asked again once a copy's position is known, which may hold one prepared since."""
+    check = mariadb.check_xa if connection.is_mariadb else _check_xa
+    return made("prepared_xa", Source(connection, (), {}, account(connection)), check)
+
+
+def require(checks: Iterable[Check]) -> None:
+    """Raise PreflightFailed if any check found a problem, telling all of them. Warnings and unknowns pass."""
+    problems = [check for check in checks if check.status is Status.PROBLEM]
+    if len(problems) == 1:
+        raise PreflightFailed(problems[0].message, hint=problems[0].hint)
+    if problems:
+        lines = [f"\n  {check.name}: {check.message} {check.hint}".rstrip() for check in problems]
+        raise PreflightFailed(f"The source is not ready, {len(problems)} checks found a problem." + "".join(lines))
+
+
+def _check_version(version: str) -> Check:
+    if "mariadb" in version.lower():
+        if _version_numbers(version) < mariadb.OLDEST_VERSION:
+            return Check(
+                "version",
+                Status.PROBLEM,
+                f"The source is MariaDB {version}; full row metadata in the binlog needs MariaDB 10.5 or newer.",
+                "Upgrade the source, or migrate from a replica of it that runs a newer version.",
+            )
+        return Check("version", Status.OK, f"The source is MariaDB {version}.")
+    if _version_numbers(version) < OLDEST_VERSION:
+        return Check(
+            "version",
+            Status.PROBLEM,
+            f"The source is MySQL {version}; full row metadata in the binlog needs MySQL 8.0.14 or newer.",
+            "Upgrade the source, or migrate from a replica of it that runs a newer version.",
+        )
+    return Check("version", Status.OK, f"The source is MySQL {version}.")
+
+
+def _version_numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", version)[:3]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """A global variable that must have one value. Where a server lacks a feature that must be off, nothing is amiss."""
+
+    name: str
+    needed: str
+    why: str
+    hint: str
+
+    def check(self, variables: Mapping[str, str]) -> Check:
+        value = variables.get(self.name)
+        if value is None:
+            return Check(self.name, Status.UNKNOWN, f"This server has no {self.name}; it should be {self.needed}.")
+        if value == self.needed:
+            return Check(self.name, Status.OK, f"{self.name} is {value}.")
+        return Check(self.name, Status.PROBLEM, f"{self.name} is {value}; it must be {self.needed}, because {self.why}.", self.hint)
+
+
+_RECONNECT = "Then let the application reconnect: sessions keep the value they began with."
+
+_SETTINGS = (
+    _Setting(
+        "log_bin",
+        "ON",
+        "changes are read from the binary log",
+        "Under [mysqld] in my.cnf write log_bin=binlog, without skip-log-bin, and restart the server.",
+    ),
+    _Setting(
+        "binlog_format",
+        "ROW",
+        "other formats hold statements instead of the rows that changed",
+        f"SET PERSIST binlog_format = ROW; {_RECONNECT}",
+    ),
+    _Setting(
+        "binlog_row_image",
+        "FULL",
+        "other images leave out columns of the rows that changed",
+        f"SET PERSIST binlog_row_image = FULL; {_RECONNECT}",
+    ),
+    _Setting(
+        "binlog_row_metadata",
+        "FULL",
+        "otherwise the binlog does not name the columns of the rows that changed",
+        "SET PERSIST binlog_row_metadata = FULL;",
+    ),
+    _Setting(
+        "binlog_order_commits",
+        "ON",
+        "otherwise gtid_executed can for a moment hold a transaction without one it depends on, and a copy begun then misses that one",
+        "SET PERSIST binlog_order_commits = ON;",
+    ),
+    _Setting(
+        "binlog_optimize_thread_scheduling",
+        "ON",
+        "otherwise a group of transactions becomes visible one by one, and a copy's view may hold a part of it",
+        "Under [mysqld] in my.cnf remove skip-binlog-optimize-thread-scheduling, and restart the server.",
+    ),
+    _Setting(
+        "enforce_gtid_consistency",
+        "ON",
+        "GTIDs need it",
+        "SET PERSIST enforce_gtid_consistency = WARN; and when the error log stays silent for a while: "
+        "SET PERSIST enforce_gtid_consistency = ON;",
+    ),
+)
+_MYSQL_ONLY = {"binlog_order_commits", "enforce_gtid_consistency"}
+_MARIADB_ONLY = {"binlog_optimize_thread_scheduling"}
+
+
+def _check_gtid_mode(source: Source) -> Check:
+    """GTID mode is raised one step at a time, so the hint depends on where it stands."""
+    steps = ["OFF", "OFF_PERMISSIVE", "ON_PERMISSIVE", "ON"]
+    mode = source.variables.get("gtid_mode", "OFF")
+    if mode == "ON":
+        return Check("gtid_mode", Status.OK, "gtid_mode is ON.")
+    hint = " ".join(f"SET PERSIST gtid_mode = {step};" for step in steps[steps.index(mode) + 1 :])
+    return Check(
+        "gtid_mode",
+        Status.PROBLEM,
+        f"gtid_mode is {mode}; it must be ON, because a migration's place in the binlog is a set of GTIDs.",
+        f"{hint} Before the last one wait until SHOW STATUS LIKE 'Ongoing_anonymous_transaction_count' shows 0.",
+    )
+
+
+def _check_server_id(source: Source) -> Check:
+    value = source.variables.get("server_id", "0")
+    if value != "0":
+        return Check("server_id", Status.OK, f"server_id is {value}.")
+    return Check(
+        "server_id",
+        Status.PROBLEM,
+        "server_id is 0; it must be another number, because a server without one sends its binlog to nobody.",
+        "SET PERSIST server_id = 1; (any number that no other server in this replication has)",
+    )
+
+
+def _check_replica_updates(source: Source) -> Check:
+    name = "log_replica_updates"
+    if source.variables.get(name, source.variables.get("log_slave_updates", "ON")) == "ON":
+        return Check(name, Status.OK, f"{name} is ON.")
+    return Check(
+        name,
+        Status.PROBLEM,
+        f"{name} is OFF; it must be ON, because what this server replicates from another one is missing in its binlog.",
+        "Under [mysqld] in my.cnf write log_replica_updates=ON (log_slave_updates=ON before MySQL 8.0.26), and restart the server.",
+    )
+
+
+def _check_replication_slave(source: Source) -> Check:
+    """Tried by the one other statement that needs the same right as reading the binlog."""
+    name = "grant_replication_slave"
+    if source.ask("SHOW REPLICAS" if source.version >= (8, 0, 22) else "SHOW SLAVE HOSTS") is not None:
+        return Check(name, Status.OK, f"The user {source.account} may read the binlog.")
+    message = f"The user {source.account} has no REPLICATION SLAVE, which reading the binlog needs."
+    return Check(name, Status.PROBLEM, message, source.grant("REPLICATION SLAVE"))
+
+
+def _check_replication_client(source: Source) -> Check:
+    name = "grant_replication_client"
+    if source.ask_log_status() is not None:
+        return Check(name, Status.OK, f"The user {source.account} may ask for the end of the binlog.")
+    message = f"The user {source.account} has no REPLICATION CLIENT, which asking for the end of the binlog needs."
+    return Check(name, Status.PROBLEM, message, source.grant("REPLICATION CLIENT"))
+
+
+def _check_xa(source: Source) -> Check:
+    """A prepared transaction counts in gtid_executed while its rows can't be read yet: a copy would miss them."""
+    name = "prepared_xa"
+    prepared = source.ask("XA RECOVER CONVERT XID")
+    if prepared is None:
+        return Check(
+            name,
+            Status.UNKNOWN,
+            f"The user {source.account} may not list prepared XA transactions; there must be none, because a copy would miss their rows.",
+            source.grant("XA_RECOVER_ADMIN"),
+        )
+    if not prepared:
+        return Check(name, Status.OK, "No XA transaction is prepared.")
+    format_id, gtrid_length, _, data = prepared[0]
+    digits, cut = str(data).removeprefix("0x"), 2 * int(gtrid_length)
+    xid = f"X'{digits[:cut]}',X'{digits[cut:]}',{format_id}"
+    return Check(
+        name,
+        Status.PROBLEM,
+        f"{count(len(prepared), 'XA transaction is', 'XA transactions are')} prepared and not finished; "
+        "there must be none, because a copy would miss their rows.",
+        f"Let the application finish what XA RECOVER lists, or end it yourself: XA COMMIT {xid}; or XA ROLLBACK {xid};",
+    )
+
+
+def _check_retention(source: Source) -> Check:
+    name = "retention"
+    seconds = int(source.variables.get("binlog_expire_logs_seconds", "0"))
+    if source.connection.is_mariadb and not seconds:  # the older name for it
+        seconds = int(86_400 * float(source.variables.get("expire_logs_days", "0")))
+    if seconds == 0 or source.variables.get("binlog_expire_logs_auto_purge") == "OFF":
+        return Check(name, Status.OK, "The source keeps its binlogs until they are purged by hand.")
+    if seconds >= LEAST_RETENTION:
+        return Check(name, Status.OK, f"The source keeps its binlogs for {seconds} seconds.")
+    return Check(
+        name,
+        Status.WARNING,
+        f"The source keeps its binlogs for {seconds} seconds; a migration that stops for longer cannot resume, "
+        f"keep them for {LEAST_RETENTION} at least.",
+        "SET PERSIST binlog_expire_logs_seconds = 86400;",
+    )
+
+
+_CHECKS: Mapping[str, Callable[[Source], Check]] = {
+    "gtid_mode": _check_gtid_mode,
+    "server_id": _check_server_id,
+    "log_replica_updates": _check_replica_updates,
+    "grant_replication_slave": _check_replication_slave,
+    "grant_replication_client": _check_replication_client,
+    "prepared_xa": _check_xa,
+    "retention": _check_retention,
+}
+
+_MARIADB_CHECKS: Mapping[str, Callable[[Source], Check]] = {
+    "server_id": _check_server_id,
+    **mariadb.CHECKS,
+    "retention": _check_retention,
+}

@@ -1,0 +1,105 @@
+"""What a check of the source is, and what checks have in common. See cdc/mysql/preflight/__init__.py for why they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+import pymysql
+from pymysql.constants import ER
+
+from cdc.model import TableId
+from cdc.mysql.connection import Connection, Row
+
+
+class Status(StrEnum):
+    """What came of a check."""
+
+    OK = "ok"
+    PROBLEM = "problem"
+    """Stands in the way of a migration."""
+    WARNING = "warning"
+    """A migration works; the message says what it lacks, or may lack later."""
+    SKIPPED = "skipped"
+    """A table that a pattern matches cannot be followed: the others are migrated without it."""
+    UNKNOWN = "unknown"
+    """Could not be checked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check's result: the message says what is and what is needed, the hint how to get there."""
+
+    name: str
+    status: Status
+    message: str
+    hint: str = ""
+    table: TableId | None = None
+    """The one table that it is about, if it is."""
+    missing: bool = False
+    """Whether there is no such table."""
+
+    def __str__(self) -> str:
+        return f"{self.status:<7}  {self.name}: {self.message} {self.hint}".rstrip()
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What the checks look at. `variables` are the server's global ones, `account` is the user as a GRANT names it."""
+
+    connection: Connection
+    version: tuple[int, ...]
+    variables: Mapping[str, str]
+    account: str
+
+    def ask(self, statement: str) -> list[Row] | None:
+        """The statement's rows, None if the user may not run it."""
+        try:
+            return self.connection.rows(statement)
+        except pymysql.MySQLError as error:
+            if denied(error):
+                return None
+            raise
+
+    def ask_log_status(self) -> list[Row] | None:
+        """The end of the binlog and its filters; no row while there is no binlog, None if the user may not ask."""
+        return self.ask(self.connection.log_status)
+
+    def grant(self, privilege: str, on: str = "*.*") -> str:
+        """The statement with which an administrator lets the user do it."""
+        return f"GRANT {privilege} ON {on} TO {self.account};"
+
+
+def made(name: str, source: Source, check: Callable[[Source], Check]) -> Check:
+    """The check's result; unknown where the server does not answer."""
+    try:
+        return check(source)
+    except pymysql.MySQLError as error:
+        return refused(name, source, error)
+
+
+def refused(name: str, source: Source, error: pymysql.MySQLError, about: str = "") -> Check:
+    """A check that could not be made. Raises the error again if the connection is what failed."""
+    if not source.connection.open:
+        raise error
+    return Check(name, Status.UNKNOWN, f"The server did not answer{about}: {error.args[-1]}.")
+
+
+_DENIED = {
+    ER.DBACCESS_DENIED_ERROR,
+    ER.TABLEACCESS_DENIED_ERROR,
+    ER.COLUMNACCESS_DENIED_ERROR,
+    ER.SPECIFIC_ACCESS_DENIED_ERROR,
+    ER.XAER_RMERR,  # what XA RECOVER answers without XA_RECOVER_ADMIN
+}
+
+
+def denied(error: pymysql.MySQLError) -> bool:
+    """Whether the server refused because of the user's rights."""
+    return error.args[0] in _DENIED
+
+
+def count(number: int, one: str, many: str = "") -> str:
+    """`1 table`, `2 tables`."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"

@@ -1,0 +1,135 @@
+"""What SIGINT, SIGTERM and SIGHUP do: a run that can save its state is asked to, everything else ends with `Interrupted`.
+
+An interruption never looks like a result. `Interrupted` is a KeyboardInterrupt, so that neither `except CdcError` nor `except Exception`
+takes it for an error to go on after.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from cdc.engine.migration import Migration, Report
+from cdc.errors import TornTransaction
+from cdc.mysql import waits
+
+STOPPING = "saving a last checkpoint"
+PRESS_AGAIN = "; press again to stop without it"
+"""For a person who has pressed Ctrl-C: no service manager does."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal ended what was under way before it was done. `exit_code` is 128 plus the signal's number, 130 for Ctrl-C.
+
+    `report` holds what a migration did until then, if its last checkpoint was saved.
+    """
+
+    def __init__(self, message: str, number: int = signal.SIGINT, report: Report | None = None) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number
+        self.report = report
+
+
+class Stop:
+    """Whether a signal has asked for a stop, and which one."""
+
+    number: signal.Signals | None = None
+
+    @property
+    def name(self) -> str:
+        """The signal's name, empty if there was none."""
+        return self.number.name if self.number else ""
+
+
+@contextmanager
+def stopped_by_signals(stop: Callable[[], None], say: Callable[[str], None] | None = None) -> Iterator[Stop]:
+    """The first of SIGINT, SIGTERM and SIGHUP calls `stop` and breaks off waits; the next raises Interrupted, one more kills.
+
+    With `say`, a last checkpoint is saved after the first one, and said so, within the signal handler. SIGTERM and SIGHUP change nothing
+    then, since `timeout` sends each twice: only SIGINT ends the saving. SIGHUP does what it did where it is ignored or has a meaning.
+    Outside the main thread nothing is changed.
+    """
+    asked = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+
+    def on_signal(number: int, _: FrameType | None) -> None:
+        if asked.number is None:
+            asked.number = signal.Signals(number)
+            stop()
+            if say:
+                say(STOPPING + (PRESS_AGAIN if number == signal.SIGINT else ""))
+            waits.break_off()
+            return
+        if say and number != signal.SIGINT:
+            return
+        for each in before:
+            signal.signal(each, signal.SIG_DFL)
+        raise Interrupted("Interrupted.", number)
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM, *_hangup())}
+    try:
+        yield asked
+    finally:
+        waits.reset()
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_IGN if say and asked.number and handler is _end else handler)
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM, and SIGHUP unless it is ignored, end what is under way as Ctrl-C does, so that temporary files and servers are removed."""
+    before = {number: signal.signal(number, _end) for number in (signal.SIGTERM, *_hangup())}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if signal.getsignal(number) is _end:  # else it was asked for already, and the process is ending
+                signal.signal(number, handler)
+
+
+def _end(number: int, _: FrameType | None) -> None:
+    raise Interrupted("Interrupted.", number)
+
+
+def _hangup() -> tuple[signal.Signals, ...]:
+    """SIGHUP, where it would end the process: not under nohup, and not where it has a file read again."""
+    return (signal.SIGHUP,) if signal.getsignal(signal.SIGHUP) in (signal.SIG_DFL, _end) else ()
+
+
+def run(migration: Migration, *, until_caught_up: bool, say: Callable[[str], None]) -> Report:
+    """Run a migration until it has caught up or a signal stops it.
+
+    SIGTERM is the ordinary end of a run that follows. Any other stop by a signal raises Interrupted, with the report if the last checkpoint
+    was saved.
+    """
+    with stopped_by_signals(migration.stop, say) as asked:
+        try:
+            report = migration.run()
+        except KeyboardInterrupt as error:
+            raise Interrupted(_unsaved(migration), getattr(error, "exit_code", 130) - 128) from error
+        except TornTransaction:
+            if asked.number is None:
+                raise
+            raise Interrupted(_unsaved(migration), asked.number) from None
+    report.stopped_by = asked.name
+    if asked.number is None or (asked.number is signal.SIGTERM and (report.caught_up or not until_caught_up)):
+        return report
+    if migration.unsaved_rows:  # a part of a transaction, whose rest does not come
+        raise Interrupted(_unsaved(migration), asked.number)
+    raise Interrupted("Interrupted. The last checkpoint is saved: run the same command again to go on from it.", asked.number, report)
+
+
+def _unsaved(migration: Migration) -> str:
+    """What a run that ends without a last checkpoint loses."""
+    rows, report = migration.unsaved_rows, migration.report
+    if not report.checkpointed_at:
+        return "Interrupted before a first checkpoint: nothing of this run is kept."
+    return (
+        f"Interrupted without a last checkpoint: {rows:,} rows and changes applied since the one before are not kept. "
+        f"That checkpoint stays, at {migration.saved_position.gtids}: the same command goes on from it and reads them again."
+    )

@@ -1,0 +1,144 @@
+"""Looks after a running migration from outside: measures the servers' load for its throttle, and reads the config file again when asked.
+
+A thread of its own, so that a server that does not answer, or a file on a slow disk, never holds up the stream.
+"""
+
+from __future__ import annotations
+
+import queue
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+from cdc.config import SourceUrl
+from cdc.engine.throttle import Throttle
+from cdc.errors import CdcError, Temporary
+from cdc.model import Table, TableId
+from cdc.model.selection import Selection, is_pattern
+from cdc.mysql import preflight
+from cdc.mysql.connection import Connection
+from cdc.mysql.load_probe import LoadProbe
+from cdc.mysql.schema import read_table
+from cdc.mysql.server_errors import explained
+from cdc.ops.config_file import Settings, SettingsFile
+
+Follow = Callable[[Sequence[TableId], Callable[[Connection, TableId], Table | None]], None]
+
+SECONDS = 1.0
+"""Between two measurements."""
+
+
+class Oversight:
+    """A context manager: on entry the load is measured once, which raises CdcError when it cannot be; on exit the thread ends.
+
+    `source` names the server that is followed, each time anew; `say` gets a sentence for a person, from any thread.
+    `stored` gives the name that the source stores for a table of this name.
+    """
+
+    def __init__(
+        self,
+        source: Callable[[], SourceUrl],
+        settings: Settings,
+        file: SettingsFile | None,
+        *,
+        followed: Selection,
+        follow: Follow,
+        say: Callable[[str], None],
+        stored: Callable[[TableId], TableId] = lambda name: name,
+    ) -> None:
+        self.throttle = Throttle(settings.limits)
+        self._source, self._file, self._follow, self._say = source, file, follow, say
+        self._stored = stored
+        self._settings = self._as_stored(settings)
+        """What was read last."""
+        self._tables = set(followed.wanted)
+        """Names and patterns that are followed, or will be."""
+        self._probe = LoadProbe(source)
+        self._asked: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        """True for a reading of the file, False for the end. A queue, since that can be put into from a signal handler."""
+        self._thread = threading.Thread(target=self._work, name="cdc-oversight", daemon=True)
+
+    def __enter__(self) -> Oversight:
+        self.throttle.load = self._probe.read(self.throttle.limits, strict=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._asked.put(False)
+        self._probe.close()
+        self._thread.join(SECONDS)  # one that waits for a server that does not answer ends with the process
+
+    def reload(self) -> None:
+        """Have the file read again, soon. Safe to call from a signal handler."""
+        self._asked.put(True)
+
+    def _work(self) -> None:
+        while True:
+            try:
+                if not self._asked.get(timeout=SECONDS):
+                    return
+                self._reload()
+            except queue.Empty:
+                self.throttle.load = self._probe.read(self.throttle.limits)
+
+    def _reload(self) -> None:
+        """Take over what the file says now, all of it or nothing."""
+        assert self._file
+        self._probe.close()  # the servers may be others now
+        try:
+            settings = self._as_stored(self._file.read())
+            load = self._probe.read(settings.limits, strict=True)
+        except CdcError as error:
+            self._say(f"warning: the settings stay as they were. {error}")
+            return
+        self.throttle.load, self.throttle.limits = load, settings.limits
+        self._say(f"limits now: {settings.limits}")
+        self._compare(settings)
+
+    def _as_stored(self, settings: Settings) -> Settings:
+        """The same, with names as the source stores them."""
+        tables, exclude = (tuple(dict.fromkeys(map(self._stored, names))) for names in (settings.tables, settings.exclude))
+        return replace(settings, tables=tables, exclude=exclude)
+
+    def _compare(self, settings: Settings) -> None:
+        """Have tables followed that are new in the file."""
+        for name in sorted(self._tables.intersection(self._settings.tables).difference(settings.tables)):
+            self._say(f"{name} is not in the config file any more, and followed on: to leave it out, restart with --drop-table {name}.")
+        if set(settings.exclude) != set(self._settings.exclude):
+            self._say("warning: exclude has changed in the config file: that counts from the next start on.")
+        new = [name for name in settings.tables if name not in self._tables]
+        for name in filter(is_pattern, new):
+            self._say(f"warning: the pattern {name} is new in the config file: it counts from the next start on.")
+        if added := [name for name in new if not is_pattern(name)]:
+            self._tables.update(added)
+            self._follow(added, self._admit)
+        self._settings = settings
+
+    def _admit(self, connection: Connection, name: TableId) -> Table | None:
+        """The definition of a table that is new in the file, None when it cannot be migrated. Runs in the stream's thread."""
+        try:
+            with explained(self._source()):
+                preflight.require(preflight.run(connection, [name]))
+                table = read_table(connection, name)
+        except Temporary:
+            raise
+        except CdcError as error:
+            self._tables.discard(name)  # the next reading of the file tries again
+            self._say(f"warning: {name} is not added. {error}")
+            return None
+        return table
+
+
+@contextmanager
+def reloaded_by_signal(reload: Callable[[], None] | None) -> Iterator[None]:
+    """SIGHUP asks for it, where there is something to reload; else it does what it always does."""
+    if reload is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGHUP, lambda *_: reload())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
