@@ -27,7 +27,7 @@ from cdc.errors import (
 )
 from cdc.formats.change import Changes
 from cdc.formats.values import converters
-from cdc.model import ADDED, Checkpoint, CopyAnew, Gone, Position, Rates, Table, TableId, TableProgress, TableState, servers_with
+from cdc.model import ADDED, Checkpoint, CopyAnew, Position, Rates, Table, TableDropped, TableId, TableProgress, TableState, servers_with
 from cdc.model.gtid import DomainGtids, Gtids, GtidSet
 from cdc.model.selection import Selection, held_name, matches, skip_reason
 from cdc.mysql import preflight
@@ -37,10 +37,10 @@ from cdc.mysql.server_errors import AGAIN, explained
 from cdc.mysql.snapshot import read_all
 from cdc.mysql.source import MySqlSource
 from cdc.ops import interrupts
-from cdc.ops.config_file import Settings, SettingsFile
+from cdc.ops.config_file import ConfigFile, Settings
 from cdc.ops.kept_tables import going_on, refuse_system_tables, tell_dropped
 from cdc.ops.status import HOW_TO_COMPLETE
-from cdc.ops.supervisor import Oversight, reloaded_by_signal
+from cdc.ops.supervisor import Supervisor, reloaded_by_signal
 from cdc.targets.mapstore.state_folder import require_folder
 from cdc.targets.mapstore.target import MapStoreTarget, read_copy_under_way, read_state
 from cdc.targets.mapstore.verifying import VerifyingTarget
@@ -83,7 +83,7 @@ def migrate(
     config: Config,
     *,
     on_start: Callable[[Start, int], Watch | None] = lambda *_: None,
-    file: SettingsFile | None = None,
+    file: ConfigFile | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Report:
     """Run a migration until it has caught up if the config says so, else until SIGTERM.
@@ -106,9 +106,7 @@ def migrate(
             raise
 
 
-def _migrate(
-    config: Config, on_start: Callable[[Start, int], Watch | None], file: SettingsFile | None, say: Callable[[str], None]
-) -> Report:
+def _migrate(config: Config, on_start: Callable[[Start, int], Watch | None], file: ConfigFile | None, say: Callable[[str], None]) -> Report:
     held, settings, given = _held(config.target), Settings(config.limits, config.tables, config.exclude), config.tables
     known = {each.table.id for each in held.tables} if held and config.strategy is not Strategy.FULL else set()
     with ExitStack() as stack:
@@ -117,10 +115,10 @@ def _migrate(
             names = name_rules(source.control)
         config, given = going_on(config, held, names, say), tuple(map(names.stored, given))
         source.selection = config.selection
-        oversight = Oversight(
+        supervisor = Supervisor(
             lambda: source.url, settings, file, followed=config.selection, follow=source.follow, say=say, stored=names.stored
         )
-        stack.enter_context(reloaded_by_signal(oversight.reload if file else None))
+        stack.enter_context(reloaded_by_signal(supervisor.reload if file else None))
         for line in _require_fit(source, config.selection, known, given):  # what has become of a table that is known, the stream tells
             say(line)
         target = MapStoreTarget(config.target, fresh=config.strategy is Strategy.FULL, on_demand=config.until_caught_up)
@@ -134,7 +132,7 @@ def _migrate(
             _require_fit(source, config.selection, (), given)
             target.copy_afresh()
         for table in known - {each.table.id for each in start.tables}:
-            target.apply(Gone(table, "it is followed no more"))
+            target.apply(TableDropped(table, "it is followed no more"))
         for table, reason in start.skipped.items():
             say(f"warning: {table} is skipped: {reason}")
         for each in start.tables:
@@ -144,17 +142,17 @@ def _migrate(
         with explained(source.url):  # again: one prepared since the first look may be in the position
             preflight.require([preflight.prepared_xa(source.control)])
         tell_dropped(config, held, say)
-        stack.enter_context(oversight)
+        stack.enter_context(supervisor)
         watch = on_start(start, source.sizes(each.table.id for each in start.tables)[0]) or (lambda *_: None)
         migration = Migration(
-            config, source, target, start, watch=watch, throttle=oversight.throttle, say=say,
+            config, source, target, start, watch=watch, throttle=supervisor.throttle, say=say,
             received=lambda: source.bytes_received,
         )  # fmt: skip
         if config.metrics_port is not None:
             from cdc.ops.metrics_server import served  # noqa: PLC0415
             from cdc.ops.prometheus import Exporter  # noqa: PLC0415 (an HTTP server is not imported for nothing)
 
-            exporter = Exporter(migration, source, target, oversight.throttle)
+            exporter = Exporter(migration, source, target, supervisor.throttle)
             say(f"metrics at {stack.enter_context(served(exporter, config.metrics_address, config.metrics_port))}")
         return interrupts.run(migration, until_caught_up=config.until_caught_up, say=say)
 
@@ -209,7 +207,7 @@ def _fit(connection: Connection) -> None:
 
 def _from_start(progress: TableProgress) -> bool:
     """Whether nothing of its copy counts: then it begins with the columns that the table has now."""
-    return not progress.settled or (progress.state is TableState.COPYING and progress.cursor is None)
+    return not progress.confirmed or (progress.state is TableState.COPYING and progress.cursor is None)
 
 
 def begin(
@@ -225,7 +223,7 @@ def begin(
     names of tables that must be there; others of the config's are waited for.
     """
     if checkpoint and config.strategy is not Strategy.FULL:
-        source.settle(checkpoint.position, checkpoint.servers, checkpoint.applied, checkpoint.lost)
+        source.select_server(checkpoint.position, checkpoint.servers, checkpoint.applied, checkpoint.lost)
     executed, _ = source.gtids()
     plan = choose(config.strategy, checkpoint, executed, _costs(config, source, checkpoint))
     rates = checkpoint.rates if checkpoint else Rates()
@@ -321,7 +319,7 @@ def changes(
         else:
             executed, _ = stream.gtids()
             start, followed, lost = _after(after, executed)
-            stream.settle(start, followed, lost=lost)
+            stream.select_server(start, followed, lost=lost)
         definitions, skipped = followable(stream, selection, say)
         if after is not None and not executed <= start.gtids and (end := stream.log_end()):
             say(
@@ -421,7 +419,7 @@ def verify(
             raise Incomplete(f"The copy of {each.table.id} is not complete, there is nothing to verify yet.", hint=HOW_TO_COMPLETE)
     config = Config(url, folder, tuple(maps), until_caught_up=True)
     with _source(config) as source:
-        source.settle(checkpoint.position, checkpoint.servers, checkpoint.applied, checkpoint.lost)
+        source.select_server(checkpoint.position, checkpoint.servers, checkpoint.applied, checkpoint.lost)
         plan = choose(Strategy.INCREMENTAL, checkpoint, source.gtids()[0])
         walk = [TableProgress(each.table) for each in chosen]
         verifying = VerifyingTarget([each.table for each in chosen], maps)

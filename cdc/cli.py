@@ -38,7 +38,7 @@ from cdc.formats.values import Numbers, json_lines, tsv_lines
 from cdc.model import TableId, TableState
 from cdc.mysql import preflight
 from cdc.ops import fault, interrupts, output, summary
-from cdc.ops.config_file import SettingsFile
+from cdc.ops.config_file import ConfigFile
 from cdc.ops.console import printable_json, show, terminal
 from cdc.ops.progress import ProgressLine
 from cdc.ops.status import HOW_TO_COMPLETE
@@ -157,7 +157,7 @@ def migrate(
         "max_threads_running": max_threads_running, "max_replica_lag": max_replica_lag,
         "replica": SourceUrl.of_replica(replica, os.environ) if replica is not None else None,
     }  # fmt: skip
-    file = SettingsFile(config, limits, _tables(tables), os.environ, _tables(exclude))
+    file = ConfigFile(config, limits, _tables(tables), os.environ, _tables(exclude))
     settings = file.read()
     wanted = Config(
         api.parse_source(source), parse_mapstore_url(target), settings.tables, strategy, until_caught_up, chunk_rows, checkpoint_seconds,

@@ -6,7 +6,7 @@ _SHARE = 10
 """A checkpoint is not begun before this many times the last one's duration has passed: it costs a tenth of the time at most."""
 
 
-class Schedule:
+class CheckpointSchedule:
     """Times in seconds of any one clock. With `seconds` of 0 a checkpoint is always due, whatever the last one cost."""
 
     def __init__(self, seconds: float, size: int) -> None:

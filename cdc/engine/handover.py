@@ -16,19 +16,19 @@ from cdc.model import (
     Boundary,
     Chunk,
     ChunkRequest,
+    ColumnsChanged,
     CopyAnew,
+    DefinitionConfirmed,
     Delivery,
-    Emptied,
     Op,
     Position,
-    Renamed,
-    Reshaped,
-    Settled,
     Table,
     TableChange,
     TableId,
     TableProgress,
+    TableRenamed,
     TableState,
+    TableTruncated,
 )
 from cdc.model.packed import Packed
 from mapstore import MapStore
@@ -46,7 +46,7 @@ _INVERTED = bytes((1, 0)) + bytes(254)
 
 
 @dataclass(slots=True, eq=False)
-class _Range:
+class ChunkRange:
     """A part of a table beyond its cursor: the keys after `after`, up to and with `upto`.
 
     It is asked for (`request`; from then on the keys that the stream changes are `touched`), then it is here (`chunk`), then its first `at`
@@ -74,10 +74,10 @@ class Handover:
         self.in_transaction = False
         """Whether a part of a large transaction was applied and its end has not come."""
         self._chunk_rows = chunk_rows
-        self._ranges: dict[TableId, list[_Range]] = {}
+        self._ranges: dict[TableId, list[ChunkRange]] = {}
         """Of each table being copied, everything beyond its cursor, in order and without gaps."""
         self._sizes: dict[TableId, ChunkSize] = {}
-        self._flights: list[_Range] = []
+        self._flights: list[ChunkRange] = []
         """The ranges that are asked for and not emitted."""
         self._dropped: list[ChunkRequest] = []
         """Asked for before the table changed: what comes of them is passed over."""
@@ -98,7 +98,7 @@ class Handover:
     def _copy_on(self, progress: TableProgress) -> None:
         """Copy what lies beyond the cursor."""
         table = progress.table.id
-        self._ranges[table] = [_Range(table, progress.cursor, None)]
+        self._ranges[table] = [ChunkRange(table, progress.cursor, None)]
         self._sizes[table] = ChunkSize(self._chunk_rows)
 
     def request(self, allowed: Callable[[Table, int], int] = lambda _, rows: rows) -> ChunkRequest | None:
@@ -176,10 +176,10 @@ class Handover:
     def _change(self, change: TableChange) -> None:
         """A table is another now: what was read of it is old, and what is being read may be of either."""
         table = change.id
-        if isinstance(change, Settled):
-            self.progress[table] = replace(self.progress[table], settled=True)
+        if isinstance(change, DefinitionConfirmed):
+            self.progress[table] = replace(self.progress[table], confirmed=True)
             return
-        for name in {table, change.to} if isinstance(change, Renamed) else {table}:
+        for name in {table, change.to} if isinstance(change, TableRenamed) else {table}:
             self._dropped += [each.request for each in self._flights if each.table == name and each.request and not each.chunk]
             self._flights = [each for each in self._flights if each.table != name]
             self._ranges.pop(name, None)
@@ -187,15 +187,15 @@ class Handover:
         if isinstance(change, CopyAnew):
             self.progress[table] = TableProgress(change.table)
             self._copy_on(self.progress[table])
-        elif known and isinstance(change, Emptied):
+        elif known and isinstance(change, TableTruncated):
             self.progress[table] = replace(known, state=TableState.STREAMING, cursor=None)
-        elif known and isinstance(change, Renamed | Reshaped):
-            to = change.table if isinstance(change, Reshaped) else replace(known.table, id=change.to)
-            self.progress[to.id] = replace(known, table=to, settled=not isinstance(change, Reshaped))
+        elif known and isinstance(change, TableRenamed | ColumnsChanged):
+            to = change.table if isinstance(change, ColumnsChanged) else replace(known.table, id=change.to)
+            self.progress[to.id] = replace(known, table=to, confirmed=not isinstance(change, ColumnsChanged))
             if known.state is TableState.COPYING:
                 self._copy_on(self.progress[to.id])
 
-    def _flight(self, request: ChunkRequest) -> _Range | None:
+    def _flight(self, request: ChunkRequest) -> ChunkRange | None:
         """The range a chunk was asked for, None if the table has changed since. Raises ValueError for one that nobody asked for."""
         for flight in self._flights:
             if flight.request is request and flight.chunk is None:
@@ -204,11 +204,11 @@ class Handover:
             return None
         raise ValueError("this chunk was not requested")
 
-    def _end_at(self, flight: _Range, upto: bytes | None) -> None:
+    def _end_at(self, flight: ChunkRange, upto: bytes | None) -> None:
         """Leave what the flight does not cover to another request."""
         if upto is not None and upto != flight.upto:
             ranges = self._ranges[flight.table]
-            ranges.insert(ranges.index(flight) + 1, _Range(flight.table, upto, flight.upto))
+            ranges.insert(ranges.index(flight) + 1, ChunkRange(flight.table, upto, flight.upto))
             flight.upto = upto
 
     @property
@@ -216,13 +216,13 @@ class Handover:
         """Whether `emit` has something to look at."""
         return self._passed() is not None
 
-    def _passed(self) -> _Range | None:
+    def _passed(self) -> ChunkRange | None:
         """A chunk whose view the stream has passed."""
         if self.in_transaction:
             return None
         return next((each for each in self._flights if each.chunk and self.position.reached(each.chunk.high)), None)
 
-    def _next_part(self, flight: _Range, chunk: Chunk) -> tuple[Packed, Packed]:
+    def _next_part(self, flight: ChunkRange, chunk: Chunk) -> tuple[Packed, Packed]:
         """The untouched among the next rows of a chunk; it may be none of them."""
         first, n = flight.at, len(chunk.keys)
         flight.at = min(n, first + max(1, n * PART_BYTES // max(1, chunk.rows.size)))
@@ -233,7 +233,7 @@ class Handover:
         untouched = touched.translate(_INVERTED)
         return keys.select(untouched), rows.select(untouched)
 
-    def _emitted(self, flight: _Range, rows: int) -> None:
+    def _emitted(self, flight: ChunkRange, rows: int) -> None:
         self._flights.remove(flight)
         flight.chunk, flight.touched, flight.emitted = None, MapStore(), rows
         self.rows_copied += rows

@@ -64,13 +64,13 @@ class LagHistogram:
 class Lag:
     """How far the target is behind, by the source's clock, `clock_offset` seconds ahead of ours: of all transactions, and now.
 
-    `patience` is for how many seconds nothing may come from a source that is there: it sends heartbeats when it has nothing else.
+    `backoff` is for how many seconds nothing may come from a source that is there: it sends heartbeats when it has nothing else.
     """
 
-    def __init__(self, clock_offset: float, patience: float, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, clock_offset: float, backoff: float, *, clock: Callable[[], float] = time.time) -> None:
         self.clock_offset = clock_offset
         self.histogram = LagHistogram()
-        self._patience, self._clock = patience, clock
+        self._patience, self._clock = backoff, clock
         self._last = 0.0
         self._heard_at = clock()
 

@@ -12,13 +12,13 @@ from typing import TypeAlias
 
 from cdc.config import Config, Limits
 from cdc.crash import crash_point
-from cdc.engine.checkpoint_schedule import Schedule
+from cdc.engine.checkpoint_schedule import CheckpointSchedule
 from cdc.engine.handover import Handover
 from cdc.engine.interfaces import Pending, Source, Target
 from cdc.engine.lag import Lag
 from cdc.engine.strategy import Plan
 from cdc.engine.throttle import Throttle
-from cdc.engine.throughput import Speed
+from cdc.engine.throughput import Throughput
 from cdc.errors import TornTransaction
 from cdc.model import (
     ADDED,
@@ -27,23 +27,23 @@ from cdc.model import (
     Boundary,
     Checkpoint,
     Chunk,
+    ColumnsChanged,
     CopyAnew,
+    DefinitionConfirmed,
     Delivery,
-    Emptied,
-    Gone,
     Item,
     LogEnd,
     Position,
     Rates,
-    Renamed,
-    Reshaped,
-    Settled,
-    Skipped,
     SourceAway,
     SourceChanged,
     TableChange,
+    TableDropped,
     TableId,
     TableProgress,
+    TableRenamed,
+    TableSkipped,
+    TableTruncated,
     servers_with,
 )
 
@@ -60,7 +60,7 @@ _TICK = 0.25
 """Seconds until a quiet migration looks again whether it should stop, commit or report."""
 
 
-_Told: TypeAlias = CopyAnew | Emptied | Gone | Renamed | Reshaped | Skipped
+_Told: TypeAlias = CopyAnew | TableTruncated | TableDropped | TableRenamed | ColumnsChanged | TableSkipped
 """What a person is told of."""
 
 
@@ -155,12 +155,12 @@ class Migration:
         self._skipped = dict(start.skipped)
         self._lower_case_table_names = start.lower_case_table_names
         self.lag = Lag(start.clock_offset, _SILENCE * config.heartbeat_seconds)
-        self._speed = Speed(start.rates, start.behind)
+        self._throughput = Throughput(start.rates, start.behind)
         self.report = Report(start.plan.strategy.value, start.plan.reason, source=start.address)
         self._servers = start.servers
         self._began = time.monotonic()
         self._watch_due = self._part_due = self._began
-        self._schedule = Schedule(config.checkpoint_seconds, config.checkpoint_bytes)
+        self._schedule = CheckpointSchedule(config.checkpoint_seconds, config.checkpoint_bytes)
         self._pending: tuple[float, Pending] | None = None
         """The checkpoint that is being saved, and since when."""
         self._begun = self._saved = 0, start.position
@@ -199,7 +199,7 @@ class Migration:
             self._take(item)
             if item is None or time.monotonic() >= self._part_due:
                 self._emit()
-            self._keep_up_appearances()
+            self._housekeeping()
         if not self._handover.in_transaction:
             self._commit()
         return self.report
@@ -224,7 +224,7 @@ class Migration:
             case SourceAway():
                 self.report.waiting = item.reason
             case SourceChanged():
-                self._go_over(item)
+                self._fail_over(item)
             case Delivery():
                 self.report.reconnects += bool(self.report.waiting)
                 self.report.waiting = ""
@@ -239,7 +239,7 @@ class Migration:
                 self._throttle.came(item)
                 self._handover.on_chunk(item)
 
-    def _go_over(self, change: SourceChanged) -> None:
+    def _fail_over(self, change: SourceChanged) -> None:
         """Nothing that the server before has told about places in its binlog holds any more, and what it sent in part may never come."""
         if self._handover.in_transaction:
             raise TornTransaction(
@@ -247,7 +247,7 @@ class Migration:
                 hint="Run the same command again: it goes on from the last checkpoint, which has nothing of it.",
             )
         self._handover.on_source_changed()
-        self._speed.forget_end()
+        self._throughput.forget_end()
         self._goal = None
         self._servers, self.lag.clock_offset = servers_with(self._servers, change.server), change.clock_offset
         self.report.source = change.address
@@ -256,9 +256,9 @@ class Migration:
     def _apply(self, change: Batch | TableChange) -> None:
         if isinstance(change, Batch):
             self._target.apply(change)
-            self._speed.count(change)
+            self._throughput.count(change)
             self._schedule.applied(change.keys.size + change.rows.size)
-        elif isinstance(change, Settled):
+        elif isinstance(change, DefinitionConfirmed):
             self._target.apply(change)
         elif not self._change_table(change):
             return
@@ -266,21 +266,21 @@ class Migration:
 
     def _change_table(self, change: _Told) -> bool:
         """Apply and tell what has happened to a table; False if it is skipped as it was before."""
-        dropped = 0 if isinstance(change, (Renamed, Reshaped)) else self._target.held(change.id)
+        dropped = 0 if isinstance(change, (TableRenamed, ColumnsChanged)) else self._target.held(change.id)
         self._target.apply(change)
         crash_point("schema-change")
         if self._skipped_alike(change, dropped):
             return False
         told, because = f"{change.id} {_told(change)}", change.because
         self.report.schema_changes = [*self.report.schema_changes, f"{told}: {because}"][-_SCHEMA_CHANGES:]
-        if not isinstance(change, Skipped):  # which is warned of
+        if not isinstance(change, TableSkipped):  # which is warned of
             self._say(f"{told}{f', {dropped:,} rows dropped' if dropped else ''}: {because}")
         return True
 
     def _skipped_alike(self, change: TableChange, dropped: int) -> bool:
         """Keep the list of skipped tables, and warn of one that joins it; whether the table is in it already, for the same reason."""
-        before = self._skipped.pop(change.to if isinstance(change, Renamed) else change.id, None)
-        if not isinstance(change, Skipped):
+        before = self._skipped.pop(change.to if isinstance(change, TableRenamed) else change.id, None)
+        if not isinstance(change, TableSkipped):
             return False
         self._skipped[change.id] = change.reason
         if before != change.reason:
@@ -293,13 +293,13 @@ class Migration:
         self.report.transactions += delivery.transactions
         self.lag.count(delivery)
 
-    def _keep_up_appearances(self) -> None:
+    def _housekeeping(self) -> None:
         now = time.monotonic()
         if self._handover.copying:
             self.report.snapshot_seconds = now - self._began
         else:
             self._throttle.done()
-        self._speed.look(now - self._began, self._handover.copying, self._handover.position)
+        self._throughput.look(now - self._began, self._handover.copying, self._handover.position)
         if now >= self._watch_due:
             self._watch_due = now + _TICK
             self._figures()
@@ -343,7 +343,7 @@ class Migration:
         progress = tuple(self._handover.progress.values())
         selection = self._config.selection.including(self._handover.progress)
         return Checkpoint(
-            self._servers, self._handover.position, progress, time.time(), self.report.as_dict(), self._speed.rates,
+            self._servers, self._handover.position, progress, time.time(), self.report.as_dict(), self._throughput.rates,
             wanted=selection.wanted, excluded=selection.excluded, skipped=dict(self._skipped),
             lower_case_table_names=self._lower_case_table_names,
         )  # fmt: skip
@@ -363,13 +363,13 @@ def _told(change: _Told) -> str:
     match change:
         case CopyAnew():
             return "is added" if change.because == ADDED else "is copied anew"
-        case Emptied():
+        case TableTruncated():
             return "was emptied"
-        case Gone():
+        case TableDropped():
             return "is gone"
-        case Skipped():
+        case TableSkipped():
             return "is skipped"
-        case Renamed():
+        case TableRenamed():
             return f"is called {change.to}"
-        case Reshaped():
+        case ColumnsChanged():
             return "has other columns"

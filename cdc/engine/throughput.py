@@ -10,7 +10,7 @@ ENOUGH_BYTES = 16 << 20
 """Less than this of rows or of binlog is over before it has a speed: connecting takes a tenth of a second."""
 
 
-class Speed:
+class Throughput:
     """Counts what is applied; `rates` are the newest that were measured, `before` until then."""
 
     def __init__(self, before: Rates, behind: Behind | None) -> None:

@@ -19,21 +19,21 @@ from typing import Protocol
 from cdc.errors import SchemaChanged, TornTransaction
 from cdc.formats.values import Converter, Numbers, PerTable, json_row, named
 from cdc.model import (
+    ColumnsChanged,
     CopyAnew,
     Delivery,
-    Emptied,
-    Gone,
     Item,
     LogEnd,
     Position,
-    Renamed,
-    Reshaped,
-    Skipped,
     SourceAway,
     SourceChanged,
     Table,
     TableChange,
+    TableDropped,
     TableId,
+    TableRenamed,
+    TableSkipped,
+    TableTruncated,
     Transaction,
     log_number,
 )
@@ -131,16 +131,16 @@ class Stream(Protocol):
 def told(change: TableChange, place: str) -> str | None:
     """A sentence for a person about what has happened to a table at this place of the binlog."""
     match change:
-        case CopyAnew() | Reshaped():
+        case CopyAnew() | ColumnsChanged():
             columns = ", ".join(column.name for column in change.table.columns)
             return f"{change.id} has the columns {columns} from {place} on: {change.because}"
-        case Emptied():
+        case TableTruncated():
             return f"{change.id} was emptied at {place}: {change.because}"
-        case Gone():
+        case TableDropped():
             return f"{change.id} was dropped or renamed at {place}: {change.because}"
-        case Renamed():
+        case TableRenamed():
             return f"{change.id} is called {change.to} from {place} on: {change.because}"
-        case Skipped():
+        case TableSkipped():
             return f"warning: {change.id} is skipped from {place} on ({change.because}). {change.reason}"
     return None
 
@@ -254,7 +254,7 @@ class Changes(Iterator[Change]):
                 if isinstance(each, SourceAway):
                     self._lose()
                 elif isinstance(each, SourceChanged):
-                    self._go_over(each)
+                    self._fail_over(each)
                 elif isinstance(each, Delivery):
                     yield from self._delivered(each)
                 if self._stopped or self._at_goal():
@@ -265,7 +265,7 @@ class Changes(Iterator[Change]):
             self._goal = self._stream.log_end()
         return self._goal is not None and self.position.reached(self._goal)
 
-    def _go_over(self, change: SourceChanged) -> None:
+    def _fail_over(self, change: SourceChanged) -> None:
         if self._lost:
             raise TornTransaction(
                 f"{change.address} took over in the middle of the transaction {self._lost}, whose first changes have come.",

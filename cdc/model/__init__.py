@@ -3,7 +3,17 @@
 from cdc.model.checkpoint import Checkpoint, Rates, TableProgress, TableState, servers_with
 from cdc.model.position import Behind, BinlogMark, LogEnd, Position, log_number
 from cdc.model.row import NULL, decode_row, encode_row, encode_value
-from cdc.model.schema_change import ADDED, CopyAnew, Emptied, Gone, Renamed, Reshaped, Settled, Skipped, TableChange
+from cdc.model.schema_change import (
+    ADDED,
+    ColumnsChanged,
+    CopyAnew,
+    DefinitionConfirmed,
+    TableChange,
+    TableDropped,
+    TableRenamed,
+    TableSkipped,
+    TableTruncated,
+)
 from cdc.model.stream import Batch, Boundary, Chunk, ChunkRequest, Delivery, Item, Load, Op, SourceAway, SourceChanged, Transaction
 from cdc.model.table import Column, Table, TableId, VirtualColumn
 
@@ -18,27 +28,27 @@ __all__ = [
     "Chunk",
     "ChunkRequest",
     "Column",
+    "ColumnsChanged",
     "CopyAnew",
+    "DefinitionConfirmed",
     "Delivery",
-    "Emptied",
-    "Gone",
     "Item",
     "Load",
     "LogEnd",
     "Op",
     "Position",
     "Rates",
-    "Renamed",
-    "Reshaped",
-    "Settled",
-    "Skipped",
     "SourceAway",
     "SourceChanged",
     "Table",
     "TableChange",
+    "TableDropped",
     "TableId",
     "TableProgress",
+    "TableRenamed",
+    "TableSkipped",
     "TableState",
+    "TableTruncated",
     "Transaction",
     "VirtualColumn",
     "decode_row",

@@ -22,14 +22,14 @@ class TableState(StrEnum):
 class TableProgress:
     """How far a table has been copied: every key up to `cursor` (canonical, in the source's order) equals the source.
 
-    `settled`: the columns are those that the table had at the position, for certain. Else a restart copies it from its start.
+    `confirmed`: the columns are those that the table had at the position, for certain. Else a restart copies it from its start.
     """
 
     table: Table
     state: TableState = TableState.COPYING
     cursor: bytes | None = None
     rows_copied: int = 0
-    settled: bool = True
+    confirmed: bool = True
     rows_held: int = field(default=0, compare=False)
     """How many rows the target held, in a checkpoint that was read from it."""
     rows_counted: bool = field(default=True, compare=False)

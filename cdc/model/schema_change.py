@@ -26,7 +26,7 @@ ADDED = "its copy begins"
 
 
 @dataclass(frozen=True, slots=True)
-class Emptied:
+class TableTruncated:
     """The table has no rows any more."""
 
     id: TableId
@@ -34,7 +34,7 @@ class Emptied:
 
 
 @dataclass(frozen=True, slots=True)
-class Gone:
+class TableDropped:
     """There is no table of this name any more."""
 
     id: TableId
@@ -42,7 +42,7 @@ class Gone:
 
 
 @dataclass(frozen=True, slots=True)
-class Skipped:
+class TableSkipped:
     """The table cannot be followed as it is now: rows held of it are dropped, and it is copied once it can be followed."""
 
     id: TableId
@@ -52,7 +52,7 @@ class Skipped:
 
 
 @dataclass(frozen=True, slots=True)
-class Renamed:
+class TableRenamed:
     """The table has another name; its rows and columns are the same."""
 
     id: TableId
@@ -61,7 +61,7 @@ class Renamed:
 
 
 @dataclass(frozen=True, slots=True)
-class Reshaped:
+class ColumnsChanged:
     """The table has these columns now. A row's values are those of earlier columns, by their place, or the same for all rows, encoded."""
 
     table: Table
@@ -77,11 +77,11 @@ class Reshaped:
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class DefinitionConfirmed:
     """The columns that the table is held with are those that it had at this place, for certain."""
 
     id: TableId
 
 
-TableChange = CopyAnew | Emptied | Gone | Renamed | Reshaped | Settled | Skipped
+TableChange = CopyAnew | TableTruncated | TableDropped | TableRenamed | ColumnsChanged | DefinitionConfirmed | TableSkipped
 """What the source has done to a table as a whole."""

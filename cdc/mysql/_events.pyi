@@ -30,7 +30,7 @@ _Gtids = tuple[bytes, bytes, int, int]
 class _Unpacker(Protocol):
     def readinto(self, buffer: memoryview, /) -> int: ...
 
-class Plan:
+class RowLayout:
     table: Definition
 
     def __init__(self, table: Definition, columns: Sequence[Any], key: Sequence[int]) -> None: ...
@@ -49,7 +49,7 @@ class EventStream:
 
     def __init__(
         self,
-        resolve: Callable[[bytes], Plan | None],
+        resolve: Callable[[bytes], RowLayout | None],
         on_statement: Callable[[bytes, bytes, bytes, bytes], int],
         unpack: Callable[[bytes, int], _Unpacker],
         *,

@@ -107,7 +107,7 @@ cdef struct Mapped:             # a table map, as it came
 
 
 cdef class EventStream:
-    """One connection's binlog. `resolve(table_map)` gives the Plan of a followed table, None for others, or raises;
+    """One connection's binlog. `resolve(table_map)` gives the RowLayout of a followed table, None for others, or raises;
     `on_statement(head, status, schema, statement)` says what a statement means, or raises; `head` is the event's header and what
     follows it up to the status variables. `unpack(payload, kind)` gives an object whose `readinto` unpacks a compressed transaction.
     `budget` is in bytes of keys and rows.
@@ -304,7 +304,7 @@ cdef class EventStream:
 
     cdef remember_table(self):
         cdef Mapped *m
-        cdef Plan plan
+        cdef RowLayout plan
         cdef unsigned slot = <unsigned>(le(self.at, 6) & 255)
         found = self.resolve(self.at[:self.at_n])
         m = <Mapped *>calloc(1, sizeof(Mapped))

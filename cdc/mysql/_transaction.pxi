@@ -514,7 +514,7 @@ cdef object strings_of(const Out *o, const size_t *ends, size_t start, size_t st
     return PyBytes_FromStringAndSize(<char *>o.p + base, <Py_ssize_t>(ends[stop - 1] - base)), offsets_of(ends, start, stop, base)
 
 
-cdef object run_of(Transactions *t, Plan plan, size_t start, size_t stop):
+cdef object run_of(Transactions *t, RowLayout plan, size_t start, size_t stop):
     return (
         plan.table,
         PyBytes_FromStringAndSize(<char *>t.ops.p + start, <Py_ssize_t>(stop - start)),

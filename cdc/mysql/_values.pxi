@@ -1,5 +1,5 @@
-# Rows of the binlog as canonical rows and keys. How a column is read and printed is chosen once per table, in its Plan;
-# a row is one walk over the columns. No Python in here but in Plan.
+# Rows of the binlog as canonical rows and keys. How a column is read and printed is chosen once per table, in its RowLayout;
+# a row is one walk over the columns. No Python in here but in RowLayout.
 
 cdef enum:
     T_TIMESTAMP = 7, T_DATE = 10, T_TIME = 11, T_DATETIME = 12, T_NEWDECIMAL = 246      # MySQL's enum_field_types
@@ -51,7 +51,7 @@ cdef struct Layout:
 cdef uint8_t[17] SIZES = [0, 4, 8, 0, 1, 3, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1]      # of the kinds whose size is always the same
 
 
-cdef class Plan:
+cdef class RowLayout:
     """How the rows of one table map are read and printed. Made from one ColumnPlan a column; see tablemap.py.
 
     Virtual columns are among `columns` and counted by the places in `key`; their values are passed over."""

@@ -24,7 +24,7 @@ from pymysqlreplication import BinLogStreamReader
 
 from cdc.config import SourceUrl
 from cdc.errors import CdcError, DamagedEvent, PositionLost, Temporary
-from cdc.model import Batch, BinlogMark, Delivery, Position, Settled, Table, TableChange, Transaction
+from cdc.model import Batch, BinlogMark, DefinitionConfirmed, Delivery, Position, Table, TableChange, Transaction
 from cdc.model.gtid import DomainGtids, Gtids, GtidSet
 from cdc.model.packed import Packed
 from cdc.mysql import dump_command, query_events
@@ -34,7 +34,7 @@ from cdc.mysql.definitions import Unexplained
 from cdc.mysql.dml import fills_table
 from cdc.mysql.flavor import flavor_with
 from cdc.mysql.query_events import Meaning, meaning
-from cdc.mysql.schema_tracker import Followed
+from cdc.mysql.schema_tracker import SchemaTracker
 from cdc.mysql.server_errors import explain, explained
 from cdc.mysql.statement_rows import StatementRows
 
@@ -131,7 +131,7 @@ class BinlogReader:
         self,
         source: SourceUrl,
         position: Position,
-        tables: Sequence[Table] | Followed,
+        tables: Sequence[Table] | SchemaTracker,
         *,
         heartbeat_seconds: float,
         befores: bool = False,
@@ -141,7 +141,7 @@ class BinlogReader:
     ) -> None:
         self._source, self._check = source, check
         self._position = position
-        self._followed = tables if isinstance(tables, Followed) else Followed(tables)
+        self._followed = tables if isinstance(tables, SchemaTracker) else SchemaTracker(tables)
         self._rows = rows or StatementRows(self._followed)
         self._changes: list[TableChange] = []
         """What statements did to whole tables since the last delivery with a position."""
@@ -269,8 +269,8 @@ class BinlogReader:
         self._position = Position(flavor_with(before).advanced(before, gtids), file, offset, mark)
         if apart:
             self._changes, self._within = self._changes + self._within, []
-        settled = self._followed.settle(self._position)
-        self._ended = any(not isinstance(change, Settled) for change in settled)
+        settled = self._followed.confirm(self._position)
+        self._ended = any(not isinstance(change, DefinitionConfirmed) for change in settled)
         changes, self._changes = (*self._changes, *settled), []
         oldest, newest = (microseconds / 1e6 if microseconds else None for microseconds in committed)
         return Delivery(batches, self._position, transactions, oldest, newest, transaction, changes)

@@ -18,8 +18,8 @@ from cdc.model.packed import Packed
 from cdc.mysql.connection import Connection
 from cdc.mysql.definitions import Unexplained
 from cdc.mysql.failover import Server
-from cdc.mysql.retry import MAY_PASS, Patience
-from cdc.mysql.schema_tracker import Followed
+from cdc.mysql.retry import MAY_PASS, Backoff
+from cdc.mysql.schema_tracker import SchemaTracker
 from cdc.mysql.snapshot import SnapshotReader
 
 _T = TypeVar("_T")
@@ -62,7 +62,7 @@ class ChangedTables:
         """Another server is read: all chunks are asked for again."""
         self._waiting.clear()
 
-    def look_again(self, position: Position, followed: Followed) -> list[TableChange]:
+    def look_again(self, position: Position, followed: SchemaTracker) -> list[TableChange]:
         """What becomes of the first table whose place the stream has come to. Raises Temporary, and what cannot be followed."""
         for _ in range(len(self._waiting)):
             changed = self._waiting.popleft()
@@ -167,12 +167,12 @@ class ChunkWorkers:
 
     def _patiently(self, server: Server, ask: Callable[[], _T]) -> Generator[tuple[Server, Item], None, _T]:
         """What the server answers, over as many connections as it takes. Raises _Withdrawn when another is followed."""
-        patience = Patience(self._closing, self._give_up_seconds)
+        backoff = Backoff(self._closing, self._give_up_seconds)
         while server is self._chosen():
             try:
                 return ask()
             except MAY_PASS as error:
                 if server is self._chosen():
                     yield server, SourceAway(error.message)
-                    patience.wait(error)
+                    backoff.wait(error)
         raise _Withdrawn

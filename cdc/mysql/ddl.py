@@ -16,15 +16,15 @@ from itertools import islice
 from cdc.model import TableId, charset
 from cdc.mysql.effects import Altered as Altered
 from cdc.mysql.effects import Created as Created
+from cdc.mysql.effects import Dropped as Dropped
 from cdc.mysql.effects import Effect as Effect
-from cdc.mysql.effects import Emptied as Emptied
-from cdc.mysql.effects import Gone as Gone
 from cdc.mysql.effects import IndexesChanged as IndexesChanged
 from cdc.mysql.effects import Moved as Moved
 from cdc.mysql.effects import Rebuilt as Rebuilt
-from cdc.mysql.effects import SchemaGone as SchemaGone
+from cdc.mysql.effects import SchemaDropped as SchemaDropped
 from cdc.mysql.effects import TemporaryCreated as TemporaryCreated
-from cdc.mysql.effects import TemporaryGone as TemporaryGone
+from cdc.mysql.effects import TemporaryDropped as TemporaryDropped
+from cdc.mysql.effects import Truncated as Truncated
 from cdc.mysql.query_events import QueryEvent, statement_of
 from cdc.mysql.sql_tokens import Kind, NotUnderstood, Token
 
@@ -50,7 +50,7 @@ def effects(event: QueryEvent) -> list[Effect]:
         table = reader.table()
         reader.past_waiting()
         reader.end()
-        return [Emptied(table)]
+        return [Truncated(table)]
     raise NotUnderstood(f"{reader.word or 'it'} is not a beginning that is known")
 
 
@@ -58,7 +58,7 @@ def tables(effects: Iterable[Effect]) -> list[TableId]:
     """The names of the tables that effects concern."""
     found: list[TableId] = []
     for effect in effects:
-        if not isinstance(effect, SchemaGone):
+        if not isinstance(effect, SchemaDropped):
             found += [effect.table, effect.to] if isinstance(effect, Moved) else [effect.table]
     return found
 
@@ -247,12 +247,12 @@ def _indexed(reader: _Reader) -> TableId:
 def _drop(reader: _Reader) -> list[Effect]:
     if reader.accept("DATABASE") or reader.accept("SCHEMA"):
         reader.accept("IF", "EXISTS")
-        return [SchemaGone(reader.name())]
+        return [SchemaDropped(reader.name())]
     if reader.accept("INDEX"):
         reader.accept("IF", "EXISTS")
         is_key = reader.name().upper() == "PRIMARY"
         return [(Altered if is_key else IndexesChanged)(_indexed(reader))]
-    kind = TemporaryGone if reader.accept("TEMPORARY") else Gone
+    kind = TemporaryDropped if reader.accept("TEMPORARY") else Dropped
     if not reader.accept("TABLE") and not reader.accept("TABLES"):
         return reader.elsewhere()
     reader.accept("IF", "EXISTS")
@@ -389,7 +389,7 @@ class _Alteration:
                 raise NotUnderstood("TO TABLE is expected after a partition's name")
             self.more.append(Created(part.table(), replacing=True))
         elif part.accept("TABLE"):
-            self.more.append(Gone(part.table()))
+            self.more.append(Dropped(part.table()))
             if not part.accept("TO", "PARTITION"):
                 raise NotUnderstood("TO PARTITION is expected after a table's name")
         elif part.word != "TO":

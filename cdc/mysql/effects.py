@@ -17,21 +17,21 @@ class Created:
 
 
 @dataclass(frozen=True, slots=True)
-class Gone:
+class Dropped:
     """The table was dropped."""
 
     table: TableId
 
 
 @dataclass(frozen=True, slots=True)
-class SchemaGone:
+class SchemaDropped:
     """All tables of a schema were dropped."""
 
     schema: str
 
 
 @dataclass(frozen=True, slots=True)
-class Emptied:
+class Truncated:
     """The table's rows were removed, its columns are the same."""
 
     table: TableId
@@ -88,10 +88,10 @@ class TemporaryCreated:
 
 
 @dataclass(frozen=True, slots=True)
-class TemporaryGone:
+class TemporaryDropped:
     """The session has no temporary table of this name any more."""
 
     table: TableId
 
 
-Effect = Created | Gone | SchemaGone | Emptied | Moved | Altered | IndexesChanged | Rebuilt | TemporaryCreated | TemporaryGone
+Effect = Created | Dropped | SchemaDropped | Truncated | Moved | Altered | IndexesChanged | Rebuilt | TemporaryCreated | TemporaryDropped

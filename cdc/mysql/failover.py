@@ -62,7 +62,7 @@ class Wanted:
     """Why the server that was followed last cannot continue it, where that was found before."""
 
 
-class Hosts:
+class Failover:
     """The servers of a URL. `fit` raises what stands in the way of one as a source, apart from its GTIDs."""
 
     def __init__(self, url: SourceUrl, fit: Callable[[Connection], None]) -> None:

@@ -14,7 +14,7 @@ from cdc.mysql import ddl
 
 
 def reshaped(old: Table, new: Table, effect: ddl.Altered, added: Mapping[str, bytes]) -> tuple[int | bytes, ...] | None:
-    """Where the values of the new columns come from, as in `Reshaped`; None where that is not known, or rows are found by another key.
+    """Where the values of the new columns come from, as in `ColumnsChanged`; None where unknown, or where the key changed.
 
     `added` is what rows hold in a column that was added, encoded, by its name, where that is known.
     """

@@ -19,7 +19,7 @@ MAY_PASS = (Temporary, DamagedEvent, UnreadableAnswer)
 """The errors that are tried again."""
 
 
-class Patience:
+class Backoff:
     """The pauses between tries. `give_up_seconds` is how long the source may be away, None for as long as it takes."""
 
     def __init__(self, closing: threading.Event, give_up_seconds: float | None) -> None:

@@ -14,24 +14,24 @@ from dataclasses import replace
 from cdc.errors import CdcError, NoSuchTable, SchemaChanged, UnsupportedEvent
 from cdc.model import (
     ADDED,
+    ColumnsChanged,
     CopyAnew,
-    Emptied,
-    Gone,
+    DefinitionConfirmed,
     LogEnd,
     Position,
-    Renamed,
-    Reshaped,
-    Settled,
-    Skipped,
     Table,
     TableChange,
+    TableDropped,
     TableId,
     TableProgress,
+    TableRenamed,
+    TableSkipped,
     TableState,
+    TableTruncated,
 )
 from cdc.model.selection import Selection, skip_reason
 from cdc.mysql import ddl
-from cdc.mysql._events import Plan
+from cdc.mysql._events import RowLayout
 from cdc.mysql.definitions import Describe, Described, Entry, Unexplained
 from cdc.mysql.names import NameRules
 from cdc.mysql.query_events import QueryEvent, shorten
@@ -50,7 +50,7 @@ _COPY = "Copy the table again: --strategy full."
 _BEGIN_LATER = "Begin at a later position with --from, or leave the table out of --tables."
 
 
-class Followed:
+class SchemaTracker:
     """Begins with these tables; those that `selection` wants are taken in when they come. Without one, the tables are named in full.
 
     A table that cannot be followed ends the stream if it is named in full; if only a pattern matches it, it is skipped: what is held of it
@@ -103,7 +103,7 @@ class Followed:
                 entry.until, entry.told = end, there.fingerprint
                 entry.refusal = SchemaChanged(f"{each.table.id}: {UNEXPLAINED}.", hint=_COPY)
 
-    def resolve(self, body: bytes) -> Plan | None:
+    def resolve(self, body: bytes) -> RowLayout | None:
         """The plan for the rows behind this table map, None if they are to be passed over. Raises as `plan` does.
 
         Raises Unexplained where the source can be asked for the columns that they have.
@@ -152,7 +152,7 @@ class Followed:
                 if not isinstance(there, NoSuchTable) or position.reached(described.end):
                     raise refusal
                 self._entries[table] = Entry(None, described.end, refusal, there)  # a statement that is yet to come may have dropped it
-                return [Gone(table, UNEXPLAINED)]
+                return [TableDropped(table, UNEXPLAINED)]
             return self._skip(table, there, "the binlog does not say why")
         same = entry.table is not None and entry.table.fingerprint == there.fingerprint
         copies = entry.copies + 1 if same else 0
@@ -162,7 +162,7 @@ class Followed:
         self._entries[table] = Entry(there, described.end, doubt, certain=False, told=there.fingerprint, copies=copies)
         return [CopyAnew(there, UNEXPLAINED)]
 
-    def settle(self, position: Position) -> list[TableChange]:
+    def confirm(self, position: Position) -> list[TableChange]:
         """The stream has come here: which definitions are right for certain now, and what no statement up to here has explained.
 
         A table whose columns are not explained is copied anew with those of now; then rows beyond this place must be read anew, too. Raises
@@ -175,7 +175,7 @@ class Followed:
         for table, entry in due.items():
             if entry.refusal is None:
                 entry.until, entry.certain = None, True
-                changes.append(Settled(table))
+                changes.append(DefinitionConfirmed(table))
             elif table in answers:
                 changes += self._unexplained(table, entry.refusal, answers[table], position)
             elif entry.unfit is None or self._in_full(table):
@@ -271,7 +271,7 @@ class Followed:
 
     def _meant(self, effect: ddl.Effect, event: QueryEvent) -> ddl.Effect | None:
         """The effect on tables as they are held; None for a rebuild that changes no row, and for indexes of a table with a primary key."""
-        if isinstance(effect, ddl.SchemaGone):
+        if isinstance(effect, ddl.SchemaDropped):
             return effect
         entry = self._entries.get(table := self.id_of(effect.table))
         held = entry.table if entry else None
@@ -328,22 +328,22 @@ class Followed:
     def _effect(self, effect: ddl.Effect, statement: str, place: Position) -> list[TableChange]:  # noqa: PLR0911 (one table)
         because = shorten(statement)
         match effect:
-            case ddl.SchemaGone(schema):
+            case ddl.SchemaDropped(schema):
                 tables = [table for table in (*self._entries, *self._unfit) if self.fold(table.schema) == self.fold(schema)]
                 return [change for table in tables for change in self._gone(table, statement, place)]
             case ddl.Created(name, replacing, unless_there):
                 table = self.id_of(name)
                 same = table in self._entries and (unless_there or not (replacing or self._describe))
                 return self._anew(table, statement, place) if self._wants(table) and not same else []
-            case ddl.Gone(name):
+            case ddl.Dropped(name):
                 return self._gone(self.id_of(name), statement, place)
             case ddl.Moved(name, to, rebuilt) if self.id_of(name) != self.id_of(to):
                 return self._moved(self.id_of(name), self.id_of(to), statement, place, anew=rebuilt)
-            case ddl.Emptied(name) if (
+            case ddl.Truncated(name) if (
                 (entry := self._entries.get(self.id_of(name))) and self._describe and (entry.certain or not self._copied)
             ):
-                return [Emptied(self.id_of(name), because)]
-            case ddl.Emptied(name) | ddl.Altered(name):
+                return [TableTruncated(self.id_of(name), because)]
+            case ddl.Truncated(name) | ddl.Altered(name):
                 table = self.id_of(name)
                 return self._anew(table, statement, place, effect) if table in self._entries or table in self._unfit else []
             case ddl.Moved(name, _, True):
@@ -361,7 +361,7 @@ class Followed:
         self._require_certain(table, statement, place)
         self._entries.pop(table, None)
         self._unfit.discard(table)
-        return [Gone(table, shorten(statement))]
+        return [TableDropped(table, shorten(statement))]
 
     def _moved(self, table: TableId, to: TableId, statement: str, place: Position, *, anew: bool) -> list[TableChange]:
         entry = self._entries.get(table)
@@ -373,7 +373,7 @@ class Followed:
                 self._entries[to] = Entry(replace(entry.table, id=to))
                 self._unfit.discard(to)
                 del self._entries[table]
-                return [Renamed(table, to, shorten(statement))]
+                return [TableRenamed(table, to, shorten(statement))]
             self._unasked[to] = None
         return self._gone(table, statement, place)
 
@@ -403,7 +403,7 @@ class Followed:
         if known and known.table and known.certain and isinstance(effect, ddl.Altered) and effect.rows_kept:
             values = reshaped(known.table, described.table, effect, described.added)
             if values is not None:
-                return [Reshaped(described.table, values, len(known.table.columns), shorten(statement))]
+                return [ColumnsChanged(described.table, values, len(known.table.columns), shorten(statement))]
         return [CopyAnew(described.table, shorten(statement))]
 
     def _require_certain(self, table: TableId, statement: str, place: Position) -> None:
@@ -419,9 +419,9 @@ class Followed:
     def _skip(self, table: TableId, why: CdcError, because: str) -> list[TableChange]:
         self._entries.pop(table, None)
         if isinstance(why, NoSuchTable):
-            return [Gone(table, because)]
+            return [TableDropped(table, because)]
         self._unfit.add(table)
-        return [Skipped(table, because, skip_reason(table, why.message))]
+        return [TableSkipped(table, because, skip_reason(table, why.message))]
 
     def _refused(self, statement: str, place: Position, why: str, hint: str = "") -> SchemaChanged:
         if self._describe and not self._copied:

@@ -24,11 +24,11 @@ from cdc.model import (
     Behind,
     BinlogMark,
     ChunkRequest,
+    DefinitionConfirmed,
     Delivery,
     Item,
     LogEnd,
     Position,
-    Settled,
     SourceAway,
     SourceChanged,
     Table,
@@ -44,12 +44,12 @@ from cdc.mysql.binlog_mark import mark_at, require_mark
 from cdc.mysql.chunk_workers import ChangedTables, ChunkWorkers
 from cdc.mysql.connection import Connection, connect
 from cdc.mysql.definitions import Described
-from cdc.mysql.failover import BEHIND_PAUSE, Hosts, Server, Wanted
+from cdc.mysql.failover import BEHIND_PAUSE, Failover, Server, Wanted
 from cdc.mysql.flavor import flavor_of
 from cdc.mysql.names import name_rules
-from cdc.mysql.retry import LONGEST_PAUSE, MAY_PASS, Patience
+from cdc.mysql.retry import LONGEST_PAUSE, MAY_PASS, Backoff
 from cdc.mysql.schema import added_values, read_table, read_tables, selected, table_exists, tables_like
-from cdc.mysql.schema_tracker import Followed
+from cdc.mysql.schema_tracker import SchemaTracker
 from cdc.mysql.server_errors import explained
 from cdc.mysql.server_stats import binlog_bytes_since, retention_seconds, table_sizes
 from cdc.mysql.snapshot import log_end
@@ -108,12 +108,12 @@ class MySqlSource:
         self._threads: list[threading.Thread] = []
         self._closing = threading.Event()
         self._binlog: BinlogReader | None = None
-        self._hosts = Hosts(url, fit)
+        self._failover = Failover(url, fit)
         self._wanted: Wanted | None = None
-        self._asking = Patience(self._closing, give_up_seconds)
+        self._asking = Backoff(self._closing, give_up_seconds)
         self._bytes_before = 0
         """Received over connections that are gone."""
-        self._chosen = self._told = self._hosts.choose()
+        self._chosen = self._told = self._failover.choose()
         """The server that is read from, and the one that the items which `next` has given are of."""
         self._changed = ChangedTables()
         self._workers = ChunkWorkers(
@@ -136,22 +136,22 @@ class MySqlSource:
             thread.join(max(0.0, over - time.monotonic()))
         self.control.abandon()
 
-    def settle(self, position: Position, followed: tuple[str, ...] = (), applied: Gtids | None = None, lost: str = "") -> None:
+    def select_server(self, position: Position, followed: tuple[str, ...] = (), applied: Gtids | None = None, lost: str = "") -> None:
         """Before `start`: go to the first server that can go on from `position`, to which those `followed` have led.
 
         `applied` is what the target's rows may hold in part beyond it; `lost` is why the last of `followed` cannot go on, if that is known.
         A replica that is behind is waited for. Raises PositionLost, or Temporary, when there is no server.
         """
-        patience = Patience(self._closing, None)
+        backoff = Backoff(self._closing, None)
         self._wanted = Wanted(position, followed, applied, lost)
         while True:
             try:
-                self._chosen = self._told = self._hosts.choose(self._wanted)
+                self._chosen = self._told = self._failover.choose(self._wanted)
                 break
             except Temporary as error:
-                if not self._hosts.behind:
+                if not self._failover.behind:
                     raise
-                patience.wait(error, BEHIND_PAUSE)
+                backoff.wait(error, BEHIND_PAUSE)
         self._ask_anew()
 
     # questions
@@ -253,14 +253,14 @@ class MySqlSource:
                 return None
         rules, end = told
         describe = self._describe if self._examine else None
-        tables_followed = Followed(
+        tables_followed = SchemaTracker(
             [each.table for each in tables], describe,
             selection=self.selection, skipped=skipped, existing=self._wanted_now, names=rules, copied=not self._befores,
         )  # fmt: skip
         changed: list[TableChange] = []
         if self._examine:
             tables_followed.compare(tables, self._described, end)
-            changed = [change for change in tables_followed.settle(position) if not isinstance(change, Settled)]
+            changed = [change for change in tables_followed.confirm(position) if not isinstance(change, DefinitionConfirmed)]
         rows = StatementRows(tables_followed, self._reach)
         wanted = self._wanted or Wanted(position)
         wanted = replace(wanted, position=position, followed=servers_with(wanted.followed, self.server_uuid))
@@ -296,7 +296,7 @@ class MySqlSource:
     def bytes_received(self) -> int:
         """Bytes of all connections so far."""
         now = self._binlog.bytes_received if self._binlog else 0
-        return self._bytes_before + self._hosts.bytes_received + self.control.bytes_received + self._workers.bytes_received + now
+        return self._bytes_before + self._failover.bytes_received + self.control.bytes_received + self._workers.bytes_received + now
 
     def _describe(self, name: TableId) -> Described:
         """A table as it is now, asked from the stream's thread."""
@@ -319,9 +319,9 @@ class MySqlSource:
         with self._session(self._chosen) as connection:
             return reach(connection, asked)
 
-    def _stream(self, wanted: Wanted, tables: Followed, rows: StatementRows) -> Iterator[tuple[Server, Item]]:
+    def _stream(self, wanted: Wanted, tables: SchemaTracker, rows: StatementRows) -> Iterator[tuple[Server, Item]]:
         """Deliveries from a position on, over as many connections as it takes. Each begins where the last complete delivery ended."""
-        patience = Patience(self._closing, self._give_up_seconds)
+        backoff = Backoff(self._closing, self._give_up_seconds)
         went_over = False
         while True:
             server, compared = self._chosen, time.monotonic()
@@ -335,7 +335,7 @@ class MySqlSource:
                         yield server, Delivery(tables=tuple(changes), position=wanted.position)
                     went_over = False
                 for delivery in reader:
-                    patience.reset()
+                    backoff.reset()
                     wanted = replace(wanted, position=delivery.position) if delivery.position else wanted
                     if delivery.batches:
                         compared = time.monotonic()
@@ -357,10 +357,10 @@ class MySqlSource:
             except MAY_PASS as error:
                 self._workers.break_off()  # their connections may be as dead, and have no heartbeats to show it
                 yield server, SourceAway(error.message)
-                patience.wait(error)
+                backoff.wait(error)
             self._bytes_before += reader.bytes_received
             reader.abandon()
-            chosen = yield from self._choose_again(wanted, patience)
+            chosen = yield from self._choose_again(wanted, backoff)
             if (chosen.identity, chosen.url) != (server.identity, server.url):
                 wanted = replace(wanted, position=Position(wanted.position.gtids), followed=servers_with(wanted.followed, chosen.identity))
                 self._chosen, went_over = chosen, True
@@ -374,7 +374,7 @@ class MySqlSource:
             if mark:
                 require_mark(connection, server.url, mark)
 
-    def _join(self, server: Server, position: Position, followed: Followed) -> Iterator[tuple[Server, Item]]:
+    def _join(self, server: Server, position: Position, followed: SchemaTracker) -> Iterator[tuple[Server, Item]]:
         """Tables that are followed too from here on. The connection is opened again after it, so that none of their changes is missed."""
         if self._joining.empty():
             return
@@ -393,14 +393,14 @@ class MySqlSource:
             table = admit(connection, name)
             return Described(table, log_end(connection)) if table else None
 
-    def _choose_again(self, wanted: Wanted, patience: Patience) -> Generator[tuple[Server, Item], None, Server]:
+    def _choose_again(self, wanted: Wanted, backoff: Backoff) -> Generator[tuple[Server, Item], None, Server]:
         """After the connection was lost: the same server if it answers, else one that can go on."""
         while True:
             try:
-                return self._hosts.choose(wanted, current=self._chosen)
+                return self._failover.choose(wanted, current=self._chosen)
             except MAY_PASS as error:
                 yield self._chosen, SourceAway(error.message)
-                patience.wait(error, BEHIND_PAUSE if self._hosts.behind else LONGEST_PAUSE)
+                backoff.wait(error, BEHIND_PAUSE if self._failover.behind else LONGEST_PAUSE)
 
     # connections
 

@@ -19,7 +19,7 @@ from cdc.mysql.information_schema import ask as ask_about
 from cdc.mysql.privileges import Privileges
 from cdc.mysql.query_events import QueryEvent, shorten, statement_of
 from cdc.mysql.schema import is_hidden
-from cdc.mysql.schema_tracker import Followed
+from cdc.mysql.schema_tracker import SchemaTracker
 from cdc.mysql.snapshot import log_end
 from cdc.mysql.sql_tokens import NotUnderstood
 
@@ -56,7 +56,7 @@ class Reach:
 class StatementRows:
     """Decides for the tables of `followed`. `ask` asks the source; without it no answer bounds what is written."""
 
-    def __init__(self, followed: Followed, ask: Callable[[Question], Reach] | None = None) -> None:
+    def __init__(self, followed: SchemaTracker, ask: Callable[[Question], Reach] | None = None) -> None:
         self._followed, self._ask = followed, ask
         self._answers: dict[Question, Reach] = {}
 
@@ -110,12 +110,12 @@ class StatementRows:
         try:
             if not _CODE.isdisjoint((token.text or "").lower() for token in statement_of(event)):
                 return True
-            passed_over = ddl.TemporaryCreated | ddl.TemporaryGone | ddl.Rebuilt
+            passed_over = ddl.TemporaryCreated | ddl.TemporaryDropped | ddl.Rebuilt
             effects = [each for each in ddl.effects(event) if not isinstance(each, passed_over)]
         except NotUnderstood:
             return True
-        schemas = {effect.schema for effect in effects if isinstance(effect, ddl.SchemaGone)}
-        tables = {effect.table for effect in effects if not isinstance(effect, ddl.SchemaGone)}
+        schemas = {effect.schema for effect in effects if isinstance(effect, ddl.SchemaDropped)}
+        tables = {effect.table for effect in effects if not isinstance(effect, ddl.SchemaDropped)}
         return not self._ids(tables).isdisjoint(asked) or any(
             self._followed.fold(schema) in {self._followed.fold(t.schema) for t in asked} for schema in schemas
         )

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from cdc.errors import DamagedEvent, SchemaChanged, UnsupportedEvent
 from cdc.model import Column, LogEnd, Table, TableId, charset
-from cdc.mysql._events import Plan
+from cdc.mysql._events import RowLayout
 from cdc.mysql.schema import UNSHOWN, labels
 
 # enum_field_types of MySQL, as they are sent
@@ -68,7 +68,7 @@ class Definition(NamedTuple):
     until: LogEnd | None = None
 
 
-class ColumnPlan(NamedTuple):
+class ColumnLayout(NamedTuple):
     """How the compiled reader reads and prints a column: `kind` as in _values.pxi; `size` in bytes, of the value or of its length."""
 
     kind: str
@@ -223,7 +223,7 @@ def _while(value: _Bytes) -> Iterator[int]:
         yield value.number()
 
 
-def plan(body: bytes, table: Table, until: LogEnd | None = None) -> Plan:
+def plan(body: bytes, table: Table, until: LogEnd | None = None) -> RowLayout:
     """How to read the rows behind this table map as rows of `table`, which is certain where the stream comes to `until`.
 
     Raises SchemaChanged when they have other columns than `table`, UnsupportedEvent when the map doesn't tell or is damaged.
@@ -234,7 +234,7 @@ def plan(body: bytes, table: Table, until: LogEnd | None = None) -> Plan:
         places = table.places
         stored = {place: _column_plan(mapped.columns[place], ours) for place, ours in zip(places, table.columns, strict=True)}
         plans = [stored.get(place) or _virtual_plan(theirs) for place, theirs in enumerate(mapped.columns)]
-        return Plan(Definition(table, until), plans, [places[i] for i in table.key])
+        return RowLayout(Definition(table, until), plans, [places[i] for i in table.key])
     except (ValueError, OverflowError) as error:
         raise DamagedEvent(
             f"The binlog describes {table.id} in a way that cannot be read: {error}.",
@@ -380,45 +380,47 @@ _FRACTIONAL = {_TIME2: "time", _DATETIME2: "datetime", _TIMESTAMP2: "timestamp"}
 _PLAIN = {_YEAR: "year", _DATE: "date", _NEWDATE: "date", _FLOAT: "float"}
 
 
-def _virtual_plan(theirs: MappedColumn) -> ColumnPlan:
+def _virtual_plan(theirs: MappedColumn) -> ColumnLayout:
     """How a virtual column is passed over: only its size matters."""
     if theirs.type not in _ALL_TYPES:
         raise ValueError(f"the virtual column {theirs.name} is of the unknown type {theirs.type}")
     return _column_plan(replace(theirs, labels=()), Column(theirs.name or "", "", ""))._replace(virtual=True)
 
 
-def _column_plan(theirs: MappedColumn, ours: Column) -> ColumnPlan:
+def _column_plan(theirs: MappedColumn, ours: Column) -> ColumnLayout:
     """One table: a type, how its values are read and printed."""
     kind, metadata = theirs.type, theirs.metadata
     zerofill = "zerofill" in ours.column_type
     digits = _digits(ours) if kind in _NUMERIC else []
     if kind in _PLAIN:
-        result = ColumnPlan(_PLAIN[kind])
+        result = ColumnLayout(_PLAIN[kind])
     elif kind in _INTEGER_BYTES:
-        result = ColumnPlan("integer", _INTEGER_BYTES[kind], theirs.is_unsigned, width=digits[0] if zerofill else 0)
+        result = ColumnLayout("integer", _INTEGER_BYTES[kind], theirs.is_unsigned, width=digits[0] if zerofill else 0)
     elif kind in _FRACTIONAL:
-        result = ColumnPlan(_FRACTIONAL[kind], decimals=metadata)
+        result = ColumnLayout(_FRACTIONAL[kind], decimals=metadata)
     elif kind == _DOUBLE:
-        result = ColumnPlan("double", decimals=digits[1] if len(digits) > 1 else _SHORTEST, width=_double_width(digits) if zerofill else 0)
+        result = ColumnLayout(
+            "double", decimals=digits[1] if len(digits) > 1 else _SHORTEST, width=_double_width(digits) if zerofill else 0
+        )
     elif kind == _NEWDECIMAL:
         precision, scale = metadata & 0xFF, metadata >> 8
-        result = ColumnPlan("decimal", decimals=scale, precision=precision, width=precision + (scale > 0) if zerofill else 0)
+        result = ColumnLayout("decimal", decimals=scale, precision=precision, width=precision + (scale > 0) if zerofill else 0)
     elif kind == _BIT:
-        result = ColumnPlan("bit", (metadata >> 8) + (metadata & 0xFF > 0))
+        result = ColumnLayout("bit", (metadata >> 8) + (metadata & 0xFF > 0))
     elif kind in (_ENUM, _SET):
         if theirs.labels is None:
             raise ValueError(f"the labels of {theirs.name} are missing")
         separator = b"," if ours.charset is None else charset.encode(",", ours.charset)
-        result = ColumnPlan("enum" if kind == _ENUM else "set", metadata & 0xFF, labels=theirs.labels, separator=separator)
+        result = ColumnLayout("enum" if kind == _ENUM else "set", metadata & 0xFF, labels=theirs.labels, separator=separator)
     elif kind == _JSON:
-        result = ColumnPlan("json", metadata)
+        result = ColumnLayout("json", metadata)
     elif kind in (_BLOB, _GEOMETRY, _VECTOR):
-        result = ColumnPlan("string", metadata)
+        result = ColumnLayout("string", metadata)
     elif ours.data_type in ("inet4", "inet6", "uuid"):
-        result = ColumnPlan(ours.data_type)
+        result = ColumnLayout(ours.data_type)
     else:
         pad = metadata if ours.data_type == "binary" else 0
-        result = ColumnPlan("string", 1 if metadata < 256 else 2, pad=pad)  # noqa: PLR2004
+        result = ColumnLayout("string", 1 if metadata < 256 else 2, pad=pad)  # noqa: PLR2004
     return result
 
 

@@ -39,14 +39,14 @@ class TemporaryTables:
                     if len(self._known) >= _MANY:
                         self.forget()
                     self._known.add((event.session, table))
-                case ddl.TemporaryGone(table):
+                case ddl.TemporaryDropped(table):
                     self._known.discard((event.session, table))
-                case ddl.Created() | ddl.Gone() | ddl.SchemaGone():
+                case ddl.Created() | ddl.Dropped() | ddl.SchemaDropped():
                     others.append(effect)
                 case ddl.Moved(table, to) if (event.session, table) in self._known and (event.thread_specific or event.dialect.mariadb):
                     self._known.discard((event.session, table))
                     self._known.add((event.session, to))
-                case ddl.Altered(table) | ddl.IndexesChanged(table) | ddl.Rebuilt(table) | ddl.Emptied(table) if (
+                case ddl.Altered(table) | ddl.IndexesChanged(table) | ddl.Rebuilt(table) | ddl.Truncated(table) if (
                     event.thread_specific and (event.session, table) in self._known
                 ):
                     pass

@@ -36,7 +36,7 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class SettingsFile:
+class ConfigFile:
     """A config file, and what was given on the command line, which counts where both say something. Tables and exclusions add up.
 
     Without a `path` there is only the command line.

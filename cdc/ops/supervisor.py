@@ -22,7 +22,7 @@ from cdc.mysql.connection import Connection
 from cdc.mysql.load_probe import LoadProbe
 from cdc.mysql.schema import read_table
 from cdc.mysql.server_errors import explained
-from cdc.ops.config_file import Settings, SettingsFile
+from cdc.ops.config_file import ConfigFile, Settings
 
 Follow = Callable[[Sequence[TableId], Callable[[Connection, TableId], Table | None]], None]
 
@@ -30,7 +30,7 @@ SECONDS = 1.0
 """Between two measurements."""
 
 
-class Oversight:
+class Supervisor:
     """A context manager: on entry the load is measured once, which raises CdcError when it cannot be; on exit the thread ends.
 
     `source` names the server that is followed, each time anew; `say` gets a sentence for a person, from any thread.
@@ -41,7 +41,7 @@ class Oversight:
         self,
         source: Callable[[], SourceUrl],
         settings: Settings,
-        file: SettingsFile | None,
+        file: ConfigFile | None,
         *,
         followed: Selection,
         follow: Follow,
@@ -60,7 +60,7 @@ class Oversight:
         """True for a reading of the file, False for the end. A queue, since that can be put into from a signal handler."""
         self._thread = threading.Thread(target=self._work, name="cdc-oversight", daemon=True)
 
-    def __enter__(self) -> Oversight:
+    def __enter__(self) -> Supervisor:
         self.throttle.load = self._probe.read(self.throttle.limits, strict=True)
         self._thread.start()
         return self

@@ -226,7 +226,7 @@ def test_a_replica_that_stays_behind_has_lost_what_only_the_source_had(pair: Pai
     pair.wait_in_sync()
     pair.sql(pair.second, pair.stop_receiving)
     first.sql("INSERT INTO t VALUES (1, 1)")
-    asked = failover.Hosts(SourceUrl.parse(pair.url_of((pair.second.host, pair.second.port)), {}), lambda _: None)
+    asked = failover.Failover(SourceUrl.parse(pair.url_of((pair.second.host, pair.second.port)), {}), lambda _: None)
     wanted = failover.Wanted(Position(first.gtids()))
     with pytest.raises(Temporary, match="replica that is behind"):
         asked.choose(wanted)

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from cdc.model import Column, Table, TableId
-from cdc.mysql._events import BEGIN, END, TWO_PHASE, TWO_PHASE_END, WITHIN, EventStream, Plan
+from cdc.mysql._events import BEGIN, END, TWO_PHASE, TWO_PHASE_END, WITHIN, EventStream, RowLayout
 from cdc.mysql.binlog import unpack
 from cdc.mysql.query_events import Meaning, meaning, read
-from cdc.mysql.schema_tracker import Followed
+from cdc.mysql.schema_tracker import SchemaTracker
 
 HERE = Path(__file__).parent
 HEADER = 19
@@ -57,15 +57,15 @@ def events() -> tuple[bytes, ...]:
     return tuple(bare)
 
 
-_plans: dict[bytes, Plan | None] = {}
+_plans: dict[bytes, RowLayout | None] = {}
 
 
-def resolve(table_map: bytes) -> Plan | None:
+def resolve(table_map: bytes) -> RowLayout | None:
     """The plan of a recorded table, made once."""
     if table_map not in _plans:
         if len(_plans) > 2000:
             _plans.clear()
-        _plans[table_map] = Followed(tables().values()).resolve(table_map)
+        _plans[table_map] = SchemaTracker(tables().values()).resolve(table_map)
     return _plans[table_map]
 
 

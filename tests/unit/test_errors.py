@@ -18,7 +18,7 @@ from cdc.errors import CdcError, ConfigError, DamagedEvent, DamagedState, Prefli
 from cdc.model import Batch, Checkpoint, Op, Position, TableProgress
 from cdc.model.gtid import GtidSet
 from cdc.model.packed import Packed
-from cdc.mysql.retry import Patience
+from cdc.mysql.retry import Backoff
 from cdc.mysql.server_errors import explain, explained
 from cdc.targets.mapstore.target import MapStoreTarget, read_state
 from tests.unit.simulated_source import TABLES, UUID, key_bytes, row_bytes
@@ -91,17 +91,17 @@ def test_patience_ends_with_the_error_that_it_was_tried_with() -> None:
     """When the time is over, and at once when nobody waits any more."""
     away = Temporary("away")
     with pytest.raises(Temporary) as found:
-        Patience(threading.Event(), -1.0).wait(away)
+        Backoff(threading.Event(), -1.0).wait(away)
     assert found.value is away
     closing = threading.Event()
     closing.set()
     with pytest.raises(Temporary):
-        Patience(closing, None).wait(away)
+        Backoff(closing, None).wait(away)
 
 
 def test_the_same_damage_twice_is_not_tried_again() -> None:
     """Another one, or one with a lost connection in between, is the link's."""
-    patience = Patience(threading.Event(), None)
+    backoff = Backoff(threading.Event(), None)
 
     def damage(evidence: int) -> DamagedEvent:
         error = DamagedEvent("The binlog event after FILE:4 does not have the checksum that came with it.")
@@ -109,12 +109,12 @@ def test_the_same_damage_twice_is_not_tried_again() -> None:
         return error
 
     for error in (damage(1), damage(2), UnreadableAnswer("odd"), UnreadableAnswer("odder")):
-        patience.wait(error, 0.0)
-    patience.wait(Temporary("gone"), 0.0)
+        backoff.wait(error, 0.0)
+    backoff.wait(Temporary("gone"), 0.0)
     for error in (damage(3), UnreadableAnswer("odd")):
-        patience.wait(error, 0.0)
+        backoff.wait(error, 0.0)
         with pytest.raises(type(error)):
-            patience.wait(error, 0.0)
+            backoff.wait(error, 0.0)
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), TypeError("x"), AttributeError("x"), NameError("x"), FileNotFoundError(2, "x", "file")])

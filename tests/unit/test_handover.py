@@ -23,21 +23,21 @@ from cdc.model import (
     Boundary,
     Chunk,
     ChunkRequest,
+    ColumnsChanged,
     CopyAnew,
+    DefinitionConfirmed,
     Delivery,
-    Emptied,
-    Gone,
     LogEnd,
     Op,
     Position,
-    Renamed,
-    Reshaped,
-    Settled,
     Table,
     TableChange,
+    TableDropped,
     TableId,
     TableProgress,
+    TableRenamed,
     TableState,
+    TableTruncated,
 )
 from cdc.model.gtid import GtidSet
 from cdc.model.packed import Packed
@@ -383,8 +383,8 @@ def one_row(request: ChunkRequest, high: LogEnd) -> Chunk:
     ("change", "table", "after"),
     [
         (CopyAnew(TABLES[0], ""), TABLES[0], None),
-        (Renamed(A, B, ""), replace(TABLES[0], id=B), key_bytes(7)),
-        (Reshaped(NARROW, (0,), 2, ""), NARROW, key_bytes(7)),
+        (TableRenamed(A, B, ""), replace(TABLES[0], id=B), key_bytes(7)),
+        (ColumnsChanged(NARROW, (0,), 2, ""), NARROW, key_bytes(7)),
     ],
 )
 def test_a_chunk_of_a_table_that_has_changed_is_dropped_and_asked_for_again(
@@ -407,7 +407,7 @@ def test_a_chunk_of_a_table_that_has_changed_is_dropped_and_asked_for_again(
     assert not handover.copying
 
 
-@pytest.mark.parametrize("change", [Emptied(A, ""), Gone(A, "")])
+@pytest.mark.parametrize("change", [TableTruncated(A, ""), TableDropped(A, "")])
 def test_nothing_of_a_table_without_rows_is_copied(change: TableChange) -> None:
     """Emptied, it is complete; gone, it is not there any more."""
     handover, request = in_flight()
@@ -415,7 +415,7 @@ def test_nothing_of_a_table_without_rows_is_copied(change: TableChange) -> None:
     handover.on_chunk(one_row(request, FIRST))
     assert handover.emit() is None
     assert not handover.copying
-    assert [each.state for each in handover.progress.values()] == [TableState.STREAMING] * isinstance(change, Emptied)
+    assert [each.state for each in handover.progress.values()] == [TableState.STREAMING] * isinstance(change, TableTruncated)
 
 
 def test_a_table_that_takes_the_name_of_one_being_copied_takes_its_place() -> None:
@@ -423,7 +423,7 @@ def test_a_table_that_takes_the_name_of_one_being_copied_takes_its_place() -> No
     handover = Handover([TableProgress(TABLES[0], TableState.STREAMING), TableProgress(TABLES[1])], place(FIRST), chunk_rows=2)
     request = handover.request()
     assert request
-    list(handover.on_delivery(Delivery(position=place(LATER), tables=(Renamed(A, B, ""),))))
+    list(handover.on_delivery(Delivery(position=place(LATER), tables=(TableRenamed(A, B, ""),))))
     handover.on_chunk(one_row(request, FIRST))
     assert handover.emit() is None
     assert handover.progress == {B: TableProgress(replace(TABLES[0], id=B), TableState.STREAMING)}
@@ -447,7 +447,7 @@ def test_a_chunk_that_could_not_be_read_counts_unless_the_stream_explains_it() -
 def test_columns_that_are_not_certain_yet_are_said_to_be_until_they_are() -> None:
     """In the progress, and with it in the checkpoint."""
     handover, _ = in_flight()
-    list(handover.on_delivery(Delivery(position=place(LATER), tables=(Reshaped(TABLES[0], (0, 1), 2, ""),))))
-    assert not handover.progress[A].settled
-    list(handover.on_delivery(Delivery(position=place(LATER), tables=(Settled(A),))))
-    assert handover.progress[A].settled
+    list(handover.on_delivery(Delivery(position=place(LATER), tables=(ColumnsChanged(TABLES[0], (0, 1), 2, ""),))))
+    assert not handover.progress[A].confirmed
+    list(handover.on_delivery(Delivery(position=place(LATER), tables=(DefinitionConfirmed(A),))))
+    assert handover.progress[A].confirmed

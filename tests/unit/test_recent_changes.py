@@ -16,18 +16,18 @@ from cdc.model import (
     Batch,
     Checkpoint,
     Column,
+    ColumnsChanged,
     CopyAnew,
-    Emptied,
-    Gone,
     Op,
     Position,
-    Renamed,
-    Reshaped,
     Table,
     TableChange,
+    TableDropped,
     TableId,
     TableProgress,
+    TableRenamed,
     TableState,
+    TableTruncated,
     encode_row,
 )
 from cdc.model.gtid import GtidSet
@@ -187,15 +187,15 @@ class Saved(RuleBasedStateMachine):
         self.apply(made := batch(table, ((key, b"copied") for key in keys), self.columns[table], backfill=True))
         self.model[table] |= dict(zip(made.keys, made.rows, strict=True))
 
-    @rule(table=one, how=st.sampled_from([Emptied, Gone, CopyAnew]))
-    def empty(self, table: TableId, how: type[Emptied | Gone | CopyAnew]) -> None:
+    @rule(table=one, how=st.sampled_from([TableTruncated, TableDropped, CopyAnew]))
+    def empty(self, table: TableId, how: type[TableTruncated | TableDropped | CopyAnew]) -> None:
         self.apply(how(definition(table, self.columns[table]) if how is CopyAnew else table, "a statement"))
         self.model[table] = {}
 
     @rule(table=one)
     def rename(self, table: TableId) -> None:
         other = B if table == A else A
-        self.apply(Renamed(table, other, "a statement"))
+        self.apply(TableRenamed(table, other, "a statement"))
         self.model |= {other: self.model[table], table: {}}
         self.columns |= {other: self.columns[table], table: 2}
 
@@ -203,7 +203,7 @@ class Saved(RuleBasedStateMachine):
     def reshape(self, table: TableId) -> None:
         had = self.columns[table]
         self.columns[table] = had + 1
-        self.apply(Reshaped(definition(table, had + 1), (*range(had), b"\x01x"), had, "a statement"))
+        self.apply(ColumnsChanged(definition(table, had + 1), (*range(had), b"\x01x"), had, "a statement"))
         self.model[table] = {key: row + b"\x01x" for key, row in self.model[table].items()}
 
     def checkpoint(self) -> Checkpoint:

@@ -11,13 +11,13 @@ from cdc.model import (
     Batch,
     Checkpoint,
     Column,
+    ColumnsChanged,
     Op,
     Position,
-    Renamed,
-    Reshaped,
     Table,
     TableId,
     TableProgress,
+    TableRenamed,
     TableState,
     decode_row,
     encode_row,
@@ -34,8 +34,8 @@ def definition(columns: int) -> Table:
     return Table(T, tuple(Column(f"c{i}", "int", "int") for i in range(columns)), (0,))
 
 
-def reshaped(values: tuple[int | bytes, ...], had: int) -> Reshaped:
-    return Reshaped(definition(len(values)), values, had, "ALTER TABLE t")
+def reshaped(values: tuple[int | bytes, ...], had: int) -> ColumnsChanged:
+    return ColumnsChanged(definition(len(values)), values, had, "ALTER TABLE t")
 
 
 def batch(ops: list[tuple[int, bytes | None]], columns: int) -> Batch:
@@ -95,7 +95,7 @@ def test_rows_of_several_shapes_are_saved_and_loaded(tmp_path: Path) -> None:
     other = TableId("shop", "u")
 
     def saved(table: Table) -> Checkpoint:
-        return Checkpoint("uuid", Position(GtidSet()), (TableProgress(table, TableState.STREAMING, settled=False),), 0.0)
+        return Checkpoint("uuid", Position(GtidSet()), (TableProgress(table, TableState.STREAMING, confirmed=False),), 0.0)
 
     with MapStoreTarget(tmp_path) as target:
         target.apply(batch([(1, b"a"), (2, b"b"), (3, b"c")], 2))
@@ -107,12 +107,12 @@ def test_rows_of_several_shapes_are_saved_and_loaded(tmp_path: Path) -> None:
         expected = dict(target.rows(T))
     assert {decode_row(key)[0]: decode_row(row)[1] for key, row in expected.items()} == {b"1": b"5", b"2": b"x", b"4": b"y"}
     checkpoint, rows = read_state(tmp_path, rows_of=[T])
-    assert not checkpoint.tables[0].settled
+    assert not checkpoint.tables[0].confirmed
     assert dict(rows[T].items()) == expected
     with MapStoreTarget(tmp_path) as target:
         assert dict(target.rows(T)) == expected
         assert target.get(T, encode_row([b"1"])) == encode_row([b"1", b"5"])
-        target.apply(Renamed(T, other, "RENAME TABLE t TO u"))
+        target.apply(TableRenamed(T, other, "RENAME TABLE t TO u"))
         target.commit(saved(Table(other, definition(2).columns, (0,))))
         assert len(list(tmp_path.glob("*.map"))) == 3
     assert dict(read_state(tmp_path, rows_of=[other])[1][other].items()) == expected

@@ -33,7 +33,7 @@ class Source:
         self.listed: list[TableId] = []
         """What patterns mean."""
 
-    def settle(self, position: Position, followed: Any, applied: Any, lost: str) -> None:
+    def select_server(self, position: Position, followed: Any, applied: Any, lost: str) -> None:
         require_continuable(position.gtids, *self._gtids, server=self.server_uuid, applied=applied, followed=followed)
 
     def gtids(self) -> tuple[GtidSet, GtidSet]:

@@ -8,7 +8,7 @@ from cdc.model import Column, LogEnd, Position, Table, TableId
 from cdc.model.gtid import GtidSet
 from cdc.mysql.definitions import Described
 from cdc.mysql.query_events import QueryEvent
-from cdc.mysql.schema_tracker import Followed
+from cdc.mysql.schema_tracker import SchemaTracker
 from cdc.mysql.statement_rows import Question, Reach, StatementRows
 
 T, HB = TableId("x", "t"), TableId("y", "hb")
@@ -27,7 +27,7 @@ def event(statement: str) -> QueryEvent:
 def rows() -> StatementRows:
     """After a heartbeat at 50, for which the source was asked when its binlog ended at 100: it has no triggers then."""
     table = Table(T, (Column("id", "int", "int"),), (0,))
-    followed = Followed([table], lambda _: Described(table, END))
+    followed = SchemaTracker([table], lambda _: Described(table, END))
 
     def ask(asked: Question) -> Reach:
         return Reach(asked.written.tables, END)

@@ -196,7 +196,7 @@ def _table_row(number: int, progress: TableProgress, image: Image) -> dict[str, 
     older = [{"image": name, "values": [v if isinstance(v, int) else v.hex() for v in values]} for name, values in image.older]
     definition = {
         "columns": [asdict(column) for column in table.columns], "key": table.key, "index": table.index, "virtual": table.virtual,
-        "settled": progress.settled, "older": older, "recent": image.recent, "rows": image.rows, "counted": image.counted,
+        "settled": progress.confirmed, "older": older, "recent": image.recent, "rows": image.rows, "counted": image.counted,
     }  # fmt: skip
     return {
         "checkpoint_id": number, "schema": table.id.schema, "name": table.id.table, "state": progress.state.value,

@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import compress, islice
 
-from cdc.model import Batch, Op, Reshaped, decode_row, encode_value
+from cdc.model import Batch, ColumnsChanged, Op, decode_row, encode_value
 from mapstore import MapStore
 
 
 @dataclass(frozen=True, slots=True)
 class Older:
-    """Rows of an earlier shape, and where the values of the present one come from, as in `Reshaped`."""
+    """Rows of an earlier shape, and where the values of the present one come from, as in `ColumnsChanged`."""
 
     store: MapStore
     values: tuple[int | bytes, ...]
@@ -52,7 +52,7 @@ class Rows:
             self.newest.put_many(list(put), list(put.values()))
             self.newest.delete_many([key for key in some if key not in put])
 
-    def reshape(self, change: Reshaped) -> None:
+    def reshape(self, change: ColumnsChanged) -> None:
         """From now on rows come with other columns. Not while they are being saved."""
         same = tuple(range(change.had))
         if change.values == same:

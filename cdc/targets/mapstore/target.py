@@ -32,11 +32,11 @@ from cdc.errors import CdcError, ConfigError, DamagedState
 from cdc.model import (
     Batch,
     Checkpoint,
-    Renamed,
-    Reshaped,
-    Settled,
+    ColumnsChanged,
+    DefinitionConfirmed,
     TableChange,
     TableId,
+    TableRenamed,
     TableState,
 )
 from cdc.model.gtid import Gtids
@@ -123,16 +123,16 @@ class MapStoreTarget:
 
     def apply(self, change: Batch | TableChange) -> None:
         """Apply a batch's changes in order, or that of a whole table. Applying them again changes nothing."""
-        if isinstance(change, Settled):
+        if isinstance(change, DefinitionConfirmed):
             return
         self._changes[change.table if isinstance(change, Batch) else change.id] += 1
         if isinstance(change, Batch):
             self._apply(change)
-        elif isinstance(change, Reshaped):
+        elif isinstance(change, ColumnsChanged):
             if self._saving:
                 wait([self._saving])
             self._whole(change.id).reshape(change)
-        elif isinstance(change, Renamed):
+        elif isinstance(change, TableRenamed):
             self._changes[change.to] += 1
             rows = self._whole(change.id)
             self._forget(change.id)

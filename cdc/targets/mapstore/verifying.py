@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from cdc.engine.verify import Differences, Tally
 from cdc.errors import SchemaChanged
-from cdc.model import Batch, Checkpoint, Settled, Table, TableChange, TableId
+from cdc.model import Batch, Checkpoint, DefinitionConfirmed, Table, TableChange, TableId
 from cdc.model.gtid import Gtids
 from cdc.targets.mapstore.rows import Rows
 from mapstore import MapStore
@@ -27,7 +27,7 @@ class VerifyingTarget:
 
     def apply(self, batch: Batch | TableChange) -> None:
         """Compare a chunk's rows; apply the stream's changes. Raises SchemaChanged when a table as a whole was changed."""
-        if isinstance(batch, Settled):
+        if isinstance(batch, DefinitionConfirmed):
             return
         if not isinstance(batch, Batch):
             raise SchemaChanged(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from cdc.engine.checkpoint_schedule import Schedule
+from cdc.engine.checkpoint_schedule import CheckpointSchedule
 
 LATER = 1e6
 NO_LIMIT = 1 << 60
 
 
-def committed_at(now: float, seconds: float, size: int, *, took: float = 0.0) -> Schedule:
-    schedule = Schedule(seconds, size)
+def committed_at(now: float, seconds: float, size: int, *, took: float = 0.0) -> CheckpointSchedule:
+    schedule = CheckpointSchedule(seconds, size)
     schedule.begun()
     schedule.committed(now - took, now)
     return schedule
@@ -17,7 +17,7 @@ def committed_at(now: float, seconds: float, size: int, *, took: float = 0.0) ->
 
 def test_the_first_is_due_at_once() -> None:
     """Nothing is saved yet."""
-    assert Schedule(5.0, 100).due(0.0)
+    assert CheckpointSchedule(5.0, 100).due(0.0)
 
 
 def test_it_is_due_when_the_seconds_have_passed_though_nothing_was_applied() -> None:

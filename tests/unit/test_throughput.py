@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cdc.engine.throughput import ENOUGH_BYTES, Speed
+from cdc.engine.throughput import ENOUGH_BYTES, Throughput
 from cdc.model import Batch, Behind, LogEnd, Op, Position, Rates, TableId
 from cdc.model.gtid import GtidSet
 from cdc.model.packed import Packed
@@ -24,7 +24,7 @@ def at(offset: int) -> Position:
 @pytest.mark.parametrize(("size", "rates"), [(ENOUGH_BYTES, Rates(0.5, ENOUGH_BYTES / 2, 3.0, 4.0)), (ENOUGH_BYTES - 1, BEFORE)])
 def test_a_copy_has_a_speed_when_it_is_complete_and_was_large(size: int, rates: Rates) -> None:
     """Rows and bytes from the run's begin to the copy's end."""
-    speed = Speed(BEFORE, None)
+    speed = Throughput(BEFORE, None)
     speed.look(0.1, True, at(0))
     speed.count(batch(size, backfill=True))
     speed.look(2.0, False, at(0))
@@ -34,7 +34,7 @@ def test_a_copy_has_a_speed_when_it_is_complete_and_was_large(size: int, rates: 
 
 def test_a_catch_up_has_a_speed_when_the_binlog_s_end_of_then_is_reached() -> None:
     """Not before, and once only."""
-    speed = Speed(BEFORE, Behind(ENOUGH_BYTES, END))
+    speed = Throughput(BEFORE, Behind(ENOUGH_BYTES, END))
     speed.count(batch(10, backfill=False))
     speed.look(1.0, False, at(99))
     assert speed.rates == BEFORE
@@ -46,7 +46,7 @@ def test_a_catch_up_has_a_speed_when_the_binlog_s_end_of_then_is_reached() -> No
 @pytest.mark.parametrize(("behind", "copying"), [(Behind(ENOUGH_BYTES - 1, END), False), (Behind(ENOUGH_BYTES, END), True), (None, False)])
 def test_too_little_or_a_copy_at_the_same_time_tells_no_speed_of_the_stream(behind: Behind | None, copying: bool) -> None:
     """What was known stays."""
-    speed = Speed(BEFORE, behind)
+    speed = Throughput(BEFORE, behind)
     speed.look(1.0, copying, at(0))
     speed.look(2.0, False, at(100))
     assert speed.rates == BEFORE
@@ -54,7 +54,7 @@ def test_too_little_or_a_copy_at_the_same_time_tells_no_speed_of_the_stream(behi
 
 def test_a_copy_of_tables_that_were_added_has_its_own_speed() -> None:
     """From when they were added."""
-    speed = Speed(BEFORE, None)
+    speed = Throughput(BEFORE, None)
     speed.look(0.1, False, at(0))
     speed.look(100.0, True, at(0))
     speed.count(batch(ENOUGH_BYTES, backfill=True))

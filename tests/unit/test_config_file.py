@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from cdc.config import Limits, SourceUrl
 from cdc.errors import ConfigError
 from cdc.model import TableId
-from cdc.ops.config_file import Settings, SettingsFile
+from cdc.ops.config_file import ConfigFile, Settings
 from cdc.ops.metrics_server import served
 
 SECRET = "hunter2"
@@ -34,7 +34,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def read(path: Path | None, *tables: TableId, environ: dict[str, str] | None = None, **limits: Any) -> Settings:
-    return SettingsFile(path, limits, tables, environ or {}).read()
+    return ConfigFile(path, limits, tables, environ or {}).read()
 
 
 def test_a_file_holds_tables_and_limits(path: Path) -> None:
@@ -122,7 +122,7 @@ def test_a_file_without_bounds_is_refused(tmp_path: Path, text: str) -> None:
     """Numbers of thousands of digits and lists within lists: what the reader cannot take is no fault of cdc."""
     (tmp_path / "cdc.toml").write_text(text)
     with pytest.raises(ConfigError, match="In the config file"):
-        SettingsFile(tmp_path / "cdc.toml", {}, (), {}, ()).read()
+        ConfigFile(tmp_path / "cdc.toml", {}, (), {}, ()).read()
 
 
 @pytest.mark.parametrize("address", ["x" * 70, "a..b", "\u2028", "300.1.1.1", "/", "nowhere.invalid"])
