@@ -1,4 +1,4 @@
-"""What the user asked for, parsed once and checked for form. No I/O: whether it can be done is for preflight.py."""
+"""What the user asked for, parsed once and checked for form. No I/O: whether it can be done is for `cdc.mysql.preflight`."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ A GTID is a number: after RESET BINARY LOGS AND GTIDS, or on a server that was s
 again to other transactions. So a position carries a mark: the binlog file, when that file was created, and the last event before the
 position with its checksum. A binlog is only ever appended to, so a file with the same mark holds the same transactions up to it.
 
-The mark is compared by a dump that begins at the marked event. Decides nothing about when to compare: source.py and hosts.py do.
+The mark is compared by a dump that begins at the marked event. Decides nothing about when to compare: source.py and failover.py do.
 """
 
 from __future__ import annotations

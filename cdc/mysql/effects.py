@@ -1,4 +1,4 @@
-"""What a statement can do to tables. Which one does what is read by ddl.py; what it means for the tables followed, by followed.py."""
+"""What a statement can do to tables. Which one does what is read by ddl.py; what it means for the tables followed, by schema_tracker.py."""
 
 from __future__ import annotations
 

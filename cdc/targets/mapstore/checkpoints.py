@@ -1,6 +1,6 @@
 """The checkpoint database of a state folder: which checkpoints there are, what each says, and which images it names.
 
-It decides what is one atomic step; when, and what is in the images, is the business of mapstore.py.
+It decides what is one atomic step; when, and what is in the images, is the business of target.py.
 """
 
 from __future__ import annotations
