@@ -248,15 +248,22 @@ def shell_lines(markdown: str) -> list[str]:
     return [re.sub(r"\s#.*", "", line).strip() for line in [*blocks, *fenced]]
 
 
-DOCUMENTS = [
-    "README.md",
-    "CONTRIBUTING.md",
-    "docs/operations.md",
-    "docs/handover.md",
-    "docs/types.md",
-    "docs/mapstore.md",
-    "docs/benchmarks.md",
-]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+WIDEST = 120
+"""Columns of prose. A table's row and a block of code are as wide as they must be, an address in a link counts nothing."""
+
+
+def prose(markdown: str) -> list[str]:
+    """A document's lines outside of tables and blocks of code, links without their addresses."""
+    unfenced = re.sub(r"^ *```.*?^ *```$", "", markdown, flags=re.MULTILINE | re.DOTALL)
+    lines = [line for line in unfenced.splitlines() if not line.startswith(("|", "    "))]
+    return [re.sub(r"\]\([^)]*\)", "]()", line) for line in lines]
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_prose_is_wrapped(name: str) -> None:
+    """A person reads it in an editor beside the code, and a diff shows the sentence that changed."""
+    assert [line for line in prose(text(name)) if len(line) > WIDEST] == []
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
