@@ -180,8 +180,8 @@ GENERAL = {"UnsupportedEvent", "UnreadableAnswer", "DamagedState"}
 
 
 def documented_codes() -> dict[int, str]:
-    """The table of exit codes in docs/operations.md: what each row says, by its number."""
-    section = text("docs/operations.md").partition("## Exit codes")[2].partition("\n## ")[0]
+    """The table of exit codes in docs/reference.md: what each row says, by its number."""
+    section = text("docs/reference.md").partition("## Exit codes")[2].partition("\n## ")[0]
     rows = {int(code): rest for code, rest in re.findall(r"^\| *(\d+) *\|(.+)$", section, re.MULTILINE)}
     assert rows
     return rows
@@ -286,22 +286,29 @@ def test_make_targets_that_a_document_names_exist(name: str) -> None:
         assert {"demo", "test"} <= named
 
 
+def anchors(markdown: str) -> set[str]:
+    """The names under which a document's headings are linked to, as GitHub makes them."""
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in re.findall(r"^#+ (.+)$", markdown, re.MULTILINE)}
+
+
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_files_that_a_document_links_to_exist(name: str) -> None:
-    """Relative to the document, as a browser follows them."""
-    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text(name)):
-        assert (ROOT / name).parent.joinpath(target).exists(), target
+def test_places_that_a_document_links_to_exist(name: str) -> None:
+    """Files relative to the document, as a browser follows them, and headings in them."""
+    for target, heading in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", text(name)):
+        linked = (ROOT / name).parent.joinpath(target) if target else ROOT / name
+        assert linked.exists(), target
+        assert not heading or heading in anchors(linked.read_text(encoding="utf-8")), f"{target}#{heading}"
 
 
 def test_every_command_is_documented_for_operators() -> None:
-    """With its options: what the command line offers is what docs/operations.md explains."""
-    operations = text("docs/operations.md")
+    """With its options: what the command line offers is what docs/reference.md explains."""
+    reference = text("docs/reference.md")
     for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
-        assert f"cdc {name}" in operations
+        assert f"### cdc {name}" in reference
         for parameter in command.params:
             for option in parameter.opts:
                 if option.startswith("--"):
-                    assert f"`{option}" in operations, f"{name} {option}"
+                    assert f"`{option}" in reference, f"{name} {option}"
 
 
 def check_names() -> set[str]:
@@ -321,13 +328,13 @@ def check_names() -> set[str]:
 
 def test_every_preflight_check_is_documented() -> None:
     """By the name that `cdc check` prints, and no other names."""
-    section = text("docs/operations.md").partition("## Preflight checks")[2].partition("\n## ")[0]
+    section = text("docs/reference.md").partition("## Preflight checks")[2].partition("\n## ")[0]
     assert set(re.findall(r"^\| `(\w+)`", section, re.MULTILINE)) == check_names()
 
 
 def test_every_variable_that_a_session_sets_is_documented() -> None:
     """Those that are set, and no others."""
-    section = text("docs/operations.md").partition("### What a session sets")[2].partition("\n## ")[0]
+    section = text("docs/reference.md").partition("## What a session sets")[2].partition("\n## ")[0]
     named = {name for row in re.findall(r"^\| (`.+?) \|", section, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
     assert named == {*session._TEXT, *session._EVERY, *session._MYSQL, *session._MARIADB, "lock_wait_timeout"}
 
@@ -344,7 +351,7 @@ def test_every_environment_variable_is_documented() -> None:
     """Those that the package reads, and no others."""
     sources = "\n".join(path.read_text(encoding="utf-8") for path in modules("cdc").values())
     read = set(re.findall(r'"(CDC_[A-Z_]+)"', sources)) | {"CDC_SANDBOX_MYSQL_URL", "CDC_SANDBOX_MARIADB_URL"}
-    section = text("docs/operations.md").partition("## Environment variables")[2].partition("\n## ")[0]
+    section = text("docs/reference.md").partition("## Environment variables")[2].partition("\n## ")[0]
     assert set(re.findall(r"^\| `(CDC_[A-Z_]+)`", section, re.MULTILINE)) == read
 
 

@@ -1,7 +1,7 @@
 """Changes in Debezium's envelope, as its MySQL connector prints them without schemas.
 
 tests/debezium has what Debezium 3.6.1 printed for a workload of all types, with its defaults but for `provide.transaction.metadata=true`
-and `decimal.handling.mode=string`: without a schema nobody could read the default's bytes. docs/operations.md says what differs.
+and `decimal.handling.mode=string`: without a schema nobody could read the default's bytes. docs/reference.md says what differs.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A running migration's figures for Prometheus. Reads what others count, at the moment it is asked.
 
-The names and what they mean are in docs/operations.md.
+The names and what they mean are in docs/reference.md.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ DIFFERENT = {
         '["2024-02-29","12:34:56","-838:59:59","12:34:56.789","-00:00:00.5","00:00:00"]',
     },
 }  # fmt: skip
-"""What differs on purpose, by table and column: Debezium's value, and ours. docs/operations.md says why."""
+"""What differs on purpose, by table and column: Debezium's value, and ours. docs/reference.md says why."""
 PASSED_OVER = 2
 """Updates that came as partial JSON, which Debezium does not print."""
 
