@@ -31,7 +31,7 @@ def orders(project: Project) -> Project:
 
 
 def options(chunk_rows: int = 400) -> list[str]:
-    """Small chunks and checkpoints all the time, so that every point is passed many times."""
+    """Small chunks and frequent checkpoints, so that every crash point is passed many times."""
     return ["--chunk-rows", str(chunk_rows), "--checkpoint-seconds", "0"]
 
 
@@ -41,8 +41,8 @@ SWAP = ("before-swap", "after-swap")
 
 @pytest.mark.parametrize("nth", [1, 3])
 @pytest.mark.parametrize("point", [point for point in POINTS if point not in (*SWAP, "schema-change")])
-def test_a_kill_at_a_crash_point_loses_and_doubles_nothing(orders: Project, point: str, nth: int):
-    """Killed at the n-th passing of a point during a copy under writes, then run again until caught up."""
+def test_killed_at_a_crash_point_migration_resumes_exactly(orders: Project, point: str, nth: int):
+    """A migration killed at the n-th passing of a crash point during a copy under writes resumes and ends equal to the source."""
     if point == "mid-transaction":
         orders.migrate(*options())
         orders.sql("UPDATE t SET note = REPEAT('x', 20000)")
@@ -58,8 +58,8 @@ def test_a_kill_at_a_crash_point_loses_and_doubles_nothing(orders: Project, poin
 
 
 @pytest.mark.parametrize("point", ["mid-image", "before-checkpoint", "after-checkpoint", "after-chunk-read", *SWAP])
-def test_a_kill_during_a_new_copy_leaves_the_old_one_until_the_new_one_is_complete(orders: Project, point: str):
-    """Readers see either whole copy; the same command without --strategy goes on with the new one, under writes all along."""
+def test_killed_new_copy_leaves_old_copy_readable(orders: Project, point: str):
+    """Readers see one whole copy at any time; the same command without --strategy continues the new copy under writes."""
     orders.migrate(*options())
     old, _ = read_state(orders.state)
     with shop.Writer(orders.source, orders.table, per_second=60) as writer:
@@ -82,8 +82,8 @@ def test_a_kill_during_a_new_copy_leaves_the_old_one_until_the_new_one_is_comple
     orders.assert_identical()
 
 
-def newest(project: Project) -> Checkpoint | None:
-    """What the migration itself would go on from."""
+def newest_checkpoint(project: Project) -> Checkpoint | None:
+    """The checkpoint from which the migration itself would resume."""
     try:
         current, _ = read_state(project.state)
     except ConfigError:
@@ -92,12 +92,12 @@ def newest(project: Project) -> Checkpoint | None:
 
 
 def kill_at_random(project: Project, rng: random.Random) -> None:
-    """Start a migration and kill it: now and then before it has begun, else some time after its first checkpoint."""
+    """Start a migration and kill it, sometimes before it has begun, otherwise some time after its first checkpoint."""
     options = ["--chunk-rows", str(rng.choice((50, 200, 2_000))), "--checkpoint-seconds", str(rng.choice((0, 0, 0.2)))]
-    before = newest(project)
+    before = newest_checkpoint(project)
     process = project.start(*options, *(["--strategy", "full"] if rng.random() < 0.25 else []))
     if rng.random() < 0.8:
-        project.wait(process, lambda _: newest(project) != before)
+        project.wait(process, lambda _: newest_checkpoint(project) != before)
     time.sleep(rng.uniform(0, 0.8))
     process.kill()
     process.communicate()
@@ -105,11 +105,9 @@ def kill_at_random(project: Project, rng: random.Random) -> None:
 
 
 @pytest.mark.timeout(120 + 20 * KILLS)
-def test_kills_at_random_moments_lose_and_double_nothing(orders: Project):
-    """The same state is killed again and again: in copies, in new copies beside an old one, while it follows; under writes all along.
-
-    The checkpoint never moves back. After each round of kills `cdc verify` finds no difference, nor does a plain comparison once nobody
-    writes.
+def test_killed_at_random_moments_migration_resumes_exactly(orders: Project):
+    """One state survives repeated kills during copies, new copies beside an old one and following, under writes; checkpoints never move
+    back, and `cdc verify` finds no difference after each round.
     """
     print(f"CDC_SOAK_SEED={SEED}")
     rng, reached = random.Random(SEED), None
@@ -117,7 +115,7 @@ def test_kills_at_random_moments_lose_and_double_nothing(orders: Project):
         with shop.Writer(orders.source, orders.table, per_second=150, seed=rng.randrange(1 << 32)) as writer:
             for _ in range(min(KILLS_A_ROUND, KILLS - round_began)):
                 kill_at_random(orders, rng)
-                found = newest(orders)
+                found = newest_checkpoint(orders)
                 assert found is None or (reached is None or reached <= found.position.gtids)
                 reached = found.position.gtids if found else reached
             orders.migrate()
@@ -128,8 +126,8 @@ def test_kills_at_random_moments_lose_and_double_nothing(orders: Project):
         assert orders.assert_identical() > 1_000
 
 
-def test_a_killed_copy_resumes_from_its_checkpoint_instead_of_from_zero(orders: Project):
-    """What the checkpoint holds is not copied again."""
+def test_killed_copy_resumes_from_its_checkpoint(orders: Project):
+    """Rows that the checkpoint covers are not copied again."""
     process = orders.start_held(*options(50))
     orders.wait(process, lambda checkpoint: checkpoint.tables[0].rows_copied > 0)
     process.kill()

@@ -1,4 +1,4 @@
-"""The source dies and a replica takes over, in one run and in the next; whoever cannot take over is told from those who may later."""
+"""The source dies and a replica takes over, within one run and between two; unsuitable replicas are told from those that only lag."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def first(pair: Pair, tmp_path) -> Iterator[Project]:
 
 @pytest.fixture
 def second(pair: Pair, tmp_path) -> Iterator[Project]:
-    """The same on the replica; the state is that of `first`."""
+    """The same table on the replica; the state folder is that of `first`."""
     with pair.project(pair.second, tmp_path / "state") as made:
         yield made
 
 
 def status(project: Project) -> dict[str, object]:
-    """What `cdc status` tells of the last checkpoint."""
+    """The output of `cdc status` for the last checkpoint."""
     return json.loads(project.cdc("status", f"mapstore:{project.state}", "--json").stdout)
 
 
@@ -60,8 +60,8 @@ def wait_until(reached: Callable[[], bool]) -> None:
     raise AssertionError("it has not come that far")
 
 
-def test_a_replica_takes_over_in_the_middle_of_a_copy(pair: Pair, first: Project, second: Project):
-    """The source is killed with chunks in flight; the copy goes on where it was, under writes before and after, and is exact."""
+def test_replica_takes_over_during_a_copy(pair: Pair, first: Project, second: Project):
+    """The source is killed with chunks in flight; the copy continues on the replica, under writes before and after, and is exact."""
     shop.load(first.admin, first.table, 20_000)
     process = first.start_held("--chunk-rows", "100")
     with shop.Writer(first.source, first.table, per_second=100):
@@ -83,8 +83,8 @@ def test_a_replica_takes_over_in_the_middle_of_a_copy(pair: Pair, first: Project
     second.assert_identical()
 
 
-def test_the_next_run_begins_on_the_replica_when_the_source_is_down(pair: Pair, first: Project, second: Project):
-    """From the checkpoint: nothing is copied again, and the reads of the state need no source."""
+def test_next_run_starts_on_the_replica_when_the_source_is_down(pair: Pair, first: Project, second: Project):
+    """It continues from the checkpoint without copying again, and `cdc status` and `cdc dump` need no source."""
     shop.load(first.admin, first.table, 1_000)
     first.migrate()
     pair.wait_in_sync()
@@ -98,8 +98,8 @@ def test_the_next_run_begins_on_the_replica_when_the_source_is_down(pair: Pair, 
     assert second.cdc("verify", second.url, f"mapstore:{second.state}").returncode == 0
 
 
-def test_a_replica_that_is_behind_is_waited_for(pair: Pair, first: Project, second: Project):
-    """It lacks what was applied: taken at once, it would send other rows under the target's feet. The status says so meanwhile."""
+def test_lagging_replica_is_waited_for(pair: Pair, first: Project, second: Project):
+    """A replica that lacks applied transactions is not used until it has them; the status says so meanwhile."""
     shop.load(first.admin, first.table, 500)
     pair.wait_in_sync()
     process = first.start()
@@ -121,10 +121,9 @@ def test_a_replica_that_is_behind_is_waited_for(pair: Pair, first: Project, seco
     second.assert_identical()
 
 
-def test_a_transaction_that_is_lost_in_the_middle_leaves_nothing_in_the_target(pair: Pair, first: Project, second: Project, proxy):
-    """Its first parts were applied when the source died, and no replica has it: the run goes on from its last checkpoint.
-
-    Whoever iterates over changes has already seen some of it, and is told.
+def test_transaction_lost_in_failover_is_rolled_back(pair: Pair, first: Project, second: Project, proxy):
+    """Parts of a transaction that no replica has are undone by going back to the last checkpoint; an iteration over changes that already
+    gave some raises an error.
     """
     shop.load(first.admin, first.table, 2_000)
     pair.wait_in_sync()
@@ -155,8 +154,8 @@ def test_a_transaction_that_is_lost_in_the_middle_leaves_nothing_in_the_target(p
 
 
 @pytest.mark.parametrize("pair", ["mysql"], indirect=True)
-def test_an_address_that_leads_to_another_server_is_followed_if_that_can_go_on(pair: Pair, first: Project, second: Project, proxy):
-    """One host in the URL, as behind a name or a virtual address, that leads to its replica after a promotion."""
+def test_address_that_moves_to_a_replica_is_followed(pair: Pair, first: Project, second: Project, proxy):
+    """One host in the URL, like a DNS name or virtual address, that leads to the replica after a promotion."""
     shop.load(first.admin, first.table, 5_000)
     pair.wait_in_sync()
     address: Proxy = proxy(pair.first.host, pair.first.port)
@@ -174,8 +173,8 @@ def test_an_address_that_leads_to_another_server_is_followed_if_that_can_go_on(p
     second.assert_identical()
 
 
-def test_an_address_that_leads_to_a_stranger_is_exit_code_4(pair: Pair, first: Project, proxy):
-    """A server with a history of its own, found in the middle of a run: nothing of it is applied."""
+def test_address_that_moves_to_an_unrelated_server_exits_4(pair: Pair, first: Project, proxy):
+    """Nothing of a server with another history is applied when it appears during a run."""
     pair.promote(pair.second)
     pair.forget(pair.second)
     first.sql("CREATE TABLE t (id INT PRIMARY KEY)", "INSERT INTO t VALUES (1)")
@@ -192,8 +191,8 @@ def test_an_address_that_leads_to_a_stranger_is_exit_code_4(pair: Pair, first: P
 
 
 @pytest.mark.parametrize("pair", ["mysql"], indirect=True)
-def test_a_replica_that_has_purged_what_follows_is_passed_over_with_a_sentence(pair: Pair, first: Project):
-    """While the source may come back that is temporary (75); once no server has it any more, the position is lost (4)."""
+def test_replica_with_purged_binlogs_is_skipped(pair: Pair, first: Project):
+    """The error is temporary (75) while the source may return, and the position is lost (4) once no server has the binlogs."""
     first.sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)", "INSERT INTO t VALUES (1, 1)")
     first.migrate()
     first.sql("INSERT INTO t VALUES (2, 2)", "INSERT INTO t VALUES (3, 3)")
@@ -210,8 +209,8 @@ def test_a_replica_that_has_purged_what_follows_is_passed_over_with_a_sentence(p
     assert "--strategy full" in text
 
 
-def test_a_source_that_has_lost_transactions_is_exit_code_4(pair: Pair, first: Project):
-    """It knows its own number, and has less than it once sent: restored, or its disk lied."""
+def test_source_that_lost_transactions_exits_4(pair: Pair, first: Project):
+    """The server has the same UUID and fewer transactions than it once sent, as after a restore or a lost write."""
     first.sql("CREATE TABLE t (id INT PRIMARY KEY)", *(f"INSERT INTO t VALUES ({number})" for number in range(5)))
     first.migrate()
     pair.forget(pair.first)
@@ -220,8 +219,8 @@ def test_a_source_that_has_lost_transactions_is_exit_code_4(pair: Pair, first: P
 
 
 @pytest.mark.parametrize("pair", ["mysql"], indirect=True)
-def test_a_replica_that_stays_behind_has_lost_what_only_the_source_had(pair: Pair, first: Project, monkeypatch: pytest.MonkeyPatch):
-    """It is waited for, with a bound: what is missing may have died with the source."""
+def test_replica_that_never_catches_up_exits_4(pair: Pair, first: Project, monkeypatch: pytest.MonkeyPatch):
+    """The wait for missing transactions has a bound, because they may have died with the source."""
     first.sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)")
     pair.wait_in_sync()
     pair.sql(pair.second, pair.stop_receiving)
@@ -238,8 +237,8 @@ def test_a_replica_that_stays_behind_has_lost_what_only_the_source_had(pair: Pai
     assert not asked.behind
 
 
-def test_changes_come_once_whoever_they_come_from(pair: Pair, first: Project, second: Project):
-    """An iteration begun on the source goes on with what the replica has written since."""
+def test_changes_come_once_across_a_failover(pair: Pair, first: Project, second: Project):
+    """An iteration over changes that began on the source continues with what the replica has written since."""
     first.sql("CREATE TABLE t (id INT PRIMARY KEY)")
     pair.wait_in_sync()
     with changes(first.url, [first.table]) as seen:
@@ -253,8 +252,8 @@ def test_changes_come_once_whoever_they_come_from(pair: Pair, first: Project, se
     assert ids == [{"id": number} for number in (1, 2, 3, 4)]
 
 
-def test_every_server_is_checked(pair: Pair, first: Project):
-    """`cdc check` with several hosts tells of each, by its address."""
+def test_check_covers_every_host(pair: Pair, first: Project):
+    """`cdc check` with several hosts reports on each under its address."""
     first.sql("CREATE TABLE t (id INT PRIMARY KEY)")
     pair.wait_in_sync()
     lines = first.cdc("check", first.url, "--tables", str(first.table)).stdout.splitlines()

@@ -1,9 +1,9 @@
-"""Statements of sessions with any settings, while a migration follows through kills: in the end every table is the source's.
+"""Statements of sessions with any settings while a migration follows through kills; afterwards every table equals the source.
 
 The sessions differ in SQL mode, character set, binlog format, default schema, temporary tables, and in what generated columns depend on
-(time zone, language, digits of quotients, how an ALTER rebuilds); the statements in how they quote, in comments that are code, in prefixes,
-in names. Some fail. `CDC_SESSIONS_STATEMENTS` is how many a server must have taken, `CDC_SESSIONS_SEED` repeats those that a failed test
-has printed.
+(time zone, language, digits of quotients, how an ALTER rebuilds); the statements differ in quoting, in comments that are code, in prefixes
+and in names. Some fail. `CDC_SESSIONS_STATEMENTS` is how many a server must have accepted, `CDC_SESSIONS_SEED` repeats the statements of a
+failed run, which prints its seed.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ TEXTS = ("plain", "C:\\", "it''s", "a, DROP COLUMN a", "start transaction", "/*"
 
 @dataclass
 class Session:
-    """A connection, and what its statements are written with."""
+    """A connection and the settings with which its statements are written."""
 
     connection: Connection
     rng: random.Random
@@ -112,16 +112,16 @@ class Session:
         return self.quoted(schema) + self.rng.choice((".", ".", " . ", "/* x */.")) + self.quoted(name)
 
     def fresh(self, schema: str = "") -> str:
-        """The name of a table that is to come, most often one that is free."""
+        """The name of a new table, usually one that does not exist."""
         free = [name for name in TABLES if name not in self.there]
         return self.table(self.rng.choice(free if free and self.rng.random() < 0.8 else TABLES), schema)
 
     def known(self) -> str:
-        """The name of a table that is followed, if there is one."""
+        """The name of a followed table, if one exists."""
         return self.table(self.rng.choice([*self.there] or TABLES), self.schemas[0])
 
     def column(self, there: float = 0.0) -> str:
-        """The name of a column, with this probability of one that some table has."""
+        """The name of a column; with this probability one that some table has."""
         known = sorted({name for names in self.there.values() for name in names} & {*COLUMNS}) if self.rng.random() < there else ()
         return self.quoted(self.rng.choice(known or COLUMNS))
 
@@ -153,7 +153,7 @@ def create(s: Session) -> Statements:
 
 
 def create_generated(s: Session) -> Statements:
-    """Its generated columns depend on the session; MariaDB and some modes allow fewer of them to be stored."""
+    """Its generated columns depend on the session; MariaDB and some SQL modes allow fewer of them to be stored."""
     virtual = ("CAST(ts AS CHAR(30))", "DAYNAME(ts)", "CONCAT(WEEK(ts))", "CONCAT(c, '|')", "CONCAT(a / 7)")
     stored = ("CONCAT(a / 7)", "CONCAT(id / 3, v)") if s.mariadb else (*virtual[:3], virtual[4])
     columns = [f"g{n} VARCHAR(80) AS ({each}) VIRTUAL" for n, each in enumerate(s.rng.sample(virtual, s.rng.choice((0, 1, 3))))]
@@ -233,7 +233,7 @@ def alter(s: Session) -> Statements:
 
 
 def alter_with_text(s: Session) -> Statements:
-    """What stands in a text is no part of the statement, and what stands behind it is."""
+    """Words within a string literal do not belong to the statement, words behind it do."""
     table, column = s.table(), s.column(0.9)
     return [
         f"ALTER TABLE {table} ADD COLUMN {column} INT DEFAULT 4",
@@ -286,7 +286,7 @@ def set_statement(s: Session) -> Statements:
 
 
 def with_temporary(s: Session) -> Statements:
-    """A temporary table hides a real one of its name, for this session alone."""
+    """A temporary table hides a permanent one of the same name for this session."""
     name, schema = s.rng.choice(TABLES), s.schemas[0]
     table = s.table(name, schema)
     doing = (
@@ -299,7 +299,7 @@ def with_temporary(s: Session) -> Statements:
 
 
 def partition(s: Session) -> Statements:
-    """Rows go from a table to a partition of another, and back."""
+    """Exchange rows between a table and a partition of another, in both directions."""
     table, parts = s.fresh(s.schemas[0]), s.table("parts", s.schemas[0])
     return [
         f"CREATE TABLE {table} (id INT PRIMARY KEY, a INT)",
@@ -311,7 +311,7 @@ def partition(s: Session) -> Statements:
 
 
 def converted(s: Session) -> Statements:
-    """MariaDB makes a table of a partition."""
+    """MariaDB converts a partition to a table."""
     parts, table = s.table("parts2", s.schemas[0]), s.fresh(s.schemas[0])
     ranges = "PARTITION p0 VALUES LESS THAN (2), PARTITION p1 VALUES LESS THAN (9)"
     return [
@@ -337,7 +337,7 @@ def update(s: Session) -> Statements:
 
 
 def update_column(s: Session) -> Statements:
-    """Another column than those that every table has at first."""
+    """Update a column other than those that every table has at first."""
     added = [(table, column) for table, columns in s.there.items() for column in columns if column in COLUMNS]
     table, column = s.rng.choice(added) if added else (s.rng.choice(TABLES), "a")
     return [f"UPDATE {s.table(table, s.schemas[0])} SET {s.quoted(column)} = {s.rng.randrange(99)} WHERE id > {s.rng.randrange(50)}"]
@@ -370,7 +370,7 @@ def heartbeat(s: Session) -> Statements:
 
 
 def stored_code(s: Session) -> Statements:
-    """A trigger, a view or a procedure of the other schema writes a table of the followed one."""
+    """A trigger, a view or a procedure of the other schema writes a followed table."""
     table, other = s.known(), s.quoted(s.schemas[1])
     trigger = f"CREATE TRIGGER {other}.tr AFTER INSERT ON {other}.hb FOR EACH ROW UPDATE {table} SET a = a + 1"
     ways = (
@@ -381,8 +381,8 @@ def stored_code(s: Session) -> Statements:
     return s.rng.choice(ways)
 
 
-def nonsense(s: Session) -> Statements:
-    """It fails, or concerns no table."""
+def pointless(s: Session) -> Statements:
+    """A statement that fails, or concerns no table."""
     return [
         s.rng.choice(
             (
@@ -399,14 +399,14 @@ def nonsense(s: Session) -> Statements:
 KINDS: tuple[Kind, ...] = (
     create, create, create_generated, create_generated, rebuild, create_like, create_as, drop, truncate, rename, swap, alter, alter,
     alter_with_text, alter_that_fails, primary_key, index, versioned, with_temporary, partition, insert, insert, insert_select, update,
-    update_column, update_two, delete, transaction, heartbeat, stored_code, nonsense,
+    update_column, update_two, delete, transaction, heartbeat, stored_code, pointless,
 )  # fmt: skip
 MARIADB_KINDS: tuple[Kind, ...] = (alter_in_two_phases, set_statement, converted)
-MAY_ALL_FAIL = {"alter_that_fails", "nonsense"}
+MAY_ALL_FAIL = {"alter_that_fails", "pointless"}
 
 
 class Sessions:
-    """A few sessions on the project's server, and the counts of what they did."""
+    """Several sessions on the project's server, and counts of what they did."""
 
     def __init__(self, project: Project, seed: int) -> None:
         self._project, self.rng = project, random.Random(seed)
@@ -429,11 +429,11 @@ class Sessions:
 
     @property
     def missing(self) -> set[str]:
-        """The kinds of which the server has not taken one, though it should."""
+        """The kinds of statement that the server has not accepted yet, though it should."""
         return {kind.__name__ for kind in self.kinds if not self.taken[kind.__name__]} - MAY_ALL_FAIL
 
     def step(self) -> None:
-        """One kind of statement by one of the sessions; the server may refuse any."""
+        """One kind of statement by one of the sessions; the server may refuse it."""
         if not self._due:
             self._due.extend(self.rng.sample(self.kinds, len(self.kinds)))
         if len(self._sessions) < 4:
@@ -461,7 +461,7 @@ class Sessions:
         return Session(connection, self.rng, self.schemas, self.mariadb)
 
     def _settings(self, session: Session) -> None:
-        """Other ones for the session."""
+        """Change the session's settings."""
         rng = self.rng
         modes = rng.sample(MODES + (MARIADB_MODES if self.mariadb else ()), rng.choice((0, 0, 1, 2, 3)))
         session.charset = "utf8mb4"
@@ -482,7 +482,7 @@ class Sessions:
             session.charset = charset
 
     def _run(self, session: Session, statement: str) -> bool:
-        """Whether the server took it. It goes out in the session's character set, if that has all its characters."""
+        """Send the statement in the session's character set, if that has all its characters; whether the server accepted it."""
         data = self._encoded(statement, session.charset)
         if data is None:
             return False
@@ -507,7 +507,7 @@ class Sessions:
 
 @pytest.fixture
 def project(project_on_either: Project) -> Iterator[Project]:
-    """Some tables that are migrated by a pattern, one that stays, so that there always is one, and a schema that is not followed."""
+    """Tables migrated by a pattern, one of which always stays, and a schema that is not followed."""
     made = project_on_either
     other = f"{made.database}_y"
     made.sql(
@@ -522,8 +522,8 @@ def project(project_on_either: Project) -> Iterator[Project]:
 
 
 @pytest.mark.timeout(200 + 2 * STATEMENTS)
-def test_statements_of_any_session_are_followed_through_kills(project: Project):
-    """Each round is compared byte for byte; every kind of statement was taken by the server."""
+def test_statements_of_all_sessions_are_followed_through_kills(project: Project):
+    """Every round is compared byte for byte, and the server accepted every kind of statement at least once."""
     print(f"CDC_SESSIONS_SEED={SEED}")
     pattern, sessions = f"{project.database}.*", Sessions(project, SEED)
     rng = random.Random(SEED)

@@ -1,7 +1,7 @@
-"""A server that answers with damaged, misplaced and made-up packets: each conversation ends well or in one sentence, never in a traceback.
+"""A server that answers with damaged, misplaced and made-up packets: each conversation ends well or in one sentence without a traceback.
 
-Real conversations are recorded first, with MySQL and with MariaDB, then played again with a damage. CDC_HOSTILE_CONVERSATIONS plays more of
-them (`make fuzz`); CDC_HOSTILE_SEED repeats those of a failed run, which has printed it.
+Real conversations with MySQL and MariaDB are recorded first, then replayed with damage. CDC_HOSTILE_CONVERSATIONS sets how many are
+replayed (`make fuzz`); CDC_HOSTILE_SEED repeats those of a failed run, which prints its seed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ LONGEST_SENTENCE = 2_000
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a client did, and what the server said to it."""
+    """The client's part and the server's packets of one conversation."""
 
     name: str
     run: Callable[[SourceUrl], None]
@@ -87,7 +87,7 @@ def clients(table: Table, position: Position) -> dict[str, Callable[[SourceUrl],
 
 @pytest.fixture(scope="module")
 def recorded(mysql_server: Sandbox, mariadb_server: Sandbox) -> list[Recorded]:
-    """Each client's conversation with each server: without TLS, with a login that takes all of its turns."""
+    """Each client's conversation with each server, without TLS and with a login that takes all of its steps."""
     found = []
     for server in (mysql_server, mariadb_server):
         source = replace(SourceUrl.parse(server.url, {}), tls=Tls(TlsMode.DISABLED, get_public_key=True))
@@ -107,7 +107,7 @@ def recorded(mysql_server: Sandbox, mariadb_server: Sandbox) -> list[Recorded]:
 
 
 def talk(recorded: Recorded, script: Callable[[Conversation], object]) -> CdcError | None:
-    """How a client's conversation with a server that answers by the script ends."""
+    """How a client's conversation with a server that replays the script ends."""
     with fake_server(script) as server:
         url = replace(SourceUrl.parse(server.url, {}), tls=Tls(TlsMode.DISABLED, get_public_key=True))
         try:
@@ -117,8 +117,8 @@ def talk(recorded: Recorded, script: Callable[[Conversation], object]) -> CdcErr
     return None
 
 
-def test_conversations_that_are_not_damaged_end_well(recorded: list[Recorded]) -> None:
-    """Without this, the other test would show nothing."""
+def test_undamaged_conversations_end_well(recorded: list[Recorded]) -> None:
+    """The replay itself works, so that failures of the other test come from the damage."""
     for each in recorded:
         script = Damaged(each.bursts, random.Random(1))
         script.bursts, script.at = each.bursts, len(each.bursts)
@@ -137,8 +137,8 @@ def test_conversations_that_are_not_damaged_end_well(recorded: list[Recorded]) -
     ],
     ids=["LOCAL INFILE", "empty", "an error that is cut", "2^64 columns", "controls", "a long error"],
 )
-def test_an_answer_that_no_question_has_is_one_sentence(recorded: list[Recorded], packet: bytes, words: str) -> None:
-    """In place of the first result that a client gets; no file is sent to who asks for one."""
+def test_unexpected_answer_is_one_sentence(recorded: list[Recorded], packet: bytes, words: str) -> None:
+    """In place of the first result, for each client; a request for a local file is refused."""
     for each in recorded:
         script = Damaged(each.bursts, random.Random(1))
         script.at = next(number for number, burst in enumerate(each.bursts) if burst[1:] and number > 1)
@@ -151,15 +151,15 @@ def test_an_answer_that_no_question_has_is_one_sentence(recorded: list[Recorded]
             assert not any(b"root:" in packet for packet in server.received)
 
 
-def test_an_older_protocol_is_one_sentence() -> None:
-    """Version 9, of before 1998: its password would be a weak hash."""
+def test_protocol_version_9_is_refused_in_one_sentence() -> None:
+    """Servers before 1998 would get the password as a weak hash."""
     for first in (b"\x09" + b"3.23.58\0" + bytes(4) + b"12345678\0", b"\x09" + handshake("mysql_native_password")[1:]):
         with fake_server(lambda talk, first=first: talk.send(first)) as server, pytest.raises(CdcError, match="cannot be read"):
             connect(SourceUrl.parse(server.url, {}))
 
 
-def test_an_answer_without_an_end_is_broken_off() -> None:
-    """A question's answer is held whole, so it may not be larger than any is."""
+def test_endless_answer_is_cut_off() -> None:
+    """Answers are held in memory whole, so their size has a bound."""
 
     def script(talk: Conversation) -> None:
         talk.send(handshake("mysql_native_password"))
@@ -176,8 +176,8 @@ def test_an_answer_without_an_end_is_broken_off() -> None:
         connect(SourceUrl.parse(server.url, {}))
 
 
-def test_a_hostile_server_gets_one_sentence(recorded: list[Recorded]) -> None:
-    """Whatever it sends: no traceback, no control of the terminal, no password, nothing that goes on for ever."""
+def test_hostile_server_is_refused_in_one_sentence(recorded: list[Recorded]) -> None:
+    """Random packets cause no traceback, no terminal control, no password in the output and no endless wait."""
     seed = int(os.environ.get("CDC_HOSTILE_SEED", random.randrange(1 << 32)))
     print(f"CDC_HOSTILE_SEED={seed}")
     rng = random.Random(seed)
@@ -209,8 +209,8 @@ def test_a_hostile_server_gets_one_sentence(recorded: list[Recorded]) -> None:
     assert set(drawn) == set(DAMAGES) or CONVERSATIONS < 100
 
 
-def test_a_damaged_packet_ends_a_migration_in_one_sentence_or_not_at_all(project_on_either: Project, tmp_path: Path) -> None:
-    """Wherever in it: the questions before, the chunks, the stream. Whole migrations, through a proxy that damages one packet of each."""
+def test_damaged_packet_is_survived_or_ends_in_one_sentence(project_on_either: Project, tmp_path: Path) -> None:
+    """Whole migrations through a proxy that damages one packet of each, in preflight, in chunks or in the stream."""
     project = project_on_either
     project.sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)", "INSERT INTO t VALUES (1, 1), (2, 2), (3, 3)")
     source = replace(SourceUrl.parse(project.url, {}), tls=Tls(TlsMode.DISABLED, get_public_key=True))

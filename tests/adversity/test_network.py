@@ -1,4 +1,4 @@
-"""A network that cuts and stalls: the migration goes on by itself, and nothing is lost or doubled."""
+"""A network that cuts and stalls: the migration continues by itself, without lost or doubled rows."""
 
 import itertools
 import random
@@ -32,14 +32,14 @@ def orders(project: Project) -> Project:
 
 @pytest.fixture
 def faulty(orders: Project, proxy) -> Proxy:
-    """A proxy between the migration and the source; the test's own connections go around it."""
+    """A proxy between the migration and the source; the test's own connections bypass it."""
     made = proxy(orders.source.host, orders.source.port)
     orders.url = f"mysql://{orders.source.user}:{orders.source.password}@127.0.0.1:{made.port}/"
     return made
 
 
-def test_connections_cut_anywhere_are_opened_again_and_nothing_is_lost_or_doubled(orders: Project, faulty: Proxy):
-    """Every connection after the first is cut after a random number of bytes: in the handshake, a chunk, an event, between them."""
+def test_connections_cut_anywhere_are_reopened(orders: Project, faulty: Proxy):
+    """Every connection after the first is cut after a random number of bytes: in the handshake, in a chunk, in or between events."""
     rng = random.Random(3)
     with shop.Writer(orders.source, orders.table, per_second=60):
         process = orders.start("--chunk-rows", "300")
@@ -55,8 +55,8 @@ def test_connections_cut_anywhere_are_opened_again_and_nothing_is_lost_or_double
     orders.assert_identical()
 
 
-def test_a_silent_stream_is_noticed_by_its_missing_heartbeats(orders: Project, faulty: Proxy):
-    """Half-open: nothing comes and nothing ends. The stream goes on over a new connection by itself."""
+def test_silent_stream_is_detected_by_missing_heartbeats(orders: Project, faulty: Proxy):
+    """A half-open stream is replaced by a new connection."""
     process = orders.start()
     orders.wait_streaming(process)
     faulty.swallow()
@@ -66,8 +66,8 @@ def test_a_silent_stream_is_noticed_by_its_missing_heartbeats(orders: Project, f
     orders.assert_identical()
 
 
-def test_a_chunk_whose_connection_is_silent_is_read_again_when_the_stream_notices(orders: Project, faulty: Proxy):
-    """Reading a chunk may be silent for minutes, so that the stream, which has heartbeats, tells for both."""
+def test_chunk_on_a_silent_connection_is_read_again(orders: Project, faulty: Proxy):
+    """Reading a chunk may be silent for minutes, so the stream's heartbeats detect a dead link for both."""
     process = orders.start("--chunk-rows", "50", "--max-rows-per-second", "100")
     before = orders.wait(process, lambda checkpoint: checkpoint.tables[0].rows_copied > 0).tables[0].rows_copied
     faulty.swallow()
@@ -75,8 +75,8 @@ def test_a_chunk_whose_connection_is_silent_is_read_again_when_the_stream_notice
     orders.end(process)
 
 
-def test_a_stream_that_trickles_is_noticed(orders: Project, faulty: Proxy):
-    """A byte now and then is no life: an event, or a heartbeat, has to come in time."""
+def test_trickling_stream_is_detected(orders: Project, faulty: Proxy):
+    """Single bytes do not count as life: a whole event or heartbeat has to arrive in time."""
     process = orders.start()
     orders.wait_streaming(process)
     faulty.slow_down(1, 1.5)
@@ -87,8 +87,8 @@ def test_a_stream_that_trickles_is_noticed(orders: Project, faulty: Proxy):
     orders.assert_identical()
 
 
-def test_a_slow_network_is_not_broken_off(orders: Project, faulty: Proxy):
-    """A chunk, and an event that takes longer than the bound of a silent stream, over a link of 200 kB/s."""
+def test_slow_network_is_tolerated(orders: Project, faulty: Proxy):
+    """A chunk, and an event that takes longer than the silence bound, arrive over a link of 200 kB/s."""
     faulty.slow_from_the_start = (4_000, 0.02)
     orders.sql("ALTER TABLE t ADD COLUMN long_text LONGTEXT", "UPDATE t SET long_text = REPEAT('c', 500000) WHERE id < 3")
     process = orders.start()
@@ -100,8 +100,8 @@ def test_a_slow_network_is_not_broken_off(orders: Project, faulty: Proxy):
     orders.assert_identical()
 
 
-def test_an_answer_that_trickles_has_a_bound_and_one_that_is_slow_has_time(orders: Project, faulty: Proxy, monkeypatch: pytest.MonkeyPatch):
-    """The greeting, a question of preflight, a chunk."""
+def test_trickling_answer_times_out_and_slow_answer_does_not(orders: Project, faulty: Proxy, monkeypatch: pytest.MonkeyPatch):
+    """For the greeting, a query of preflight and a chunk."""
     url = SourceUrl.parse(orders.url + "?ssl-mode=disabled&get-server-public-key=true", {})
     orders.sql("UPDATE t SET note = REPEAT('x', 100)")
     table = read_table(orders.admin, orders.table)
@@ -126,8 +126,8 @@ def test_an_answer_that_trickles_has_a_bound_and_one_that_is_slow_has_time(order
 
 
 @pytest.mark.parametrize("tls", [False, True])
-def test_a_packet_that_is_damaged_once_is_asked_for_again(orders: Project, faulty: Proxy, tls: bool):
-    """In the stream, in rows, over TLS: a damaged link is no damaged data. The run goes on from its position over a new connection."""
+def test_packet_damaged_once_is_requested_again(orders: Project, faulty: Proxy, tls: bool):
+    """In the stream, in rows and over TLS, the run continues from its position over a new connection."""
     if not tls:
         orders.url += "?ssl-mode=disabled&get-server-public-key=true"  # so that the proxy sees packets
     process = orders.start()
@@ -151,10 +151,9 @@ def test_a_packet_that_is_damaged_once_is_asked_for_again(orders: Project, fault
 
 
 @pytest.mark.parametrize(("at", "words"), [(2, "does not have the length"), (3, "came in a packet out of order")])
-def test_a_damaged_packet_is_noticed_while_heartbeats_go_on(orders: Project, faulty: Proxy, at: int, words: str):
-    """A length of a megabyte more would be waited for as long as heartbeats come. The same damage again at the same place ends the run.
-
-    Nothing is skipped, and the next run goes on.
+def test_damaged_packet_length_is_detected_despite_heartbeats(orders: Project, faulty: Proxy, at: int, words: str):
+    """A length a megabyte too large must not swallow heartbeats for ever; the same damage at the same place ends the run, and the next run
+    continues without skipping.
     """
     orders.url += "?ssl-mode=disabled&get-server-public-key=true"  # so that the proxy sees packets
     process = orders.start()
@@ -174,8 +173,8 @@ def test_a_damaged_packet_is_noticed_while_heartbeats_go_on(orders: Project, fau
     orders.assert_identical()
 
 
-def test_a_source_that_is_away_is_waited_for_while_the_state_can_be_read(orders: Project, faulty: Proxy):
-    """It stays at the last position, its rows can be read, the lag goes on counting; when the source is back the stream goes on."""
+def test_absent_source_is_waited_for_and_state_stays_readable(orders: Project, faulty: Proxy):
+    """The state stays at its last position, the lag keeps counting, and the stream continues once the source is back."""
     process = orders.start()
     before = orders.wait_streaming(process).position.gtids
     faulty.refusing = True
@@ -198,8 +197,8 @@ def test_a_source_that_is_away_is_waited_for_while_the_state_can_be_read(orders:
     orders.assert_identical()
 
 
-def test_a_source_that_searches_its_binlogs_for_long_is_not_taken_for_dead(orders: Project, faulty: Proxy):
-    """MariaDB sends no heartbeats meanwhile. When it has found the position, a silence is noticed by them."""
+def test_source_searching_its_binlogs_is_waited_for(orders: Project, faulty: Proxy):
+    """MariaDB sends no heartbeats while it searches for the position; afterwards missing heartbeats count again."""
     url = SourceUrl.parse(orders.url + "?ssl-mode=disabled&get-server-public-key=true", {})
     heartbeat = 1.0  # less, and a busy machine would be silent for longer
 
@@ -232,8 +231,8 @@ connection.CONNECT_SECONDS = source.LOG_END_SECONDS = source.LONGEST_PAUSE = 360
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_the_wait_for_an_answer(orders: Project, faulty: Proxy, number: signal.Signals):
-    """A question of the main thread, to a server that has fallen silent."""
+def test_signal_ends_the_wait_for_an_answer(orders: Project, faulty: Proxy, number: signal.Signals):
+    """The main thread queries a server that has fallen silent."""
     program = ENDLESS + (
         "with source.MySqlSource(SourceUrl.parse(sys.argv[1], {}), heartbeat_seconds=1.0) as opened:\n"
         "    with interrupts.stopped_by_signals(lambda: None) as asked:\n"
@@ -260,8 +259,8 @@ def test_a_signal_ends_the_wait_for_an_answer(orders: Project, faulty: Proxy, nu
     assert process.returncode == 0
 
 
-def test_a_signal_ends_a_run_whose_source_does_not_answer(orders: Project, faulty: Proxy):
-    """Its stream is about to be opened again, over a connection that takes for ever; the last checkpoint is saved."""
+def test_signal_ends_a_run_whose_source_is_silent(orders: Project, faulty: Proxy):
+    """While the stream reconnects to a server that never answers; the last checkpoint is saved."""
     command = [sys.executable, "-c", f"{ENDLESS}main()", *orders.arguments("--json", "--checkpoint-seconds", "0.2")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -283,8 +282,8 @@ def test_a_signal_ends_a_run_whose_source_does_not_answer(orders: Project, fault
 
 
 @pytest.mark.parametrize("silent_from", [1, 2, 3])
-def test_a_connection_that_is_never_ready_has_a_bound(orders: Project, faulty: Proxy, monkeypatch: pytest.MonkeyPatch, silent_from: int):
-    """Silent before the greeting, in the TLS handshake, in the login."""
+def test_unfinished_connection_times_out(orders: Project, faulty: Proxy, monkeypatch: pytest.MonkeyPatch, silent_from: int):
+    """Silence before the greeting, in the TLS handshake and in the login."""
     came = itertools.count(1)
 
     def silence(data: bytes) -> bytes:

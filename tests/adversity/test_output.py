@@ -1,4 +1,4 @@
-"""A full disk, a reader that is gone or nothing at all behind standard output and standard error; and what a fault of ours looks like."""
+"""Standard output and standard error on a full disk, without a reader or closed; and how an internal error is reported."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.fix_migration import PATIENCE, Project
 
 
 def run(*arguments: str, shell: str) -> subprocess.CompletedProcess[str]:
-    """The command as a shell runs it, `cdc` standing for it in `shell`."""
+    """Run the command as a shell runs it; `cdc` stands for it in `shell`."""
     script = f'cdc() {{ "{sys.executable}" -m cdc "$@"; }}; {shell}'
     return subprocess.run(["bash", "-c", script, "-", *arguments], capture_output=True, text=True, timeout=PATIENCE, check=False)
 
@@ -35,8 +35,10 @@ def orders(project: Project) -> Project:
     return project
 
 
-def test_a_result_that_cannot_be_written_is_one_sentence_and_no_success(orders: Project) -> None:
-    """Of every command that prints one: on a full disk, without a reader, with standard output closed. What was done has been done."""
+def test_unwritable_result_is_an_error(orders: Project) -> None:
+    """Every command that prints a result fails with one sentence on a full disk, without a reader and with standard output closed; its
+    work is done.
+    """
     state = f"mapstore:{orders.state}"
     full = 'cdc "$@" > /dev/full'
     assert_one_sentence(run(*orders.arguments("--until-caught-up", "--json"), shell=full), "No space left on device")
@@ -56,8 +58,8 @@ def test_a_result_that_cannot_be_written_is_one_sentence_and_no_success(orders: 
     assert done.stdout.count("\n") == 1
 
 
-def test_a_tail_without_a_reader_says_from_where_to_go_on(orders: Project) -> None:
-    """The change that was not printed comes again."""
+def test_tail_without_a_reader_names_the_position_to_resume(orders: Project) -> None:
+    """The change that was not printed comes again from that position."""
     before = str(orders.gtids())
     orders.sql("UPDATE t SET v = 'first' WHERE id = 1", "UPDATE t SET v = 'second' WHERE id = 2")
     done = run("tail", orders.url, "--tables", str(orders.table), "--from", before, "--until-caught-up", shell='cdc "$@" > /dev/full')
@@ -65,8 +67,8 @@ def test_a_tail_without_a_reader_says_from_where_to_go_on(orders: Project) -> No
     assert f"--from '{before}'" in done.stderr
 
 
-def test_standard_error_that_cannot_be_written_changes_nothing(orders: Project) -> None:
-    """Full or closed: the migration is made, the result printed, and no file of ours gets the lines."""
+def test_unwritable_standard_error_is_ignored(orders: Project) -> None:
+    """With stderr full or closed the migration is made, the result printed, and no other file gets the lines."""
     for shell in ('cdc "$@" 2> /dev/full', 'cdc "$@" 2>&-', 'cdc "$@" <&- 2>&-'):
         orders.sql("INSERT INTO t SELECT MAX(id) + 1, 'more' FROM t")
         done = run(*orders.arguments("--until-caught-up", "--json"), shell=shell)
@@ -85,7 +87,7 @@ main()
 """
 
 
-def test_a_fault_of_ours_is_said_to_be_one(tmp_path: Path) -> None:
+def test_internal_error_is_reported_as_a_bug(tmp_path: Path) -> None:
     """One sentence, an exit code of its own, and the traceback in a file, or on stderr with --debug."""
 
     def faulty(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:

@@ -1,6 +1,6 @@
-"""Any statements in any order on tables that are migrated by a pattern, under writes and kills: in the end every table is the source's.
+"""Random statements on tables that are migrated by a pattern, under writes and kills; afterwards every table equals the source.
 
-`CDC_CHANGES_ROUNDS` is how many rounds of statements there are, `CDC_CHANGES_SEED` repeats those that a failed test has printed.
+`CDC_CHANGES_ROUNDS` sets the number of rounds of statements, `CDC_CHANGES_SEED` repeats those of a failed run, which prints its seed.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ WRITES = [
 
 
 def random_statement(rng: random.Random, *, writes: bool) -> str:
-    """One that a server may take or refuse."""
+    """A statement that the server may accept or refuse."""
     tables, columns = rng.sample(TABLES, 3), rng.sample(COLUMNS, 2)
     some = {"a": columns[0], "b": columns[1], "type": rng.choice(TYPES), "k": rng.randrange(3_000), "n": rng.randrange(3_000)}
     if writes:
@@ -94,7 +94,7 @@ def random_statement(rng: random.Random, *, writes: bool) -> str:
 
 
 def run(connection: Connection, statement: str) -> bool:
-    """Whether the server took it, as its tables are at the moment."""
+    """Whether the server accepted the statement, given its present tables."""
     try:
         connection.query(statement)
     except pymysql.MySQLError:
@@ -119,7 +119,7 @@ class Writer(Background):
 
 @pytest.fixture
 def project(project_on_either: Project) -> Project:
-    """Three tables of some thousand rows on either server, one that stays, so that there always is one, a keyless and an excluded one."""
+    """Three tables of some thousand rows on either server, one that always stays, a keyless and an excluded one."""
     project_on_either.sql(CREATE.format("t"), UNIQUE.format("u"), *(CREATE.format(name) for name in ("w", "stays", EXCLUDED)))
     project_on_either.sql(KEYLESS.format("keyless"), "INSERT INTO keyless VALUES (1, 2, 'a'), (1, 2, 'a')")
     numbers = "WITH RECURSIVE n AS (SELECT 0 i UNION ALL SELECT i + 1 FROM n WHERE i < 39) SELECT a.i * 40 + b.i, a.i FROM n a, n b"
@@ -128,8 +128,8 @@ def project(project_on_either: Project) -> Project:
 
 
 @pytest.mark.timeout(120 + 20 * ROUNDS)
-def test_any_changes_of_tables_in_any_order_are_followed_through_kills(project: Project):
-    """Statements while copying, while following and while nobody looks, with a kill or a stop in each round."""
+def test_random_table_changes_are_followed_through_kills(project: Project):
+    """Statements run while copying, following and stopped, with a kill or a stop in each round."""
     print(f"CDC_CHANGES_SEED={SEED}")
     rng, pattern = random.Random(SEED), f"{project.database}.*"
     excluding = ("--exclude", f"{project.database}.log_*")

@@ -1,4 +1,4 @@
-"""Servers that let nobody in: a run that follows waits where that may pass, and says what is wrong where it may not."""
+"""Servers that refuse connections: a following run waits where the reason may pass, and ends with a sentence where it may not."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GRANTS = ("GRANT SELECT ON *.* TO {user}", "GRANT REPLICATION SLAVE, REPLICATION
 
 @pytest.fixture
 def account(project_on_either: Project) -> Iterator[str]:
-    """The name of a user of its own, which the project's runs use."""
+    """The name of a user made for this test, which the project's runs log in as."""
     name = f"a_{project_on_either.database}"
     make_user(project_on_either, name)
     yield name
@@ -37,7 +37,7 @@ def make_user(project: Project, name: str) -> None:
 
 
 def kill_stream(project: Project, name: str) -> None:
-    """End the connection that the user's run follows the binlog over."""
+    """End the connection over which the user's run follows the binlog."""
     ((number,),) = project.admin.rows(
         "SELECT id FROM information_schema.processlist WHERE user = %s AND command LIKE 'Binlog Dump%%'", (name,)
     )
@@ -45,7 +45,7 @@ def kill_stream(project: Project, name: str) -> None:
 
 
 def assert_waits(project: Project, name: str, limit: str, free: str, words: str) -> None:
-    """A run that follows loses its stream while no connection is to be had, waits and says why, and goes on when one is."""
+    """Assert that a run that loses its stream while no connection is possible waits, says why, and continues later."""
     process = project.start()
     project.wait_streaming(process)
     project.admin.rows(limit)
@@ -58,14 +58,14 @@ def assert_waits(project: Project, name: str, limit: str, free: str, words: str)
     project.assert_identical()
 
 
-def test_a_user_s_exhausted_connections_are_waited_for(project_on_either: Project, account: str) -> None:
+def test_exhausted_user_connections_are_waited_for(project_on_either: Project, account: str) -> None:
     """Error 1226."""
     limit = f"ALTER USER {account} WITH MAX_USER_CONNECTIONS"
     assert_waits(project_on_either, account, f"{limit} 1", f"{limit} 0", "takes no more connections")
 
 
 def test_too_many_connections_are_waited_for(start_mysql: StartServer, tmp_path: Path) -> None:
-    """Error 1040, of a server of its own."""
+    """Error 1040, of a separate server."""
     server = start_mysql({})
     with Project(server, "x", tmp_path / "state") as project:
         project.admin.rows("CREATE DATABASE x")
@@ -77,14 +77,14 @@ def test_too_many_connections_are_waited_for(start_mysql: StartServer, tmp_path:
     ("statement", "words"),
     [("PASSWORD EXPIRE", "password of the user .* has expired"), ("ACCOUNT LOCK", "account of the user .* is locked")],
 )
-def test_an_account_that_cannot_be_used_is_a_sentence(project_on_either: Project, account: str, statement: str, words: str) -> None:
-    """With exit code 2, also where the server would let it in to change its password."""
+def test_unusable_account_exits_2(project_on_either: Project, account: str, statement: str, words: str) -> None:
+    """Also where the server would accept the login to change the password."""
     project_on_either.admin.rows(f"ALTER USER {account} {statement}")
     with pytest.raises(ConfigError, match=words):
         connect(SourceUrl.parse(project_on_either.url, {}))
 
 
-def test_an_account_that_is_locked_after_failed_logins_is_a_sentence(project: Project) -> None:
+def test_account_locked_after_failed_logins_exits_2(project: Project) -> None:
     """By MySQL's FAILED_LOGIN_ATTEMPTS."""
     name = f"f_{project.database}"
     project.admin.rows(f"CREATE USER {name} IDENTIFIED BY 'secret' FAILED_LOGIN_ATTEMPTS 1 PASSWORD_LOCK_TIME 1")
@@ -95,7 +95,7 @@ def test_an_account_that_is_locked_after_failed_logins_is_a_sentence(project: Pr
 
 
 def login(url: SourceUrl) -> CdcError | None:
-    """What a login ends with."""
+    """How a login ends."""
     try:
         connect(url).close()
     except CdcError as error:
@@ -104,8 +104,8 @@ def login(url: SourceUrl) -> CdcError | None:
 
 
 @pytest.mark.parametrize("after", [0, 3, 60])
-def test_a_first_connection_that_is_cut_offers_nothing_to_resume(project: Project, proxy: Callable, after: int) -> None:
-    """Before the greeting, within it, within the login: the address is what can be looked at."""
+def test_first_connection_cut_points_to_the_address(project: Project, proxy: Callable, after: int) -> None:
+    """Cut before the greeting, within it or within the login, the hint is about the address and does not offer to resume."""
     between = proxy(project.source.host, project.source.port)
     between.cut_after = iter([after])
     error = login(SourceUrl(project.source.host, between.port, project.source.user, project.source.password))

@@ -1,4 +1,4 @@
-"""A state folder that cannot be written or read: one sentence, its exit code, and the last checkpoint as it was."""
+"""A state folder that cannot be written or read: one sentence, its exit code, and an intact last checkpoint."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def orders(project: Project) -> Project:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of a few megabytes, to be filled or made read-only."""
+    """A disk of a few megabytes that tests fill or make read-only."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = mount("-t", "tmpfs", "-o", "size=4m", "none", str(folder))
@@ -42,7 +42,7 @@ def mount(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def fill(disk: Path, leave: int) -> Path:
-    """A file that takes all of the disk but so many bytes."""
+    """Write a file that takes all of the disk except this many bytes."""
     ballast = disk / "ballast"
     free = os.statvfs(disk)
     ballast.write_bytes(bytes(free.f_bavail * free.f_frsize - leave))
@@ -56,8 +56,8 @@ def images(state: Path) -> dict[str, bytes]:
 @pytest.mark.waits
 @pytest.mark.parametrize("leave", [0, 128 << 10], ids=["not even the checkpoint", "the checkpoint, not the image"])
 @pytest.mark.parametrize("following", [False, True], ids=["at the end", "while following"])
-def test_a_full_disk_leaves_the_last_checkpoint_good(orders: Project, disk: Path, leave: int, following: bool) -> None:
-    """The run ends and says what the system said; after making room the same command goes on from there."""
+def test_full_disk_keeps_the_last_checkpoint(orders: Project, disk: Path, leave: int, following: bool) -> None:
+    """The run ends with the system's error; after making room the same command continues from the checkpoint."""
     orders.state = disk / "state"
     orders.migrate()
     process = orders.start() if following else None
@@ -81,8 +81,8 @@ def test_a_full_disk_leaves_the_last_checkpoint_good(orders: Project, disk: Path
 
 
 @pytest.mark.parametrize("leave", [0, 4096])
-def test_a_full_disk_has_no_room_for_a_new_folder(orders: Project, disk: Path, leave: int) -> None:
-    """Not even for the lock, or not for the checkpoint."""
+def test_full_disk_refuses_a_new_folder(orders: Project, disk: Path, leave: int) -> None:
+    """Without room for the lock, or for the checkpoint."""
     ballast = fill(disk, leave)
     orders.state = disk / "state"
     assert "cannot be written" in orders.refused(expect=1 if leave else 2)
@@ -91,8 +91,8 @@ def test_a_full_disk_has_no_room_for_a_new_folder(orders: Project, disk: Path, l
     assert orders.assert_identical() == ROWS
 
 
-def test_a_folder_that_has_become_read_only_is_refused_and_can_be_read(orders: Project, disk: Path) -> None:
-    """Whoever only looks needs no right to write."""
+def test_read_only_folder_is_refused_for_writing_and_readable(orders: Project, disk: Path) -> None:
+    """`cdc status` and `cdc dump` need no right to write."""
     orders.state = disk / "state"
     orders.migrate()
     orders.sql("UPDATE t SET note = 'more' LIMIT 7")
@@ -107,8 +107,8 @@ def test_a_folder_that_has_become_read_only_is_refused_and_can_be_read(orders: P
     orders.assert_identical()
 
 
-def test_a_limit_on_the_size_of_files_leaves_the_last_checkpoint_good(orders: Project) -> None:
-    """Like a full disk, for those who cannot mount one."""
+def test_file_size_limit_keeps_the_last_checkpoint(orders: Project) -> None:
+    """Stands in for a full disk where disks cannot be mounted."""
     orders.migrate()
     orders.sql("UPDATE t SET note = 'more'")
     limited = subprocess.run(
@@ -123,8 +123,8 @@ def test_a_limit_on_the_size_of_files_leaves_the_last_checkpoint_good(orders: Pr
 
 
 @pytest.mark.parametrize("damage", ["a bit", "the end", "all of it"])
-def test_a_damaged_image_is_refused_and_a_full_copy_goes_past_it(orders: Project, damage: str) -> None:
-    """Nothing of a damaged image is used."""
+def test_damaged_image_is_refused_until_a_full_copy(orders: Project, damage: str) -> None:
+    """No row of a damaged image is used."""
     orders.migrate()
     (image,) = orders.state.glob("*.map")
     content = bytearray(image.read_bytes())
@@ -145,8 +145,8 @@ def test_a_damaged_image_is_refused_and_a_full_copy_goes_past_it(orders: Project
     [(99, "ADD COLUMN more INT"), (1, "DROP COLUMN rates"), (1, "DROP COLUMN part")],
     ids=["newer", "older", "oldest"],
 )
-def test_a_state_of_another_format_is_refused_and_left_alone(orders: Project, version: int, change: str) -> None:
-    """Its columns may be others; nothing of another version's state is touched by this one."""
+def test_state_of_another_format_is_refused_unchanged(orders: Project, version: int, change: str) -> None:
+    """Its columns may differ, so this version does not touch it."""
     orders.migrate()
     with closing(sqlite3.connect(orders.state / "checkpoint.sqlite")) as database:
         database.execute(f"UPDATE checkpoint SET format = {version}")

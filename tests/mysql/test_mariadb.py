@@ -99,7 +99,7 @@ def test_a_killed_migration_goes_on_where_it_was(project: Project, point: str):
 
 
 @pytest.mark.waits
-def test_connections_cut_anywhere_are_opened_again_and_nothing_is_lost_or_doubled(project: Project, proxy):
+def test_connections_cut_anywhere_are_reopened(project: Project, proxy):
     """Every connection after the first is cut after a random number of bytes."""
     shop.load(project.admin, project.table, 3_000)
     faulty = proxy(project.source.host, project.source.port)
