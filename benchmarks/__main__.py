@@ -19,6 +19,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object, last, on stdout")
     parser.add_argument("--quick", action="store_true", help="a tenth of the size: to try it, not to quote it")
     parser.add_argument("--plot", type=Path, default=Path("build/benchmarks"), help="folder for plots (build/benchmarks)")
+    parser.add_argument("--beside", type=Path, help="another checkout with its own .venv, measured in turn with this one")
     options, rest = parser.parse_known_args()
     options.plot.mkdir(parents=True, exist_ok=True)
     figures = importlib.import_module(f"benchmarks.{options.name}").run(options, rest)

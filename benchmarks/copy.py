@@ -9,8 +9,9 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -18,9 +19,8 @@ from typing import Any
 
 from benchmarks.measure import alternate, say, table
 from benchmarks.oltp import define_work
-from benchmarks.source import Place, create, fill, machine, options, place
-from cdc.errors import ConfigError
-from cdc.targets.mapstore.target import read_state
+from benchmarks.source import Place, create, figure, fill, interpreters, machine, options, place, senders
+from cdc.mysql.connection import Connection
 
 NAME = "orders"
 PER_SECOND, FOLLOW_SECONDS = 2_000, 10
@@ -31,38 +31,43 @@ _BURST = 10
 def run(general: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
     """Measure copies in turn: idle, under writes, and following alone under writes."""
     wanted = options(rest, quick=general.quick, per_second=PER_SECOND, follow_seconds=FOLLOW_SECONDS)
+    pythons = interpreters(general.beside)
     with place() as here, here.connect() as admin:
         create(admin, NAME)
         fill(admin, NAME, wanted.rows)
         define_work(admin, NAME)
-        runs = alternate(
-            wanted.repeats,
-            {
-                "idle": lambda: _copy(here),
-                "written": lambda: _written(here, wanted.rows, wanted.per_second, wanted.follow_seconds),
-            },
-        )
-        idle = [each["snapshot_seconds"] for each in runs["idle"]]
-        written = [each["copy"]["snapshot_seconds"] for each in runs["written"]]
-        ratio = statistics.median(b / a for a, b in zip(idle, written, strict=True))
-        table(
-            f"Copy of {wanted.rows:,} rows, {wanted.per_second:,} single-row transactions/s (median of {wanted.repeats} runs in turn)",
-            ["", "seconds", "lowest", "highest", "to idle"],
-            [
-                ["idle", *_spread(idle), ""],
-                ["under writes", *_spread(written), f"{ratio:.2f}x"],
-            ],
-        )
-        lags = {"while copying": "copy", "following": "follow"}
-        table(
-            "Commit to visible in the map store, ms (medians of the runs' own figures)",
-            ["", "p50", "p99", "max", "transactions"],
-            [
-                [title, *(float(_median(runs["written"], phase, key)) for key in ("p50", "p99", "max")), _transactions(runs, phase)]
-                for title, phase in lags.items()
-            ],
-        )
-        return {"benchmark": "copy", "rows": wanted.rows, "machine": machine(admin), "runs": runs, "ratio": ratio}
+        tasks: dict[str, Callable[[], dict[str, Any]]] = {}
+        for which, python in pythons.items():
+            tasks[f"{which}, idle"] = partial(_copy, here, admin, python)
+            tasks[f"{which}, written"] = partial(_written, here, admin, python, wanted)
+        runs = alternate(wanted.repeats, tasks)
+        results: dict[str, Any] = {"benchmark": "copy", "rows": wanted.rows, "machine": machine(admin), "runs": runs}
+        for which in pythons:
+            results[which] = _show(which, wanted, runs[f"{which}, idle"], runs[f"{which}, written"])
+        return results
+
+
+def _show(which: str, wanted: argparse.Namespace, idle_runs: list[dict[str, Any]], written_runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Print the figures of one checkout; return them."""
+    idle = [run["snapshot_seconds"] for run in idle_runs]
+    written = [run["copy"]["snapshot_seconds"] for run in written_runs]
+    ratio = statistics.median(b / a for a, b in zip(idle, written, strict=True))
+    table(
+        f"{which}: copy of {wanted.rows:,} rows, {wanted.per_second:,} single-row transactions/s (median of {wanted.repeats} runs in turn)",
+        ["", "seconds", "lowest", "highest", "to idle"],
+        [["idle", *_spread(idle), ""], ["under writes", *_spread(written), f"{ratio:.2f}x"]],
+    )
+    lags = {"while copying": "copy", "following": "follow"}
+    table(
+        f"{which}: commit to visible in the map store, ms (medians of the runs' own figures)",
+        ["", "p50", "p99", "max", "transactions"],
+        [
+            [title, *(float(_median(written_runs, phase, key)) for key in ("p50", "p99", "max")), _transactions(written_runs, phase)]
+            for title, phase in lags.items()
+        ],
+    )
+    lag_p99 = {title: _median(written_runs, phase, "p99") for title, phase in lags.items()}
+    return {"idle": figure(idle), "written": figure(written), "ratio": ratio, "lag_p99_ms": lag_p99}
 
 
 def _spread(values: Sequence[float]) -> list[float]:
@@ -73,47 +78,44 @@ def _median(runs: Sequence[dict[str, Any]], phase: str, key: str) -> float:
     return statistics.median(each[phase]["lag_ms"][key] for each in runs)
 
 
-def _transactions(runs: dict[str, Any], phase: str) -> int:
-    return round(statistics.median(each[phase]["transactions"] for each in runs["written"]))
+def _transactions(runs: Sequence[dict[str, Any]], phase: str) -> int:
+    return round(statistics.median(run[phase]["transactions"] for run in runs))
 
 
-def _copy(here: Place) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="cdc-benchmark-") as folder, _migration(here, Path(folder), "--until-caught-up") as process:
+def _copy(here: Place, admin: Connection, python: str) -> dict[str, Any]:
+    with (
+        tempfile.TemporaryDirectory(prefix="cdc-benchmark-") as folder,
+        _migration(here, admin, here.migrate(NAME, Path(folder), python), "--until-caught-up") as process,
+    ):
         return _report(process)
 
 
-def _written(here: Place, rows: int, per_second: int, seconds: int) -> dict[str, Any]:
-    """A copy under writes, then following from its checkpoint under the same writes; each begins to be written to once it has begun."""
-    with tempfile.TemporaryDirectory(prefix="cdc-benchmark-") as folder, _writer(here, rows, per_second) as writing:
-        with _migration(here, Path(folder), "--until-caught-up") as process:
+def _written(here: Place, admin: Connection, python: str, wanted: argparse.Namespace) -> dict[str, Any]:
+    """A copy under writes, then following from its checkpoint under the same writes; the writes begin once the binlog is followed."""
+    with tempfile.TemporaryDirectory(prefix="cdc-benchmark-") as folder, _writer(here, wanted.rows, wanted.per_second) as writing:
+        command = here.migrate(NAME, Path(folder), python)
+        with _migration(here, admin, command, "--until-caught-up") as process:
             writing.set()
             copied = _report(process)
         writing.clear()
-        with _migration(here, Path(folder), "--until-caught-up") as process:
+        with _migration(here, admin, command, "--until-caught-up") as process:
             _report(process)
-        with _migration(here, Path(folder)) as process:
+        with _migration(here, admin, command) as process:
             writing.set()
-            time.sleep(seconds)
+            time.sleep(wanted.follow_seconds)
             writing.clear()
             process.send_signal(signal.SIGTERM)
             return {"copy": copied, "follow": _report(process)}
 
 
 @contextmanager
-def _migration(here: Place, state: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """The command, from its first checkpoint: by then it follows the binlog."""
-    began, command = time.time(), [*here.migrate(NAME, state), "--json", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=here.environment) as process:
-        while process.poll() is None and not _begun(state, began):
+def _migration(here: Place, admin: Connection, command: Sequence[str], *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """The command, from the moment that it follows the binlog."""
+    known, line = senders(admin), [*command, "--json", *arguments]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=here.environment) as process:
+        while process.poll() is None and senders(admin) <= known:
             time.sleep(0.001)
         yield process
-
-
-def _begun(state: Path, began: float) -> bool:
-    try:
-        return read_state(state)[0].created_at > began
-    except ConfigError:
-        return False
 
 
 def _report(process: subprocess.Popen[str]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from benchmarks import peers
@@ -32,6 +33,7 @@ def run(general: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
     """Measure it for each table: single-row updates spread over its rows, each committed."""
     wanted = options(rest, quick=general.quick, slice=SLICE)
     transactions = max(1, wanted.rows // TRANSACTIONS_SHARE)
+    beside = general.beside
     with place() as here, here.connect() as admin:
         results: dict[str, Any] = {
             "benchmark": "oltp",
@@ -55,6 +57,7 @@ def run(general: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
                     "mysqlbinlog -v > /dev/null": lambda span=span: span.transactions / peers.mysqlbinlog(here, span),
                     "mysql-replication": partial(_library, here, name, span, wanted.slice),
                 },
+                beside and {f"cdc of {beside}": partial(_beside, beside, here, name, span)},
             )
     return results
 
@@ -73,3 +76,7 @@ def _update(admin: Any, transactions: int, numbers: int) -> tuple[int, int]:
 def _library(here: Place, name: str, span: Span, limit: int) -> float:
     _, transactions, seconds = isolated(peers.mysql_replication, here, name, span, limit)
     return float(transactions / seconds)
+
+
+def _beside(checkout: Path, here: Place, name: str, span: Span) -> float:
+    return span.transactions / peers.of_checkout(checkout, "our_stream", here, name, span)

@@ -5,11 +5,14 @@ Python code runs in a process of its own and counts from its first connection on
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import time
 import warnings
+from dataclasses import astuple
+from pathlib import Path
 from typing import Any
 
 import pymysql
@@ -88,6 +91,21 @@ def our_stream(place: Place, name: str, span: Span) -> float:
     if (rows, transactions) != (span.rows, span.transactions):
         raise AssertionError(f"{rows:,} rows in {transactions:,} transactions came, {span.rows:,} in {span.transactions:,} were written")
     return seconds
+
+
+_CALL = """
+import sys, json
+from benchmarks import peers, source
+function, place, span, *arguments = json.loads(sys.argv[1])
+print(json.dumps(getattr(peers, function)(source.Place(*place), *arguments, *([source.Span(*span)] if span else []))))
+"""
+
+
+def of_checkout(checkout: Path, function: str, place: Place, name: str, span: Span | None = None) -> float:
+    """What `our_copy` or `our_stream` of another checkout measures, by its own code in its own .venv."""
+    call = json.dumps([function, astuple(place), astuple(span) if span else None, name])
+    done = subprocess.run([checkout / ".venv/bin/python", "-c", _CALL, call], cwd=checkout, capture_output=True, text=True, check=True)
+    return float(json.loads(done.stdout.splitlines()[-1]))
 
 
 def sscursor(place: Place, name: str) -> float:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import alternate, say, table
-from benchmarks.source import TABLES, Place, create, figure, fill, machine, options, place
+from benchmarks.source import TABLES, Place, create, figure, fill, interpreters, machine, options, place, senders
 from cdc.mysql.connection import Connection
 
 AIM_SECONDS = 3.0
@@ -29,18 +29,21 @@ def run(general: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
     wanted = options(rest, quick=general.quick)
     with place() as here, here.connect() as admin, tempfile.TemporaryDirectory(prefix="cdc-benchmark-") as folder:
         commands: dict[str, list[str]] = {}
+        pythons = interpreters(general.beside)
         for name in TABLES:
             create(admin, name)
             fill(admin, name, wanted.rows)
-            commands[f"{name}, {wanted.rows:,} rows"] = here.migrate(name, Path(folder, name))
+            for number, (which, python) in enumerate(pythons.items()):
+                commands[f"{which}: {name}, {wanted.rows:,} rows"] = here.migrate(name, Path(folder, f"{name}-{number}"), python)
         admin.rows("CREATE TABLE nothing (id INT PRIMARY KEY)")
-        commands["no rows"] = here.migrate("nothing", Path(folder, "nothing"))
+        for number, (which, python) in enumerate(pythons.items()):
+            commands[f"{which}: no rows"] = here.migrate("nothing", Path(folder, f"nothing-{number}"), python)
         for command in commands.values():
             say("  the copy")
             subprocess.run([*command, "--until-caught-up"], env=here.environment, check=True, capture_output=True)
         tasks: dict[str, Callable[[], float]] = {each: partial(_resumed, here, admin, command) for each, command in commands.items()}
         figures = {name: figure(each) for name, each in alternate(wanted.repeats, tasks).items()}
-        stored = {name: sum(path.stat().st_size for path in Path(folder, name).glob("*.map")) for name in TABLES}
+        stored = {name: sum(path.stat().st_size for path in Path(folder, f"{name}-0").glob("*.map")) for name in TABLES}
         table(
             f"Seconds from the start of a process that goes on after SIGKILL until it streams (median of {wanted.repeats} runs in turn)",
             ["", "seconds", "lowest", "highest", "noise", "aim"],
@@ -51,19 +54,13 @@ def run(general: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
 
 def _resumed(here: Place, admin: Connection, command: Sequence[str]) -> float:
     """Start the migration, wait until it streams, kill it; how long it took to stream."""
-    known = _senders(admin)
+    known = senders(admin)
     began = time.monotonic()
     with subprocess.Popen(command, env=here.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while _senders(admin) <= known:
+        while senders(admin) <= known:
             if process.poll() is not None:
                 raise AssertionError(f"cdc migrate ended with exit code {process.returncode}")
             time.sleep(_LOOK)
         seconds = time.monotonic() - began
         process.kill()
     return seconds
-
-
-def _senders(admin: Connection) -> set[int]:
-    """The threads that send the binlog to somebody."""
-    rows = admin.rows("SELECT processlist_id FROM performance_schema.threads WHERE processlist_command LIKE 'Binlog Dump%'")
-    return {row[0] for row in rows}

@@ -16,6 +16,7 @@ from cdc.config import CHUNK_ROWS
 def run(general: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
     """Measure it for each table."""
     wanted = options(rest, quick=general.quick, chunk_rows=CHUNK_ROWS)
+    beside = general.beside
     with place() as here, here.connect() as admin:
         results = {"benchmark": "snapshot", "rows": wanted.rows, "chunk_rows": wanted.chunk_rows, "machine": machine(admin), "tables": {}}
         for name in TABLES:
@@ -32,5 +33,6 @@ def run(general: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
                     "mysql --quick -N > /dev/null": lambda name=name: wanted.rows / peers.mysql_quick(here, name),
                     "PyMySQL SSCursor, counted": partial(isolated, peers.sscursor, here, name),
                 },
+                beside and {f"cdc of {beside}": partial(peers.of_checkout, beside, "our_copy", here, name)},
             )
     return results

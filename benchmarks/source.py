@@ -55,10 +55,10 @@ class Place:
         """A table's full name."""
         return TableId(self.database, name)
 
-    def migrate(self, name: str, state: Path) -> list[str]:
-        """The command that migrates a table into a state folder; it wants `environment`."""
+    def migrate(self, name: str, state: Path, python: str = sys.executable) -> list[str]:
+        """The command that migrates a table into a state folder; it wants `environment`. `python` may be another checkout's."""
         url = f"mysql://{self.source.user}@{self.source.host}:{self.source.port}/"
-        return [sys.executable, "-m", "cdc", "migrate", url, f"mapstore:{state}", "--tables", str(self.table(name))]
+        return [python, "-P", "-m", "cdc", "migrate", url, f"mapstore:{state}", "--tables", str(self.table(name))]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -109,6 +109,11 @@ def options(rest: Sequence[str], *, quick: bool, **more: int) -> argparse.Namesp
     return parser.parse_args(rest)
 
 
+def interpreters(beside: Path | None) -> dict[str, str]:
+    """Of this checkout, and of the one to measure in turn with it: a name and its Python."""
+    return {"cdc": sys.executable} | ({f"cdc of {beside}": str(beside / ".venv/bin/python")} if beside else {})
+
+
 # the binlog
 
 
@@ -146,6 +151,12 @@ def _log(admin: Connection) -> tuple[str, str]:
     return file, admin.one("SELECT @@global.gtid_executed")[0].replace("\n", "")
 
 
+def senders(admin: Connection) -> set[int]:
+    """The server's threads that send the binlog to somebody."""
+    rows = admin.rows("SELECT processlist_id FROM performance_schema.threads WHERE processlist_command LIKE 'Binlog Dump%'")
+    return {row[0] for row in rows}
+
+
 # figures
 
 
@@ -159,13 +170,19 @@ def machine(admin: Connection) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def compare(title: str, repeats: int, unit: str, tasks: Mapping[str, Callable[[], float]]) -> dict[str, Any]:
+def compare(
+    title: str, repeats: int, unit: str, tasks: Mapping[str, Callable[[], float]], beside: Mapping[str, Callable[[], float]] | None = None
+) -> dict[str, Any]:
     """Run ours (the first) and the peers in turn; print and return medians, their spread, and what ours is to each peer.
+
+    `beside` (another checkout) takes the peers' place where it is given.
 
     A task returns what it did a second. The noise is the distance from the lowest to the highest run, as a share of the median.
     """
-    runs = alternate(repeats, dict(tasks))
     ours, *peers = tasks
+    if beside:
+        tasks, peers = {ours: tasks[ours], **beside}, [*beside]
+    runs = alternate(repeats, dict(tasks))
     figures = {name: figure(each) for name, each in runs.items()}
     ratios = {name: figure([a / b for a, b in zip(runs[ours], runs[name], strict=True)]) for name in peers}
     table(

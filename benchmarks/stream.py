@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from benchmarks import peers
@@ -18,6 +19,7 @@ SLICE = 50_000
 def run(general: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
     """Measure it for each table: its rows inserted in transactions of 50,000."""
     wanted = options(rest, quick=general.quick, slice=SLICE)
+    beside = general.beside
     with place() as here, here.connect() as admin:
         results = {"benchmark": "stream", "rows": wanted.rows, "slice": wanted.slice, "machine": machine(admin), "tables": {}}
         for name in TABLES:
@@ -33,6 +35,7 @@ def run(general: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
                     "mysqlbinlog -v > /dev/null": lambda span=span: span.rows / peers.mysqlbinlog(here, span),
                     "mysql-replication, rows counted": partial(_library, here, name, span, wanted.slice),
                 },
+                beside and {f"cdc of {beside}": partial(_beside, beside, here, name, span)},
             )
     return results
 
@@ -45,3 +48,7 @@ def _insert(admin: Any, name: str, rows: int) -> tuple[int, int]:
 def _library(here: Place, name: str, span: Span, limit: int) -> float:
     rows, _, seconds = isolated(peers.mysql_replication, here, name, span, limit)
     return float(rows / seconds)
+
+
+def _beside(checkout: Path, here: Place, name: str, span: Span) -> float:
+    return span.rows / peers.of_checkout(checkout, "our_stream", here, name, span)

@@ -4,9 +4,11 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
 PEERS = {
     "snapshot": {"mysql --quick -N > /dev/null", "PyMySQL SSCursor, counted"},
     "stream": {"mysqlbinlog -v > /dev/null", "mysql-replication, rows counted"},
@@ -57,14 +59,28 @@ def test_the_memory_benchmark_lets_a_transaction_through_in_parts(mysql_server):
 def test_the_copy_benchmark_copies_and_follows_under_writes(mysql_server):
     """The writer's transactions are in both reports."""
     found = small(mysql_server, "copy", "--rows", "5000", "--follow-seconds", "3")
-    assert found["ratio"] > 0
-    assert [each["rows_copied"] for each in found["runs"]["idle"]] == [5000]
-    assert all(each["follow"]["transactions"] > 0 for each in found["runs"]["written"])
+    assert found["cdc"]["ratio"] > 0
+    assert [run["rows_copied"] for run in found["runs"]["cdc, idle"]] == [5000]
+    assert all(run["follow"]["transactions"] > 0 for run in found["runs"]["cdc, written"])
 
 
 def test_the_resume_benchmark_goes_on_after_kills(mysql_server):
     """Of each table and of an empty one, from images that hold the rows."""
     found = small(mysql_server, "resume", "--rows", "3000")
-    assert set(found["figures"]) == {"sbtest, 3,000 rows", "orders, 3,000 rows", "no rows"}
+    assert set(found["figures"]) == {"cdc: sbtest, 3,000 rows", "cdc: orders, 3,000 rows", "cdc: no rows"}
     assert all(figure["lowest"] > 0 for figure in found["figures"].values())
     assert all(size > 3000 * 30 for size in found["image_bytes"].values())
+
+
+@pytest.mark.skipif(not (ROOT / ".venv/bin/python").exists(), reason="this checkout has no .venv: make .venv/.ready")
+@pytest.mark.parametrize("name", ["snapshot", "stream", "oltp", "copy", "resume"])
+def test_another_checkout_is_measured_in_turn_with_this_one(mysql_server, name):
+    """Here beside itself: both have figures, by their own code."""
+    sizes = ["--rows", "2000", *(["--follow-seconds", "1"] if name == "copy" else [])]
+    results = small(mysql_server, name, "--beside", str(ROOT), *sizes)
+    if name == "copy":
+        assert results[f"cdc of {ROOT}"]["idle"]["lowest"] > 0
+    elif name == "resume":
+        assert results["figures"][f"cdc of {ROOT}: orders, 2,000 rows"]["lowest"] > 0
+    else:
+        assert all(set(figures["ratios"]) == {f"cdc of {ROOT}"} for figures in results["tables"].values())
