@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import pkgutil
 import re
 import subprocess
 import sys
@@ -242,10 +243,10 @@ COMMANDS = set(typer.main.get_command(app).commands)  # type: ignore[attr-define
 
 
 def shell_lines(markdown: str) -> list[str]:
-    """The lines of a document's blocks of code and its `inline code`, without comments."""
+    """The lines of a document's blocks of code and its `inline code`, without comments and prompts."""
     blocks = re.findall(r"^(?: {4}|\t)(.+)$", markdown, re.MULTILINE) + re.findall(r"`([^`\n]+)`", markdown)
     fenced = [line for block in re.findall(r"^```\w*\n(.*?)^```", markdown, re.MULTILINE | re.DOTALL) for line in block.splitlines()]
-    return [re.sub(r"\s#.*", "", line).strip() for line in [*blocks, *fenced]]
+    return [re.sub(r"\s#.*", "", line).strip().removeprefix("$ ") for line in [*blocks, *fenced]]
 
 
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
@@ -353,6 +354,44 @@ def test_every_environment_variable_is_documented() -> None:
     read = set(re.findall(r'"(CDC_[A-Z_]+)"', sources)) | {"CDC_SANDBOX_MYSQL_URL", "CDC_SANDBOX_MARIADB_URL"}
     section = text("docs/reference.md").partition("## Environment variables")[2].partition("\n## ")[0]
     assert set(re.findall(r"^\| `(CDC_[A-Z_]+)`", section, re.MULTILINE)) == read
+
+
+def glossary() -> list[tuple[str, str]]:
+    """The words of docs/glossary.md with what they mean, in its order."""
+    return re.findall(r"^\* \*\*([^*]+)\*\*: (.+?)(?=^\* |\Z)", text("docs/glossary.md"), re.MULTILINE | re.DOTALL)
+
+
+def test_the_glossary_defines_each_word_once_in_alphabetical_order() -> None:
+    """In one or two sentences, and a third at most: it is looked up, not read."""
+    words = [word.casefold() for word, _ in glossary()]
+    assert len(words) == text("docs/glossary.md").count("\n* ") > 40
+    assert words == sorted(set(words))
+    assert [word for word, meaning in glossary() if len(re.findall(r"[.:](?:\s|$)", meaning)) > 3] == []
+
+
+def test_words_of_the_glossary_are_used() -> None:
+    """In the code or on another page, in singular or plural, as words or within a name: `ChunkRange`, `chunk_range`."""
+    paths = [path for path in tracked() if path.suffix in (".py", ".pyx", ".pxi", ".md") and path.name != "glossary.md"]
+    used = " ".join(path.read_text(encoding="utf-8") for path in paths if path.parts[len(ROOT.parts)] in ("cdc", "mapstore", "docs"))
+    words = [word.replace(" ", r"[\s_]*") for word, _ in glossary()]
+    assert [word for word in words if not re.search(rf"\b{word}(?:s|es)?\b", used, re.IGNORECASE)] == []
+
+
+ROW_PAGE = "docs/how-a-row-travels.md"
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"`((?:cdc|mapstore)\.[\w.]+)`", text(ROW_PAGE)))))
+def test_functions_that_the_way_of_a_row_names_exist(name: str) -> None:
+    """The page follows the code, so it is mended in the commit that moves or renames a function."""
+    pkgutil.resolve_name(name)
+
+
+def test_the_way_of_a_row_names_the_functions_that_do_the_work() -> None:
+    """From the socket to the map and from the crash to the stream: more than twenty, and each short name belongs to one in full."""
+    names = set(re.findall(r"`((?:cdc|mapstore)\.[\w.]+)`", text(ROW_PAGE)))
+    assert len(names) > 20
+    short = set(re.findall(r"\b([A-Z][A-Za-z]+\.[a-z_]+)\b", text(ROW_PAGE)))
+    assert [each for each in short if not any(name.endswith(f".{each}") for name in names)] == []
 
 
 MACHINE = re.compile(r"(?<![\w.:/-])/(?:work|root|home|tmp|Users)/[\w.-]+")
