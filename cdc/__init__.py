@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from cdc.api import changes, check, migrate, parse_source, verify
     from cdc.config import Config, Limits, SourceUrl, Strategy, Tls
-    from cdc.engine.migration import Report
+    from cdc.engine.status import Report
     from cdc.engine.verify import Difference, DifferenceKind, Differences
     from cdc.errors import (
         CdcError,
@@ -55,7 +55,7 @@ _MODULES = {
         "UnsupportedEvent",
     ),
     "cdc.ops.interrupts": ("Interrupted",),
-    "cdc.engine.migration": ("Report",),
+    "cdc.engine.status": ("Report",),
     "cdc.model": ("TableId",),
     "cdc.ops.status": ("Status", "TableStatus", "rows", "status"),
     "cdc.engine.verify": ("Difference", "DifferenceKind", "Differences"),

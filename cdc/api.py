@@ -10,8 +10,9 @@ from functools import partial
 from pathlib import Path
 
 from cdc.config import AWAY_SECONDS, SOURCE_FORM, Config, SourceUrl, Strategy, parse_state, parse_table
-from cdc.engine.handover import Handover
-from cdc.engine.migration import Migration, Report, Start
+from cdc.engine.commands import Commands
+from cdc.engine.migration import Migration, Start
+from cdc.engine.status import Report, Status
 from cdc.engine.strategy import Costs, choose
 from cdc.engine.verify import Differences, compare
 from cdc.errors import (
@@ -45,7 +46,7 @@ from cdc.targets.mapstore.state_folder import require_folder
 from cdc.targets.mapstore.target import MapStoreTarget, read_copy_under_way, read_state
 from cdc.targets.mapstore.verifying import VerifyingTarget
 
-Watch = Callable[[Report, Handover], None]
+Watch = Callable[[Status], None]
 Names = Sequence[TableId | str]
 """Names and patterns of tables."""
 Unfit = Callable[[Sequence[TableId], Selection], dict[TableId, str]]
@@ -84,18 +85,21 @@ def migrate(
     *,
     on_start: Callable[[Start, int], Watch | None] = lambda *_: None,
     file: ConfigFile | None = None,
+    commands: Commands | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Report:
     """Run a migration until it has caught up if the config says so, else until SIGTERM.
 
-    `on_start` gets the start and the estimated number of rows to copy, and may return a function that watches the run. `file` is read
-    again at SIGHUP; `say` gets sentences about what happens. Raises CdcError, whose class says what can be done, and Interrupted (a
-    KeyboardInterrupt) after SIGINT, or after SIGTERM before it has caught up. Whatever it raises, the last checkpoint stays good.
+    `on_start` gets the start and the estimated number of rows to copy, and may return a function that gets a status four times a second.
+    `file` is read again at SIGHUP, `commands` are obeyed while it runs, `say` gets sentences for a person. Raises CdcError, whose class
+    says what can be done, and Interrupted (a KeyboardInterrupt) after SIGINT, or after SIGTERM before it has caught up. Whatever it
+    raises, the last checkpoint stays good.
     """
     require_folder(config.target)
+    commands = commands or Commands()
     while True:
         try:
-            return _migrate(config, on_start, file, say)
+            return _migrate(config, on_start, file, commands, say)
         except TornTransaction:  # what the target holds in memory is no state of the source's any more
             read = file.read() if file else Settings(config.limits, config.tables, config.exclude)
             config = replace(config, strategy=Strategy.INCREMENTAL, limits=read.limits, tables=read.tables, exclude=read.exclude)
@@ -106,7 +110,13 @@ def migrate(
             raise
 
 
-def _migrate(config: Config, on_start: Callable[[Start, int], Watch | None], file: ConfigFile | None, say: Callable[[str], None]) -> Report:
+def _migrate(
+    config: Config,
+    on_start: Callable[[Start, int], Watch | None],
+    file: ConfigFile | None,
+    commands: Commands,
+    say: Callable[[str], None],
+) -> Report:
     held, settings, given = _held(config.target), Settings(config.limits, config.tables, config.exclude), config.tables
     known = {each.table.id for each in held.tables} if held and config.strategy is not Strategy.FULL else set()
     with ExitStack() as stack:
@@ -116,7 +126,7 @@ def _migrate(config: Config, on_start: Callable[[Start, int], Watch | None], fil
         config, given = going_on(config, held, names, say), tuple(map(names.stored, given))
         source.selection = config.selection
         supervisor = Supervisor(
-            lambda: source.url, settings, file, followed=config.selection, follow=source.follow, say=say, stored=names.stored
+            lambda: source.url, settings, file, followed=config.selection, commands=commands, say=say, stored=names.stored
         )
         stack.enter_context(reloaded_by_signal(supervisor.reload if file else None))
         for line in _require_fit(source, config.selection, known, given):  # what has become of a table that is known, the stream tells
@@ -145,14 +155,14 @@ def _migrate(config: Config, on_start: Callable[[Start, int], Watch | None], fil
         stack.enter_context(supervisor)
         watch = on_start(start, source.sizes(each.table.id for each in start.tables)[0]) or (lambda *_: None)
         migration = Migration(
-            config, source, target, start, watch=watch, throttle=supervisor.throttle, say=say,
-            received=lambda: source.bytes_received,
+            config, source, target, start, watch=watch, commands=commands, follow=lambda names: source.follow(names, supervisor.admit),
+            received=lambda: source.bytes_received, say=say,
         )  # fmt: skip
         if config.metrics_port is not None:
             from cdc.ops.metrics_server import served  # noqa: PLC0415
             from cdc.ops.prometheus import Exporter  # noqa: PLC0415 (an HTTP server is not imported for nothing)
 
-            exporter = Exporter(migration, source, target, supervisor.throttle)
+            exporter = Exporter(lambda: migration.status)
             say(f"metrics at {stack.enter_context(served(exporter, config.metrics_address, config.metrics_port))}")
         return interrupts.run(migration, until_caught_up=config.until_caught_up, say=say)
 

@@ -30,7 +30,8 @@ from cdc.config import (
     parse_shares,
     parse_table,
 )
-from cdc.engine.migration import Report, Start
+from cdc.engine.migration import Start
+from cdc.engine.status import Report
 from cdc.errors import CdcError, ConfigError, DifferencesFound, Incomplete
 from cdc.formats.change import change_lines
 from cdc.formats.debezium import envelopes

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Protocol
+from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 from cdc.model import Batch, Checkpoint, ChunkRequest, Delivery, Item, LogEnd, Position, TableChange, TableId, TableProgress
 from cdc.model.gtid import Gtids
@@ -55,3 +55,11 @@ class Target(Protocol):
 
     def held(self, table: TableId) -> int:
         """About how many rows of a table are held, to tell a person."""
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """A target that tells what it holds in memory. Only observers get these figures."""
+
+    def stats(self) -> Mapping[TableId, Mapping[str, int]]:
+        """Figures of each table in memory, by their names."""

@@ -1,13 +1,19 @@
-"""Figures of a run. Collects, decides nothing."""
+"""How far a target is behind its source: a histogram of all transactions, and the lag now. Collects, decides nothing."""
 
 from __future__ import annotations
 
 import math
 import time
+from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 
 from cdc.model import Delivery
+
+BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+"""Seconds at which the buckets end that observers are given."""
 
 _STEP = math.log(1.02)
 _SMALLEST = 1e-4
@@ -46,14 +52,12 @@ class LagHistogram:
         return self._maximum
 
     def cumulative(self, bounds: Sequence[float]) -> list[int]:
-        """How many transactions did not exceed each of these times, which ascend, and how many there were. From any thread."""
-        counts = dict(self._counts)  # at once; the other thread may add a key
-        totals = [0] * (len(bounds) + 1)
-        for bucket, count in counts.items():
+        """How many transactions did not exceed each of these times, in seconds and ascending, and how many there were."""
+        counts = [0] * (len(bounds) + 1)
+        for bucket, count in self._counts.items():
             longest = _SMALLEST * math.exp(bucket * _STEP) if bucket > 0 else 0.0
-            for i, bound in enumerate((*bounds, math.inf)):
-                totals[i] += count if longest <= bound else 0
-        return totals
+            counts[bisect_left(bounds, longest)] += count
+        return list(accumulate(counts))
 
     def as_milliseconds(self) -> dict[str, float]:
         """p50, p99 and max, in milliseconds."""
@@ -61,21 +65,46 @@ class LagHistogram:
         return {name: round(1000 * seconds, 1) for name, seconds in figures.items()}
 
 
-class Lag:
-    """How far the target is behind, by the source's clock, `clock_offset` seconds ahead of ours: of all transactions, and now.
+@dataclass(frozen=True, slots=True)
+class LagFigures:
+    """The lag at one moment. Times in seconds, except where the name says milliseconds."""
 
-    `backoff` is for how many seconds nothing may come from a source that is there: it sends heartbeats when it has nothing else.
+    last: float
+    """Of the transaction applied last; 0 once the source had nothing more to send."""
+    heard_at: float
+    """When the source delivered something last, in Unix seconds by this machine's clock."""
+    silence: float
+    """How long a source that is there may deliver nothing: it sends heartbeats."""
+    milliseconds: Mapping[str, float]
+    """`p50`, `p99` and `max` of all transactions."""
+    buckets: tuple[int, ...]
+    """How many transactions did not exceed each of `BOUNDS`, and how many there were."""
+    sum: float
+    """The lags of all transactions together."""
+
+    def now(self, at: float) -> float:
+        """The lag at a later moment: `last`, or how long nothing has come.
+
+        What the source has committed since is unknown while the link is lost, so the time itself is the lag.
+        """
+        return _lag_now(self.last, at - self.heard_at, self.silence)
+
+
+class Lag:
+    """Measures lag by the source's clock, which is `clock_offset` seconds ahead of this machine's.
+
+    `silence` is how many seconds a source that is there may deliver nothing: it sends heartbeats when it has nothing else.
     """
 
-    def __init__(self, clock_offset: float, backoff: float, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, clock_offset: float, silence: float, *, clock: Callable[[], float] = time.time) -> None:
         self.clock_offset = clock_offset
         self.histogram = LagHistogram()
-        self._patience, self._clock = backoff, clock
+        self._silence, self._clock = silence, clock
         self._last = 0.0
         self._heard_at = clock()
 
     def count(self, delivery: Delivery) -> None:
-        """A delivery was applied. One without anything in it comes when the source has nothing more: we are up to date."""
+        """A delivery was applied. An empty one is a heartbeat: the source has nothing more, so the lag is 0."""
         self._heard_at = self._clock()
         now = self._heard_at + self.clock_offset
         if delivery.transactions and delivery.committed_at is not None and delivery.committed_since is not None:
@@ -84,18 +113,23 @@ class Lag:
         elif delivery.position is not None and not delivery.batches and not delivery.tables:
             self._last = 0.0
 
+    def figures(self) -> LagFigures:
+        """The lag as of this moment."""
+        found = self.histogram
+        return LagFigures(self._last, self._heard_at, self._silence, found.as_milliseconds(), tuple(found.cumulative(BOUNDS)), found.sum)
+
     @property
     def now(self) -> float:
-        """Seconds: of the last transaction, or how long nothing has come. From any thread.
+        """Seconds, as `LagFigures.now` defines it."""
+        return _lag_now(self._last, self._clock() - self._heard_at, self._silence)
 
-        What the source may have committed since is not known while the link is lost, so time itself is what we are behind.
-        """
-        silence = self._clock() - self._heard_at
-        return max(self._last, silence) if silence > self._patience else self._last
+
+def _lag_now(last: float, unheard: float, silence: float) -> float:
+    return max(last, unheard) if unheard > silence else last
 
 
 def milliseconds(value: float) -> str:
-    """A lag as people read it: with a digit more where it is short, and never as nothing."""
+    """A lag for people: one decimal below 10 ms, and never 0."""
     if value < 0.1:  # noqa: PLR2004 (the histogram's own smallest step)
         return "<0.1 ms"
     return f"{value:.1f} ms" if value < 10 else f"{value:,.0f} ms"  # noqa: PLR2004

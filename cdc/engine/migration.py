@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from cdc.config import Config, Limits
+from cdc.config import Config
 from cdc.crash import crash_point
 from cdc.engine.checkpoint_schedule import CheckpointSchedule
+from cdc.engine.commands import CheckpointNow, Command, Commands, Follow, Pause, Resume, SetLimits, SetLoad, Stop
 from cdc.engine.handover import Handover
-from cdc.engine.interfaces import Pending, Source, Target
+from cdc.engine.interfaces import Measured, Pending, Source, Target
 from cdc.engine.lag import Lag
+from cdc.engine.status import Counters, Report, Status, observed
 from cdc.engine.strategy import Plan
 from cdc.engine.throttle import Throttle
 from cdc.engine.throughput import Throughput
@@ -57,7 +59,10 @@ _SILENCE = 3
 """Heartbeats that may be missing before the lag counts on by itself."""
 
 _TICK = 0.25
-"""Seconds until a quiet migration looks again whether it should stop, commit or report."""
+"""Seconds until a quiet migration reads its commands again, commits or makes a status."""
+
+_MEMORY_SHARE = 100
+"""The target's figures are read again after this many times what that took last: thousands of tables are asked one by one."""
 
 
 _Told: TypeAlias = CopyAnew | TableTruncated | TableDropped | TableRenamed | ColumnsChanged | TableSkipped
@@ -86,54 +91,11 @@ class Start:
     """The source's."""
 
 
-@dataclass(slots=True)
-class Report:
-    """What a run did. Times in seconds, except where the name says milliseconds; counts are of this run."""
-
-    strategy: str
-    reason: str
-    rows_copied: int = 0
-    rows_streamed: int = 0
-    transactions: int = 0
-    seconds: float = 0.0
-    snapshot_seconds: float = 0.0
-    bytes_received: int = 0
-    lag_ms: dict[str, float] | None = None
-    lag_now_ms: float = 0.0
-    """Of the transaction applied last, and how long nothing has come if the source is away."""
-    position: str = ""
-    checkpoints: int = 0
-    checkpoint_seconds: float = 0.0
-    """How long the last one took."""
-    checkpointed_at: float = 0.0
-    """Unix seconds."""
-    reconnects: int = 0
-    caught_up: bool = False
-    schema_changes: list[str] = field(default_factory=list)
-    """What statements have done to tables as a whole, the last hundred."""
-    skipped: dict[str, str] = field(default_factory=dict)
-    """Tables that a pattern matches and that cannot be followed now, with the reasons."""
-    waiting: str = ""
-    """Why nothing comes at the moment."""
-    throttled: str = ""
-    """What the copy is held back by at the moment."""
-    throttled_seconds: float = 0.0
-    source: str = ""
-    """Host and port of the server that is followed."""
-    takeovers: int = 0
-    """How often another server has taken over."""
-    stopped_by: str = ""
-    """The signal that ended the run, empty if it ended by itself."""
-
-    def as_dict(self) -> dict[str, object]:
-        """Plain values, for JSON."""
-        return asdict(self)
-
-
 class Migration:
-    """One run, from a start to a stop. `watch` is called about four times a second with the report so far and the handover.
+    """One run, from a start to a stop. `watch` is called about four times a second with a new status.
 
-    `received` gives the bytes received from the source so far.
+    `commands` are read at the top of the loop; `follow` begins to follow tables that one of them names. `received` gives the bytes received
+    from the source so far, `say` gets sentences for a person.
     """
 
     def __init__(
@@ -143,20 +105,22 @@ class Migration:
         target: Target,
         start: Start,
         *,
-        watch: Callable[[Report, Handover], None] = lambda *_: None,
-        throttle: Throttle | None = None,
+        watch: Callable[[Status], None] = lambda _: None,
+        commands: Commands | None = None,
+        follow: Callable[[Sequence[TableId]], None] = lambda _: None,
         received: Callable[[], int] = lambda: 0,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._config, self._source, self._target, self._start, self._watch = config, source, target, start, watch
         self._handover = Handover(start.tables, start.position, chunk_rows=config.chunk_rows)
-        self._throttle, self._received = throttle or Throttle(Limits()), received
+        self._commands, self._follow = commands or Commands(), follow
+        self._throttle, self._received = Throttle(config.limits), received
         self._say = say
         self._skipped = dict(start.skipped)
         self._lower_case_table_names = start.lower_case_table_names
-        self.lag = Lag(start.clock_offset, _SILENCE * config.heartbeat_seconds)
+        self._lag = Lag(start.clock_offset, _SILENCE * config.heartbeat_seconds)
         self._throughput = Throughput(start.rates, start.behind)
-        self.report = Report(start.plan.strategy.value, start.plan.reason, source=start.address)
+        self._counters = Counters(source=start.address)
         self._servers = start.servers
         self._began = time.monotonic()
         self._watch_due = self._part_due = self._began
@@ -166,52 +130,81 @@ class Migration:
         self._begun = self._saved = 0, start.position
         """The rows and changes applied, and the position, at the checkpoint that was begun last, and at the last one that is complete."""
         self._goal: LogEnd | None = None
-        self._stop = False
-
-    @property
-    def unsaved_rows(self) -> int:
-        """How many rows and changes were applied since the last complete checkpoint."""
-        return self._applied_rows - self._saved[0]
-
-    @property
-    def saved_position(self) -> Position:
-        """That of the last complete checkpoint."""
-        return self._saved[1]
-
-    @property
-    def handover(self) -> Handover:
-        """How far the tables are."""
-        return self._handover
+        self._stopping = False
+        self._memory: tuple[float, Mapping[TableId, Mapping[str, int]]] = self._began, {}
+        """The target's figures, and when they are to be read again."""
+        self.status = self.observe()
+        """The last one that was made. From any thread."""
 
     def stop(self) -> None:
-        """Ask the run to commit a last checkpoint and return. Safe to call from a signal handler."""
-        self._stop = True
+        """Ask the run to commit a last checkpoint and return. Safe to call from any thread and from a signal handler."""
+        self._commands.put(Stop())
 
     def run(self) -> Report:
-        """Migrate until caught up if the config says so, else until `stop`. Raises what reading or storing raises."""
+        """Migrate until caught up if the config says so, else until a `Stop`. Raises what reading or storing raises."""
         self._take(self._source.start(self._start.position, self._start.tables, self._start.skipped))
         self._commit()  # while it connects
-        while not self._finished():
-            while request := self._handover.request(self._throttle.rows):
-                self._throttle.asked(request)
-                self._source.request(request)
-            item = self._source.next(0.0 if self._handover.ready else self._throttle.pause(_TICK))
-            self._take(item)
-            if item is None or time.monotonic() >= self._part_due:
-                self._emit()
+        while True:
+            for command in self._commands.take(_TICK if self._held else 0.0):
+                self._obey(command)
+            if self._finished():
+                break
+            if not self._held:
+                self._step()
             self._housekeeping()
         if not self._handover.in_transaction:
             self._commit()
-        return self.report
+        self.status = self.observe()
+        return Report.of(self.status)
+
+    def _step(self) -> None:
+        """Request the chunks that may be read now, and apply what comes next from the source."""
+        while request := self._handover.request(self._throttle.rows):
+            self._throttle.asked(request)
+            self._source.request(request)
+        item = self._source.next(0.0 if self._handover.ready else self._throttle.pause(_TICK))
+        self._take(item)
+        if item is None or time.monotonic() >= self._part_due:
+            self._emit()
+
+    def _obey(self, command: Command) -> None:
+        match command:
+            case Stop():
+                self._stopping = True
+            case Pause():
+                self._counters.paused = True
+                self._throttle.done()  # the time until `Resume` is not held back by a limit
+            case Resume():
+                self._counters.paused = False
+            case SetLimits():
+                self._throttle.limits, self._throttle.load = command.limits, command.load or self._throttle.load
+            case SetLoad():
+                self._throttle.load = command.load
+            case Follow():
+                self._follow(command.tables)
+            case CheckpointNow():
+                self._schedule.request()
+
+    @property
+    def _within_transaction(self) -> bool:
+        """Whether the rest of a transaction is to be applied before anything ends: a target should not show half of one.
+
+        While the source is away, that rest may never come.
+        """
+        return self._handover.in_transaction and not self._counters.waiting
+
+    @property
+    def _held(self) -> bool:
+        return self._counters.paused and not self._within_transaction
 
     def _finished(self) -> bool:
-        if self._handover.in_transaction and not self.report.waiting:
-            return False  # a target that stops should not show half a transaction
-        if self._stop or not self._config.until_caught_up or self._handover.copying:
-            return self._stop
+        if self._within_transaction:
+            return False
+        if self._stopping or not self._config.until_caught_up or self._handover.copying:
+            return self._stopping
         self._goal = self._goal or self._source.log_end()
-        self.report.caught_up = self._goal is not None and self._handover.position.reached(self._goal)
-        return self.report.caught_up
+        self._counters.caught_up = self._goal is not None and self._handover.position.reached(self._goal)
+        return self._counters.caught_up
 
     def _emit(self) -> None:
         """A part of a chunk, when the stream has nothing waiting, or has kept it waiting."""
@@ -222,12 +215,12 @@ class Migration:
     def _take(self, item: Item | None) -> None:
         match item:
             case SourceAway():
-                self.report.waiting = item.reason
+                self._counters.waiting = item.reason
             case SourceChanged():
                 self._fail_over(item)
             case Delivery():
-                self.report.reconnects += bool(self.report.waiting)
-                self.report.waiting = ""
+                self._counters.reconnects += bool(self._counters.waiting)
+                self._counters.waiting = ""
                 for change in self._handover.on_delivery(item):
                     self._apply(change)
                 self._count(item)
@@ -249,9 +242,9 @@ class Migration:
         self._handover.on_source_changed()
         self._throughput.forget_end()
         self._goal = None
-        self._servers, self.lag.clock_offset = servers_with(self._servers, change.server), change.clock_offset
-        self.report.source = change.address
-        self.report.takeovers += 1
+        self._servers, self._lag.clock_offset = servers_with(self._servers, change.server), change.clock_offset
+        self._counters.source = change.address
+        self._counters.takeovers += 1
 
     def _apply(self, change: Batch | TableChange) -> None:
         if isinstance(change, Batch):
@@ -272,7 +265,7 @@ class Migration:
         if self._skipped_alike(change, dropped):
             return False
         told, because = f"{change.id} {_told(change)}", change.because
-        self.report.schema_changes = [*self.report.schema_changes, f"{told}: {because}"][-_SCHEMA_CHANGES:]
+        self._counters.schema_changes = [*self._counters.schema_changes, f"{told}: {because}"][-_SCHEMA_CHANGES:]
         if not isinstance(change, TableSkipped):  # which is warned of
             self._say(f"{told}{f', {dropped:,} rows dropped' if dropped else ''}: {because}")
         return True
@@ -289,33 +282,39 @@ class Migration:
         return before == change.reason
 
     def _count(self, delivery: Delivery) -> None:
-        self.report.rows_streamed += sum(map(len, delivery.batches))
-        self.report.transactions += delivery.transactions
-        self.lag.count(delivery)
+        self._counters.rows_streamed += sum(map(len, delivery.batches))
+        self._counters.transactions += delivery.transactions
+        self._lag.count(delivery)
 
     def _housekeeping(self) -> None:
         now = time.monotonic()
         if self._handover.copying:
-            self.report.snapshot_seconds = now - self._began
+            self._counters.snapshot_seconds = now - self._began
         else:
             self._throttle.done()
         self._throughput.look(now - self._began, self._handover.copying, self._handover.position)
         if now >= self._watch_due:
             self._watch_due = now + _TICK
-            self._figures()
-            self._watch(self.report, self._handover)
+            self._read_memory(now)
+            self.status = self.observe()
+            self._watch(self.status)
         if not self._handover.in_transaction:
             self._commit_when_due(now)
 
-    def _figures(self) -> None:
-        report = self.report
-        report.rows_copied, report.bytes_received = self._handover.rows_copied, self._received()
-        report.seconds = time.monotonic() - self._began
-        report.throttled, report.throttled_seconds = self._throttle.reason, sum(self._throttle.seconds.values())
-        report.lag_ms = self.lag.histogram.as_milliseconds()
-        report.lag_now_ms = round(1000 * self.lag.now, 1)
-        report.position = str(self._handover.position.gtids)
-        report.skipped = {str(table): reason for table, reason in self._skipped.items()}
+    def observe(self) -> Status:
+        """A status of this moment. From the migration's own thread."""
+        return observed(
+            self._counters, self._handover, self._throttle, self._lag, plan=self._start.plan, skipped=self._skipped,
+            bytes_received=self._received(), seconds=time.monotonic() - self._began, saved_position=self._saved[1],
+            unsaved_rows=self._applied_rows - self._saved[0], memory=self._memory[1],
+        )  # fmt: skip
+
+    def _read_memory(self, now: float) -> None:
+        due, _ = self._memory
+        if now >= due and isinstance(self._target, Measured):
+            figures = self._target.stats()
+            after = time.monotonic()
+            self._memory = after + _MEMORY_SHARE * (after - now), figures
 
     def _commit_when_due(self, now: float) -> None:
         """Rows are saved while the stream goes on. A target that keeps few of them has them saved by the next look."""
@@ -336,26 +335,25 @@ class Migration:
         self._committed(began)
 
     def _checkpoint(self) -> Checkpoint:
-        self._figures()
         self._schedule.begun()
-        self.report.checkpoints += 1
+        self._counters.checkpoints += 1
         self._begun = self._applied_rows, self._handover.position
         progress = tuple(self._handover.progress.values())
         selection = self._config.selection.including(self._handover.progress)
         return Checkpoint(
-            self._servers, self._handover.position, progress, time.time(), self.report.as_dict(), self._throughput.rates,
+            self._servers, self._handover.position, progress, time.time(), Report.of(self.observe()).as_dict(), self._throughput.rates,
             wanted=selection.wanted, excluded=selection.excluded, skipped=dict(self._skipped),
             lower_case_table_names=self._lower_case_table_names,
         )  # fmt: skip
 
     @property
     def _applied_rows(self) -> int:
-        return self._handover.rows_copied + self.report.rows_streamed
+        return self._handover.rows_copied + self._counters.rows_streamed
 
     def _committed(self, began: float) -> None:
         now = time.monotonic()
         self._saved = self._begun
-        self.report.checkpoint_seconds, self.report.checkpointed_at = now - began, time.time()
+        self._counters.checkpoint_seconds, self._counters.checkpointed_at = now - began, time.time()
         self._schedule.committed(began, now)
 
 

@@ -56,7 +56,7 @@ class Pace:
 
 
 class Throttle:
-    """Says how many rows of a table may be asked for now, in view of `limits` and `load`; both may be replaced from any thread."""
+    """Says how many rows of a table may be requested now, by `limits` and `load`; both may be replaced at any time."""
 
     def __init__(self, limits: Limits, load: Load | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.limits, self.load = limits, load or Load()

@@ -10,9 +10,11 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from types import FrameType
 
-from cdc.engine.migration import Migration, Report
+from cdc.engine.migration import Migration
+from cdc.engine.status import Report, Status
 from cdc.errors import TornTransaction
 from cdc.mysql import waits
 
@@ -111,25 +113,24 @@ def run(migration: Migration, *, until_caught_up: bool, say: Callable[[str], Non
         try:
             report = migration.run()
         except KeyboardInterrupt as error:
-            raise Interrupted(_unsaved(migration), getattr(error, "exit_code", 130) - 128) from error
+            raise Interrupted(_unsaved(migration.observe()), getattr(error, "exit_code", 130) - 128) from error
         except TornTransaction:
             if asked.number is None:
                 raise
-            raise Interrupted(_unsaved(migration), asked.number) from None
-    report.stopped_by = asked.name
+            raise Interrupted(_unsaved(migration.observe()), asked.number) from None
+    report, status = replace(report, stopped_by=asked.name), migration.status
     if asked.number is None or (asked.number is signal.SIGTERM and (report.caught_up or not until_caught_up)):
         return report
-    if migration.unsaved_rows:  # a part of a transaction, whose rest does not come
-        raise Interrupted(_unsaved(migration), asked.number)
+    if status.unsaved_rows:  # a part of a transaction, whose rest does not come
+        raise Interrupted(_unsaved(status), asked.number)
     raise Interrupted("Interrupted. The last checkpoint is saved: run the same command again to go on from it.", asked.number, report)
 
 
-def _unsaved(migration: Migration) -> str:
+def _unsaved(status: Status) -> str:
     """What a run that ends without a last checkpoint loses."""
-    rows, report = migration.unsaved_rows, migration.report
-    if not report.checkpointed_at:
+    if not status.checkpointed_at:
         return "Interrupted before a first checkpoint: nothing of this run is kept."
     return (
-        f"Interrupted without a last checkpoint: {rows:,} rows and changes applied since the one before are not kept. "
-        f"That checkpoint stays, at {migration.saved_position.gtids}: the same command goes on from it and reads them again."
+        f"Interrupted without a last checkpoint: {status.unsaved_rows:,} rows and changes applied since the one before are not kept. "
+        f"That checkpoint stays, at {status.saved_position.gtids}: the same command goes on from it and reads them again."
     )

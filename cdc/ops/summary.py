@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from cdc.engine.lag import milliseconds
-from cdc.engine.migration import Report
+from cdc.engine.status import Report
 from cdc.engine.verify import Difference, Differences
 from cdc.errors import CdcError
 from cdc.formats.values import json_key

@@ -1,4 +1,4 @@
-"""Looks after a running migration from outside: measures the servers' load for its throttle, and reads the config file again when asked.
+"""Measures the servers' load for a running migration, and reads the config file again when asked; both become commands.
 
 A thread of its own, so that a server that does not answer, or a file on a slow disk, never holds up the stream.
 """
@@ -8,12 +8,12 @@ from __future__ import annotations
 import queue
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
 from cdc.config import SourceUrl
-from cdc.engine.throttle import Throttle
+from cdc.engine.commands import Commands, Follow, SetLimits, SetLoad
 from cdc.errors import CdcError, Temporary
 from cdc.model import Table, TableId
 from cdc.model.selection import Selection, is_pattern
@@ -24,17 +24,15 @@ from cdc.mysql.schema import read_table
 from cdc.mysql.server_errors import explained
 from cdc.ops.config_file import ConfigFile, Settings
 
-Follow = Callable[[Sequence[TableId], Callable[[Connection, TableId], Table | None]], None]
-
 SECONDS = 1.0
 """Between two measurements."""
 
 
 class Supervisor:
-    """A context manager: on entry the load is measured once, which raises CdcError when it cannot be; on exit the thread ends.
+    """A context manager: entry measures the load once and raises CdcError if that fails; exit ends the thread.
 
-    `source` names the server that is followed, each time anew; `say` gets a sentence for a person, from any thread.
-    `stored` gives the name that the source stores for a table of this name.
+    `source` gives the server that is followed now; what is measured and read goes into `commands`; `say` gets a sentence for a person, from
+    any thread. `stored` gives the name under which the source stores a table of this name.
     """
 
     def __init__(
@@ -44,12 +42,11 @@ class Supervisor:
         file: ConfigFile | None,
         *,
         followed: Selection,
-        follow: Follow,
+        commands: Commands,
         say: Callable[[str], None],
         stored: Callable[[TableId], TableId] = lambda name: name,
     ) -> None:
-        self.throttle = Throttle(settings.limits)
-        self._source, self._file, self._follow, self._say = source, file, follow, say
+        self._source, self._file, self._commands, self._say = source, file, commands, say
         self._stored = stored
         self._settings = self._as_stored(settings)
         """What was read last."""
@@ -61,7 +58,7 @@ class Supervisor:
         self._thread = threading.Thread(target=self._work, name="cdc-oversight", daemon=True)
 
     def __enter__(self) -> Supervisor:
-        self.throttle.load = self._probe.read(self.throttle.limits, strict=True)
+        self._commands.put(SetLoad(self._probe.read(self._settings.limits, strict=True)))
         self._thread.start()
         return self
 
@@ -81,7 +78,7 @@ class Supervisor:
                     return
                 self._reload()
             except queue.Empty:
-                self.throttle.load = self._probe.read(self.throttle.limits)
+                self._commands.put(SetLoad(self._probe.read(self._settings.limits)))
 
     def _reload(self) -> None:
         """Take over what the file says now, all of it or nothing."""
@@ -93,7 +90,7 @@ class Supervisor:
         except CdcError as error:
             self._say(f"warning: the settings stay as they were. {error}")
             return
-        self.throttle.load, self.throttle.limits = load, settings.limits
+        self._commands.put(SetLimits(settings.limits, load))
         self._say(f"limits now: {settings.limits}")
         self._compare(settings)
 
@@ -113,11 +110,11 @@ class Supervisor:
             self._say(f"warning: the pattern {name} is new in the config file: it counts from the next start on.")
         if added := [name for name in new if not is_pattern(name)]:
             self._tables.update(added)
-            self._follow(added, self._admit)
+            self._commands.put(Follow(tuple(added)))
         self._settings = settings
 
-    def _admit(self, connection: Connection, name: TableId) -> Table | None:
-        """The definition of a table that is new in the file, None when it cannot be migrated. Runs in the stream's thread."""
+    def admit(self, connection: Connection, name: TableId) -> Table | None:
+        """The definition of a table to follow from now on; None, and a warning, if it cannot be migrated. Runs in the stream's thread."""
         try:
             with explained(self._source()):
                 preflight.require(preflight.run(connection, [name]))

@@ -19,11 +19,9 @@ from cdc.ops.console import cut, printable, printable_json
 PROGRAM = """
 import signal, threading
 from cdc.ops.console import Terminal
-from cdc.engine.handover import Handover
-from cdc.engine.migration import Report
 from cdc.model import TableState
 from cdc.ops.progress import ProgressLine
-from tests.unit.test_progress import handover
+from tests.unit.made_status import status
 
 terminal = Terminal()
 {}
@@ -77,7 +75,7 @@ def shown(lines: str, width: int = 80) -> list[str]:
     return screen(data, width)
 
 
-FIGURES = "rows_streamed=123_456_789, transactions=12_345_678, lag_now_ms=12_345.0, seconds=86_400.0"
+FIGURES = "rows_streamed=123_456_789, transactions=12_345_678, lag=12.345, seconds=86_400.0"
 
 
 @pytest.mark.waits
@@ -86,10 +84,10 @@ def test_the_progress_line_takes_one_row_and_nothing_stays_of_a_longer_one() -> 
     lines = f"""
 show = ProgressLine(terminal, 4_000_000_000)
 for waiting in ("", "source runs 41 threads, at most 25, and its replica is far behind", ""):
-    show(Report("full", "why", throttled=waiting, {FIGURES}), handover(TableState.COPYING))
-show(Report("full", "why"), handover(TableState.STREAMING))
+    show(status(throttled=waiting, {FIGURES}))
+show(status(TableState.STREAMING))
 terminal.say("shop.orders was emptied")
-show(Report("full", "why", {FIGURES}), handover(TableState.COPYING))
+show(status({FIGURES}))
 """
     first, last = shown(lines)
     assert first == "shop.orders was emptied"
@@ -100,7 +98,7 @@ def test_lag_and_the_reason_for_waiting_are_seen_at_80_columns() -> None:
     """They come before the figures."""
     lines = f"""
 show = ProgressLine(terminal, 4_000_000_000)
-show(Report("full", "why", throttled="source runs 41 threads, at most 25", {FIGURES}), handover(TableState.COPYING))
+show(status(throttled="source runs 41 threads, at most 25", {FIGURES}))
 """
     (line,) = shown(lines)
     assert line == "lag 12,345 ms | waiting: source runs 41 threads, at most 25 | …"

@@ -6,53 +6,41 @@ import math
 
 import pytest
 
-from cdc.engine.handover import Handover
-from cdc.engine.migration import Report
-from cdc.model import Position, TableProgress, TableState
-from cdc.model.gtid import GtidSet
+from cdc.engine.status import Status
+from cdc.model import TableState
 from cdc.ops.console import Terminal
 from cdc.ops.progress import ProgressLine
-from tests.unit.simulated_source import TABLES
+from tests.unit.made_status import status
 
 
-def handover(state: TableState) -> Handover:
-    return Handover([TableProgress(TABLES[0], state, None, 1_500)], Position(GtidSet()), chunk_rows=1)
-
-
-def shown(
-    capsys: pytest.CaptureFixture[str], report: Report, *, state: TableState = TableState.COPYING, expected: int = 4_000, times: int = 1
-) -> str:
+def shown(capsys: pytest.CaptureFixture[str], now: Status, *, expected: int = 4_000, times: int = 1) -> str:
     line = ProgressLine(Terminal(), expected)
     for _ in range(times):
-        line(report, handover(state))
+        line(now)
     return capsys.readouterr().err
-
-
-def report(**figures: object) -> Report:
-    return Report("full", "why", **figures)  # type: ignore[arg-type]
 
 
 def test_it_says_how_far_the_copy_is(capsys: pytest.CaptureFixture[str]) -> None:
     """Lag, rows against the estimate, changes and time."""
-    line = shown(capsys, report(rows_streamed=7, transactions=3, seconds=12.4))
+    line = shown(capsys, status(rows_streamed=7, transactions=3, seconds=12.4))
     assert line == "lag <0.1 ms | copying 1,500 of about 4,000 rows | 7 changes in 3 transactions | 12 s\n"
 
 
 def test_an_estimate_that_was_too_small_grows_with_the_copy(capsys: pytest.CaptureFixture[str]) -> None:
     """Never more than all."""
-    assert "1,500 of about 1,500 rows" in shown(capsys, report(), expected=10)
+    assert "1,500 of about 1,500 rows" in shown(capsys, status(), expected=10)
 
 
 @pytest.mark.parametrize("expected", [0, 4_000])
 def test_once_copied_it_says_that_it_follows(capsys: pytest.CaptureFixture[str], expected: int) -> None:
     """Without a share, which would be of nothing."""
-    line = shown(capsys, report(), state=TableState.STREAMING, expected=expected)
+    line = shown(capsys, status(TableState.STREAMING), expected=expected)
     assert line == "lag <0.1 ms | following | 0 changes in 0 transactions | 1,500 rows copied | 0 s\n"
 
 
 def test_it_says_what_it_waits_for(capsys: pytest.CaptureFixture[str]) -> None:
     """A lost connection is told where the person looks, and in full on a line that stays."""
-    away = report(waiting="the source is away")
+    away = status(waiting="the source is away")
     said = shown(capsys, away, times=3)
     assert said.splitlines()[0] == "waiting: the source is away"
     assert said.splitlines()[1].startswith("lag <0.1 ms | waiting: the source is away | copying ")
@@ -61,21 +49,26 @@ def test_it_says_what_it_waits_for(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_it_says_what_holds_the_copy_back(capsys: pytest.CaptureFixture[str]) -> None:
     """Unless the source is away, which comes first."""
-    assert "ms | at most 5 rows/s | copying" in shown(capsys, report(throttled="at most 5 rows/s"))
-    assert "ms | waiting: source runs 9 threads, at most 5 | copying" in shown(capsys, report(throttled="source runs 9 threads, at most 5"))
-    assert "ms | waiting: away | copying" in shown(capsys, report(throttled="at most 5 rows/s", waiting="away"))
+    assert "ms | at most 5 rows/s | copying" in shown(capsys, status(throttled="at most 5 rows/s"))
+    assert "ms | waiting: source runs 9 threads, at most 5 | copying" in shown(capsys, status(throttled="source runs 9 threads, at most 5"))
+    assert "ms | waiting: away | copying" in shown(capsys, status(throttled="at most 5 rows/s", waiting="away"))
 
 
 def test_a_comparison_says_how_far_it_is(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Outside of a terminal only one that takes a while."""
     line = ProgressLine(Terminal(), 4_000, comparing=True)
-    line(report(), handover(TableState.COPYING))
+    line(status())
     assert capsys.readouterr().err == ""
     monkeypatch.setattr("cdc.ops.progress.time.monotonic", lambda: math.inf)
-    line(report(), handover(TableState.COPYING))
+    line(status())
     assert " | comparing 1,500 of about 4,000 rows | " in capsys.readouterr().err
 
 
 def test_outside_of_a_terminal_lines_are_few_and_whole(capsys: pytest.CaptureFixture[str]) -> None:
     """A log gets one every ten seconds, not four a second."""
-    assert shown(capsys, report(), times=50).count("\n") == 1
+    assert shown(capsys, status(), times=50).count("\n") == 1
+
+
+def test_it_says_that_it_is_paused(capsys: pytest.CaptureFixture[str]) -> None:
+    """Also while it waits for nothing else."""
+    assert "ms | paused | copying" in shown(capsys, status(paused=True))
