@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from cdc.api import changes, check, migrate, parse_source, verify
     from cdc.config import Config, Limits, SourceUrl, Strategy, Tls
+    from cdc.engine.commands import CheckpointNow, Commands, Follow, Pause, Resume, SetLimits, Stop
     from cdc.engine.status import Report
     from cdc.engine.verify import Difference, DifferenceKind, Differences
     from cdc.errors import (
@@ -55,6 +56,7 @@ _MODULES = {
         "UnsupportedEvent",
     ),
     "cdc.ops.interrupts": ("Interrupted",),
+    "cdc.engine.commands": ("CheckpointNow", "Commands", "Follow", "Pause", "Resume", "SetLimits", "Stop"),
     "cdc.engine.status": ("Report",),
     "cdc.model": ("TableId",),
     "cdc.ops.status": ("Status", "TableStatus", "rows", "status"),
@@ -63,11 +65,11 @@ _MODULES = {
 """Where each name is from."""
 
 __all__ = [
-    "CdcError", "Change", "Changes", "Check", "Config", "ConfigError", "DamagedEvent", "DamagedState", "Difference", "DifferenceKind",
-    "Differences", "DifferencesFound", "Incomplete", "Interrupted", "Limits", "NoSuchTable", "OutputLost", "PositionLost",
-    "PreflightFailed", "Report", "SandboxUnavailable", "SchemaChanged", "SourceUrl", "Status", "Strategy", "TableId", "TableStatus",
-    "Temporary", "Tls", "TornTransaction", "UnreadableAnswer", "UnsupportedEvent", "changes", "check", "migrate", "parse_source",
-    "rows", "status", "verify",
+    "CdcError", "Change", "Changes", "Check", "CheckpointNow", "Commands", "Config", "ConfigError", "DamagedEvent", "DamagedState",
+    "Difference", "DifferenceKind", "Differences", "DifferencesFound", "Follow", "Incomplete", "Interrupted", "Limits", "NoSuchTable",
+    "OutputLost", "Pause", "PositionLost", "PreflightFailed", "Report", "Resume", "SandboxUnavailable", "SchemaChanged", "SetLimits",
+    "SourceUrl", "Status", "Stop", "Strategy", "TableId", "TableStatus", "Temporary", "Tls", "TornTransaction", "UnreadableAnswer",
+    "UnsupportedEvent", "changes", "check", "migrate", "parse_source", "rows", "status", "verify",
 ]  # fmt: skip
 
 

@@ -47,7 +47,7 @@ def position(number: int) -> Position:
 
 
 class Source:
-    """A table of six rows, and a stream that changes one row with each delivery and rests after a chunk.
+    """A table of six rows, and a stream that changes one row with each delivery; it rests after a chunk and ten deliveries.
 
     `script` is called with the number of each item before it is taken; with `halves`, a transaction comes in two deliveries.
     """
@@ -74,6 +74,7 @@ class Source:
             self._idle = False
             return None
         self.delivered += 1
+        self._idle = self.delivered % 10 == 0
         key = KEYS[self.delivered % len(KEYS)]
         batch = Batch(TABLE.id, bytes((Op.UPSERT,)), Packed.of([key_bytes(key)]), Packed.of([row_bytes(key, "new")]))
         within = self._halves and self.delivered % 2
@@ -265,7 +266,7 @@ def test_a_checkpoint_that_is_asked_for_is_begun_between_transactions() -> None:
 def statuses() -> Iterator[list[Status]]:
     """Those of a run that copies a table and follows for a while."""
     commands, seen = Commands(), list[Status]()
-    source = Source(lambda taken: commands.put(Stop()) if taken == 300 else None)
+    source = Source(lambda taken: commands.put(Stop()) if taken == 100 else None)
     run = migration(source, Target(), commands, state=TableState.COPYING, watch=seen.append)
     seen.insert(0, run.status)
     run.run()
