@@ -356,6 +356,17 @@ def test_every_environment_variable_is_documented() -> None:
     assert set(re.findall(r"^\| `(CDC_[A-Z_]+)`", section, re.MULTILINE)) == read
 
 
+def test_every_folder_has_its_line_in_the_house() -> None:
+    """So that a newcomer knows which folder answers a question."""
+    house = text("CONTRIBUTING.md").partition("## The house")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`([a-z/]+)/`", house))
+    folders = {path.relative_to(ROOT).parent for path in tracked() if path.suffix in (".py", ".pyx")} - {Path()}
+    top = {"/".join(folder.parts[:2] if folder.parts[0] == "cdc" else folder.parts[:1]) for folder in folders}
+    assert top <= named
+    tests = {path.relative_to(ROOT).parts[1] for path in tracked() if path.match("tests/*/test_*.py")}
+    assert tests <= named
+
+
 def glossary() -> list[tuple[str, str]]:
     """The words of docs/glossary.md with what they mean, in its order."""
     return re.findall(r"^\* \*\*([^*]+)\*\*: (.+?)(?=^\* |\Z)", text("docs/glossary.md"), re.MULTILINE | re.DOTALL)
