@@ -397,6 +397,14 @@ def test_functions_that_the_way_of_a_row_names_exist(name: str) -> None:
     pkgutil.resolve_name(name)
 
 
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_members_of_the_hand_over_that_a_document_names_exist(name: str) -> None:
+    """Attributes too, which cannot be imported."""
+    source = text("cdc/engine/handover.py")
+    for member in set(re.findall(r"`Handover\.(\w+)`", text(name))):
+        assert re.search(rf"(?:self\.|def ){member}\b", source), member
+
+
 def test_the_way_of_a_row_names_the_functions_that_do_the_work() -> None:
     """From the socket to the map and from the crash to the stream: more than twenty, and each short name belongs to one in full."""
     names = set(re.findall(r"`((?:cdc|mapstore)\.[\w.]+)`", text(ROW_PAGE)))
