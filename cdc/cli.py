@@ -1,4 +1,7 @@
-"""The `cdc` command: arguments to Config, results to stdout, progress to stderr, errors to one sentence and an exit code."""
+"""The `cdc` command: parses arguments, calls `cdc.api`, prints results to stdout and progress to stderr, gives the exit code.
+
+The texts of results are made in `cdc.ops.summary`, the progress line in `cdc.ops.progress`.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,7 @@ from cdc.targets.mapstore.target import read_state
 
 
 class _Commands(TyperGroup):
-    """The commands. Typer makes a plain return of an interruption, and so a success; here it passes."""
+    """The commands. Typer would turn an interruption into a success; this class lets it pass."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run one."""
@@ -86,22 +89,28 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _command(
     version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version and exit")] = False,
-    debug: Annotated[bool, typer.Option(_DEBUG, help="print the traceback of a fault of this program")] = False,
+    debug: Annotated[bool, typer.Option(_DEBUG, help="print the traceback of an internal error")] = False,
 ) -> None:
     """Copy live MySQL tables and keep the copy equal to the source. Start with `cdc check`."""
 
 
 SourceArgument = Annotated[
-    str, typer.Argument(help="mysql://user:password@host:port/, also host1:port,host2:port (or the password in CDC_SOURCE_PASSWORD)")
+    str,
+    typer.Argument(
+        help="mysql://user:password@host:port/; several servers of one replication as host1:port,host2:port; the password may be in "
+        "CDC_SOURCE_PASSWORD"
+    ),
 ]
-TablesOption = Annotated[list[str], typer.Option("--tables", help="DB.TABLE or DB.*; repeat it for several")]
+TablesOption = Annotated[
+    list[str], typer.Option("--tables", help="a table DB.TABLE or a pattern such as DB.*; repeat the option for several")
+]
 ExcludeOption = Annotated[
-    list[str] | None, typer.Option("--exclude", help="DB.TABLE or a pattern that is left out of the patterns of --tables; repeat it")
+    list[str] | None,
+    typer.Option("--exclude", help="DB.TABLE or a pattern to leave out of the patterns of --tables; may be repeated"),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object, last, on stdout")]
-StateArgument = Annotated[str, typer.Argument(help="mapstore:PATH")]
-
-NumbersOption = Annotated[Numbers, typer.Option("--numbers", help="text: BIGINT as JSON strings, for readers that would round it")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object as the last line of stdout")]
+StateArgument = Annotated[str, typer.Argument(help="the target, mapstore:PATH")]
+NumbersOption = Annotated[Numbers, typer.Option("--numbers", help="text: BIGINT as JSON strings, for readers that keep numbers as doubles")]
 
 
 class DumpFormat(StrEnum):
@@ -128,31 +137,41 @@ class FlavorName(StrEnum):
 @app.command()
 def migrate(
     source: SourceArgument,
-    target: Annotated[str, typer.Argument(help="mapstore:PATH")] = DEFAULT_TARGET,
+    target: Annotated[str, typer.Argument(help="where to copy to, mapstore:PATH")] = DEFAULT_TARGET,
     *,
     tables: Annotated[
-        list[str] | None, typer.Option("--tables", help="DB.TABLE or DB.*, repeated; those of the target go on without it")
+        list[str] | None,
+        typer.Option("--tables", help="DB.TABLE or a pattern such as DB.*; may be repeated; tables in the target continue without it"),
     ] = None,
     exclude: ExcludeOption = None,
     drop_table: Annotated[
-        list[str] | None, typer.Option("--drop-table", help="DB.TABLE or a pattern: drop its rows from the target and follow it no more")
+        list[str] | None, typer.Option("--drop-table", help="DB.TABLE or a pattern: drop its rows from the target and stop following it")
     ] = None,
-    strategy: Annotated[Strategy, typer.Option(help="auto resumes from a checkpoint if there is one")] = Strategy.AUTO,
-    until_caught_up: Annotated[bool, typer.Option("--until-caught-up", help="stop when the source's present end is reached")] = False,
-    checkpoint_seconds: Annotated[float, typer.Option(min=0.0, help="time between checkpoints; 0: after every step")] = CHECKPOINT_SECONDS,
-    checkpoint_bytes: Annotated[int, typer.Option(min=1, help="keys and rows applied between checkpoints, if earlier")] = CHECKPOINT_BYTES,
-    chunk_rows: Annotated[int, typer.Option(min=1, help="rows a chunk at most; it takes what fits in time and bytes")] = CHUNK_ROWS,
-    config: Annotated[Path | None, typer.Option(help="TOML with tables and limits; SIGHUP has it read again")] = None,
-    max_rows_per_second: Annotated[int | None, typer.Option(min=1, help="rows the copy reads")] = None,
-    max_bytes_per_second: Annotated[int | None, typer.Option(min=1, help="bytes of rows the copy reads")] = None,
-    max_threads_running: Annotated[int | None, typer.Option(min=1, help="copy only while the source runs no more threads")] = None,
-    max_replica_lag: Annotated[float | None, typer.Option(min=1, help="seconds; copy only while --replica is behind no more")] = None,
-    replica: Annotated[str | None, typer.Option(help="a replica of the source, as mysql://user:password@host:port/")] = None,
-    metrics_port: Annotated[int | None, typer.Option(min=0, max=65535, help="serve metrics for Prometheus there; 0: a free port")] = None,
-    metrics_address: Annotated[str, typer.Option(help="the address to serve metrics at")] = METRICS_ADDRESS,
+    strategy: Annotated[Strategy, typer.Option(help="auto: continue from the checkpoint, or copy again if clearly faster")] = Strategy.AUTO,
+    until_caught_up: Annotated[bool, typer.Option("--until-caught-up", help="stop when the source's binlog is applied to its end")] = False,
+    checkpoint_seconds: Annotated[float, typer.Option(min=0.0, help="seconds between checkpoints; 0: every step")] = CHECKPOINT_SECONDS,
+    checkpoint_bytes: Annotated[int, typer.Option(min=1, help="bytes applied between checkpoints, if that comes first")] = CHECKPOINT_BYTES,
+    chunk_rows: Annotated[int, typer.Option(min=1, help="maximum rows per chunk; 4 MiB or 0.25 s end it earlier")] = CHUNK_ROWS,
+    config: Annotated[Path | None, typer.Option(help="TOML file with tables and limits; read again at SIGHUP")] = None,
+    max_rows_per_second: Annotated[int | None, typer.Option(min=1, help="maximum rows per second that the copy reads")] = None,
+    max_bytes_per_second: Annotated[int | None, typer.Option(min=1, help="maximum bytes of rows per second that the copy reads")] = None,
+    max_threads_running: Annotated[
+        int | None, typer.Option(min=1, help="pause the copy while the source runs more threads than this")
+    ] = None,
+    max_replica_lag: Annotated[
+        float | None, typer.Option(min=1, help="pause the copy while --replica lags more than this many seconds")
+    ] = None,
+    replica: Annotated[
+        str | None,
+        typer.Option(help="URL of a replica of the source; the password may be in CDC_REPLICA_PASSWORD"),
+    ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="serve Prometheus metrics on this port; 0: any free port")
+    ] = None,
+    metrics_address: Annotated[str, typer.Option(help="address to serve metrics on")] = METRICS_ADDRESS,
     as_json: JsonOption = False,
 ) -> None:
-    """Copy tables by primary key, then follow the binlog from the copy's own position."""
+    """Copy tables by primary key, then follow the binlog. Run again, it continues from the last checkpoint."""
     limits = {
         "max_rows_per_second": max_rows_per_second, "max_bytes_per_second": max_bytes_per_second,
         "max_threads_running": max_threads_running, "max_replica_lag": max_replica_lag,
@@ -183,7 +202,7 @@ def migrate(
 
 
 def _tables(names: list[str] | None) -> tuple[TableId, ...]:
-    """Names and patterns as they are given, each once."""
+    """Names and patterns in the given order, without repetitions."""
     return tuple(dict.fromkeys(map(parse_table, names or [])))
 
 
@@ -198,10 +217,13 @@ def _print_report(report: Report, *, as_json: bool) -> None:
 @app.command()
 def check(
     source: SourceArgument,
-    tables: Annotated[list[str] | None, typer.Option("--tables", help="DB.TABLE or DB.*")] = None,
+    tables: Annotated[
+        list[str] | None,
+        typer.Option("--tables", help="DB.TABLE or a pattern such as DB.*; without it, check the server alone"),
+    ] = None,
     exclude: ExcludeOption = None,
 ) -> None:
-    """Say what the source lacks for a migration, and how to get there."""
+    """Check whether the source and its tables can be migrated, and print how to fix each problem. Changes nothing."""
     checks = api.check(api.parse_source(source), _tables(tables), _tables(exclude))
     for each in checks:
         show(str(each))
@@ -213,11 +235,11 @@ def verify(
     source: SourceArgument,
     target: StateArgument,
     *,
-    tables: Annotated[list[str] | None, typer.Option("--tables", help="DB.TABLE or DB.*; all of the target's when not given")] = None,
+    tables: Annotated[list[str] | None, typer.Option("--tables", help="DB.TABLE or a pattern such as DB.*; without it, all tables")] = None,
     exclude: ExcludeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare a target with its source, byte for byte, while the source is written to."""
+    """Compare a target with its source, byte for byte. The source may be written to meanwhile."""
     try:
         found = api.verify(
             api.parse_source(source), parse_mapstore_url(target), _tables(tables), _tables(exclude),
@@ -227,7 +249,7 @@ def verify(
         terminal.clear()
     identical = all(each.identical for each in found)
     if as_json:
-        print(json.dumps({"identical": identical, "tables": [summary.differences_as_dict(each) for each in found]}))
+        print(json.dumps(summary.verification_as_dict(found)))
     else:
         for each in found:
             for line in summary.differences(each):
@@ -242,15 +264,13 @@ def compare(
     *,
     tables: TablesOption,
     exclude: ExcludeOption = None,
-    churn: Annotated[str, typer.Option(help="shares of the rows to change, as 0.5%,1%,5%; without it, wait for real changes")] = "",
-    may_write: Annotated[
-        bool, typer.Option("--may-write", help="--churn may change rows of these tables; a sandbox needs no word")
-    ] = False,
-    wait_seconds: Annotated[float, typer.Option(min=0.0, help="how long to wait for changes without --churn")] = WAIT_SECONDS,
+    churn: Annotated[str, typer.Option(help="percentages of rows to change, such as 0.5%,1%,5%; without it, wait for real changes")] = "",
+    may_write: Annotated[bool, typer.Option("--may-write", help="allow --churn to change rows of a source that is not a sandbox")] = False,
+    wait_seconds: Annotated[float, typer.Option(min=0.0, help="seconds to wait for changes without --churn")] = WAIT_SECONDS,
     html: Annotated[Path | None, typer.Option(help="write a page with plots to this file")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Full copy or incremental run? Measure both on your own tables."""
+    """Measure on your own tables whether a full copy or an incremental run is faster."""
     found = measure(
         api.parse_source(source), _tables(tables), exclude=_tables(exclude), churn=parse_shares(churn), may_write=may_write,
         wait_seconds=wait_seconds, say=terminal.say,
@@ -268,7 +288,7 @@ def compare(
 
 @app.command()
 def status(target: StateArgument = DEFAULT_TARGET, *, as_json: JsonOption = False) -> None:
-    """Show the last checkpoint of a target; also while a migration writes to it."""
+    """Show the last checkpoint of a target. Works while a migration runs."""
     found = read_status(parse_mapstore_url(target))
     if as_json:
         print(json.dumps(found.as_dict()))
@@ -282,7 +302,7 @@ def dump(
     target: StateArgument,
     table: Annotated[str, typer.Argument(help="DB.TABLE")],
     *,
-    form: Annotated[DumpFormat, typer.Option("--format")] = DumpFormat.JSONL,
+    form: Annotated[DumpFormat, typer.Option("--format", help="jsonl: one JSON object per row; tsv: for LOAD DATA")] = DumpFormat.JSONL,
     numbers: NumbersOption = Numbers.NUMBER,
 ) -> None:
     """Print a table's rows as of the last checkpoint."""
@@ -308,13 +328,13 @@ def tail(
     *,
     tables: TablesOption,
     exclude: ExcludeOption = None,
-    start: Annotated[str, typer.Option("--from", help="now, a set of GTIDs, or mapstore:PATH for its checkpoint's position")] = "now",
-    form: Annotated[TailFormat, typer.Option("--format")] = TailFormat.JSON,
+    start: Annotated[str, typer.Option("--from", help="now, a set of GTIDs, or mapstore:PATH for the position of its checkpoint")] = "now",
+    form: Annotated[TailFormat, typer.Option("--format", help="plain JSON, or Debezium's envelope")] = TailFormat.JSON,
     numbers: NumbersOption = Numbers.NUMBER,
-    limit: Annotated[int | None, typer.Option(min=1, help="end after so many changes")] = None,
-    until_caught_up: Annotated[bool, typer.Option("--until-caught-up", help="stop when the source's present end is reached")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="stop after this many changes")] = None,
+    until_caught_up: Annotated[bool, typer.Option("--until-caught-up", help="stop at the present end of the source's binlog")] = False,
 ) -> None:
-    """Print every change of these tables as a line of JSON, until interrupted. Nothing is copied or stored."""
+    """Print each change of tables as a line of JSON until interrupted. Copies and stores nothing."""
     after = None if start == "now" else parse_mapstore_url(start) if start.startswith("mapstore:") else start
     position = start
     try:
@@ -340,10 +360,10 @@ def tail(
 
 @app.command()
 def sandbox(
-    flavor: Annotated[FlavorName, typer.Option()] = FlavorName.MYSQL,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one")] = 0,
+    flavor: Annotated[FlavorName, typer.Option(help="which server to start")] = FlavorName.MYSQL,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="port to listen on; 0: any free port")] = 0,
 ) -> None:
-    """Start a throwaway server on loopback, print its URL, remove it when interrupted."""
+    """Start a throwaway server on loopback, print its URL, and remove it when interrupted."""
     from cdc.sandbox import serve  # noqa: PLC0415 (testcontainers is an extra)
 
     if serve(flavor.value, port) is signal.SIGINT:
@@ -352,19 +372,19 @@ def sandbox(
 
 @app.command()
 def demo(rows: Annotated[int, typer.Option(min=1000, help="rows to load")] = 200_000) -> None:
-    """Everything on a sandbox: load, migrate under writes, kill -9, resume, compare."""
+    """Show everything on a sandbox: load, migrate under writes, kill, resume, compare."""
     from cdc.demo import run  # noqa: PLC0415 (needs a sandbox)
 
     run(rows)
 
 
 def _ended(sentence: str) -> str:
-    """With a stop, which Typer's sentences may lack."""
+    """The sentence with a full stop, which Typer's may lack."""
     return sentence if sentence.endswith((".", "?", "!")) else f"{sentence}."
 
 
 def run() -> int:
-    """Run the command that the arguments name; its exit code. Raises KeyboardInterrupt when it was interrupted."""
+    """Run the command in the arguments and give its exit code. Raises KeyboardInterrupt after an interruption."""
     try:
         with interrupts.ended_by_sigterm(), output.checked():
             code = app(standalone_mode=False)

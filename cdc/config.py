@@ -1,4 +1,4 @@
-"""What the user asked for, parsed once and checked for form. No I/O: whether it can be done is for `cdc.mysql.preflight`."""
+"""What the user asked for, parsed once and checked for form. No I/O: whether it can be done is asked by `cdc.mysql.preflight`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from cdc.model import TableId
 from cdc.model.selection import Selection
 
 CHUNK_ROWS = 100_000
-"""Above what a chunk of small rows takes by its bytes (chunk_size.py); the bound is there for those who want less."""
+"""More than a chunk of small rows has by its bytes (chunk_size.py); this bound serves those who want smaller chunks."""
 CHECKPOINT_SECONDS = 5.0
 CHECKPOINT_BYTES = 1 << 30
-"""What a copy at full speed applies in some CHECKPOINT_SECONDS: it counts where these are more."""
+"""About what a copy at full speed applies in CHECKPOINT_SECONDS; it takes effect where those are set higher."""
 AWAY_SECONDS = 120.0
-"""Longer than a server takes to restart; shorter than a script's patience."""
+"""Longer than a server takes to restart; short enough for a script that waits."""
 METRICS_ADDRESS = "127.0.0.1"
-"""Nobody else's business, unless they are told otherwise: the figures name tables."""
+"""Loopback by default: metric labels contain table names."""
 DEFAULT_TARGET = "mapstore:./cdc-state"
 SOURCE_FORM = (
     "A source looks like mysql://user:password@host:3306/ (or leave the password to CDC_SOURCE_PASSWORD); "
@@ -43,9 +43,9 @@ class TlsMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """How connections are encrypted: with which certificates, and what is verified of the server's.
+    """How connections are encrypted, which certificates are used, and what is verified of the server's.
 
-    Also what the password is encrypted with where they are not.
+    Also the key that encrypts the password over a connection without TLS.
     """
 
     mode: TlsMode = TlsMode.PREFERRED
@@ -56,7 +56,7 @@ class Tls:
     public_key: str = ""
     """A file with the server's RSA key, for the password over a connection without TLS."""
     get_public_key: bool = False
-    """Trust the key that the server sends, whoever that is."""
+    """Trust the key that comes over the network, without knowing who sent it."""
 
     @classmethod
     def parse(cls, query: str) -> Tls:
@@ -66,17 +66,17 @@ class Tls:
         values = [*given.values(), *([_GET_PUBLIC_KEY] if get_public_key else [])]
         if not set(given) <= set(_TLS_OPTIONS) or not all(values) or bool(query) != bool(values):
             raise ConfigError(
-                "The source URL goes on after the port, with what is no option of TLS.", hint=f"It takes {_TLS_FORM}. {SOURCE_FORM}"
+                "The source URL has something else than TLS options after the port.", hint=f"It takes {_TLS_FORM}. {SOURCE_FORM}"
             )
         mode = given.get("ssl-mode", "verify_ca" if "ssl-ca" in given else "preferred").lower().replace("-", "_")
         if mode not in set(TlsMode):
-            raise ConfigError("The source URL's ssl-mode is none of those there are.", hint=f"It takes {_TLS_FORM}.")
+            raise ConfigError("The source URL's ssl-mode is unknown.", hint=f"It takes {_TLS_FORM}.")
         ca, cert, key, public_key = (given.get(name, "") for name in _TLS_OPTIONS[1:])
         tls = cls(TlsMode(mode), ca, cert, key, public_key, get_public_key)
         if tls.verifies != bool(tls.ca) or bool(tls.cert) != bool(tls.key) or (tls.cert and not tls.required):
             raise ConfigError(
-                "The source URL's options of TLS do not fit together.",
-                hint="verify_ca and verify_identity need ssl-ca, no other takes it; ssl-cert and ssl-key go together, from required on.",
+                "The source URL's TLS options contradict each other.",
+                hint="Only verify_ca and verify_identity take ssl-ca, and need it; ssl-cert and ssl-key go together, from `required` on.",
             )
         return tls
 
@@ -101,7 +101,7 @@ _TLS_FORM = (
 
 @dataclass(frozen=True, slots=True)
 class SourceUrl:
-    """Where the source is. The password is left out of repr() and of `redacted`."""
+    """The address of the source, and how to log in. repr() and `redacted` leave the password out."""
 
     host: str
     port: int
@@ -223,7 +223,7 @@ def parse_table(name: str | TableId) -> TableId:
 
 
 def parse_shares(text: str) -> tuple[float, ...]:
-    """`0.5%,1%,20%` as shares: 0.005, 0.01, 0.2. Nothing is no shares."""
+    """Percentages of rows, `0.5%,1%,20%`, as shares: 0.005, 0.01, 0.2; an empty text gives none. Raises ConfigError."""
     shares = []
     for part in filter(None, (each.strip() for each in text.split(","))):
         try:
@@ -231,9 +231,20 @@ def parse_shares(text: str) -> tuple[float, ...]:
         except ValueError:
             share = math.nan
         if not 0 < share <= 1:
-            raise ConfigError(f"{part!r} is no share of rows from 0% to 100%.", hint="Write --churn as percentages: --churn 0.5%,1%,20%")
+            raise ConfigError(
+                f"--churn {part} is not a percentage{_suggestion(part)}",
+                hint="Write percentages up to 100%: --churn 0.5%,1%,20%",
+            )
         shares.append(share)
     return tuple(shares)
+
+
+def _suggestion(part: str) -> str:
+    """What a person may have meant by a number without a percent sign."""
+    try:
+        return f"; did you mean {part}%?" if 0 < float(part) <= 100 else "."  # noqa: PLR2004
+    except ValueError:
+        return "."
 
 
 class Strategy(StrEnum):
@@ -249,21 +260,21 @@ def _is_number(value: object, kind: type | tuple[type, ...], least: float) -> bo
 
 
 def _require(name: str, fits: bool, wanted: str) -> None:
-    """Raise ConfigError unless it fits. The value is not shown: a URL may hold a password."""
+    """Raise ConfigError unless the value fits. The message never shows the value: a URL may hold a password."""
     if not fits:
-        raise ConfigError(f"{name} in the configuration is not what it must be.", hint=f"It takes {wanted}.")
+        raise ConfigError(f"{name} in the configuration has the wrong type or range.", hint=f"It takes {wanted}.")
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What bounds a copy; None where nothing does. The stream has no bounds."""
+    """Limits of a copy; None means no limit. The stream is never limited."""
 
     max_rows_per_second: int | None = None
     max_bytes_per_second: int | None = None
     max_threads_running: int | None = None
-    """Of the source, its Threads_running."""
+    """Compared with the source's status variable Threads_running."""
     max_replica_lag: float | None = None
-    """Seconds that `replica` may be behind."""
+    """Seconds that `replica` may lag."""
     replica: SourceUrl | None = None
 
     def __post_init__(self) -> None:
@@ -275,7 +286,7 @@ class Limits:
         if (self.max_replica_lag is None) is not (self.replica is None):
             there, missing = ("replica", "max-replica-lag") if self.replica else ("max-replica-lag", "replica")
             raise ConfigError(
-                f"There is a {there} without a {missing}.", hint="Give both: --replica mysql://user@host/ --max-replica-lag SECONDS."
+                f"{there} is set without {missing}.", hint="Set both: --replica mysql://user@host/ --max-replica-lag SECONDS."
             )
 
     def __str__(self) -> str:
@@ -296,7 +307,7 @@ class Config:
     source: SourceUrl
     target: Path
     tables: tuple[TableId, ...]
-    """Names and patterns. What the target's checkpoint follows already goes on, named or not."""
+    """Names and patterns. Tables in the target's checkpoint continue, named or not."""
     strategy: Strategy = Strategy.AUTO
     until_caught_up: bool = False
     chunk_rows: int = CHUNK_ROWS
@@ -307,9 +318,9 @@ class Config:
     metrics_port: int | None = None
     metrics_address: str = METRICS_ADDRESS
     exclude: tuple[TableId, ...] = ()
-    """What is left out of the patterns in `tables`, by names and patterns."""
+    """Names and patterns to leave out of the patterns in `tables`."""
     drop_tables: tuple[TableId, ...] = ()
-    """Names and patterns of tables in the target that are followed no more: their rows are dropped."""
+    """Names and patterns of tables in the target to stop following; their rows are dropped."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError where a value is not of its type or range: type checkers see only those programs that they are run on."""
@@ -337,5 +348,5 @@ class Config:
 
     @property
     def give_up_seconds(self) -> float | None:
-        """How long the source may be away before the run ends as temporary; one that follows waits for ever."""
+        """Seconds that the source may be away before the run raises Temporary; None: a run that follows waits for ever."""
         return AWAY_SECONDS if self.until_caught_up else None

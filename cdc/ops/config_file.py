@@ -1,4 +1,4 @@
-"""The config file: what may change while a migration runs, its limits and its tables. Reads TOML; whether it can be done is not asked here.
+"""The config file: the limits and tables of a migration, which may change while it runs. Reads TOML and asks no server.
 
     tables = ["shop.orders", "shop.lines", "archive.*"]
     exclude = ["archive.log_*"]
@@ -8,7 +8,7 @@
     replica = "mysql://cdc@replica:3306/"
     max-replica-lag = 5
 
-No sentence about it quotes a value: a replica's URL may hold a password.
+Error messages never quote a value: a replica's URL may hold a password.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from cdc.model import TableId
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the command line and the config file say together."""
+    """The command line and the config file combined."""
 
     limits: Limits
     tables: tuple[TableId, ...]
@@ -37,20 +37,20 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class ConfigFile:
-    """A config file, and what was given on the command line, which counts where both say something. Tables and exclusions add up.
+    """A config file and the command line, which overrides the file's limits; tables and exclusions of both add up.
 
-    Without a `path` there is only the command line.
+    `path` is None where only the command line counts.
     """
 
     path: Path | None
     limits: Mapping[str, Any]
-    """By the names of `Limits`; None where nothing was given."""
+    """The command line's limits by the names of `Limits`; None where an option was not given."""
     tables: tuple[TableId, ...]
     environ: Mapping[str, str]
     exclude: tuple[TableId, ...] = ()
 
     def read(self) -> Settings:
-        """Read it anew. Raises ConfigError with one sentence that says where it is at fault."""
+        """Read the file anew. Raises ConfigError, whose message names the file and the place."""
         if self.path is None:
             return self._settings({}, [], [])
         found = self._parsed(self.path)
@@ -58,7 +58,7 @@ class ConfigFile:
         table = found.get("limits", {})
         names, left_out = (self._names(found, key) for key in ("tables", "exclude"))
         if not isinstance(table, dict):
-            raise self._fault("limits is no table.", "Write [limits] on a line of its own, and the limits below it.")
+            raise self._fault("`limits` is not a table.", "Write [limits] on a line of its own, with the limits below it.")
         self._only(table, {_spelled(each.name) for each in fields(Limits)}, "limits.")
         try:
             return self._settings(
@@ -70,7 +70,7 @@ class ConfigFile:
     def _names(self, found: Mapping[str, Any], key: str) -> list[str]:
         names = found.get(key, [])
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise self._fault(f"{key} is no list of names.", f'Write {key} = ["shop.orders", "shop.lines"].')
+            raise self._fault(f"`{key}` is not a list of names.", f'Write {key} = ["shop.orders", "shop.lines"].')
         return names
 
     def _settings(self, limits: dict[str, Any], names: list[str], left_out: list[str]) -> Settings:
@@ -84,16 +84,17 @@ class ConfigFile:
         except OSError as error:
             raise ConfigError(f"The config file {path} cannot be read: {error.strerror}.", hint="Check --config.") from error
         except UnicodeDecodeError:
-            raise self._fault("it is no UTF-8 text.", "Save it as UTF-8.") from None
+            raise self._fault("it is not UTF-8.", "Save it as UTF-8.") from None
         except tomllib.TOMLDecodeError as error:  # its text may quote the file
             place = re.search(r"line \d+, column \d+", str(error))
-            raise self._fault(f"{place[0] if place else 'its end'} is no TOML.", _EXAMPLE) from None
+            raise self._fault(f"it is not valid TOML at {place[0] if place else 'its end'}.", _EXAMPLE) from None
         except (ValueError, RecursionError):  # a number of thousands of digits, lists within lists without end, a NUL in the path
             raise self._fault("it cannot be read.", _EXAMPLE) from None
 
     def _only(self, found: Mapping[str, Any], known: set[str], prefix: str) -> None:
         for name in found.keys() - known:
-            raise self._fault(f"{prefix}{name} is no setting.", f"There are {', '.join(prefix + each for each in sorted(known))}.")
+            names = ", ".join(prefix + setting for setting in sorted(known))
+            raise self._fault(f"unknown setting `{prefix}{name}`; known are {names}.", "Rename or remove it.")
 
     def _limit(self, name: str, value: object) -> object:
         """A limit as `Limits` wants it."""
@@ -102,11 +103,13 @@ class ConfigFile:
         if name == "replica":
             if isinstance(value, str):
                 return SourceUrl.of_replica(value, self.environ)
-            raise ConfigError("replica is no text.", hint='Write replica = "mysql://user@host:3306/".')
+            raise ConfigError("`replica` is not a string.", hint='Write replica = "mysql://user@host:3306/".')
         whole = name != "max_replica_lag"
         if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or not 1 <= value < math.inf:
             kind = "whole number" if whole else "number of seconds"
-            raise ConfigError(f"{_spelled(name)} is no {kind} from 1 on.", hint=f"Write {_spelled(name)} = 1000, or leave the line out.")
+            raise ConfigError(
+                f"`{_spelled(name)}` is not a {kind} of at least 1.", hint=f"Write {_spelled(name)} = 1000, or leave the line out."
+            )
         return value
 
     def _fault(self, message: str, hint: str) -> ConfigError:
@@ -120,5 +123,5 @@ _EXAMPLE = """It looks like this:
 
 
 def _spelled(name: str) -> str:
-    """As on the command line."""
+    """The name as the command line spells it."""
     return name.replace("_", "-")

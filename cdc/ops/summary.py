@@ -1,9 +1,9 @@
-"""What commands print of their results. Measures nothing and reads nothing."""
+"""The texts that commands print about their results. Pure: values in, sentences out."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from cdc.engine.lag import milliseconds
 from cdc.engine.status import Report
@@ -62,7 +62,7 @@ def ago(seconds: float) -> str:
 
 
 def differences(found: Differences) -> Iterator[str]:
-    """One table's result: a line of figures, and one for each of the keys that are shown."""
+    """One table's result: a line of figures, and one line per example key."""
     yield str(found)
     for each in found.examples:
         columns = f": {', '.join(each.columns)}" if each.columns else ""
@@ -73,7 +73,12 @@ COPY_AGAIN = (
     "To copy one table again: cdc migrate SOURCE TARGET --drop-table DB.TABLE --until-caught-up, then the same with --tables DB.TABLE. "
     "All of them: cdc migrate --strategy full."
 )
-"""What can be done about differences."""
+"""How to repair differences."""
+
+
+def verification_as_dict(found: Sequence[Differences]) -> dict[str, object]:
+    """The results of all tables for JSON."""
+    return {"identical": all(each.identical for each in found), "tables": [differences_as_dict(each) for each in found]}
 
 
 def _key(table: Table, found: Difference) -> str:
@@ -96,23 +101,23 @@ def differences_as_dict(found: Differences) -> dict[str, object]:
 
 
 def _json_key(table: Table, found: Difference) -> dict[str, object] | str:
-    """A key by its columns; one whose bytes are no key of the table in hexadecimal."""
+    """A key by its columns; in hexadecimal if its bytes cannot be decoded as a key of the table."""
     try:
         return json_key(table, found.key)
     except ValueError:
         return f"0x{found.key.hex()}"
 
 
-# errors: a sentence made for a migration, in the words of another command
+# errors: messages written for `cdc migrate`, reworded for other commands
 
 
 def reword(error: CdcError) -> None:
-    """Have the error of a command without `--strategy` name the command that has it."""
+    """Name `cdc migrate` in hints that mention its option `--strategy`."""
     error.hint = re.sub(r"(?<!migrate )--strategy full", "cdc migrate --strategy full", error.hint)
 
 
 def reword_for_tail(error: CdcError, position: str) -> None:
-    """Have the error of `cdc tail` name its own option: it goes on from where `--from` says."""
+    """Name `--from`, the option of `cdc tail` that sets where it continues, in place of checkpoints and `--strategy`."""
     error.message = error.message.replace("he checkpoint", "he position").replace("`after`", "--from")
     error.hint = re.sub(r"[Cc]opy[^.]*--strategy full[^.]*\.", "begin elsewhere with --from now or --from GTIDS.", error.hint)
     error.hint = re.sub(r"[Rr]un the same command again[^.]*\.", f"go on from here with --from '{position}'.", error.hint)

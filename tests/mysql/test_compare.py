@@ -125,12 +125,21 @@ def test_a_source_that_is_no_sandbox_is_not_written_to_unless_told(start_mysql: 
         project.admin.close()
 
 
-@pytest.mark.parametrize("churn", ["5", "0%", "101%", "x%", "nan%", "1%,,-2%"])
-def test_what_is_no_share_is_refused(orders: Project, churn: str):
-    """With how to write one."""
+@pytest.mark.parametrize(
+    ("churn", "message"),
+    [
+        ("5", "--churn 5 is not a percentage; did you mean 5%?"), ("0%", "--churn 0% is not a percentage."),
+        ("101%", "--churn 101% is not a percentage."), ("x%", "--churn x% is not a percentage."),
+        ("nan%", "--churn nan% is not a percentage."), ("1%,,-2%", "--churn -2% is not a percentage."),
+        ("x", "--churn x is not a percentage."),
+        ("500", "--churn 500 is not a percentage."),
+    ],
+)  # fmt: skip
+def test_churn_rejects_invalid_percentages(orders: Project, churn: str, message: str):
+    """The message suggests the missing percent sign, the hint shows the form."""
     done = orders.cdc("compare", orders.url, "--tables", str(orders.table), "--churn", churn)
     assert done.returncode == 2
-    assert "--churn 0.5%,1%,20%" in done.stderr
+    assert done.stderr == f"cdc: {message} Write percentages up to 100%: --churn 0.5%,1%,20%\n"
 
 
 TABLES = {

@@ -89,7 +89,7 @@ def test_limits_change_while_it_runs_and_a_faulty_file_changes_nothing(filled: P
     process.send_signal(1)
     warning = told(process, "warning")
     assert warning.startswith("warning: the settings stay as they were. In the config file")
-    assert "max-replica-lag is no number of seconds" in warning
+    assert "`max-replica-lag` is not a number of seconds" in warning
     config.write_text('[limits]\nmax-replica-lag = 5\nreplica = "mysql://u:hunter2@127.0.0.1:1/"\n')
     process.send_signal(1)
     warning = told(process, "warning")

@@ -67,24 +67,24 @@ def test_a_replica_s_password_may_come_from_the_environment(path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("tables = [", 'its end is no TOML. It looks like this:\n  tables = ["shop.orders"'),
+        ("tables = [", 'it is not valid TOML at its end. It looks like this:\n  tables = ["shop.orders"'),
         ("[limits]\nreplica = mysql://u:hunter2@r/", "line 2, column"),
-        ("table = ['shop.orders']", "table is no setting. There are exclude, limits, tables."),
-        ("[limits]\nmax-rows = 5", "limits.max-rows is no setting. There are limits.max-bytes-per-second"),
-        ("tables = 'shop.orders'", "tables is no list of names"),
-        ("tables = ['shop.orders', 7]", "tables is no list of names"),
+        ("table = ['shop.orders']", "unknown setting `table`; known are exclude, limits, tables."),
+        ("[limits]\nmax-rows = 5", "unknown setting `limits.max-rows`; known are limits.max-bytes-per-second"),
+        ("tables = 'shop.orders'", "`tables` is not a list of names"),
+        ("tables = ['shop.orders', 7]", "`tables` is not a list of names"),
         ("tables = ['orders']", "'orders' is not a table's full name"),
-        ("limits = 5", "limits is no table"),
-        ("[limits]\nmax-rows-per-second = '5'", "max-rows-per-second is no whole number from 1 on"),
-        ("[limits]\nmax-rows-per-second = 0", "max-rows-per-second is no whole number from 1 on"),
-        ("[limits]\nmax-rows-per-second = 1.5", "max-rows-per-second is no whole number from 1 on"),
-        ("[limits]\nmax-threads-running = true", "max-threads-running is no whole number from 1 on"),
-        ("[limits]\nmax-replica-lag = nan\nreplica = 'mysql://u:hunter2@r/'", "max-replica-lag is no number of seconds from 1 on"),
-        ("[limits]\nmax-replica-lag = inf\nreplica = 'mysql://u:hunter2@r/'", "max-replica-lag is no number of seconds from 1 on"),
-        ("[limits]\nmax-replica-lag = 5", "a max-replica-lag without a replica"),
-        ("[limits]\nreplica = 'mysql://u:hunter2@r/'", "a replica without a max-replica-lag"),
+        ("limits = 5", "`limits` is not a table"),
+        ("[limits]\nmax-rows-per-second = '5'", "`max-rows-per-second` is not a whole number of at least 1"),
+        ("[limits]\nmax-rows-per-second = 0", "`max-rows-per-second` is not a whole number of at least 1"),
+        ("[limits]\nmax-rows-per-second = 1.5", "`max-rows-per-second` is not a whole number of at least 1"),
+        ("[limits]\nmax-threads-running = true", "`max-threads-running` is not a whole number of at least 1"),
+        ("[limits]\nmax-replica-lag = nan\nreplica = 'mysql://u:hunter2@r/'", "`max-replica-lag` is not a number of seconds of at least 1"),
+        ("[limits]\nmax-replica-lag = inf\nreplica = 'mysql://u:hunter2@r/'", "`max-replica-lag` is not a number of seconds of at least 1"),
+        ("[limits]\nmax-replica-lag = 5", "max-replica-lag is set without replica"),
+        ("[limits]\nreplica = 'mysql://u:hunter2@r/'", "replica is set without max-replica-lag"),
         ("[limits]\nmax-replica-lag = 5\nreplica = 'u:hunter2@r'", "The replica's URL starts with u:, it needs mysql:"),
-        ("[limits]\nmax-replica-lag = 5\nreplica = ['mysql://u:hunter2@r']", "replica is no text"),
+        ("[limits]\nmax-replica-lag = 5\nreplica = ['mysql://u:hunter2@r']", "`replica` is not a string"),
     ],
 )
 def test_a_faulty_file_is_refused_with_one_sentence_and_no_password(path: Path, text: str, words: str) -> None:
@@ -99,11 +99,11 @@ def test_a_faulty_file_is_refused_with_one_sentence_and_no_password(path: Path, 
 
 
 def test_a_file_that_cannot_be_read_is_refused(path: Path) -> None:
-    """A missing one, and one that is no text."""
+    """A missing one, and one that is not text."""
     with pytest.raises(ConfigError, match=r"cannot be read: No such file"):
         read(path)
     path.write_bytes(b"\xff\xfe")
-    with pytest.raises(ConfigError, match="no UTF-8"):
+    with pytest.raises(ConfigError, match="not UTF-8"):
         read(path)
 
 
