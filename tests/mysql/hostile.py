@@ -1,4 +1,4 @@
-"""Every variable of a server that a session inherits, values of it that nobody would expect, and a migration that runs under them."""
+"""Every server variable that a session inherits, with unexpected values, and a migration that runs under them."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ _MOST_MEMBERS = 12
 
 
 class HostileServer:
-    """A server of the test's own whose global variables are turned against a migration."""
+    """A server of its own whose global variables are set against a migration."""
 
     def __init__(self, server: Sandbox) -> None:
         self.flavor = server.flavor
@@ -97,7 +97,7 @@ class HostileServer:
         """Variables that have had a hostile value."""
 
     def variables(self) -> dict[str, list[Value]]:
-        """Every variable that has a session's and a global value, with the hostile values to try."""
+        """Every variable with a session and a global value, with the hostile values to try."""
         mariadb = self.flavor == "mariadb"
         rows = self.admin.rows(_MARIADB_VARIABLES if mariadb else _MYSQL_VARIABLES)
         return {name: self._hostile(name, kind.upper(), least, most, members) for name, kind, least, most, members in rows}
@@ -125,7 +125,7 @@ class HostileServer:
         return self.admin.one(f"SELECT @@global.{name}")[0]
 
     @contextmanager
-    def turned(self, values: Mapping[str, Value]) -> Iterator[None]:
+    def with_globals(self, values: Mapping[str, Value]) -> Iterator[None]:
         """The server with these global values, without those that it refuses."""
         before = {name: self.global_value(name) for name in values}
         turned = []
@@ -142,15 +142,14 @@ class HostileServer:
                 self.admin.rows(f"SET GLOBAL {name} = {'DEFAULT' if default else '%s'}", () if default else (before[name],))
 
     def run(self, folder: Path, values: Mapping[str, Value]) -> CdcError | None:
-        """Copy under these global values while a transaction is open that is rolled back later, stream, verify; what refused it.
-
-        Raises AssertionError when the copy is not identical to the source.
+        """Copy under these global values while a transaction is open that is rolled back later, then stream and verify; returns the
+        refusal, if any. Raises AssertionError when the copy differs from the source.
         """
         self._number += 1
         state = folder / str(self._number)
         config = Config(self.source, state, (TableId(DATABASE, "*"),), until_caught_up=True, chunk_rows=7)
         try:
-            with self.turned(values):
+            with self.with_globals(values):
                 self._write("BEGIN", *_CHANGES)
                 try:
                     api.migrate(config)
@@ -170,7 +169,7 @@ class HostileServer:
             self.admin.rows(statement.format(number=self._number))
 
     def _assert_identical(self, state: Path) -> None:
-        """By a session that began under the server's own settings."""
+        """Compare over a session that began under the server's own settings."""
         names = tables_like(self.admin, [TableId(DATABASE, "*")])
         with MapStoreTarget(state) as target:
             for name in names:
@@ -197,7 +196,7 @@ _TYPE_ROWS = f"""
 
 
 def _tables(*, mariadb: bool) -> Iterable[str]:
-    """Keys of several types, some of them alike in their first thousand bytes, and on MySQL a generated invisible one."""
+    """Keys of several types, some equal in their first thousand bytes, and on MySQL a generated invisible one."""
     yield _TYPES
     yield _TYPE_ROWS
     yield "CREATE TABLE texts (a VARCHAR(1200) CHARACTER SET latin1, b INT, v VARCHAR(20), PRIMARY KEY (a, b))"

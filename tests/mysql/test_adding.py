@@ -1,4 +1,4 @@
-"""Tables added through the config file while a migration runs: only they are copied, and the stream goes on."""
+"""Tables added through the config file while a migration runs: only they are copied, and the stream continues."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from cdc.demo import shop
 from cdc.model import TableId, TableState
 from tests.fix_migration import HELD, Project, changed_in_all_ways, eventually
-from tests.mysql.test_throttle import fill, told
+from tests.mysql.test_throttle import fill, line_with
 
 pytestmark = pytest.mark.waits
 
@@ -33,8 +33,8 @@ def file(tmp_path: Path) -> File:
     return File(tmp_path / "cdc.toml")
 
 
-def test_a_table_added_while_it_runs_is_copied_under_writes_and_survives_a_kill(project: Project, file: File):
-    """Its changes were passed over until then. The other table is not copied again, and a resumed run copies what is left."""
+def test_added_table_is_copied_under_writes_and_survives_a_kill(project: Project, file: File):
+    """Earlier changes of the new table are skipped, the other table is not copied again, and a resumed run copies the rest."""
     rows = fill(project).admin.one(f"SELECT COUNT(*) FROM {project.table}")[0]
     orders = TableId(project.database, "orders")
     shop.load(project.admin, orders, ORDERS)
@@ -45,7 +45,7 @@ def test_a_table_added_while_it_runs_is_copied_under_writes_and_survives_a_kill(
     with shop.Writer(project.source, orders, per_second=100) as writer:
         file.write(project.table, orders, rows=HELD)
         process.send_signal(signal.SIGHUP)
-        assert told(process, "is added") == f"{orders} is added: its copy begins\n"
+        assert line_with(process, "is added") == f"{orders} is added: its copy begins\n"
         project.sql("UPDATE t SET v = v + 1 WHERE id < 10")
         project.wait(process, lambda checkpoint: len(checkpoint.tables) == 2 and checkpoint.tables[1].rows_copied > 0)
         process.kill()
@@ -65,8 +65,8 @@ def test_a_table_added_while_it_runs_is_copied_under_writes_and_survives_a_kill(
     project.assert_identical(project.table, orders)
 
 
-def test_what_cannot_be_added_is_a_warning_and_the_run_goes_on(project: Project, file: File):
-    """A table without a primary key, one that is not there. Once it can be, it is added. One that is left out is followed on."""
+def test_unfit_added_table_is_a_warning(project: Project, file: File):
+    """A table without a primary key, or one that does not exist, is added once it can be; a removed name is followed further."""
     project.sql("CREATE TABLE t (id INT PRIMARY KEY)", "CREATE TABLE keyless (v INT)", "INSERT INTO t VALUES (1), (2)")
     keyless, missing = TableId(project.database, "keyless"), TableId(project.database, "missing")
     file.write(project.table)
@@ -74,16 +74,16 @@ def test_what_cannot_be_added_is_a_warning_and_the_run_goes_on(project: Project,
     project.wait_streaming(process)
     file.write(project.table, keyless, missing)
     process.send_signal(signal.SIGHUP)
-    assert told(process, "warning").startswith(f"warning: {keyless} is not added.")
-    assert told(process, "warning").startswith(f"warning: {missing} is not added.")
+    assert line_with(process, "warning").startswith(f"warning: {keyless} is not added.")
+    assert line_with(process, "warning").startswith(f"warning: {missing} is not added.")
     project.sql("ALTER TABLE keyless ADD id INT PRIMARY KEY", "INSERT INTO keyless VALUES (5, 6), (7, 8)", "INSERT INTO t VALUES (3)")
     file.write(keyless)
     process.send_signal(signal.SIGHUP)
-    assert told(process, "not in the config file") == (
+    assert line_with(process, "not in the config file") == (
         f"{project.table} is not in the config file any more, and followed on: "
         f"to leave it out, restart with --drop-table {project.table}.\n"
     )
-    told(process, f"{keyless} is added")
+    line_with(process, f"{keyless} is added")
     project.sql("INSERT INTO keyless VALUES (9, 10)", "INSERT INTO t VALUES (4)")
     end = project.gtids()
     project.wait(process, lambda checkpoint: len(checkpoint.tables) == 2 and end <= checkpoint.position.gtids)
@@ -93,8 +93,8 @@ def test_what_cannot_be_added_is_a_warning_and_the_run_goes_on(project: Project,
     assert project.assert_identical(project.table, keyless) == 7
 
 
-def test_rows_of_a_table_that_was_left_out_once_do_not_come_back(project: Project, file: File):
-    """Added again, it is a copy of what the source has now."""
+def test_table_added_again_is_copied_anew(project: Project, file: File):
+    """It holds the rows that the source has now, and none of its earlier copy."""
     fill(project)
     other = TableId(project.database, "other")
     project.sql("CREATE TABLE other (id INT PRIMARY KEY)", "INSERT INTO other VALUES (1), (2), (3)")
@@ -103,10 +103,10 @@ def test_rows_of_a_table_that_was_left_out_once_do_not_come_back(project: Projec
     project.sql("DELETE FROM other WHERE id = 2")
     file.write(project.table)
     process = project.start("--config", str(file.path), "--drop-table", str(other), tables=False)
-    told(process, "following")
+    line_with(process, "following")
     file.write(project.table, other)
     process.send_signal(signal.SIGHUP)
-    told(process, "is added")
+    line_with(process, "is added")
     project.wait(process, lambda checkpoint: len(checkpoint.tables) == 2)
     project.wait_streaming(process)
     report, err = project.end(process)

@@ -1,4 +1,4 @@
-"""The benchmarks on a server, with tiny sizes: every peer runs, and the figures are there. What they say is not judged."""
+"""The benchmarks on a server, with tiny sizes: every peer runs and the figures are present; their values are not judged."""
 
 import json
 import os
@@ -17,8 +17,10 @@ PEERS = {
 
 
 @pytest.mark.parametrize("name", PEERS)
-def test_a_benchmark_gives_a_table_and_one_json_object_with_figures_ratios_and_noise(mysql_server, name):
-    """Ours and each peer, for each table, with what it ran on; its database is dropped afterwards."""
+def test_benchmark_prints_a_table_and_one_json_object(mysql_server, name):
+    """Figures, ratios and noise of our code and each peer, for each table, with the machine's description; the database is dropped
+    afterwards.
+    """
     sizes = ["--rows", "2000", "--repeats", "2", *([] if name == "snapshot" else ["--slice", "100"])]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", name, "--json", *sizes],
@@ -39,8 +41,8 @@ def test_a_benchmark_gives_a_table_and_one_json_object_with_figures_ratios_and_n
     assert mysql_server.password not in done.stdout + done.stderr
 
 
-def small(server, *arguments):
-    """Run a benchmark on the server; its JSON object."""
+def run_small(server, *arguments):
+    """Run a benchmark on the server; returns its JSON object."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", *arguments, "--json", "--repeats", "1"],
         capture_output=True, text=True, timeout=200, check=False, env=os.environ | {"CDC_SANDBOX_MYSQL_URL": server.url},
@@ -49,24 +51,24 @@ def small(server, *arguments):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_the_memory_benchmark_lets_a_transaction_through_in_parts(mysql_server):
+def test_memory_benchmark_streams_a_transaction_in_parts(mysql_server):
     """Plain and compressed, many budgets long."""
-    figures = small(mysql_server, "memory", "--megabytes", "20")["figures"]
+    figures = run_small(mysql_server, "memory", "--megabytes", "20")["figures"]
     assert set(figures) == {"compression OFF", "compression ON"}
     assert all(figure["parts"] >= 5 for figure in figures.values())
 
 
-def test_the_copy_benchmark_copies_and_follows_under_writes(mysql_server):
+def test_copy_benchmark_copies_and_follows_under_writes(mysql_server):
     """The writer's transactions are in both reports."""
-    found = small(mysql_server, "copy", "--rows", "5000", "--follow-seconds", "3")
+    found = run_small(mysql_server, "copy", "--rows", "5000", "--follow-seconds", "3")
     assert found["cdc"]["ratio"] > 0
     assert [run["rows_copied"] for run in found["runs"]["cdc, idle"]] == [5000]
     assert all(run["follow"]["transactions"] > 0 for run in found["runs"]["cdc, written"])
 
 
-def test_the_resume_benchmark_goes_on_after_kills(mysql_server):
-    """Of each table and of an empty one, from images that hold the rows."""
-    found = small(mysql_server, "resume", "--rows", "3000")
+def test_resume_benchmark_resumes_after_kills(mysql_server):
+    """For each table and an empty one, from images that hold the rows."""
+    found = run_small(mysql_server, "resume", "--rows", "3000")
     assert set(found["figures"]) == {"cdc: sbtest, 3,000 rows", "cdc: orders, 3,000 rows", "cdc: no rows"}
     assert all(figure["lowest"] > 0 for figure in found["figures"].values())
     assert all(size > 3000 * 30 for size in found["image_bytes"].values())
@@ -77,7 +79,7 @@ def test_the_resume_benchmark_goes_on_after_kills(mysql_server):
 def test_another_checkout_is_measured_in_turn_with_this_one(mysql_server, name):
     """Here beside itself: both have figures, by their own code."""
     sizes = ["--rows", "2000", *(["--follow-seconds", "1"] if name == "copy" else [])]
-    results = small(mysql_server, name, "--beside", str(ROOT), *sizes)
+    results = run_small(mysql_server, name, "--beside", str(ROOT), *sizes)
     if name == "copy":
         assert results[f"cdc of {ROOT}"]["idle"]["lowest"] > 0
     elif name == "resume":

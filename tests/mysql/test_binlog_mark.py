@@ -1,4 +1,4 @@
-"""A binlog that was begun anew is another one, whatever its GTIDs say. Servers of their own: they are reset."""
+"""A binlog that was reset is another one even with equal GTIDs; each test uses its own server."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def server(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
 
 
 @pytest.fixture
-def spared(server: Sandbox, tmp_path: Path) -> Iterator[Project]:
-    """A table on a server whose binlogs may go."""
+def resettable(server: Sandbox, tmp_path: Path) -> Iterator[Project]:
+    """A table on a server whose binlogs may be deleted."""
     with ExitStack() as stack:
         made = stack.enter_context(Project(server, "x", tmp_path / "state"))
         made.admin.rows("CREATE DATABASE x")
@@ -44,8 +44,8 @@ def reset(project: Project) -> None:
     project.sql("RESET MASTER" if project.admin.is_mariadb or version < (8, 4) else "RESET BINARY LOGS AND GTIDS")
 
 
-def again(project: Project) -> None:
-    """As many transactions as there have been, so that the GTIDs are the same; other rows."""
+def write_same_gtids(project: Project) -> None:
+    """Run as many transactions as before, so that the GTIDs repeat with other rows."""
     executed = project.gtids()
     reset(project)
     n = 100
@@ -54,60 +54,60 @@ def again(project: Project) -> None:
         project.sql(f"INSERT INTO t VALUES ({n}, {n})")
 
 
-def test_gtids_given_again_after_a_reset_are_not_taken_for_the_checkpoint_s(spared: Project) -> None:
-    """Not by the next run, not by any later one; a full copy mends it."""
-    spared.migrate()
-    spared.sql(*CHANGES)
-    spared.migrate()
-    again(spared)
+def test_repeated_gtids_after_a_reset_lose_the_position(resettable: Project) -> None:
+    """In the next run and every later one, until a full copy."""
+    resettable.migrate()
+    resettable.sql(*CHANGES)
+    resettable.migrate()
+    write_same_gtids(resettable)
     for _ in range(2):
-        said = spared.refused(expect=4)
+        said = resettable.refused(expect=4)
         assert "RESET" in said and "--strategy full" in said
-    spared.migrate("--strategy", "full")
-    assert spared.assert_identical() > len(CHANGES)
-    spared.sql("INSERT INTO t VALUES (5000, 1)")
-    spared.migrate()
-    spared.assert_identical()
+    resettable.migrate("--strategy", "full")
+    assert resettable.assert_identical() > len(CHANGES)
+    resettable.sql("INSERT INTO t VALUES (5000, 1)")
+    resettable.migrate()
+    resettable.assert_identical()
 
 
-def test_a_reset_before_the_first_change_is_seen(spared: Project) -> None:
-    """The position is that of the start, which no event of the stream has told."""
-    spared.migrate()
-    again(spared)
-    spared.refused(expect=4)
+def test_reset_before_the_first_change_is_detected(resettable: Project) -> None:
+    """The position is that of the start, which no event of the stream has confirmed."""
+    resettable.migrate()
+    write_same_gtids(resettable)
+    resettable.refused(expect=4)
 
 
-def test_a_lost_position_stays_lost_when_the_source_has_come_as_far_again(spared: Project) -> None:
+def test_lost_position_stays_lost_when_gtids_catch_up(resettable: Project) -> None:
     """The first run sees too few GTIDs, the second sees enough."""
-    spared.sql(*CHANGES)
-    spared.migrate()
-    executed = spared.gtids()
-    reset(spared)
-    assert "has lost transactions" in spared.refused(expect=4)
+    resettable.sql(*CHANGES)
+    resettable.migrate()
+    executed = resettable.gtids()
+    reset(resettable)
+    assert "has lost transactions" in resettable.refused(expect=4)
     for n in range(200, 260):
-        spared.sql(f"INSERT INTO t VALUES ({n}, {n})")
-    assert executed <= spared.gtids()
-    assert "has lost transactions" in spared.refused(expect=4)
-    assert read_state(spared.state)[0].lost
+        resettable.sql(f"INSERT INTO t VALUES ({n}, {n})")
+    assert executed <= resettable.gtids()
+    assert "has lost transactions" in resettable.refused(expect=4)
+    assert read_state(resettable.state)[0].lost
 
 
-def test_a_reset_while_an_idle_source_is_followed_ends_the_run(spared: Project) -> None:
-    """Nothing comes from a binlog that was removed, so the mark is compared from time to time."""
-    process = spared.start()
-    spared.wait_streaming(process)
-    spared.sql(*CHANGES)
-    spared.wait_applied(process)
-    reset(spared)
+def test_reset_of_an_idle_followed_source_ends_the_run(resettable: Project) -> None:
+    """A removed binlog sends no event, so the mark is compared periodically."""
+    process = resettable.start()
+    resettable.wait_streaming(process)
+    resettable.sql(*CHANGES)
+    resettable.wait_applied(process)
+    reset(resettable)
     _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 4, err
-    again(spared)
-    spared.refused(expect=4)
+    write_same_gtids(resettable)
+    resettable.refused(expect=4)
 
 
-def test_what_a_source_may_do_with_its_binlogs_loses_no_position(spared: Project) -> None:
-    """New files, purged ones, another checksum: the transactions stay the same."""
-    spared.sql(*CHANGES)
-    spared.migrate()
+def test_binlog_maintenance_keeps_the_position(resettable: Project) -> None:
+    """New files, purged files and another checksum leave the transactions the same."""
+    resettable.sql(*CHANGES)
+    resettable.migrate()
     try:
         for statements in (
             ["FLUSH BINARY LOGS"],
@@ -115,26 +115,26 @@ def test_what_a_source_may_do_with_its_binlogs_loses_no_position(spared: Project
             ["INSERT INTO t VALUES (21, 1)"],
             ["SET GLOBAL binlog_checksum = CRC32", "FLUSH BINARY LOGS"],
         ):
-            spared.sql(*statements)
-            spared.migrate()
-            spared.assert_identical()
+            resettable.sql(*statements)
+            resettable.migrate()
+            resettable.assert_identical()
     finally:
-        spared.sql("SET GLOBAL binlog_checksum = CRC32")
-    spared.sql("FLUSH BINARY LOGS", "FLUSH BINARY LOGS")
-    spared.migrate()
-    spared.sql("FLUSH BINARY LOGS", f"PURGE BINARY LOGS TO '{log_end(spared.admin).file}'")
-    spared.migrate()
-    spared.assert_identical()
+        resettable.sql("SET GLOBAL binlog_checksum = CRC32")
+    resettable.sql("FLUSH BINARY LOGS", "FLUSH BINARY LOGS")
+    resettable.migrate()
+    resettable.sql("FLUSH BINARY LOGS", f"PURGE BINARY LOGS TO '{log_end(resettable.admin).file}'")
+    resettable.migrate()
+    resettable.assert_identical()
 
 
-def test_each_part_of_a_mark_is_compared(spared: Project) -> None:
-    """Of two files of one second only the event tells."""
-    spared.migrate()
-    spared.sql(*CHANGES)
-    spared.migrate()
-    mark = read_state(spared.state)[0].position.mark
+def test_every_part_of_a_mark_is_compared(resettable: Project) -> None:
+    """Only the event tells two files of one second apart."""
+    resettable.migrate()
+    resettable.sql(*CHANGES)
+    resettable.migrate()
+    mark = read_state(resettable.state)[0].position.mark
     assert mark and mark.size and mark.created
-    require_mark(spared.admin, spared.source, mark)
+    require_mark(resettable.admin, resettable.source, mark)
     wrong = {
         "created": replace(mark, created=mark.created - 1),
         "event ends": replace(mark, checksum=mark.checksum ^ 1),
@@ -144,12 +144,12 @@ def test_each_part_of_a_mark_is_compared(spared: Project) -> None:
     }
     for words, each in wrong.items():
         with pytest.raises(PositionLost, match=words):
-            require_mark(spared.admin, spared.source, each)
+            require_mark(resettable.admin, resettable.source, each)
 
 
-def test_the_mark_of_the_binlog_s_end_holds_the_file_alone(spared: Project) -> None:
-    """And none is taken of a file that is gone."""
-    end = log_end(spared.admin)
-    mark = mark_at(spared.source, end)
+def test_mark_of_the_binlog_end_holds_only_the_file(resettable: Project) -> None:
+    """A deleted file gives no mark."""
+    end = log_end(resettable.admin)
+    mark = mark_at(resettable.source, end)
     assert mark == BinlogMark(end.file, end.offset, mark.created if mark else 0)
-    assert mark_at(spared.source, LogEnd("binlog.000999", 4)) is None
+    assert mark_at(resettable.source, LogEnd("binlog.000999", 4)) is None

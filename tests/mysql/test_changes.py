@@ -1,4 +1,4 @@
-"""Changes as Python values: every type as PyMySQL gives it, before and after, each once whatever the network does; and `cdc tail`."""
+"""Changes as Python values, with PyMySQL's types, before and after, once in spite of the network; and `cdc tail`."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def typed(project: Project) -> Project:
     return project
 
 
-def since(project: Project, *statements: str, **options: object) -> list[Change]:
+def changes_of(project: Project, *statements: str, **options: object) -> list[Change]:
     """The changes that these statements make."""
     before = project.gtids()
     project.sql(*statements)
@@ -66,9 +66,9 @@ def selected(project: Project) -> list[dict[str, object]]:
         return [{name: row["whole"] if name == "f" else row[name] for name in row if name != "whole"} for row in cursor.fetchall()]
 
 
-def test_values_are_those_that_the_library_selects(typed: Project) -> None:
-    """Of every family of types, with their names; NULL as None."""
-    changes = since(typed, f"INSERT INTO t VALUES ({ROW})", "INSERT INTO t (id) VALUES (2)")
+def test_values_equal_those_of_pymysql(typed: Project) -> None:
+    """For every family of types, by column name; NULL is None."""
+    changes = changes_of(typed, f"INSERT INTO t VALUES ({ROW})", "INSERT INTO t (id) VALUES (2)")
     rows = selected(typed)
     found = [dict(change.after or {}) for change in changes]
     assert found == rows
@@ -83,11 +83,11 @@ def test_values_are_those_that_the_library_selects(typed: Project) -> None:
     assert first["doc"] == '{"a": "é", "b": [1, 2.5, null]}'
 
 
-def test_json_is_parsed_when_asked_for_and_dates_that_are_none_stay_text(typed: Project) -> None:
-    """Nothing is rounded to a date that it is not."""
+def test_json_is_parsed_on_request_and_invalid_dates_stay_text(typed: Project) -> None:
+    """Zero and partial dates are not rounded to real ones."""
     typed.sql("SET sql_mode = ''")
     dates = "('0000-00-00', '2024-00-10 01:02:03', '0000-00-00 00:00:00')"
-    (change,) = since(
+    (change,) = changes_of(
         typed, f"INSERT INTO t (id, doc, day, at, stamp) VALUES ROW(1, '[1, {{}}]', {dates[1:-1]})".replace("ROW", ""), parse_json=True
     )
     assert change.after is not None
@@ -97,8 +97,8 @@ def test_json_is_parsed_when_asked_for_and_dates_that_are_none_stay_text(typed: 
     assert change.after["stamp"] == "0000-00-00 00:00:00.00"
 
 
-def test_a_change_has_the_row_before_and_after_and_where_it_comes_from(project: Project) -> None:
-    """An update of the key is one change, whose rows have different keys; a partial JSON update has whole rows."""
+def test_change_has_both_rows_and_its_origin(project: Project) -> None:
+    """A key update is one change whose rows have different keys; a partial JSON update has whole rows."""
     project.sql("CREATE TABLE t (id INT PRIMARY KEY, v VARCHAR(9), doc JSON)", "SET SESSION binlog_row_value_options = PARTIAL_JSON")
     start = project.gtids()
     project.sql(
@@ -128,8 +128,8 @@ def test_a_change_has_the_row_before_and_after_and_where_it_comes_from(project: 
     assert [each.op for each in again] == ["delete"]
 
 
-def test_a_pattern_means_the_tables_that_are_there_and_those_that_come(project: Project) -> None:
-    """It has to mean any at the start."""
+def test_pattern_matches_present_and_later_tables(project: Project) -> None:
+    """A pattern that matches no table at the start is refused."""
     project.sql("CREATE TABLE t (id INT PRIMARY KEY)", "CREATE TABLE u (id INT PRIMARY KEY)", "CREATE VIEW v AS SELECT id FROM t")
     with cdc.changes(project.source, [f"{project.database}.*"]) as opened:
         project.sql("INSERT INTO t VALUES (1)", "CREATE TABLE w (id INT PRIMARY KEY)", "INSERT INTO w VALUES (2)")
@@ -140,8 +140,8 @@ def test_a_pattern_means_the_tables_that_are_there_and_those_that_come(project: 
         cdc.changes(project.source, [f"{project.database}.z*"])
 
 
-def test_changes_from_now_and_from_a_checkpoint(project: Project) -> None:
-    """From now: what is committed once the call has returned. From a state folder: what its migration has not applied."""
+def test_changes_start_now_or_at_a_checkpoint(project: Project) -> None:
+    """Now means commits after the call has returned; a state folder means what its migration has not applied."""
     project.sql("CREATE TABLE t (id INT PRIMARY KEY)", "INSERT INTO t VALUES (1)")
     project.migrate()
     project.sql("INSERT INTO t VALUES (2)")
@@ -154,8 +154,8 @@ def test_changes_from_now_and_from_a_checkpoint(project: Project) -> None:
     ]
 
 
-def test_positions_that_cannot_be_continued_are_refused(project: Project) -> None:
-    """Before anything is opened for long: no set at all, and one of another server."""
+def test_unusable_positions_are_refused(project: Project) -> None:
+    """Text that is not a GTID set and a set of another server are refused before the stream opens."""
     project.sql("CREATE TABLE t (id INT PRIMARY KEY)")
     with pytest.raises(ConfigError, match="not a set of GTIDs"):
         cdc.changes(project.source, [project.table], after="yesterday")
@@ -165,10 +165,8 @@ def test_positions_that_cannot_be_continued_are_refused(project: Project) -> Non
 
 @pytest.mark.waits
 @pytest.mark.parametrize("times", [1, 3])
-def test_a_connection_lost_within_a_large_transaction_doubles_nothing(
-    project: Project, proxy: Callable[[str, int], Proxy], times: int
-) -> None:
-    """Its parts come again from its beginning, and are passed over up to where the iteration was."""
+def test_lost_connection_in_a_large_transaction_doubles_no_change(project: Project, proxy: Callable[[str, int], Proxy], times: int) -> None:
+    """The parts are sent again from the beginning, and those already given are skipped."""
     project.sql("CREATE TABLE t (id INT PRIMARY KEY, v TEXT)", "CREATE TABLE u (id INT PRIMARY KEY)")
     start = project.gtids()
     project.sql("SET SESSION cte_max_recursion_depth = 10000", "BEGIN", "INSERT INTO u VALUES (1)")
@@ -186,8 +184,8 @@ def test_a_connection_lost_within_a_large_transaction_doubles_nothing(
     assert seen == [("insert", "u", 1), *(("insert", "t", i) for i in range(1, 4001)), ("delete", "t", 7)]
 
 
-def test_changes_of_a_mariadb(mariadb_server: Sandbox, mariadb_db: str) -> None:
-    """With its own GTIDs, from now on."""
+def test_mariadb_changes_come_with_its_gtids(mariadb_server: Sandbox, mariadb_db: str) -> None:
+    """MariaDB's GTIDs, from now on."""
     with closing(connect(mariadb_server, mariadb_db)) as admin, admin.cursor() as cursor:
         cursor.execute("CREATE TABLE t (id INT PRIMARY KEY, v UUID)")
         with cdc.changes(mariadb_server.url, [f"{mariadb_db}.t"]) as opened:
@@ -207,8 +205,8 @@ def tail(project: Project, *options: str, expect: int = 0) -> list[dict[str, obj
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_tail_prints_changes_as_lines_of_json(project: Project) -> None:
-    """With the position to go on from."""
+def test_tail_prints_json_lines(project: Project) -> None:
+    """With the position from which to continue."""
     project.sql("CREATE TABLE t (id INT PRIMARY KEY, v BLOB)")
     start = str(project.gtids())
     project.sql("INSERT INTO t VALUES (1, 'a')", "UPDATE t SET v = X'FF' WHERE id = 1", "DELETE FROM t")
@@ -230,8 +228,8 @@ SOURCE_FIELDS = {
 """Of Debezium's MySQL connector, as its documentation shows them."""
 
 
-def test_tail_prints_debezium_s_envelope(typed: Project) -> None:
-    """Its fields, its operations, and its values of each type; an update of the key is a delete and a create."""
+def test_tail_prints_debezium_envelopes(typed: Project) -> None:
+    """With Debezium's fields, operations and values of each type; a key update is a delete and a create."""
     start = str(typed.gtids())
     typed.sql(f"INSERT INTO t VALUES ({ROW})", "UPDATE t SET tiny = 1, doc = NULL WHERE id = 1", "UPDATE t SET id = 2", "DELETE FROM t")
     events = tail(typed, "--from", start, "--until-caught-up", "--format", "debezium")
@@ -276,7 +274,7 @@ def following(project: Project) -> subprocess.Popen[str]:
 
 @pytest.mark.waits
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_tail_cleanly(following: subprocess.Popen[str], number: signal.Signals) -> None:
+def test_signal_ends_tail_cleanly(following: subprocess.Popen[str], number: signal.Signals) -> None:
     following.send_signal(number)
     out, err = following.communicate(timeout=PATIENCE)
     assert out == ""
@@ -287,8 +285,8 @@ def test_a_signal_ends_tail_cleanly(following: subprocess.Popen[str], number: si
     assert [each.partition(" '")[0] for each in end] == ["cdc: Interrupted. To go on from here: --from"] * (number is signal.SIGINT)
 
 
-def test_tail_says_from_where_it_listens_and_its_errors_name_its_options(project: Project) -> None:
-    """A position of another server is no reason to name an option of migrate."""
+def test_tail_prints_its_start_and_names_its_own_options_in_errors(project: Project) -> None:
+    """For a position of another server the hint names no option of migrate."""
     project.sql("CREATE TABLE t (id INT PRIMARY KEY)")
     command = ["tail", project.url, "--tables", str(project.table), "--until-caught-up"]
     here = str(project.gtids())
@@ -301,7 +299,7 @@ def test_tail_says_from_where_it_listens_and_its_errors_name_its_options(project
 
 
 @pytest.mark.waits
-def test_tail_goes_on_by_itself_after_a_lost_connection(project: Project, following: subprocess.Popen[str]) -> None:
+def test_tail_reconnects_by_itself(project: Project, following: subprocess.Popen[str]) -> None:
     assert break_connections(project.admin, "Binlog Dump GTID")
     project.sql("INSERT INTO t VALUES (2)")
     assert following.stdout is not None
@@ -311,7 +309,7 @@ def test_tail_goes_on_by_itself_after_a_lost_connection(project: Project, follow
     assert "waiting: " in err
 
 
-def test_a_state_folder_without_a_checkpoint_is_refused(project: Project, tmp_path: Path) -> None:
+def test_state_folder_without_a_checkpoint_is_refused(project: Project, tmp_path: Path) -> None:
     project.sql("CREATE TABLE t (id INT PRIMARY KEY)")
     with pytest.raises(ConfigError, match="no migration state"):
         cdc.changes(project.source, [project.table], after=tmp_path / "none")

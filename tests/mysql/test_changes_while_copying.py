@@ -1,4 +1,4 @@
-"""A table that changes without a statement in the binlog while its chunks are read: it is copied anew, and the run goes on."""
+"""A table that changes without a statement in the binlog while its chunks are read is copied anew, and the run continues."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def unlogged(project: Project, *statements: str) -> None:
     project.sql("SET SESSION sql_log_bin = 0", *statements, "SET SESSION sql_log_bin = 1")
 
 
-def held_in(table: TableId):
+def is_partly_copied(table: TableId):
     """Whether a part of the table is copied."""
 
     def reached(checkpoint: Checkpoint) -> bool:
@@ -49,13 +49,13 @@ def held_in(table: TableId):
 
 
 def limit(project: Project, process: subprocess.Popen[str], rows: int) -> None:
-    """Have the copy held at so many rows a second."""
+    """Limit the copy to so many rows a second."""
     project._hold(rows)
     process.send_signal(signal.SIGHUP)
 
 
-def test_a_table_that_changes_between_two_chunks_is_copied_anew(project_on_either: Project):
-    """Whatever of it changes, and however a chunk shows it; without a row event that would tell. The target is right, the exit code 0."""
+def test_table_changed_between_two_chunks_is_copied_anew(project_on_either: Project):
+    """For every kind of change that chunks can show without a row event; the target is right and the exit code 0."""
     project = project_on_either
     project.sql("CREATE TABLE first (id INT PRIMARY KEY)", "INSERT INTO first VALUES (1)")
     project._hold(HELD)
@@ -65,7 +65,7 @@ def test_a_table_that_changes_between_two_chunks_is_copied_anew(project_on_eithe
         limit(project, process, HELD)
         name = f"t{number}"
         project.sql(f"CREATE TABLE {name} ({columns})", f"INSERT INTO {name} {NUMBERS} i, i, 'ß' FROM n")
-        project.wait(process, held_in(TableId(project.database, name)))
+        project.wait(process, is_partly_copied(TableId(project.database, name)))
         unlogged(project, *(each.format(t=name) for each in statements))
         limit(project, process, 10**9)
         project.wait_streaming(process)
@@ -76,15 +76,15 @@ def test_a_table_that_changes_between_two_chunks_is_copied_anew(project_on_eithe
         assert f"{project.database}.t{number} is copied anew: its columns or its key have changed" in changes, what
 
 
-def test_a_table_that_is_gone_while_it_is_copied(project: Project):
-    """Under a pattern the others go on; named in full it is exit code 6 with a sentence."""
+def test_table_dropped_while_copied(project: Project):
+    """Under a pattern the other tables continue; a table named in full ends the run with exit code 6 and a sentence."""
     for options, code in (((f"{project.database}.*",), 0), ((f"{project.database}.t", f"{project.database}.other"), 6)):
         project.sql("CREATE TABLE t (id INT PRIMARY KEY)", f"INSERT INTO t {NUMBERS} i FROM n")
         project.sql("CREATE TABLE IF NOT EXISTS other (id INT PRIMARY KEY)", "REPLACE INTO other VALUES (1)")
         project._hold(HELD)
         arguments = [argument for table in options for argument in ("--tables", table)]
         process = project.start("--config", str(project._limits), *arguments, tables=False)
-        project.wait(process, held_in(TableId(project.database, "t")))
+        project.wait(process, is_partly_copied(TableId(project.database, "t")))
         unlogged(project, "DROP TABLE t")
         limit(project, process, 10**9)
         if code:

@@ -1,4 +1,4 @@
-"""Every code point of every character set, both ways, as MySQL and MariaDB have it."""
+"""Every code point of every character set, in both directions, as MySQL and MariaDB convert it."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def encoded(text: str, name: str) -> bytes | None:
 
 
 def is_surrogate(name: str, point: int) -> bool:
-    """What MariaDB has as a character of some sets and MySQL does not."""
+    """Surrogates, which are characters of some sets for MariaDB and not for MySQL."""
     return point in SURROGATES and name in ("ucs2", "utf32", "utf8mb3", "utf8mb4")
 
 
 @cache
 def our_characters(name: str) -> dict[bytes, str]:
-    """Of the sequences that the server is asked about, those that are one character."""
+    """Of the byte sequences that the server is asked about, those that we decode to one character."""
     found = {}
     for prefix, width in servers.prefixes(name):
         for rest in product(range(256), repeat=width):
@@ -63,14 +63,14 @@ def our_encodings(name: str) -> dict[int, bytes]:
     return {point: data for point in points if (data := encoded(chr(point), name)) is not None}
 
 
-def test_every_sequence_of_bytes_is_the_character_that_it_is_for_the_server(cursor: Cursor) -> None:
+def test_byte_sequences_decode_like_the_server(cursor: Cursor) -> None:
     """All of one and two bytes, and the longer ones that can be characters; what the server replaces is refused."""
     for name in servers.names(cursor):
         theirs = {sequence: chr(point) for sequence, point in servers.characters(cursor, name).items() if not is_surrogate(name, point)}
         assert our_characters(name) == theirs, name
 
 
-def test_every_code_point_has_the_bytes_that_the_server_makes_of_it(cursor: Cursor) -> None:
+def test_code_points_encode_like_the_server(cursor: Cursor) -> None:
     """Where the server puts a question mark, encoding is refused."""
     for name in servers.names(cursor):
         theirs = {point: data for point, data in servers.encodings(cursor, name).items() if not is_surrogate(name, point)}
@@ -83,8 +83,8 @@ FULL = ("gb18030", "utf16", "utf16le", "utf32", "utf8mb4")
 """The sets that have characters beyond U+FFFF."""
 
 
-def test_code_points_beyond_two_bytes_are_the_server_s_too(cursor: Cursor) -> None:
-    """Encoded, and read back. tis620 is left out: the server takes 0x10041 for A, and other characters beyond U+FFFF likewise."""
+def test_code_points_beyond_two_bytes_encode_like_the_server(cursor: Cursor) -> None:
+    """Encoded and read back, except for tis620, where the server takes 0x10041 for A, and other characters beyond U+FFFF likewise."""
     beyond = servers.beyond()
     for name in servers.names(cursor):
         if name in FULL:
@@ -96,7 +96,7 @@ def test_code_points_beyond_two_bytes_are_the_server_s_too(cursor: Cursor) -> No
             assert name == "tis620" or servers.beyond_encoded(cursor, name) == charset.encode("?", name) * len(beyond), name
 
 
-def test_sequences_of_four_bytes_of_gb18030_are_the_server_s(mysql_server: Sandbox) -> None:
+def test_four_byte_sequences_of_gb18030_decode_like_the_server(mysql_server: Sandbox) -> None:
     """All 1.6 million; MariaDB does not have the set."""
     high, digits = bytes(range(0x81, 0xFF)), bytes(range(0x30, 0x3A))
     sequences = list(map(bytes, product(high, digits, high, digits)))
@@ -112,14 +112,14 @@ def test_sequences_of_four_bytes_of_gb18030_are_the_server_s(mysql_server: Sandb
 
 
 @pytest.mark.parametrize("flavor", ["mysql", "mariadb"])
-def test_every_collation_of_the_server_is_known_by_its_number(flavor: str, request: pytest.FixtureRequest) -> None:
-    """The number is what a statement's event and the table map have."""
+def test_collation_numbers_match_the_server(flavor: str, request: pytest.FixtureRequest) -> None:
+    """Statement events and table maps carry these numbers."""
     with closing(connect(request.getfixturevalue(f"{flavor}_server"))) as connection, connection.cursor() as cursor:
         numbers = servers.collations(cursor)
     assert {number: charset.of_collation(number) for number in numbers} == numbers
 
 
-def test_surrogates_are_characters_where_mariadb_has_them(mariadb_server: Sandbox) -> None:
+def test_surrogates_follow_mariadb(mariadb_server: Sandbox) -> None:
     """MySQL refuses them."""
     with closing(connect(mariadb_server)) as connection, connection.cursor() as cursor:
         for name in ("ucs2", "utf32", "utf8mb3", "utf8mb4"):

@@ -1,4 +1,4 @@
-"""`cdc compare` on a real server: both ways end equal, the changes leave any table valid, and nothing is written unasked."""
+"""`cdc compare` on a real server: both strategies end equal, the changes leave every table valid, and it writes only when allowed."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -29,8 +29,8 @@ def orders(project: Project) -> Project:
     return project
 
 
-def test_both_ways_are_measured_at_each_churn_and_end_equal(orders: Project, tmp_path):
-    """One JSON object with every figure; a page that loads nothing from elsewhere; the copy's rows and the changes add up."""
+def test_both_strategies_are_measured_at_each_churn_and_end_equal(orders: Project, tmp_path):
+    """One JSON object with every figure, a page that loads no other resource, and totals that equal the copy's rows plus the changes."""
     page = tmp_path / "page.html"
     done = orders.cdc("compare", orders.url, "--tables", str(orders.table), "--churn", "1%,10%,100%", "--json", "--html", str(page))
     assert done.returncode == 0, done.stderr
@@ -52,8 +52,8 @@ def test_both_ways_are_measured_at_each_churn_and_end_equal(orders: Project, tmp
     assert not any(word in html for word in ("http:", "https:", "src=", "<link", "@import", "url("))
 
 
-def test_where_the_binlog_is_a_small_part_of_the_table_so_is_what_an_incremental_run_receives(project: Project):
-    """At 1.2 % of the table's bytes in the binlog, it receives less than a fiftieth of what a copy does."""
+def test_incremental_run_receives_little_when_the_binlog_is_small(project: Project):
+    """With a binlog of 1.2 % of the table's bytes it receives less than a fiftieth of what a copy does."""
     project.sql(
         "CREATE TABLE t (id INT PRIMARY KEY, k INT NOT NULL, pad VARCHAR(400) NOT NULL)",
         "SET SESSION cte_max_recursion_depth = 20000",
@@ -66,8 +66,8 @@ def test_where_the_binlog_is_a_small_part_of_the_table_so_is_what_an_incremental
     assert level.incremental.bytes_received * 50 <= level.full.bytes_received
 
 
-def test_mariadb_is_compared_too(mariadb_server: Sandbox, mariadb_db: str, tmp_path):
-    """Its changes and positions have forms of their own."""
+def test_compare_works_on_mariadb(mariadb_server: Sandbox, mariadb_db: str, tmp_path):
+    """Its changes and positions have their own forms."""
     project = Project(mariadb_server, mariadb_db, tmp_path)
     shop.load(project.admin, project.table, 1_000)
     levels = measure(project.source, [project.table], churn=[0.05, 0.5]).levels
@@ -76,8 +76,8 @@ def test_mariadb_is_compared_too(mariadb_server: Sandbox, mariadb_db: str, tmp_p
     project.admin.close()
 
 
-def test_writers_during_the_comparison_are_levelled_out(orders: Project):
-    """With real changes going on all the time both ways are still brought to one position, and are equal there."""
+def test_writers_during_the_comparison_do_not_disturb_it(orders: Project):
+    """With real changes all the time both strategies are still brought to one position, and are equal there."""
     with shop.Writer(orders.source, orders.table, per_second=200) as writer:
         (level,) = measure(orders.source, [orders.table], wait_seconds=1.0).levels
         assert level.changed > 0
@@ -86,16 +86,16 @@ def test_writers_during_the_comparison_are_levelled_out(orders: Project):
     assert sum(writer.done.values()) > 0
 
 
-def test_nothing_having_changed_is_said(orders: Project):
-    """And is no error."""
+def test_unchanged_source_is_reported(orders: Project):
+    """Without an error."""
     done = orders.cdc("compare", orders.url, "--tables", str(orders.table), "--wait-seconds", "0")
     assert done.returncode == 0, done.stderr
     assert "Nothing changed meanwhile" in done.stdout
     assert "waiting 0 s for changes" in done.stderr
 
 
-def test_ways_that_differ_are_an_error(orders: Project, monkeypatch: pytest.MonkeyPatch):
-    """An incremental run that loses a change would be noticed."""
+def test_differing_results_are_an_error(orders: Project, monkeypatch: pytest.MonkeyPatch):
+    """An incremental run that loses a change is detected."""
     plain = MapStoreTarget.apply
 
     def losing(self, batch):
@@ -108,8 +108,8 @@ def test_ways_that_differ_are_an_error(orders: Project, monkeypatch: pytest.Monk
         measure(orders.source, [orders.table], churn=[0.01])
 
 
-def test_a_source_that_is_no_sandbox_is_not_written_to_unless_told(start_mysql: StartServer):
-    """Nothing is changed; --may-write is the word."""
+def test_source_outside_a_sandbox_is_written_only_with_may_write(start_mysql: StartServer):
+    """Without --may-write the command leaves the source unchanged."""
     with start_mysql({"report-host": "db.example"}) as server:
         project = Project(server, "shop", None)
         shop.load(project.admin, TableId("shop", "t"), 200)
@@ -136,7 +136,7 @@ def test_a_source_that_is_no_sandbox_is_not_written_to_unless_told(start_mysql: 
     ],
 )  # fmt: skip
 def test_churn_rejects_invalid_percentages(orders: Project, churn: str, message: str):
-    """The message suggests the missing percent sign, the hint shows the form."""
+    """The message shows how to write one."""
     done = orders.cdc("compare", orders.url, "--tables", str(orders.table), "--churn", churn)
     assert done.returncode == 2
     assert done.stderr == f"cdc: {message} Write percentages up to 100%: --churn 0.5%,1%,20%\n"
@@ -159,8 +159,8 @@ TABLES = {
 
 
 @pytest.mark.parametrize("kind", TABLES)
-def test_changes_leave_any_table_valid(project: Project, kind: str):
-    """The same keys as before, every row asked for in the binlog, every value in a column that had it, generated ones included."""
+def test_churn_leaves_every_table_valid(project: Project, kind: str):
+    """The keys stay, every requested row is in the binlog, and columns keep values of their kind, generated ones included."""
     columns, row = TABLES[kind]
     project.sql("SET SESSION sql_mode = 'NO_AUTO_VALUE_ON_ZERO'", f"CREATE TABLE t ({columns})")
     project.sql("INSERT INTO t VALUES " + ", ".join(row.format(n=n) for n in range(40)))
@@ -182,8 +182,8 @@ def test_changes_leave_any_table_valid(project: Project, kind: str):
         assert (after, streamed) == (before, 80)
 
 
-def test_rows_that_others_refer_to_are_never_deleted(project: Project):
-    """A delete may cascade: such a table's free columns are updated, and one without any is refused."""
+def test_churn_never_deletes_referenced_rows(project: Project):
+    """Because a delete may cascade, only the free columns of such a table are updated, and a table without any is refused."""
     project.sql(
         "CREATE TABLE t (id INT PRIMARY KEY, v INT)",
         "CREATE TABLE child (id INT PRIMARY KEY, up INT, FOREIGN KEY (up) REFERENCES t (id) ON DELETE CASCADE)",
@@ -200,16 +200,16 @@ def test_rows_that_others_refer_to_are_never_deleted(project: Project):
         Churn(project.source, [read_table(project.admin, project.table)])
 
 
-def test_a_table_with_a_trigger_is_refused(orders: Project):
-    """What it would do elsewhere is not ours to do."""
+def test_churn_refuses_tables_with_triggers(orders: Project):
+    """A trigger may write other tables."""
     orders.sql("CREATE TRIGGER watch BEFORE DELETE ON t FOR EACH ROW SET @gone = OLD.id")
     with pytest.raises(ConfigError, match="has the trigger watch"):
         measure(orders.source, [orders.table], churn=[0.1])
 
 
 @pytest.mark.waits
-def test_rows_locked_by_others_are_waited_for(orders: Project):
-    """A lock that is let go in the second attempt costs the first."""
+def test_churn_waits_for_locked_rows(orders: Project):
+    """A lock that is released during the second attempt fails only the first."""
     holder = orders.admin
     holder.begin()
     orders.sql("SELECT id FROM t WHERE id = 5 FOR UPDATE")
@@ -229,7 +229,7 @@ def test_rows_locked_by_others_are_waited_for(orders: Project):
 
 
 def read_table_of(project: Project):
-    """Its definition, over another connection than the one that holds locks."""
+    """Read the table's definition over another connection than the one that holds locks."""
     from cdc.mysql.connection import connect  # noqa: PLC0415
 
     with connect(project.source) as connection:

@@ -1,4 +1,4 @@
-"""Our envelopes beside those that Debezium 3.6.1 printed for the same statements; tests/debezium/README.md says how it was asked."""
+"""Our envelopes beside those that Debezium 3.6.1 printed for the same statements; tests/debezium/README.md says how they were recorded."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ PASSED_OVER = 2
 
 
 def recorded() -> list[dict[str, object]]:
-    """What Debezium printed, without the marks of deleted keys that follow a `d`."""
+    """What Debezium printed, without the tombstones that follow a `d`."""
     lines = (FOLDER / "mysql.jsonl").read_text(encoding="utf-8").splitlines()
     return [event for event in map(json.loads, lines) if event is not None]
 
 
 def expected(table: str, row: dict[str, object] | None) -> dict[str, object] | None:
-    """What we print for a row of Debezium's."""
+    """Our envelope for one of Debezium's records."""
     if row is None:
         return None
     return {
@@ -51,7 +51,7 @@ def expected(table: str, row: dict[str, object] | None) -> dict[str, object] | N
 
 
 def comparable(event: dict[str, object], *, theirs: bool) -> Iterator[object]:
-    """What does not depend on the run; text, so that 1 and 1.0 differ, and the order of members counts."""
+    """The parts that do not depend on the run, as text, so that 1 and 1.0 differ and the order of members counts."""
     source, transaction = event["source"], event["transaction"]
     rows = [expected(source["table"], event[each]) if theirs else event[each] for each in ("before", "after")]
     yield event["op"], source["table"], json.dumps(rows, ensure_ascii=False)
@@ -59,8 +59,8 @@ def comparable(event: dict[str, object], *, theirs: bool) -> Iterator[object]:
     yield list(event), list(source), [source[name] for name in ("name", "snapshot", "sequence", "query", "connector")]
 
 
-def test_events_are_those_of_debezium(project: Project) -> None:
-    """Of all types with extremes, inserts, updates, deletes and changes of the key; but for what differs on purpose."""
+def test_envelopes_equal_debezium(project: Project) -> None:
+    """For all types with extremes, inserts, updates, deletes and key changes, except for listed differences."""
     project.sql("SET sql_mode = ''", *TABLES)
     start = str(project.gtids())
     project.sql(*STATEMENTS)
@@ -75,7 +75,7 @@ def test_events_are_those_of_debezium(project: Project) -> None:
     assert [event for i, event in enumerate(ours) if i not in partial] == theirs
 
 
-def test_every_difference_that_is_listed_is_in_the_record() -> None:
+def test_every_listed_difference_occurs_in_the_record() -> None:
     """The list does not outlive what it excuses."""
     found = {
         (event["source"]["table"], name, json.dumps(value))
@@ -85,7 +85,7 @@ def test_every_difference_that_is_listed_is_in_the_record() -> None:
 
 
 @pytest.mark.parametrize("project_on_either", ["mariadb"], indirect=True)
-def test_the_connector_is_named_after_the_source(project_on_either: Project) -> None:
+def test_connector_is_named_after_the_source(project_on_either: Project) -> None:
     """Debezium has one for MariaDB, too."""
     project = project_on_either
     project.sql("CREATE TABLE t (id INT PRIMARY KEY, doc JSON)")

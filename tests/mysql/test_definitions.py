@@ -1,4 +1,4 @@
-"""What is asked of a table that is altered meanwhile: the answers are of one moment."""
+"""Definitions of a table that is altered at the same time: the answers belong to one moment."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Alterations(Background):
         self.done = 0
 
     def step(self, connection: Connection) -> None:
-        """One of them."""
+        """Run one of them."""
         connection.query(ALTERATIONS[self.done % len(ALTERATIONS)])
         self.done += 1
 
 
-def test_columns_and_key_of_a_table_that_is_altered_fit_together(project_on_either: Project):
-    """A key's column renamed, another key, another name of the table: each answer was true once, and preflight finds no problem."""
+def test_columns_and_key_of_an_altered_table_fit_together(project_on_either: Project):
+    """While a key column, the key and the table are renamed, every answer was true at one moment, and preflight reports no problem."""
     project = project_on_either
     project.sql("CREATE TABLE a (id INT PRIMARY KEY, v INT)", "CREATE TABLE p (x INT NOT NULL, y INT NOT NULL, PRIMARY KEY (x))")
     project.sql("CREATE TABLE q (id INT PRIMARY KEY)", "CREATE TABLE s (u INT NOT NULL UNIQUE)")
@@ -57,7 +57,7 @@ def test_columns_and_key_of_a_table_that_is_altered_fit_together(project_on_eith
     assert not problems
 
 
-def test_a_key_column_that_is_renamed_to_and_fro_is_followed(project_on_either: Project):
+def test_key_column_renamed_back_and_forth_is_followed(project_on_either: Project):
     """150 times, while the table is written."""
     project = project_on_either
     project.sql("CREATE TABLE a (id INT PRIMARY KEY, v INT)", "INSERT INTO a VALUES (1, 1), (2, 2)", "CREATE TABLE t LIKE a")

@@ -46,8 +46,8 @@ def tables_of(project: Project) -> list[TableId]:
     return [TableId(project.database, name) for (name,) in found]
 
 
-def require_identical(project: Project) -> None:
-    """By the comparison of the tests, and by `cdc verify`; the definitions too."""
+def assert_identical(project: Project) -> None:
+    """By the tests' own comparison and by `cdc verify`; the definitions too."""
     project.assert_all_identical()
     for each in read_state(project.state)[0].tables:
         assert each.table == read_table(project.admin, each.table.id)
@@ -57,7 +57,7 @@ def require_identical(project: Project) -> None:
 
 @pytest.fixture
 def session(project_on_either: Project) -> Iterator[Connection]:
-    """A session of the source with settings of its own."""
+    """A session of the source with its own settings."""
     with closing(connect(project_on_either.source)) as connection:
         connection.select_db(project_on_either.database)
         run(connection, *FOREIGN)
@@ -69,15 +69,15 @@ def run(connection: Connection, *statements: str) -> None:
         connection.rows(statement)
 
 
-def told(report: dict[str, object]) -> list[str]:
-    """What was told of tables, without their database."""
+def table_notes(report: dict[str, object]) -> list[str]:
+    """The messages about tables, without their database."""
     changes = report["schema_changes"]
     assert isinstance(changes, list)
     return [line.partition(".")[2] for line in changes]
 
 
-def test_a_virtual_column_is_in_no_row(project_on_either: Project, session: Connection):
-    """Whatever session writes rows, they are equal; `cdc check`, the migration and `cdc dump` say what is left out."""
+def test_rows_exclude_virtual_columns(project_on_either: Project, session: Connection):
+    """Rows are equal for every writing session; `cdc check`, the migration and `cdc dump` name the excluded columns."""
     project = project_on_either
     for name, column in VIRTUAL.items():
         project.sql(f"CREATE TABLE t_{name} ({BASE}, v {column} VIRTUAL, e INT DEFAULT 5)", f"INSERT INTO t_{name} {ROWS}")
@@ -110,16 +110,16 @@ def test_a_virtual_column_is_in_no_row(project_on_either: Project, session: Conn
         "UPDATE only_a_key SET id = 3 WHERE id = 1",
         f"UPDATE triggered JOIN {names[0]} USING (id) SET triggered.a = 77, {names[0]}.a = 78",
     )
-    assert told(project.migrate(table=f"{project.database}.*")) == []
-    require_identical(project)
+    assert table_notes(project.migrate(table=f"{project.database}.*")) == []
+    assert_identical(project)
     check = project.cdc("check", project.url, "--tables", f"{project.database}.*")
     assert "triggered: the column v is VIRTUAL" in check.stdout + check.stderr
     dump = project.cdc("dump", f"mapstore:{project.state}", f"{project.database}.between_keys")
     assert sorted(dump.stdout.splitlines()) == ['{"a": 4, "k2": 6, "k1": 50}', '{"a": null, "k2": 8, "k1": 7}']
 
 
-def test_changes_come_without_virtual_columns(project_on_either: Project, session: Connection):
-    """Rows before and after a change have the columns that are stored."""
+def test_changes_exclude_virtual_columns(project_on_either: Project, session: Connection):
+    """Rows before and after a change have the stored columns."""
     project = project_on_either
     project.sql("CREATE TABLE t (v INT AS (id * 2) VIRTUAL, id INT PRIMARY KEY, w VARCHAR(60) AS (CONCAT(a / 3)) VIRTUAL, a INT)")
     said: list[str] = []
@@ -148,8 +148,8 @@ ALTERED = {
 }
 
 
-def test_a_virtual_column_that_is_altered(project_on_either: Project, session: Connection):
-    """It is added, dropped and renamed without a copy; one that becomes STORED, or replaces data, is right too."""
+def test_altered_virtual_column_needs_no_copy(project_on_either: Project, session: Connection):
+    """Adding, dropping and renaming copies no row; a column that becomes STORED, or replaces data, is right too."""
     project = project_on_either
     for name in ALTERED:
         project.sql(f"CREATE TABLE t_{name} ({BASE}, v VARCHAR(60) AS (CONCAT(a / b)) VIRTUAL)", f"INSERT INTO t_{name} {ROWS}")
@@ -161,14 +161,14 @@ def test_a_virtual_column_that_is_altered(project_on_either: Project, session: C
             f"INSERT INTO t_{name} (id, a) VALUES (5, 5)",
             f"UPDATE t_{name} SET a = 8 WHERE id = 1",
         )
-    changes = told(project.migrate(table=f"{project.database}.*"))
-    require_identical(project)
+    changes = table_notes(project.migrate(table=f"{project.database}.*"))
+    assert_identical(project)
     for name, (_, anew) in ALTERED.items():
         assert anew in (None, any(line.startswith(f"t_{name} is copied anew") for line in changes)), (name, changes)
 
 
-def test_a_copy_that_holds_values_of_a_virtual_column_is_made_anew(project_on_either: Project, session: Connection):
-    """As states of earlier versions do: the checkpoint has the column among those that are stored."""
+def test_state_with_virtual_columns_is_copied_anew(project_on_either: Project, session: Connection):
+    """In states of earlier versions the checkpoint has the column among the stored ones."""
     project = project_on_either
     project.sql(f"CREATE TABLE t ({BASE}, v VARCHAR(60))", f"INSERT INTO t {ROWS}", "UPDATE t SET v = 'old'")
     project.migrate()
@@ -179,9 +179,9 @@ def test_a_copy_that_holds_values_of_a_virtual_column_is_made_anew(project_on_ei
         "SET sql_log_bin = 1",
     )
     run(session, "UPDATE t SET a = 11", "INSERT INTO t (id, a, b) VALUES (7, 1, 7)")
-    (line,) = set(told(project.migrate()))
+    (line,) = set(table_notes(project.migrate()))
     assert line.startswith("t is copied anew")
-    require_identical(project)
+    assert_identical(project)
 
 
 COPY = ("SET old_alter_table = 1", "SET alter_algorithm = 'COPY'")
@@ -209,7 +209,7 @@ REBUILT: dict[str, tuple[str, ...]] = {
 STORED = {"mysql": "CAST(a / b AS CHAR(60))", "mariadb": "CONCAT(a / b)"}
 
 
-def test_a_rebuild_computes_stored_columns_anew(project_on_either: Project, session: Connection):
+def test_rebuild_recomputes_stored_columns(project_on_either: Project, session: Connection):
     """The table is copied anew, except after RENAME TABLE; a table without such columns is not."""
     project = project_on_either
     mariadb = project.admin.is_mariadb
@@ -224,8 +224,8 @@ def test_a_rebuild_computes_stored_columns_anew(project_on_either: Project, sess
             for statement in statements:
                 run(session, COPY[mariadb] if statement == "COPY" else statement.replace("{t}", table))
         run(session, "SET alter_algorithm = DEFAULT" if mariadb else "SET old_alter_table = 0")
-    changes = told(project.migrate(table=f"{project.database}.*"))
-    require_identical(project)
+    changes = table_notes(project.migrate(table=f"{project.database}.*"))
+    assert_identical(project)
     anew = {line.partition(" is copied anew")[0] for line in changes if " is copied anew" in line}
     renamed = {f"{kind}_{name}_new" for kind in "sp" for name in REBUILT if name.startswith("renamed") and name != "renamed_to_itself"}
     assert anew - renamed == {f"s_{name}" for name in REBUILT if f"s_{name}_new" not in renamed} - {"s_emptied"}
@@ -233,8 +233,8 @@ def test_a_rebuild_computes_stored_columns_anew(project_on_either: Project, sess
     assert anew & renamed == (renamed if mariadb else {"s_renamed_and_copied_new", "s_renamed_and_indexed_new"})
 
 
-def test_a_rebuild_by_a_session_that_does_not_allow_the_dates_that_are_there(project_on_either: Project, session: Connection):
-    """Where its SQL mode is not strict, the server makes zero dates of partial ones, and MySQL of days that the month does not have."""
+def test_rebuild_that_replaces_invalid_dates_copies_anew(project_on_either: Project, session: Connection):
+    """In a non-strict SQL mode the server makes zero dates of partial ones, and MySQL also of days that the month does not have."""
     project, invalid = project_on_either, "ALLOW_INVALID_DATES"
     modes = ("NO_ZERO_IN_DATE", f"NO_ZERO_IN_DATE,{invalid}", "NO_ZERO_IN_DATE,NO_ZERO_DATE", "", invalid, f"STRICT_ALL_TABLES,{invalid}")
     for n in range(len(modes)):
@@ -246,24 +246,24 @@ def test_a_rebuild_by_a_session_that_does_not_allow_the_dates_that_are_there(pro
     project.migrate(table=f"{project.database}.*")
     for n, mode in enumerate(modes):
         run(session, f"SET sql_mode = '{mode}'", f"ALTER TABLE d{n} FORCE, ALGORITHM=COPY", f"ALTER TABLE n{n} FORCE, ALGORITHM=COPY")
-    changes = told(project.migrate(table=f"{project.database}.*"))
-    require_identical(project)
+    changes = table_notes(project.migrate(table=f"{project.database}.*"))
+    assert_identical(project)
     assert [line.partition(" is copied anew")[0] for line in changes] == ["d0", "d1", "d2", *([] if project.admin.is_mariadb else ["d3"])]
     if project.admin.is_mariadb:
         run(session, "SET sql_mode = ''", "SET STATEMENT sql_mode = 'NO_ZERO_IN_DATE' FOR ALTER TABLE d3 FORCE, ALGORITHM=COPY")
-        changes = told(project.migrate(table=f"{project.database}.*"))
-        require_identical(project)
+        changes = table_notes(project.migrate(table=f"{project.database}.*"))
+        assert_identical(project)
         assert [line.partition(" is copied anew")[0] for line in changes] == ["d3"]
     run(session, "SET sql_mode = 'NO_ZERO_IN_DATE'")
     for n in range(len(modes)):
         run(session, f"ALTER TABLE d{n} FORCE, ALGORITHM=INPLACE", f"CREATE INDEX d ON d{n} (d) ALGORITHM = INPLACE")
     assert not project.migrate(table=f"{project.database}.*").get("schema_changes")
-    require_identical(project)
+    assert_identical(project)
 
 
 @pytest.mark.waits
-def test_a_rebuild_amid_a_copy(project_on_either: Project, session: Connection):
-    """Rows that were copied before the rebuild are copied anew too."""
+def test_rebuild_during_a_copy_restarts_it(project_on_either: Project, session: Connection):
+    """Rows copied before the rebuild are copied anew too."""
     project = project_on_either
     stored = STORED["mariadb" if project.admin.is_mariadb else "mysql"]
     numbers = "WITH RECURSIVE n AS (SELECT 1 i UNION ALL SELECT i + 1 FROM n WHERE i < 400) SELECT i, 1, 3 FROM n"
@@ -276,5 +276,5 @@ def test_a_rebuild_amid_a_copy(project_on_either: Project, session: Connection):
     project.wait_streaming(process)
     project.wait_applied(process)
     report, _ = project.end(process)
-    assert any(line.startswith("t is copied anew") for line in told(report))
-    require_identical(project)
+    assert any(line.startswith("t is copied anew") for line in table_notes(report))
+    assert_identical(project)

@@ -29,15 +29,15 @@ texts = st.lists(source, max_size=4).flatmap(
 
 @pytest.fixture(scope="module")
 def session(mysql_server: Sandbox) -> Iterator[Connection]:
-    """A session that computes, and changes nothing."""
+    """A session that computes and writes no rows."""
     with closing(connect(SourceUrl.parse(mysql_server.url, {}))) as connection:
         yield connection
 
 
 @settings(deadline=None)  # a round trip to a busy server takes as long as it takes
 @given(texts, texts)
-def test_sets_are_computed_and_printed_as_by_the_server(session: Connection, left: str, right: str) -> None:
-    """Any text that parse() reads means to the server what it means to us, and is printed alike but for line feeds."""
+def test_sets_compute_and_print_like_the_server(session: Connection, left: str, right: str) -> None:
+    """Every text that parse() accepts means the same to the server, and is printed alike except for line feeds."""
     difference, union, subset = session.one(
         "SELECT GTID_SUBTRACT(%s, %s), GTID_SUBTRACT(CONCAT(%s, ',', %s), ''), GTID_SUBSET(%s, %s)",
         [left, right, left, right, left, right],
@@ -48,8 +48,8 @@ def test_sets_are_computed_and_printed_as_by_the_server(session: Connection, lef
     assert (a <= b) is bool(subset)
 
 
-def test_what_the_server_has_executed_is_read_and_grows(session: Connection, source_db: str) -> None:
-    """gtid_executed as the server prints it is a set, of which an earlier one is a subset."""
+def test_gtid_executed_parses_and_grows(session: Connection, source_db: str) -> None:
+    """gtid_executed as the server prints it is a set, and an earlier one is its subset."""
     before = GtidSet.parse(session.one("SELECT @@GLOBAL.gtid_executed")[0])
     session.rows(f"CREATE TABLE {source_db}.t (id INT PRIMARY KEY)")
     uuid, text = session.one("SELECT @@server_uuid, @@GLOBAL.gtid_executed")

@@ -1,4 +1,4 @@
-"""Several tables and chunks in flight on a real server, under a heavy load on the very keys that are copied: byte for byte.
+"""Several tables and chunks in flight on a real server, under a heavy load on the keys being copied: byte for byte.
 
 `CDC_LOAD_ROUNDS` repeats it with other seeds, `CDC_LOAD_SEED` sets the first.
 """
@@ -26,7 +26,7 @@ TABLES = {
 
 
 class Load(Background):
-    """Changes runs of 40 rows at places that move through the tables, as fast as the server takes them."""
+    """Changes runs of 40 rows at places that move through the tables, as fast as the server accepts them."""
 
     def __init__(self, project: Project, seed: int) -> None:
         super().__init__(project, seed, pause=0)
@@ -66,8 +66,8 @@ class Load(Background):
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.filterwarnings("ignore::pymysql.Warning")
-def test_chunks_in_flight_under_a_heavy_load_on_their_keys_are_exact(project: Project, seed: int):
-    """Three tables with other keys, hundreds of chunks, some thousand changed rows a second; then verified while the load goes on."""
+def test_chunks_in_flight_under_heavy_load_are_exact(project: Project, seed: int):
+    """Three tables with different keys, hundreds of chunks and thousands of changed rows a second; verified while the load continues."""
     project.sql("SET SESSION cte_max_recursion_depth = 100000")
     numbers = f"WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < {ROWS})"
     for name, (columns, values) in TABLES.items():

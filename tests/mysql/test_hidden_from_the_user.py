@@ -1,4 +1,4 @@
-"""What the user may not see is not taken for what is not there."""
+"""Objects that the user may not see are not taken for absent."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Way = Callable[[Project, str], list[str]]
 
 @pytest.fixture
 def project(project_on_either: Project) -> Iterator[Project]:
-    """A followed table t; two more databases, `other` and `hidden`, and no rights on them."""
+    """A followed table t, and two more databases, `other` and `hidden`, without rights on them."""
     made = project_on_either
     databases = [other(made), hidden(made)]
     made.sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)", "INSERT INTO t VALUES (1, 1), (2, 2)")
@@ -46,46 +46,46 @@ def exact(schema: str) -> str:
     return "`" + schema.replace("_", r"\_") + "`"
 
 
-def a_trigger(project: Project) -> list[str]:
-    """Give the followed table a writer that only who may see triggers knows of."""
+def trigger(project: Project) -> list[str]:
+    """Give the followed table a writer that only users who may see triggers know of."""
     trigger = f"{other(project)}.tr AFTER INSERT ON {other(project)}.hb FOR EACH ROW"
     project.sql(f"CREATE TRIGGER {trigger} UPDATE {project.database}.t SET v = v + NEW.value")
     return [f"INSERT INTO {other(project)}.hb VALUES (1, 50)"]
 
 
-def no_right(project: Project, user: str) -> list[str]:
-    return a_trigger(project)
+def without_rights(project: Project, user: str) -> list[str]:
+    return trigger(project)
 
 
-def a_right_of_a_role(project: Project, user: str) -> list[str]:
+def right_of_a_role(project: Project, user: str) -> list[str]:
     project.sql(f"CREATE ROLE r_{user}", f"GRANT TRIGGER ON {exact(project.database)}.* TO r_{user}", f"GRANT r_{user} TO {user}")
     project.sql(f"SET DEFAULT ROLE r_{user} {'FOR' if project.admin.is_mariadb else 'TO'} {user}")
-    return a_trigger(project)
+    return trigger(project)
 
 
-def a_pattern_that_a_grant_for_the_schema_outdoes(project: Project, user: str) -> list[str]:
+def pattern_overridden_by_a_schema_grant(project: Project, user: str) -> list[str]:
     project.sql(f"GRANT TRIGGER ON `{project.database[:-1]}%`.* TO {user}", f"GRANT SELECT ON {exact(other(project))}.* TO {user}")
-    return a_trigger(project)
+    return trigger(project)
 
 
-def a_grant_for_the_schema_by_its_pattern(project: Project, user: str) -> list[str]:
+def schema_grant_by_pattern(project: Project, user: str) -> list[str]:
     project.sql(f"GRANT TRIGGER ON `{other(project)}`.* TO {user}", f"GRANT SELECT ON {exact(other(project))}.* TO {user}")
-    return a_trigger(project)
+    return trigger(project)
 
 
-def a_partial_revoke(project: Project, user: str) -> list[str]:
+def partial_revoke(project: Project, user: str) -> list[str]:
     project.sql("SET GLOBAL partial_revokes = ON")
     project.sql(f"GRANT SELECT, TRIGGER ON *.* TO {user}", f"REVOKE TRIGGER ON {other(project)}.* FROM {user}")
-    return a_trigger(project)
+    return trigger(project)
 
 
-def a_pattern_that_is_none_under_partial_revokes(project: Project, user: str) -> list[str]:
+def pattern_disabled_by_partial_revokes(project: Project, user: str) -> list[str]:
     project.sql("SET GLOBAL partial_revokes = ON", f"GRANT SELECT ON `{project.database}`.* TO {user}")
     project.sql(f"GRANT SELECT, TRIGGER ON `{project.database}%`.* TO {user}")
-    return a_trigger(project)
+    return trigger(project)
 
 
-def a_view_that_runs_a_function(project: Project, user: str) -> list[str]:
+def view_running_a_function(project: Project, user: str) -> list[str]:
     there = hidden(project)
     writes = f"BEGIN UPDATE {project.database}.t SET v = a; RETURN a; END"
     project.sql(f"CREATE FUNCTION {there}.f(a INT) RETURNS INT DETERMINISTIC MODIFIES SQL DATA {writes}")
@@ -94,18 +94,18 @@ def a_view_that_runs_a_function(project: Project, user: str) -> list[str]:
     return [f"INSERT INTO {other(project)}.hb (id, value) SELECT id, value FROM {there}.vw"]
 
 
-def a_view_in_its_place(project: Project, user: str) -> list[str]:
+def view_replacing_a_table(project: Project, user: str) -> list[str]:
     project.sql(f"CREATE VIEW {hidden(project)}.vw AS SELECT * FROM {project.database}.t")
     return [f"UPDATE {hidden(project)}.vw SET v = 70"]
 
 
-def a_view_among_the_tables_of_mysql(project: Project, user: str) -> list[str]:
+def view_in_schema_mysql(project: Project, user: str) -> list[str]:
     view = f"mysql.{project.database}_view"
     project.sql(f"CREATE VIEW {view} AS SELECT * FROM {project.database}.t")
     return [f"UPDATE {view} SET v = 70"]
 
 
-def a_view_of_sys_that_runs_a_function(project: Project, user: str) -> list[str]:
+def view_in_sys_running_a_function(project: Project, user: str) -> list[str]:
     view, function = f"sys.{project.database}_view", f"{project.database}.f"
     writes = f"BEGIN UPDATE {project.database}.t SET v = 60; RETURN 60; END"
     project.sql(f"CREATE FUNCTION {function}() RETURNS INT DETERMINISTIC MODIFIES SQL DATA {writes}")
@@ -114,20 +114,20 @@ def a_view_of_sys_that_runs_a_function(project: Project, user: str) -> list[str]
     return [f"INSERT INTO {other(project)}.hb (id, value) SELECT id, value FROM {view}"]
 
 
-def a_trigger_in_sys(project: Project, user: str) -> list[str]:
+def trigger_in_sys(project: Project, user: str) -> list[str]:
     table = f"sys.{project.database}_table"
     project.sql(f"CREATE TABLE {table} (id INT PRIMARY KEY)")
     project.sql(f"CREATE TRIGGER {table}_tr AFTER INSERT ON {table} FOR EACH ROW UPDATE {project.database}.t SET v = 90")
     return [f"INSERT INTO {table} VALUES (1)"]
 
 
-def a_view_behind_an_index_hint(project: Project, user: str) -> list[str]:
+def view_behind_an_index_hint(project: Project, user: str) -> list[str]:
     project.sql(f"GRANT SELECT, TRIGGER ON {exact(other(project))}.* TO {user}", f"INSERT INTO {other(project)}.hb VALUES (1, 1)")
     project.sql(f"CREATE VIEW {hidden(project)}.vw AS SELECT * FROM {project.database}.t")
     return [f"UPDATE {other(project)}.hb AS a USE INDEX FOR ORDER BY (PRIMARY), {hidden(project)}.vw SET vw.v = 71"]
 
 
-def a_view_behind_a_column_of_a_reserved_name(project: Project, user: str) -> list[str]:
+def view_behind_a_reserved_column_name(project: Project, user: str) -> list[str]:
     there = other(project)
     project.sql(
         f"GRANT SELECT, TRIGGER ON {exact(there)}.* TO {user}", f"CREATE TABLE {there}.o (`set` INT)", f"INSERT INTO {there}.o VALUES (1)"
@@ -137,11 +137,11 @@ def a_view_behind_a_column_of_a_reserved_name(project: Project, user: str) -> li
     return [f"UPDATE {there}.o JOIN {there}.hb ON o.set = hb.id, {hidden(project)}.vw SET vw.v = 72"]
 
 
-def a_table_of_sys_between_two_foreign_keys(project: Project, user: str) -> list[str]:
-    return a_table_between_two_foreign_keys(project, user, f"sys.{project.database}_table")
+def sys_table_between_two_foreign_keys(project: Project, user: str) -> list[str]:
+    return table_between_two_foreign_keys(project, user, f"sys.{project.database}_table")
 
 
-def a_table_between_two_foreign_keys(project: Project, user: str, between: str = "") -> list[str]:
+def table_between_two_foreign_keys(project: Project, user: str, between: str = "") -> list[str]:
     grandparent, between = f"{other(project)}.x", between or f"{hidden(project)}.c"
     project.sql(f"CREATE TABLE {grandparent} (id INT PRIMARY KEY)", f"INSERT INTO {grandparent} VALUES (1), (2)")
     key = "FOREIGN KEY (id) REFERENCES {} (id) ON DELETE CASCADE"
@@ -151,7 +151,7 @@ def a_table_between_two_foreign_keys(project: Project, user: str, between: str =
     return [f"DELETE FROM {grandparent} WHERE id = 1"]
 
 
-def a_trigger_that_a_foreign_key_sets_off(project: Project, user: str) -> list[str]:
+def trigger_fired_by_a_foreign_key(project: Project, user: str) -> list[str]:
     parent, child = f"{other(project)}.x", f"{hidden(project)}.c"
     project.sql(f"CREATE TABLE {parent} (id INT PRIMARY KEY)", f"INSERT INTO {parent} VALUES (1), (2)")
     project.sql(f"CREATE TABLE {child} (id INT PRIMARY KEY, FOREIGN KEY (id) REFERENCES {parent} (id) ON DELETE CASCADE)")
@@ -162,20 +162,20 @@ def a_trigger_that_a_foreign_key_sets_off(project: Project, user: str) -> list[s
 
 
 EITHER = [
-    no_right, a_right_of_a_role, a_pattern_that_a_grant_for_the_schema_outdoes, a_grant_for_the_schema_by_its_pattern,
-    a_view_that_runs_a_function, a_view_in_its_place, a_view_among_the_tables_of_mysql, a_view_of_sys_that_runs_a_function,
-    a_trigger_in_sys, a_view_behind_an_index_hint, a_view_behind_a_column_of_a_reserved_name,
+    without_rights, right_of_a_role, pattern_overridden_by_a_schema_grant, schema_grant_by_pattern,
+    view_running_a_function, view_replacing_a_table, view_in_schema_mysql, view_in_sys_running_a_function,
+    trigger_in_sys, view_behind_an_index_hint, view_behind_a_reserved_column_name,
 ]  # fmt: skip
 MYSQL = [
-    a_partial_revoke, a_pattern_that_is_none_under_partial_revokes, a_table_between_two_foreign_keys,
-    a_table_of_sys_between_two_foreign_keys, a_trigger_that_a_foreign_key_sets_off,
+    partial_revoke, pattern_disabled_by_partial_revokes, table_between_two_foreign_keys,
+    sys_table_between_two_foreign_keys, trigger_fired_by_a_foreign_key,
 ]  # fmt: skip
 """MariaDB has no partial revokes, and follows no table whose foreign keys change it."""
 
 
 @pytest.mark.parametrize("way", [*EITHER, *MYSQL])
-def test_a_way_to_the_followed_table_that_is_hidden_is_asked_for(project: Project, way: Way):
-    """Exit code 3 names the GRANT that lets the user see it, or the table is copied again: with exit code 0 the target is right."""
+def test_hidden_path_to_a_followed_table_is_detected(project: Project, way: Way):
+    """Either exit code 3 names the GRANT that makes it visible, or the table is copied again; with exit code 0 the target is right."""
     if project.admin.is_mariadb and way in MYSQL:
         pytest.skip("MariaDB has nothing of the kind")
     user = f"u_{project.database}"
@@ -203,8 +203,8 @@ def test_a_way_to_the_followed_table_that_is_hidden_is_asked_for(project: Projec
             project.sql("SET GLOBAL partial_revokes = OFF")
 
 
-def test_heartbeats_among_the_tables_of_mysql_need_no_right_on_its_other_tables(project: Project):
-    """MySQL says that such a statement has used no followed table's schema; of MariaDB's, it must be seen that it writes no view."""
+def test_heartbeat_in_schema_mysql_needs_no_further_grants(project: Project):
+    """MySQL reports the schemas that a statement used; on MariaDB the written table must be visible as a table, not a view."""
     user, table = f"u_{project.database}", f"mysql.{project.database}_table"
     url = limited_user(project, user)
     project.sql(f"GRANT SELECT ON {exact(project.database)}.* TO {user}", f"CREATE TABLE {table} (id INT PRIMARY KEY, value INT)")
@@ -225,8 +225,8 @@ def test_heartbeats_among_the_tables_of_mysql_need_no_right_on_its_other_tables(
         project.sql(f"DROP USER {user}")
 
 
-def test_a_table_whose_grant_is_revoked_is_not_taken_for_dropped(project: Project):
-    """It is skipped with the GRANT that is needed, whatever happens to it meanwhile, and copied again once it is granted."""
+def test_table_with_revoked_grant_is_skipped_and_not_dropped(project: Project):
+    """The warning names the needed GRANT; once granted, the table is copied again whatever happened meanwhile."""
     user, database = f"u_{project.database}", project.database
     names = ("t", "plain", "altered", "emptied", "renamed", "in_part", "doubtful")
     for name in names[1:]:

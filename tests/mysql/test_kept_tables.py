@@ -1,4 +1,4 @@
-"""What a target holds goes on, whatever tables a later run names; only a word of its own drops one."""
+"""Tables that a target holds continue in later runs that name others; only --drop-table removes one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.fix_migration import Project
 
 @pytest.fixture
 def shop(project: Project) -> Project:
-    """Three tables of a row each, two of them migrated."""
+    """Three tables of one row each, two of them migrated."""
     for name in ("t", "u", "log_1"):
         project.sql(f"CREATE TABLE {name} (id INT PRIMARY KEY)", f"INSERT INTO {name} VALUES (1)")
     run(project, "--tables", full(project, "t"), "--tables", full(project, "u"))
@@ -31,17 +31,17 @@ def run(project: Project, *options: str, crash_at: str = "", expect: int = 0) ->
     return json.loads(done.stdout.splitlines()[-1]) if expect == 0 else {"error": done.stderr.splitlines()[-1] if done.stderr else ""}
 
 
-def held(project: Project) -> set[str]:
+def held_tables(project: Project) -> set[str]:
     return {each.table.id.table for each in read_state(project.state)[0].tables}
 
 
 def assert_identical(project: Project, *names: str) -> None:
-    assert held(project) == set(names)
+    assert held_tables(project) == set(names)
     project.assert_identical(*(TableId(project.database, name) for name in names))
 
 
-def test_without_tables_a_run_goes_on_with_what_the_target_holds(shop: Project):
-    """And with others beside it when those are named; nothing is copied twice."""
+def test_run_without_tables_continues_held_tables(shop: Project):
+    """Further tables that are named join them; no row is copied twice."""
     shop.sql("INSERT INTO t VALUES (2)", "INSERT INTO u VALUES (2)", "INSERT INTO log_1 VALUES (2)")
     assert run(shop)["rows_copied"] == 0
     assert_identical(shop, "t", "u")
@@ -54,26 +54,26 @@ def test_without_tables_a_run_goes_on_with_what_the_target_holds(shop: Project):
 
 
 @pytest.mark.parametrize("point", ["before-checkpoint:1", "after-checkpoint:1", "before-checkpoint:2", "before-swap:1", "after-swap:1"])
-def test_a_kill_at_any_point_of_a_run_that_names_others_keeps_all(shop: Project, point: str):
-    """Of a full copy too, which is of all that the target holds and what is named."""
+def test_killed_run_naming_other_tables_keeps_all(shop: Project, point: str):
+    """Also in a full copy, which covers the held and the named tables."""
     options = ["--tables", full(shop, "log_1")] + (["--strategy", "full"] if "swap" in point else [])
     run(shop, *options, crash_at=point, expect=-9)
-    assert held(shop) >= {"t", "u"}
+    assert held_tables(shop) >= {"t", "u"}
     shop.sql("INSERT INTO t VALUES (2)", "INSERT INTO u VALUES (2)", "INSERT INTO log_1 VALUES (2)")
     run(shop, *options)
     assert_identical(shop, "t", "u", "log_1")
 
 
-def test_a_full_copy_without_tables_is_of_all_that_the_target_holds(shop: Project):
-    """As a run that copies anew after a lost position."""
+def test_full_copy_without_tables_covers_all_held_tables(shop: Project):
+    """Like a run that copies anew after a lost position."""
     assert run(shop, "--strategy", "full")["rows_copied"] == 2
     assert_identical(shop, "t", "u")
     assert run(shop, "--strategy", "full", "--tables", full(shop, "log_1"))["rows_copied"] == 3
     assert_identical(shop, "t", "u", "log_1")
 
 
-def test_a_pattern_given_once_goes_on_matching_new_tables(shop: Project):
-    """And what was excluded stays so, until it is named."""
+def test_stored_pattern_keeps_matching_new_tables(shop: Project):
+    """Exclusions stay too, until the table is named."""
     run(shop, "--tables", full(shop, "*"), "--exclude", full(shop, "log_*"))
     shop.sql("CREATE TABLE v (id INT PRIMARY KEY)", "CREATE TABLE log_2 (id INT PRIMARY KEY)", "INSERT INTO v VALUES (5)")
     run(shop)
@@ -88,8 +88,8 @@ def test_a_pattern_given_once_goes_on_matching_new_tables(shop: Project):
 
 
 @pytest.mark.parametrize("point", ["", "before-checkpoint:1", "after-checkpoint:1"])
-def test_a_table_is_dropped_from_the_target_by_a_word_of_its_own(shop: Project, point: str):
-    """The others go on, the word may be said again, and a pattern does not take the table in again; its name does, with a new copy."""
+def test_table_is_dropped_from_the_target_only_on_request(shop: Project, point: str):
+    """The others continue, the request may be repeated, and a pattern does not take the table in again; its name does, with a new copy."""
     run(shop, "--tables", full(shop, "*"))
     drop = "--drop-table", full(shop, "u")
     if point:
@@ -105,8 +105,8 @@ def test_a_table_is_dropped_from_the_target_by_a_word_of_its_own(shop: Project, 
     assert_identical(shop, "t", "u", "log_1")
 
 
-def test_words_that_contradict_each_other_are_refused_and_change_nothing(shop: Project):
-    """Each says how to go on."""
+def test_contradicting_options_are_refused_before_any_change(shop: Project):
+    """Every message says how to continue."""
     error = run(shop, "--exclude", full(shop, "u"), expect=2)["error"]
     assert f"--drop-table {full(shop, 'u')}" in str(error)
     assert "is named by --tables and by --drop-table" in str(
@@ -118,8 +118,8 @@ def test_words_that_contradict_each_other_are_refused_and_change_nothing(shop: P
     assert "No table is named, and the target holds none." in done.stderr
 
 
-def test_a_dropped_table_is_told_and_the_last_one_is_not_dropped(shop: Project):
-    """With its rows, and what to do instead."""
+def test_drop_reports_rows_and_refuses_the_last_table(shop: Project):
+    """The refusal says what to do instead."""
     done = shop.cdc(*shop.arguments("--until-caught-up", "--drop-table", full(shop, "u"), tables=False))
     assert done.returncode == 0, done.stderr
     assert f"{full(shop, 'u')} dropped, 1 row\n" in done.stderr
@@ -130,8 +130,8 @@ def test_a_dropped_table_is_told_and_the_last_one_is_not_dropped(shop: Project):
     assert_identical(shop, "t")
 
 
-def test_a_damaged_checkpoint_is_said_and_its_hint_mends_it(shop: Project):
-    """With tables named or not."""
+def test_damaged_checkpoint_has_a_working_hint(shop: Project):
+    """With tables named and without."""
     database = shop.state / "checkpoint.sqlite"
     database.write_bytes(b"damaged " * 1000)
     for tables in ([], ["--strategy", "full"], ["--tables", full(shop, "t")]):
@@ -142,8 +142,8 @@ def test_a_damaged_checkpoint_is_said_and_its_hint_mends_it(shop: Project):
     assert_identical(shop, "t")
 
 
-def test_a_named_table_that_is_gone_is_waited_for_unless_it_is_named_again(shop: Project):
-    """It is taken in when it comes."""
+def test_named_table_dropped_at_the_source_is_awaited(shop: Project):
+    """It is taken in when it comes back, and refused when it is named again."""
     shop.sql("DROP TABLE u")
     run(shop)
     assert_identical(shop, "t")

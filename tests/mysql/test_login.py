@@ -1,4 +1,4 @@
-"""What a server gets of the password: by servers of the test's own that ask for it, and by real ones that are asked the right way."""
+"""What a server gets of the password: fake servers that ask for it, and real ones asked the right way."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def stream(source: SourceUrl) -> None:
 
 @pytest.fixture(params=[control, chunks, stream], ids=lambda each: each.__name__)
 def open_connection(request: pytest.FixtureRequest) -> Open:
-    """Each of the ways in which a migration connects."""
+    """Connect in each of the ways that a migration does."""
     found: Open = request.param
     return found
 
@@ -45,7 +45,7 @@ def open_connection(request: pytest.FixtureRequest) -> Open:
 
 
 def asks(plugin: str, *, first: str = "caching_sha2_password", tls: bool = False) -> Callable[[Conversation], None]:
-    """Switches to a plugin, with what belongs to it, and takes whatever comes."""
+    """Switches to a plugin, with its data, and accepts every answer."""
 
     def script(talk: Conversation) -> None:
         talk.send(handshake(first, tls=tls))
@@ -64,7 +64,7 @@ def asks(plugin: str, *, first: str = "caching_sha2_password", tls: bool = False
 
 
 def full(plugin: str, *, tls: bool = False) -> Callable[[Conversation], None]:
-    """Names the plugin at once, asks for the whole password, and hands out a key of its own."""
+    """Names the plugin at once, asks for the whole password, and sends its own key."""
 
     def script(talk: Conversation) -> None:
         talk.send(handshake(plugin, tls=tls))
@@ -102,8 +102,8 @@ KEY = r"server-public-key=FILE; get-server-public-key"
         (asks("client_ed25519"), "PyNaCl"),
     ],
 )
-def test_a_stranger_does_not_get_the_password(script: Callable[[Conversation], None], words: str, open_connection: Open) -> None:
-    """Neither in clear text nor encrypted with a key of its own; the error says what to do."""
+def test_unverified_server_does_not_get_the_password(script: Callable[[Conversation], None], words: str, open_connection: Open) -> None:
+    """Neither in clear text nor encrypted with the server's own key; the error says what to do."""
     with fake_server(script) as server:
         with pytest.raises(ConfigError, match=words):
             open_connection(SourceUrl.parse(server.url, {}))
@@ -112,8 +112,8 @@ def test_a_stranger_does_not_get_the_password(script: Callable[[Conversation], N
 
 
 @pytest.mark.parametrize("plugin", ["caching_sha2_password", "sha256_password"])
-def test_a_key_that_the_url_names_is_used_and_not_the_one_that_the_server_sends(plugin: str, tmp_path: Path, open_connection: Open) -> None:
-    """The stranger sends its own, and can do nothing with the answer."""
+def test_key_in_the_url_overrides_the_key_sent_by_the_server(plugin: str, tmp_path: Path, open_connection: Open) -> None:
+    """An unverified server cannot decrypt the answer."""
     (tmp_path / "another.pem").write_bytes(ANOTHER)
     with fake_server(full(plugin)) as server:
         with pytest.raises(CdcError):
@@ -123,8 +123,8 @@ def test_a_key_that_the_url_names_is_used_and_not_the_one_that_the_server_sends(
 
 
 @pytest.mark.parametrize("plugin", ["caching_sha2_password", "sha256_password"])
-def test_get_server_public_key_trusts_the_key_that_comes(plugin: str, open_connection: Open) -> None:
-    """That is what it is for: this test shows that the others could fail."""
+def test_get_server_public_key_trusts_the_sent_key(plugin: str, open_connection: Open) -> None:
+    """This proves that the other tests could fail."""
     with fake_server(full(plugin)) as server:
         with pytest.raises(CdcError):
             open_connection(SourceUrl.parse(f"{server.url}?get-server-public-key", {}))
@@ -132,8 +132,8 @@ def test_get_server_public_key_trusts_the_key_that_comes(plugin: str, open_conne
 
 
 @pytest.mark.parametrize("plugin", ["mysql_clear_password", "dialog"])
-def test_clear_text_goes_to_a_server_whose_certificate_is_verified(plugin: str, tmp_path: Path, open_connection: Open) -> None:
-    """And to no other: there it is as good as any other way."""
+def test_clear_text_password_goes_only_to_a_verified_server(plugin: str, tmp_path: Path, open_connection: Open) -> None:
+    """Over verified TLS it is as safe as any other method."""
     (tmp_path / "server.pem").write_bytes(certificate())
     with fake_server(asks(plugin, tls=True)) as server:
         with pytest.raises(CdcError):
@@ -141,8 +141,8 @@ def test_clear_text_goes_to_a_server_whose_certificate_is_verified(plugin: str, 
         assert server.knows_the_password()
 
 
-def test_a_login_that_does_not_end_is_broken_off(open_connection: Open) -> None:
-    """A server may ask a few times, not for ever."""
+def test_endless_login_is_cut_off(open_connection: Open) -> None:
+    """The number of steps is bounded."""
 
     def script(talk: Conversation) -> None:
         talk.send(handshake("caching_sha2_password"))
@@ -159,7 +159,7 @@ def test_a_login_that_does_not_end_is_broken_off(open_connection: Open) -> None:
 
 @pytest.fixture
 def user(project: Project) -> Iterator[Callable[[str], str]]:
-    """Makes the test's user with a plugin, whose password the server does not remember; gives its URL."""
+    """Makes the test's user with a plugin, whose password the server has not cached; returns its URL."""
     name = f"u_{project.database}"
 
     def made(plugin: str) -> str:
@@ -175,10 +175,10 @@ def user(project: Project) -> Iterator[Callable[[str], str]]:
 
 
 @pytest.mark.parametrize("plugin", ["caching_sha2_password", "sha256_password"])
-def test_a_real_server_gets_it_over_tls_or_with_its_own_key(
+def test_real_server_gets_the_password_over_tls_or_with_its_key(
     plugin: str, user: Callable[[str], str], project: Project, tmp_path: Path, open_connection: Open
 ) -> None:
-    """Without TLS and without a key it does not, and the sentence says how; each time the server has forgotten the password."""
+    """Without TLS and without a key the login fails with a hint; the server's password cache is emptied each time."""
     url = user(plugin)
     status = "Caching_sha2_password_rsa_public_key" if plugin == "caching_sha2_password" else "Rsa_public_key"
     (tmp_path / "key.pem").write_text(str(project.admin.one(f"SHOW STATUS LIKE '{status}'")[1]))
@@ -195,8 +195,8 @@ def test_a_real_server_gets_it_over_tls_or_with_its_own_key(
             open_connection(SourceUrl.parse(url + options, {}))
 
 
-def test_a_file_that_is_no_key_is_refused(project: Project, user: Callable[[str], str], tmp_path: Path) -> None:
-    """Exit code 2, and a sentence that says which file is meant."""
+def test_invalid_key_file_is_refused(project: Project, user: Callable[[str], str], tmp_path: Path) -> None:
+    """Exit code 2, and a sentence that names the file."""
     url = user("caching_sha2_password")
     (tmp_path / "none.pem").write_text("no key")
     with pytest.raises(ConfigError, match="not an RSA key"):

@@ -1,4 +1,4 @@
-"""What is asked of a source before a migration begins does not grow with the number of its tables. On both servers."""
+"""The number of queries before a migration does not grow with the number of its tables, on both servers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ FEW, MANY = 10, 120
 
 
 def questions(admin: Connection) -> int:
-    """Statements that the server has been sent, this one too."""
+    """The number of statements that the server has received, this one included."""
     return int(admin.one("SHOW GLOBAL STATUS LIKE 'Questions'")[1])
 
 
 def asked(project: Project, number: int) -> int:
-    """How many statements preflight, definitions and sizes of all tables take; what they find is as for each alone."""
+    """The number of statements that preflight, definitions and sizes of all tables take; their results equal those of single queries."""
     selection = Selection((parse_table(f"{project.database}.*"),))
     with MySqlSource(project.source, heartbeat_seconds=1.0) as source:
         before = questions(project.admin)
@@ -37,8 +37,8 @@ def asked(project: Project, number: int) -> int:
     return total
 
 
-def test_the_start_of_many_tables_takes_hardly_more_statements_than_that_of_few(project_on_either: Project):
-    """Nine seconds for 300 tables were a dozen statements for each."""
+def test_startup_queries_do_not_grow_with_the_number_of_tables(project_on_either: Project):
+    """A dozen statements per table took nine seconds for 300 tables."""
     project = project_on_either
     project.sql("CREATE TABLE keyless (v INT)")
     for number in range(FEW):

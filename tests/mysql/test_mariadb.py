@@ -1,4 +1,4 @@
-"""MariaDB as a source, as a user runs it: copies under writes, kills, cut links, compression, what is refused and how to go on."""
+"""MariaDB as a source, as a user runs it: copies under writes, kills, cut links, compression, refusals and how to continue."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ GRANTS = ("SELECT ON *.*", "REPLICATION SLAVE ON *.*", "BINLOG MONITOR ON *.*")
 
 @pytest.fixture
 def project(mariadb_server: Sandbox, mariadb_db: str, tmp_path) -> Iterator[Project]:
-    """The same as for MySQL, on MariaDB; `user` is made on it too."""
+    """The MySQL project on MariaDB; `user` exists on it too."""
     with Project(mariadb_server, mariadb_db, tmp_path / "state") as made:
         yield made
 
 
 @pytest.fixture
-def alone(start_mariadb: Callable[..., Sandbox], tmp_path) -> Iterator[Project]:
+def spare_server(start_mariadb: Callable[..., Sandbox], tmp_path) -> Iterator[Project]:
     """A MariaDB of its own, whose settings, binlogs and GTIDs a test may spoil."""
     server = start_mariadb({"log-bin-compress-min-len": 10})
     with connect(SourceUrl.parse(server.url, {})) as connection:
@@ -50,8 +50,8 @@ def simple(project: Project) -> Project:
     return project
 
 
-def events(project: Project, begin) -> dict[str, int]:
-    """What came in the binlog from there to the end, by kind."""
+def binlog_events(project: Project, begin) -> dict[str, int]:
+    """The binlog's events from this position to the end, by kind."""
     end = project.gtids()
     reader = BinlogReader(project.source, begin, [read_table(project.admin, project.table)], heartbeat_seconds=1.0)
     for delivery in reader:
@@ -63,31 +63,31 @@ def events(project: Project, begin) -> dict[str, int]:
 
 @pytest.mark.waits
 @pytest.mark.parametrize("compress", ["OFF", "ON"])
-def test_a_copy_under_writes_ends_equal_to_the_source(alone: Project, compress: str):
+def test_copy_under_writes_equals_the_source(spare_server: Project, compress: str):
     """Inserts, updates, deletes and key changes, with compressed events and without; `verify`, `status` and `dump` agree."""
-    alone.sql("DROP TABLE t", f"SET GLOBAL log_bin_compress = {compress}")
-    shop.load(alone.admin, alone.table, 6_000)
-    begin = flavor_of(alone.admin).position(alone.admin)
-    with shop.Writer(alone.source, alone.table, per_second=80) as writer:
+    spare_server.sql("DROP TABLE t", f"SET GLOBAL log_bin_compress = {compress}")
+    shop.load(spare_server.admin, spare_server.table, 6_000)
+    begin = flavor_of(spare_server.admin).position(spare_server.admin)
+    with shop.Writer(spare_server.source, spare_server.table, per_second=80) as writer:
         eventually(lambda: writer.done.total() > 0)
-        first = alone.migrate("--chunk-rows", "300")
+        first = spare_server.migrate("--chunk-rows", "300")
         assert first["strategy"] == "full"
         assert first["rows_streamed"] > 0
-        assert alone.cdc("verify", alone.url, f"mapstore:{alone.state}").returncode == 0
+        assert spare_server.cdc("verify", spare_server.url, f"mapstore:{spare_server.state}").returncode == 0
         eventually(lambda: changed_in_all_ways(writer))
-    assert alone.migrate()["strategy"] == "incremental"
-    rows = alone.assert_identical()
-    assert len(alone.cdc("dump", f"mapstore:{alone.state}", str(alone.table)).stdout.splitlines()) == rows
-    assert f'"position": "{alone.gtids()}"' in alone.cdc("status", f"mapstore:{alone.state}", "--json").stdout
-    seen = events(alone, begin)
+    assert spare_server.migrate()["strategy"] == "incremental"
+    rows = spare_server.assert_identical()
+    assert len(spare_server.cdc("dump", f"mapstore:{spare_server.state}", str(spare_server.table)).stdout.splitlines()) == rows
+    assert f'"position": "{spare_server.gtids()}"' in spare_server.cdc("status", f"mapstore:{spare_server.state}", "--json").stdout
+    seen = binlog_events(spare_server, begin)
     assert ("WRITE_ROWS_COMPRESSED_V1" in seen) is (compress == "ON")
     assert ("WRITE_ROWS_V1" in seen) is (compress == "OFF")
 
 
 @pytest.mark.waits
 @pytest.mark.parametrize("point", ["after-chunk-read", "after-apply", "before-checkpoint", "after-checkpoint"])
-def test_a_killed_migration_goes_on_where_it_was(project: Project, point: str):
-    """SIGKILL during a copy under writes; the same command again."""
+def test_killed_migration_resumes(project: Project, point: str):
+    """SIGKILL during a copy under writes, then the same command again."""
     shop.load(project.admin, project.table, 3_000)
     options = ["--chunk-rows", "300", "--checkpoint-seconds", "0"]
     with shop.Writer(project.source, project.table, per_second=60):
@@ -120,8 +120,8 @@ def test_connections_cut_anywhere_are_reopened(project: Project, proxy):
 
 
 @pytest.mark.waits
-def test_a_lost_stream_is_opened_again_from_its_own_position(simple: Project):
-    """So that nothing comes twice."""
+def test_lost_stream_reopens_from_its_position(simple: Project):
+    """No transaction comes twice."""
     process = simple.start()
     simple.wait_streaming(process)
     eventually(lambda: break_connections(simple.admin, "Binlog Dump") > 0)
@@ -133,7 +133,7 @@ def test_a_lost_stream_is_opened_again_from_its_own_position(simple: Project):
 
 
 @pytest.mark.waits
-def test_keys_that_collide_while_copied_are_exact_also_where_binlogs_end(project: Project):
+def test_colliding_keys_are_exact_across_binlog_files(project: Project):
     """Few keys, chunks of two, a writer on these keys, and a new binlog file now and then."""
     project.sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)", "INSERT INTO t SELECT seq, 0 FROM seq_1_to_300")
     with Collisions(project):
@@ -155,7 +155,7 @@ def test_keys_that_collide_while_copied_are_exact_also_where_binlogs_end(project
         ),
     ],
 )
-def test_tables_are_copied_in_chunks_by_keys_of_mariadb_s_types(project: Project, kind: str, values: list[str]):
+def test_chunks_cover_keys_of_mariadb_types(project: Project, kind: str, values: list[str]):
     """Chunks of three rows give every row exactly once, in the server's order."""
     project.sql(f"CREATE TABLE t (id {kind} PRIMARY KEY, v INT)", *[f"INSERT INTO t VALUES ('{value}', 1)" for value in values])
     assert project.migrate("--chunk-rows", "3")["rows_copied"] == len(values)
@@ -180,42 +180,42 @@ def test_transactions_of_several_domains_and_servers_are_followed(simple: Projec
 
 
 @pytest.mark.waits
-def test_a_source_with_an_empty_binlog_can_be_followed(alone: Project):
-    """An empty position is one too."""
-    alone.sql("RESET MASTER")
-    process = alone.start()
-    alone.wait_streaming(process)
-    alone.sql("INSERT INTO t VALUES (2, 'b')")
-    alone.wait(process, lambda checkpoint: bool(checkpoint.position.gtids))
-    alone.end(process)
-    assert alone.assert_identical() == 2
+def test_source_with_an_empty_binlog_is_followed(spare_server: Project):
+    """An empty position is valid."""
+    spare_server.sql("RESET MASTER")
+    process = spare_server.start()
+    spare_server.wait_streaming(process)
+    spare_server.sql("INSERT INTO t VALUES (2, 'b')")
+    spare_server.wait(process, lambda checkpoint: bool(checkpoint.position.gtids))
+    spare_server.end(process)
+    assert spare_server.assert_identical() == 2
 
 
 @pytest.mark.waits
-def test_purged_binlogs_and_strangers_are_exit_code_4(alone: Project, simple: Project):
-    """The sentence says what is gone, or that it is another server; a full copy helps."""
-    alone.migrate()
-    alone.sql("INSERT INTO t VALUES (2, 'b')", "FLUSH BINARY LOGS", "INSERT INTO t VALUES (3, 'c')")
-    file = alone.admin.one("SHOW MASTER STATUS")[0]
+def test_purged_binlogs_and_unrelated_servers_exit_4(spare_server: Project, simple: Project):
+    """The sentence names the missing binlogs or the other server; a full copy helps."""
+    spare_server.migrate()
+    spare_server.sql("INSERT INTO t VALUES (2, 'b')", "FLUSH BINARY LOGS", "INSERT INTO t VALUES (3, 'c')")
+    file = spare_server.admin.one("SHOW MASTER STATUS")[0]
 
     def purged() -> bool:
-        """The file is needed until the engine has made its transactions durable."""
-        alone.sql(f"PURGE BINARY LOGS TO '{file}'")
-        return bool(alone.admin.one("SHOW BINARY LOGS")[0] == file)
+        """Purge the file, which is needed until the engine has made its transactions durable."""
+        spare_server.sql(f"PURGE BINARY LOGS TO '{file}'")
+        return bool(spare_server.admin.one("SHOW BINARY LOGS")[0] == file)
 
     eventually(purged)
-    assert "purged 0-1-" in alone.refused(expect=4)
-    alone.migrate("--strategy", "full")
-    assert alone.assert_identical() == 3
-    alone.sql("RESET MASTER", "INSERT INTO t VALUES (4, 'd')")
-    assert "has lost transactions" in alone.refused(expect=4)
-    alone.migrate("--strategy", "full")
-    simple.state = alone.state
+    assert "purged 0-1-" in spare_server.refused(expect=4)
+    spare_server.migrate("--strategy", "full")
+    assert spare_server.assert_identical() == 3
+    spare_server.sql("RESET MASTER", "INSERT INTO t VALUES (4, 'd')")
+    assert "has lost transactions" in spare_server.refused(expect=4)
+    spare_server.migrate("--strategy", "full")
+    simple.state = spare_server.state
     simple.migrate("--strategy", "full")
 
 
-def test_a_checkpoint_of_mysql_is_not_continued_on_mariadb(simple: Project, mysql_server: Sandbox, source_db: str):
-    """Exit code 4: their GTIDs say nothing about each other."""
+def test_mysql_checkpoint_is_refused_on_mariadb(simple: Project, mysql_server: Sandbox, source_db: str):
+    """Exit code 4, because their GTIDs are not comparable."""
     with Project(mysql_server, source_db, simple.state) as mysql:
         mysql.sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)")
         mysql.migrate()
@@ -223,8 +223,8 @@ def test_a_checkpoint_of_mysql_is_not_continued_on_mariadb(simple: Project, mysq
 
 
 @pytest.mark.waits
-def test_xa_in_one_phase_is_followed_and_in_two_phases_is_refused(simple: Project):
-    """As on MySQL: nobody knows at its prepare whether it will count."""
+def test_one_phase_xa_is_followed_and_two_phase_xa_refused(simple: Project):
+    """As on MySQL: the outcome is unknown at the prepare."""
     process = simple.start()
     simple.wait_streaming(process)
     simple.sql("XA START 'a'", "INSERT INTO t VALUES (2, 2)", "XA END 'a'", "XA COMMIT 'a' ONE PHASE")
@@ -236,7 +236,7 @@ def test_xa_in_one_phase_is_followed_and_in_two_phases_is_refused(simple: Projec
 
 
 @pytest.mark.parametrize("missing", range(3))
-def test_a_missing_grant_is_exit_code_3_and_named(simple: Project, user, missing: int):
+def test_missing_grant_exits_3_with_the_grant(simple: Project, user, missing: int):
     """Each needed grant in turn: the sentence has the GRANT statement."""
     url = user(*(grant for n, grant in enumerate(GRANTS) if n != missing))
     done = simple.cdc(*simple.arguments("--until-caught-up", url=url))
@@ -244,19 +244,19 @@ def test_a_missing_grant_is_exit_code_3_and_named(simple: Project, user, missing
     assert "GRANT " + GRANTS[missing].split(" ON ")[0] in done.stderr
 
 
-def test_exactly_the_documented_grants_suffice(simple: Project, user):
+def test_documented_grants_suffice(simple: Project, user):
     """The user of the documentation can migrate."""
     done = simple.cdc(*simple.arguments("--until-caught-up", url=user(*GRANTS)))
     assert done.returncode == 0, done.stderr
 
 
-def test_a_prepared_xa_transaction_is_a_problem_whose_hint_ends_it(alone: Project):
-    """Its rows are in nobody's view while it is in the binlog."""
-    alone.sql("XA START 'it''s','b',7", "INSERT INTO t VALUES (5, 'x')", "XA END 'it''s','b',7", "XA PREPARE 'it''s','b',7")
-    check = next(each for each in preflight.run(alone.admin, []) if each.name == "prepared_xa")
+def test_prepared_xa_transaction_is_a_problem_with_a_working_hint(spare_server: Project):
+    """Its rows are invisible to read views while it is in the binlog."""
+    spare_server.sql("XA START 'it''s','b',7", "INSERT INTO t VALUES (5, 'x')", "XA END 'it''s','b',7", "XA PREPARE 'it''s','b',7")
+    check = next(each for each in preflight.run(spare_server.admin, []) if each.name == "prepared_xa")
     assert check.status is Status.PROBLEM
-    alone.sql(check.hint.rpartition("or ")[2].rstrip(";"))
-    assert preflight.prepared_xa(alone.admin).status is Status.OK
+    spare_server.sql(check.hint.rpartition("or ")[2].rstrip(";"))
+    assert preflight.prepared_xa(spare_server.admin).status is Status.OK
 
 
 SETTINGS = {
@@ -268,19 +268,19 @@ SETTINGS = {
 }
 
 
-def test_a_wrong_setting_is_named_and_the_hint_sets_it_right(alone: Project):
+def test_wrong_setting_is_a_problem_with_a_working_hint(spare_server: Project):
     """MariaDB has no SET PERSIST."""
     for name, (bad, status) in SETTINGS.items():
-        alone.sql(f"SET GLOBAL {name} = {bad}")
-        (check,) = [each for each in preflight.run(alone.admin, []) if each.status is not Status.OK]
+        spare_server.sql(f"SET GLOBAL {name} = {bad}")
+        (check,) = [each for each in preflight.run(spare_server.admin, []) if each.status is not Status.OK]
         assert check.status == status
         assert name in check.hint
         assert "PERSIST" not in check.hint
-        alone.sql(check.hint.partition(";")[0])
-        assert {each.status for each in preflight.run(alone.admin, [])} == {Status.OK}
+        spare_server.sql(check.hint.partition(";")[0])
+        assert {each.status for each in preflight.run(spare_server.admin, [])} == {Status.OK}
 
 
-def test_every_statement_in_a_hint_about_a_table_runs_on_mariadb(project: Project):
+def test_table_hints_run_on_mariadb(project: Project):
     """A server setting that MariaDB does not know would keep it from starting, once it is in my.cnf."""
     project.sql(
         "CREATE TABLE t (id INT PRIMARY KEY)",
@@ -298,50 +298,50 @@ def test_every_statement_in_a_hint_about_a_table_runs_on_mariadb(project: Projec
 
 
 @pytest.mark.waits
-def test_a_place_can_run_ahead_of_a_transaction_that_waits_for_a_replica_and_preflight_refuses_that(alone: Project):
-    """Between the binlog and the engine: when the binlog is rotated meanwhile, a view counts what it does not show."""
-    flavor, before = flavor_of(alone.admin), alone.gtids()
-    alone.sql("SET GLOBAL rpl_semi_sync_master_wait_point = AFTER_SYNC", "SET GLOBAL rpl_semi_sync_master_timeout = 600000")
-    assert {each.status for each in preflight.run(alone.admin, [])} == {Status.OK}
-    alone.sql("SET GLOBAL rpl_semi_sync_master_enabled = ON")
-    (check,) = [each for each in preflight.run(alone.admin, []) if each.status is not Status.OK]
+def test_semisync_after_sync_is_refused_by_preflight(spare_server: Project):
+    """While a transaction waits between binlog and engine, a rotated binlog lets a view's position count what the view does not show."""
+    flavor, before = flavor_of(spare_server.admin), spare_server.gtids()
+    spare_server.sql("SET GLOBAL rpl_semi_sync_master_wait_point = AFTER_SYNC", "SET GLOBAL rpl_semi_sync_master_timeout = 600000")
+    assert {each.status for each in preflight.run(spare_server.admin, [])} == {Status.OK}
+    spare_server.sql("SET GLOBAL rpl_semi_sync_master_enabled = ON")
+    (check,) = [each for each in preflight.run(spare_server.admin, []) if each.status is not Status.OK]
     assert (check.name, check.status) == ("semi_sync", Status.PROBLEM)
-    file = flavor.position(alone.admin).file
-    with ThreadPoolExecutor() as pool, connect(alone.source) as writer, connect(alone.source) as rotator:
-        waiting = [pool.submit(writer.rows, f"UPDATE {alone.table} SET v = 'b'")]
+    file = flavor.position(spare_server.admin).file
+    with ThreadPoolExecutor() as pool, connect(spare_server.source) as writer, connect(spare_server.source) as rotator:
+        waiting = [pool.submit(writer.rows, f"UPDATE {spare_server.table} SET v = 'b'")]
         try:
-            eventually(lambda: alone.gtids() != before)
-            assert flavor.position(alone.admin).gtids == before
+            eventually(lambda: spare_server.gtids() != before)
+            assert flavor.position(spare_server.admin).gtids == before
             waiting.append(pool.submit(rotator.rows, "FLUSH BINARY LOGS"))
-            eventually(lambda: flavor.position(alone.admin).file != file)
-            start = flavor.position(alone.admin)
-            flavor.open_view(alone.admin, start)
-            assert alone.admin.one(f"SELECT v FROM {alone.table}") == ("a",)
-            flavor.close_view(alone.admin)
+            eventually(lambda: flavor.position(spare_server.admin).file != file)
+            start = flavor.position(spare_server.admin)
+            flavor.open_view(spare_server.admin, start)
+            assert spare_server.admin.one(f"SELECT v FROM {spare_server.table}") == ("a",)
+            flavor.close_view(spare_server.admin)
         finally:
-            alone.sql("SET GLOBAL rpl_semi_sync_master_enabled = OFF")  # or both would wait on
+            spare_server.sql("SET GLOBAL rpl_semi_sync_master_enabled = OFF")  # or both would wait on
         assert [each.result() for each in waiting] == [[], []]
-    assert start.gtids == alone.gtids()
-    assert alone.admin.one(f"SELECT v FROM {alone.table}") == ("b",)
-    alone.sql("SET GLOBAL rpl_semi_sync_master_enabled = ON", check.hint.partition(";")[0])
-    assert {each.status for each in preflight.run(alone.admin, [])} == {Status.OK}
-    alone.sql("SET GLOBAL rpl_semi_sync_master_enabled = OFF")
+    assert start.gtids == spare_server.gtids()
+    assert spare_server.admin.one(f"SELECT v FROM {spare_server.table}") == ("b",)
+    spare_server.sql("SET GLOBAL rpl_semi_sync_master_enabled = ON", check.hint.partition(";")[0])
+    assert {each.status for each in preflight.run(spare_server.admin, [])} == {Status.OK}
+    spare_server.sql("SET GLOBAL rpl_semi_sync_master_enabled = OFF")
 
 
-def test_columns_that_mariadb_stores_otherwise_are_refused_by_name(alone: Project):
-    """Compressed ones, and times as before MySQL 5.6; cascades too, which MariaDB does not log."""
+def test_unsupported_column_formats_are_refused_by_name(spare_server: Project):
+    """Compressed columns, and times in the format before MySQL 5.6; cascades too, which MariaDB does not log."""
     columns = "id INT PRIMARY KEY, e ENUM('a /*', 'b'), d DATETIME(3), z VARCHAR(10) COMPRESSED, x BLOB COMPRESSED"
-    alone.sql("SET GLOBAL mysql56_temporal_format = OFF", f"CREATE TABLE odd ({columns})")
-    alone.sql("CREATE TABLE child (id INT PRIMARY KEY, p INT, FOREIGN KEY (p) REFERENCES odd (id) ON DELETE CASCADE)")
+    spare_server.sql("SET GLOBAL mysql56_temporal_format = OFF", f"CREATE TABLE odd ({columns})")
+    spare_server.sql("CREATE TABLE child (id INT PRIMARY KEY, p INT, FOREIGN KEY (p) REFERENCES odd (id) ON DELETE CASCADE)")
     tables = [TableId("mine", "odd"), TableId("mine", "child")]
-    found = {each.name: each.message for each in preflight.run(alone.admin, tables) if each.status is Status.PROBLEM}
+    found = {each.name: each.message for each in preflight.run(spare_server.admin, tables) if each.status is Status.PROBLEM}
     assert set(found) == {"column_types", "foreign_keys"}
     assert all(f"{name} (" in found["column_types"] for name in "dzx")
     assert "e (" not in found["column_types"]
 
 
-def test_cascades_are_seen_with_the_documented_grants_alone(simple: Project, user: Callable[..., str]):
-    """referential_constraints is empty for a user with SELECT alone; what a cascade does is not in MariaDB's binlog."""
+def test_cascades_are_detected_with_the_documented_grants(simple: Project, user: Callable[..., str]):
+    """referential_constraints is empty for a user with SELECT alone, and MariaDB's binlog has no rows of cascades."""
     simple.sql("CREATE TABLE child (id INT PRIMARY KEY, p INT, FOREIGN KEY (p) REFERENCES t (id) ON DELETE CASCADE)")
     simple.sql("CREATE TABLE plain (id INT PRIMARY KEY, p INT, FOREIGN KEY (p) REFERENCES t (id))")
     url = user(*GRANTS)

@@ -1,4 +1,4 @@
-"""What a running migration serves to Prometheus, and that its lag counts on while the link is lost."""
+"""What a running migration serves to Prometheus, with a lag that keeps counting while the link is lost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.fix_migration import PATIENCE, Project
-from tests.mysql.test_throttle import fill, told
+from tests.mysql.test_throttle import fill, line_with
 
 pytestmark = pytest.mark.waits
 
@@ -23,7 +23,7 @@ Figures = dict[tuple[str, ...], float]
 
 
 def scraped(url: str) -> Figures:
-    """Every sample under its name and its labels' values."""
+    """Every sample by its name and label values."""
     with urlopen(url) as answer:
         assert answer.status == 200
         text = answer.read().decode()
@@ -31,7 +31,7 @@ def scraped(url: str) -> Figures:
 
 
 def until(url: str, reached: Callable[[Figures], bool]) -> Figures:
-    """Scrape until the figures say so."""
+    """Scrape until the condition on the figures holds."""
     for _ in range(PATIENCE * 10):
         figures = scraped(url)
         if reached(figures):
@@ -40,11 +40,11 @@ def until(url: str, reached: Callable[[Figures], bool]) -> Figures:
     raise AssertionError(figures)
 
 
-def test_a_scrape_has_every_figure_of_the_run(project: Project):
-    """Of the copy, held back here; of the stream; of checkpoints and of the map. On loopback only."""
+def test_scrape_has_every_metric_of_the_run(project: Project):
+    """Of the copy, which is held back here, the stream, checkpoints and the map; on loopback only."""
     fill(project)
     process = project.start_held("--metrics-port", "0")
-    url = told(process, "metrics at").split()[-1]
+    url = line_with(process, "metrics at").split()[-1]
     assert url.startswith("http://127.0.0.1:")
     held = until(url, lambda figures: figures["cdc_throttled", "rows"] == 1 and figures["cdc_rows_copied_total",] > 0)
     assert held["cdc_tables", "copying"] == 1
@@ -70,12 +70,12 @@ def test_a_scrape_has_every_figure_of_the_run(project: Project):
     project.end(process)
 
 
-def test_requests_that_are_never_finished_end_neither_the_migration_nor_the_scrapes(project: Project):
-    """Hundreds of them at once, in a process with few descriptors: all but a few are cut off, and what it needs stays free."""
+def test_unfinished_requests_harm_neither_migration_nor_scrapes(project: Project):
+    """Of hundreds at once, in a process with few descriptors, all but a few are cut off."""
     fill(project)
     process = project.start("--metrics-port", "0")
     assert process.stderr
-    url = told(process, "metrics at").split()[-1]
+    url = line_with(process, "metrics at").split()[-1]
     project.wait_streaming(process)
     descriptors = Path(f"/proc/{process.pid}/fd")
     before = len(list(descriptors.iterdir()))
@@ -95,13 +95,13 @@ def test_requests_that_are_never_finished_end_neither_the_migration_nor_the_scra
         project.end(process)
 
 
-def test_lag_counts_on_while_the_link_is_lost(project: Project, proxy):
-    """As far as is known nothing else came; with the source back it is what it was."""
+def test_lag_grows_while_the_link_is_lost(project: Project, proxy):
+    """It returns to its earlier value once the source is back."""
     fill(project)
     faulty = proxy(project.source.host, project.source.port)
     project.url = f"mysql://{project.source.user}:{project.source.password}@127.0.0.1:{faulty.port}/"
     process = project.start("--metrics-port", "0")
-    url = told(process, "metrics at").split()[-1]
+    url = line_with(process, "metrics at").split()[-1]
     project.wait_streaming(process)
     before = until(url, lambda figures: figures["cdc_lag_seconds",] < 1)
     faulty.refusing = True
@@ -117,8 +117,8 @@ def test_lag_counts_on_while_the_link_is_lost(project: Project, proxy):
     project.end(process)
 
 
-def test_a_port_that_is_taken_is_refused_with_a_sentence(project: Project):
-    """And nothing is copied."""
+def test_taken_port_is_refused(project: Project):
+    """Before any row is copied."""
     project.sql("CREATE TABLE t (id INT PRIMARY KEY)")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

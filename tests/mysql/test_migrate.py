@@ -1,4 +1,4 @@
-"""`cdc migrate` on a real server: what it copies, follows, reports, and what stops it."""
+"""`cdc migrate` on a real server: what it copies, follows and reports, and what stops it."""
 
 import json
 import signal
@@ -9,7 +9,7 @@ from cdc.demo import shop
 from cdc.model import TableId
 from tests.fix_migration import Collisions, Project, break_connections, changed_in_all_ways, eventually
 from tests.mysql.test_metrics import until
-from tests.mysql.test_throttle import told
+from tests.mysql.test_throttle import line_with
 
 KEYS = {
     "int": ("id INT", "id", [f"{n}" for n in range(-20, 20)]),
@@ -35,7 +35,7 @@ KEYS = {
 
 
 @pytest.mark.parametrize("kind", KEYS)
-def test_tables_are_copied_in_chunks_by_keys_of_any_type(project: Project, kind: str):
+def test_chunks_cover_keys_of_every_type(project: Project, kind: str):
     """Chunks of three rows over every type of key, composite ones included, give every row exactly once."""
     columns, key, values = KEYS[kind]
     project.sql(f"CREATE TABLE t ({columns}, v INT, PRIMARY KEY ({key}))")
@@ -49,14 +49,14 @@ def test_tables_are_copied_in_chunks_by_keys_of_any_type(project: Project, kind:
 
 @pytest.mark.parametrize("rows", [0, 1, 3, 4])
 def test_small_tables_are_copied_whole(project: Project, rows: int):
-    """Empty, one row, exactly a chunk, a chunk and one."""
+    """Empty, one row, exactly one chunk, one chunk and a row."""
     project.sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)", *[f"INSERT INTO t VALUES ({n}, {n})" for n in range(rows)])
     assert project.migrate("--chunk-rows", "3")["rows_copied"] == rows
     assert project.assert_identical() == rows
 
 
 @pytest.mark.waits
-def test_a_copy_under_writes_ends_equal_to_the_source(project: Project):
+def test_copy_under_writes_equals_the_source(project: Project):
     """Inserts, updates, deletes and key changes during the copy are neither lost nor doubled."""
     shop.load(project.admin, project.table, 10_000)
     with shop.Writer(project.source, project.table, per_second=80) as writer:
@@ -73,8 +73,8 @@ def test_a_copy_under_writes_ends_equal_to_the_source(project: Project):
 
 
 @pytest.mark.waits
-def test_keys_that_collide_while_copied_are_exact(project: Project):
-    """Few keys, chunks of two, a writer on exactly these keys, and where binlogs end: the case the hand-over exists for."""
+def test_colliding_keys_are_exact(project: Project):
+    """Few keys, chunks of two, a writer on exactly these keys, across binlog files: the case the hand-over exists for."""
     project.sql(
         "CREATE TABLE t (id INT PRIMARY KEY, v INT)",
         "INSERT INTO t WITH RECURSIVE n AS (SELECT 1 i UNION ALL SELECT i + 1 FROM n WHERE i < 300) SELECT i, 0 FROM n",
@@ -88,7 +88,7 @@ def test_keys_that_collide_while_copied_are_exact(project: Project):
     project.assert_identical()
 
 
-def test_the_report_keeps_the_contract(project: Project):
+def test_json_report_keeps_its_contract(project: Project):
     """One JSON object, last on stdout, with every promised figure; progress on stderr."""
     project.sql("CREATE TABLE t (id INT PRIMARY KEY)", "INSERT INTO t VALUES (1), (2)")
     done = project.cdc(*project.arguments("--until-caught-up", "--json"))
@@ -110,8 +110,8 @@ def test_the_report_keeps_the_contract(project: Project):
     assert "copying" in done.stderr
 
 
-def test_several_tables_are_migrated_together_and_one_added_later_is_copied_alone(project: Project):
-    """A table added to a migration is copied; the others go on."""
+def test_table_added_to_a_migration_is_copied_alone(project: Project):
+    """Several tables run together; the added one is copied while the others continue."""
     for name in ("a", "b"):
         project.sql(f"CREATE TABLE {name} (id INT PRIMARY KEY, v TEXT)", f"INSERT INTO {name} VALUES (1, 'x'), (2, NULL)")
     first, second = TableId(project.database, "a"), TableId(project.database, "b")
@@ -124,11 +124,11 @@ def test_several_tables_are_migrated_together_and_one_added_later_is_copied_alon
 
 @pytest.mark.waits
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_following_ends_cleanly_with_a_last_checkpoint_on_a_signal(project: Project, number: signal.Signals):
-    """Without --until-caught-up it follows until told to stop, and then nothing needs to be streamed again."""
+def test_signal_ends_following_with_a_last_checkpoint(project: Project, number: signal.Signals):
+    """The next run has no change to stream again."""
     project.sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)", "INSERT INTO t VALUES (1, 1)")
     process = project.start("--checkpoint-seconds", "3600", "--metrics-port", "0")
-    url = told(process, "metrics at").split()[-1]
+    url = line_with(process, "metrics at").split()[-1]
     project.wait(process, lambda _: True)
     project.sql(*["UPDATE t SET v = v + 1"] * 50)
     until(url, lambda figures: figures["cdc_rows_streamed_total",] == 50)
@@ -142,8 +142,8 @@ def test_following_ends_cleanly_with_a_last_checkpoint_on_a_signal(project: Proj
 
 
 @pytest.mark.waits
-def test_a_checkpoint_is_written_when_enough_bytes_were_applied(project: Project):
-    """However far away the next one is by time."""
+def test_checkpoint_is_written_after_enough_bytes(project: Project):
+    """Even when the next one is far away in time."""
     project.sql("CREATE TABLE t (id INT PRIMARY KEY, v VARCHAR(2000))")
     project.migrate()
     process = project.start("--checkpoint-seconds", "3600", "--checkpoint-bytes", "1000")
@@ -153,7 +153,7 @@ def test_a_checkpoint_is_written_when_enough_bytes_were_applied(project: Project
     assert report["checkpoints"] == 3, "the first, the one by bytes, the last"
 
 
-def test_a_transaction_larger_than_the_readers_budget_is_followed(project: Project):
+def test_transaction_larger_than_the_budget_is_followed(project: Project):
     """Its parts are applied as they come, and the position moves at its end."""
     project.sql("CREATE TABLE t (id INT PRIMARY KEY, v VARCHAR(2000))")
     project.migrate()
@@ -164,8 +164,8 @@ def test_a_transaction_larger_than_the_readers_budget_is_followed(project: Proje
 
 
 @pytest.mark.waits
-def test_a_lost_stream_is_opened_again_by_itself(project: Project):
-    """From its own position, so that nothing is lost or doubled."""
+def test_lost_stream_reopens_by_itself(project: Project):
+    """From its own position, without lost or doubled rows."""
     project.sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)", "INSERT INTO t VALUES (1, 1)")
     process = project.start()
     project.wait_streaming(process)
@@ -198,8 +198,8 @@ def test_names_that_need_quoting_are_quoted(project: Project):
     assert project.assert_identical(TableId(project.database, "a table")) == 2
 
 
-def test_text_with_every_byte_of_a_key_is_not_read_as_sql(project: Project):
-    """A key that looks like SQL is a key."""
+def test_keys_that_look_like_sql_stay_keys(project: Project):
+    """Keys hold every byte, quotes and statements included."""
     project.sql("CREATE TABLE t (id VARCHAR(60) PRIMARY KEY, v INT)", "CREATE TABLE victim (id INT PRIMARY KEY)")
     for n, key in enumerate(["'; DROP TABLE victim; --", '" OR 1=1', "\\", "%s", "\0", "a'b", "x/*"]):
         project.admin.rows("INSERT INTO t VALUES (%s, %s)", (key, n))

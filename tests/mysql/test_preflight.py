@@ -1,4 +1,4 @@
-"""Preflight against real servers: every check is provoked, and what its hint says is done and helps."""
+"""Preflight against real servers: every check is provoked, and following its hint makes it pass."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def server() -> Iterator[Sandbox]:
 
 @pytest.fixture(scope="module")
 def odd_server() -> Iterator[Sandbox]:
-    """A server with every setting that can only be made wrong at its start, except for the lack of a binlog."""
+    """A server with every wrong setting that can only be made at its start, but with a binlog."""
     options: dict[str, str | int | bool | None] = {
         "log-replica-updates": False,
         "innodb-native-foreign-keys": True,
@@ -71,7 +71,7 @@ def odd_server() -> Iterator[Sandbox]:
 
 @pytest.fixture
 def admin(server: Sandbox) -> Iterator[Connection]:
-    """The administrator's session, with the databases `pf` and `other` made anew."""
+    """The administrator's session, with fresh databases `pf` and `other`."""
     with opened(server) as connection:
         for schema in ("pf", "other"):
             connection.rows(f"DROP DATABASE IF EXISTS {schema}")
@@ -83,7 +83,7 @@ def admin(server: Sandbox) -> Iterator[Connection]:
 
 @pytest.fixture
 def login(server: Sandbox, admin: Connection) -> Iterator[Login]:
-    """Log in as a new user, `odd@name`@`%`, with the given grants and nothing else."""
+    """Log in as a new user, `odd@name`@`%`, with only the given grants."""
     sessions: list[Connection] = []
 
     def open_session(*grants: str) -> Connection:
@@ -110,26 +110,26 @@ def opened(server: Sandbox) -> Iterator[Connection]:
 
 
 def named(checks: list[Check], name: str) -> list[Check]:
-    """The results that a check gave."""
+    """The results of one check."""
     return [check for check in checks if check.name == name]
 
 
-def found(connection: Connection, name: str, *tables: TableId) -> Check:
-    """The one result of a check."""
+def only_result(connection: Connection, name: str, *tables: TableId) -> Check:
+    """The single result of a check."""
     (check,) = named(preflight.run(connection, tables), name)
     return check
 
 
 def statements(hint: str) -> list[str]:
-    """The SQL in a hint."""
+    """The SQL statements in a hint."""
     return re.findall(r"(?:SET PERSIST|GRANT|ALTER|XA COMMIT|XA ROLLBACK) [^;]+;", hint)
 
 
 T = TableId("pf", "t")
 
 
-def test_a_well_made_source_passes_every_check(admin: Connection) -> None:
-    """The names and their order are what `cdc check` shows; nothing is amiss on a sandbox."""
+def test_sandbox_passes_every_check(admin: Connection) -> None:
+    """The names and their order are what `cdc check` prints."""
     admin.rows("CREATE TABLE pf.t (id INT PRIMARY KEY)")
     checks = preflight.run(admin, [T])
     assert [check.name for check in checks] == SERVER_CHECKS + TABLE_CHECKS
@@ -138,7 +138,7 @@ def test_a_well_made_source_passes_every_check(admin: Connection) -> None:
     preflight.require(checks)
 
 
-def test_without_tables_only_the_server_is_checked(admin: Connection) -> None:
+def test_check_without_tables_covers_the_server(admin: Connection) -> None:
     """`cdc check SOURCE` needs no table."""
     assert [check.name for check in preflight.run(admin, [])] == SERVER_CHECKS
 
@@ -154,18 +154,18 @@ def test_without_tables_only_the_server_is_checked(admin: Connection) -> None:
         ("server_id", 0),
     ],
 )
-def test_a_wrong_setting_is_a_problem_whose_hint_sets_it_right(admin: Connection, name: str, bad: str | int) -> None:
-    """The message tells the value that is and the one needed; running the hint's statement leads there."""
+def test_wrong_setting_is_a_problem_with_a_working_hint(admin: Connection, name: str, bad: str | int) -> None:
+    """The message has the present and the needed value; the hint's statement sets it."""
     with changed(admin, **{name: bad}):
-        check = found(admin, name)
+        check = only_result(admin, name)
         assert check.status is Status.PROBLEM
         assert check.message.startswith(f"{name} is {bad}; it must be ")
         for statement in statements(check.hint):
             admin.rows(statement)
-        assert found(admin, name).status is Status.OK
+        assert only_result(admin, name).status is Status.OK
 
 
-def test_the_hints_lead_from_no_gtids_to_gtids_step_by_step(admin: Connection) -> None:
+def test_hints_enable_gtids_step_by_step(admin: Connection) -> None:
     """GTID mode changes one step at a time, and only once consistency is enforced: the hints keep that order."""
     for step in ("gtid_mode = ON_PERMISSIVE", "gtid_mode = OFF_PERMISSIVE", "gtid_mode = OFF"):
         admin.rows(f"SET GLOBAL {step}")
@@ -178,10 +178,10 @@ def test_the_hints_lead_from_no_gtids_to_gtids_step_by_step(admin: Connection) -
     preflight.require(preflight.run(admin, []))
 
 
-def test_gtid_mode_halfway_gets_the_steps_that_are_left(admin: Connection) -> None:
-    """A server that somebody began to convert is not told to begin again."""
+def test_half_enabled_gtid_mode_gets_the_remaining_steps(admin: Connection) -> None:
+    """The hint does not begin again."""
     with changed(admin, gtid_mode="ON_PERMISSIVE"):
-        check = found(admin, "gtid_mode")
+        check = only_result(admin, "gtid_mode")
         assert check.message.startswith("gtid_mode is ON_PERMISSIVE; it must be ON")
         assert statements(check.hint) == ["SET PERSIST gtid_mode = ON;"]
 
@@ -195,37 +195,35 @@ def test_gtid_mode_halfway_gets_the_steps_that_are_left(admin: Connection) -> No
         ({"binlog_expire_logs_seconds": 60, "binlog_expire_logs_auto_purge": "OFF"}, Status.OK, "purged by hand"),
     ],
 )
-def test_short_retention_is_a_warning_with_its_figure(
-    admin: Connection, settings: dict[str, str | int], status: Status, words: str
-) -> None:
-    """A source that forgets within the hour may cost a full copy; one that never forgets is fine."""
+def test_short_binlog_retention_is_a_warning(admin: Connection, settings: dict[str, str | int], status: Status, words: str) -> None:
+    """With its figure: an hour may cost a full copy; unlimited retention passes."""
     with changed(admin, **settings):
-        check = found(admin, "retention")
+        check = only_result(admin, "retention")
         assert check.status is status
         assert words in check.message
         preflight.require(preflight.run(admin, []))
 
 
 @pytest.mark.parametrize("xid", ["'order-7','b',7", "X'00ff27'", "'it''s','',1"])
-def test_a_prepared_xa_transaction_is_a_problem_and_the_hint_ends_it(admin: Connection, xid: str) -> None:
-    """Its rows are in nobody's read view while its GTID is executed: a copy would miss them."""
+def test_prepared_xa_transaction_is_a_problem_with_a_working_hint(admin: Connection, xid: str) -> None:
+    """Its GTID is executed while read views lack its rows: a copy would miss them."""
     admin.rows("CREATE TABLE pf.t (id INT PRIMARY KEY)")
     for statement in (f"XA START {xid}", "INSERT INTO pf.t VALUES (1)", f"XA END {xid}", f"XA PREPARE {xid}"):
         admin.rows(statement)
-    check = found(admin, "prepared_xa")
+    check = only_result(admin, "prepared_xa")
     try:
         assert check.status is Status.PROBLEM
         assert check.message.startswith("1 XA transaction is prepared")
         commit, rollback = statements(check.hint)
         assert commit.replace("COMMIT", "ROLLBACK") == rollback
         admin.rows(rollback)
-        assert found(admin, "prepared_xa").status is Status.OK
+        assert only_result(admin, "prepared_xa").status is Status.OK
     finally:
         if admin.rows("XA RECOVER"):
             admin.rows(f"XA ROLLBACK {xid}")
 
 
-def test_a_user_without_grants_is_told_each_grant_with_its_real_name(admin: Connection, login: Login) -> None:
+def test_missing_grants_are_listed_for_the_matched_account(admin: Connection, login: Login) -> None:
     """The hints are statements for the account that the server matched; running them makes every check pass."""
     admin.rows("CREATE TABLE pf.t (id INT PRIMARY KEY)")
     checks = preflight.run(login(), [T])
@@ -244,8 +242,8 @@ def test_a_user_without_grants_is_told_each_grant_with_its_real_name(admin: Conn
     assert {check.status for check in preflight.run(login(), [T])} == {Status.OK}
 
 
-def test_what_could_not_be_checked_does_not_stand_in_the_way(admin: Connection, login: Login) -> None:
-    """Without XA_RECOVER_ADMIN the check is unknown, says which grant it lacks, and a migration may begin."""
+def test_unknown_check_does_not_block_a_migration(admin: Connection, login: Login) -> None:
+    """Without XA_RECOVER_ADMIN the check is unknown and names the missing grant."""
     checks = preflight.run(login("REPLICATION SLAVE, REPLICATION CLIENT ON *.*"), [])
     (check,) = [check for check in checks if check.status is not Status.OK]
     assert (check.name, check.status) == ("prepared_xa", Status.UNKNOWN)
@@ -254,29 +252,29 @@ def test_what_could_not_be_checked_does_not_stand_in_the_way(admin: Connection, 
 
 
 def test_grants_through_an_active_role_count(admin: Connection, login: Login) -> None:
-    """The rights are tried, not read from a list: a default role's are in force, an inactive role's are not."""
+    """The rights are tried, not read from a list: a default role counts, an inactive role does not."""
     admin.rows("CREATE TABLE pf.t (id INT PRIMARY KEY)")
     admin.rows("DROP ROLE IF EXISTS follower")
     admin.rows("CREATE ROLE follower")
     try:
         admin.rows("GRANT REPLICATION SLAVE, REPLICATION CLIENT, SELECT, XA_RECOVER_ADMIN ON *.* TO follower")
-        assert found(login("follower"), "grant_replication_slave").status is Status.PROBLEM
+        assert only_result(login("follower"), "grant_replication_slave").status is Status.PROBLEM
         admin.rows("SET DEFAULT ROLE ALL TO `odd@name`@`%`")
         assert {check.status for check in preflight.run(login(), [T])} == {Status.OK}
     finally:
         admin.rows("DROP ROLE follower")
 
 
-def test_a_grant_on_some_columns_is_not_enough(admin: Connection, login: Login) -> None:
+def test_column_grants_are_insufficient(admin: Connection, login: Login) -> None:
     """A copy reads all columns."""
     admin.rows("CREATE TABLE pf.t (id INT PRIMARY KEY, secret INT)")
-    check = found(login("SELECT (id) ON pf.t"), "table_readable", T)
+    check = only_result(login("SELECT (id) ON pf.t"), "table_readable", T)
     assert check.status is Status.PROBLEM
     assert "may not SELECT all columns of pf.t" in check.message
 
 
-def test_a_grant_on_all_tables_hides_no_missing_one(admin: Connection, login: Login) -> None:
-    """Who may read everything is told that a table is not there; so is one in a database that is not."""
+def test_missing_table_is_reported_under_a_global_grant(admin: Connection, login: Login) -> None:
+    """Also a table in a missing database."""
     session = login("SELECT ON *.*")
     checks = preflight.run(session, [T, TableId("nowhere", "t")])
     assert [check.message for check in named(checks, "table_readable")] == [
@@ -285,8 +283,8 @@ def test_a_grant_on_all_tables_hides_no_missing_one(admin: Connection, login: Lo
     ]
 
 
-def test_a_missing_table_does_not_hide_another_tables_problem(admin: Connection) -> None:
-    """Every table is looked at; each problem is one line."""
+def test_missing_table_does_not_hide_another_tables_problem(admin: Connection) -> None:
+    """Every table is checked; each problem is one line."""
     admin.rows("CREATE TABLE pf.a (id INT)")
     admin.rows("CREATE TABLE pf.b (id INT)")
     checks = preflight.run(admin, [T, TableId("pf", "a"), TableId("pf", "b")])
@@ -300,35 +298,35 @@ def test_a_missing_table_does_not_hide_another_tables_problem(admin: Connection)
     assert failure.value.message.startswith("The source is not ready, 3 checks found a problem.")
 
 
-def test_a_table_without_a_key_is_a_problem_and_the_hint_gives_it_one(admin: Connection) -> None:
-    """A unique key that may hold NULL, of a prefix, an expression, a virtual column or in descending order does not serve."""
+def test_table_without_a_key_is_a_problem_with_a_working_hint(admin: Connection) -> None:
+    """A unique key that is nullable, of a prefix, an expression or a virtual column, or descending, does not serve."""
     admin.rows(
         "CREATE TABLE pf.t (a INT NOT NULL, b INT, c VARCHAR(9) NOT NULL, d INT AS (a + 1) VIRTUAL NOT NULL,"
         " UNIQUE (b), UNIQUE (c(3)), UNIQUE (d), UNIQUE ((a + 2)), UNIQUE (a DESC))"
     )
-    check = found(admin, "primary_key", T)
+    check = only_result(admin, "primary_key", T)
     assert check.status is Status.PROBLEM
     assert check.message.startswith("pf.t has no primary key")
     assert "ALTER TABLE `pf`.`t` MODIFY `b` ... NOT NULL;" in check.hint
     assert check.hint.endswith("SET PERSIST sql_generate_invisible_primary_key = ON;)")
     (add_column,) = [statement for statement in statements(check.hint) if "my_row_id" in statement]
     admin.rows(add_column)
-    assert found(admin, "primary_key", T).status is Status.OK
+    assert only_result(admin, "primary_key", T).status is Status.OK
 
 
-def test_an_engine_without_transactions_is_a_problem_and_the_hint_changes_it(admin: Connection) -> None:
-    """MyISAM has no read views: a copy of it under writes is no state it ever had."""
+def test_non_transactional_engine_is_a_problem_with_a_working_hint(admin: Connection) -> None:
+    """MyISAM has no read views, so a copy under writes would match no state of the table."""
     admin.rows("CREATE TABLE pf.t (id INT PRIMARY KEY) ENGINE = MyISAM")
-    check = found(admin, "engine", T)
+    check = only_result(admin, "engine", T)
     assert check.status is Status.PROBLEM
     assert check.message.startswith("pf.t is in MyISAM; it must be in InnoDB")
     for statement in statements(check.hint):
         admin.rows(statement)
-    assert found(admin, "engine", T).status is Status.OK
+    assert only_result(admin, "engine", T).status is Status.OK
 
 
-def test_a_view_is_one_problem(admin: Connection) -> None:
-    """A view has no rows in the binlog; that it also has no key needs no line of its own."""
+def test_view_is_one_problem(admin: Connection) -> None:
+    """Its missing key gets no second line."""
     admin.rows("CREATE VIEW pf.t AS SELECT 1 AS id")
     problems = [check for check in preflight.run(admin, [T]) if check.status is Status.PROBLEM]
     assert [check.name for check in problems] == ["engine"]
@@ -336,12 +334,12 @@ def test_a_view_is_one_problem(admin: Connection) -> None:
 
 
 @pytest.mark.waits
-def test_a_table_that_the_server_cannot_read_is_a_problem_with_its_answer(server: Sandbox, admin: Connection) -> None:
-    """An answer other than a refusal or an absence is passed on, not taken for either; one about the question itself is unknown."""
+def test_unreadable_table_is_a_problem_with_the_servers_error(server: Sandbox, admin: Connection) -> None:
+    """An error other than a refusal or an absence is passed on; an error of the check's own query makes it unknown."""
     admin.rows("CREATE TABLE pf.base (id INT PRIMARY KEY)")
     admin.rows("CREATE VIEW pf.t AS SELECT * FROM pf.base")
     admin.rows("DROP TABLE pf.base")
-    check = found(admin, "table_readable", T)
+    check = only_result(admin, "table_readable", T)
     assert check.status is Status.PROBLEM
     assert check.message.startswith("pf.t cannot be read: View 'pf.t' references ")
     admin.rows("DROP VIEW pf.t")
@@ -349,13 +347,13 @@ def test_a_table_that_the_server_cannot_read_is_a_problem_with_its_answer(server
     with opened(server) as other:
         other.rows("LOCK TABLES pf.t WRITE")
         admin.rows("SET SESSION lock_wait_timeout = 1")
-        check = found(admin, "table_readable", T)
+        check = only_result(admin, "table_readable", T)
         assert check.status is Status.UNKNOWN
         assert check.message.startswith("The server did not answer about pf.t: ")
 
 
-def test_every_type_of_the_server_passes(admin: Connection) -> None:
-    """The names that information_schema gives to types are the ones the check knows."""
+def test_every_column_type_passes(admin: Connection) -> None:
+    """The check knows the type names of information_schema."""
     types = """
         TINYINT BOOL SMALLINT MEDIUMINT INT BIGINT DECIMAL(9,2) FLOAT DOUBLE BIT(9)
         DATE TIME(3) DATETIME(6) TIMESTAMP YEAR CHAR(3) NCHAR(3) VARCHAR(9) TINYTEXT TEXT MEDIUMTEXT LONGTEXT
@@ -364,28 +362,28 @@ def test_every_type_of_the_server_passes(admin: Connection) -> None:
     """
     columns = ", ".join(f"c{i} {kind} NULL" for i, kind in enumerate(types.split()))
     admin.rows(f"CREATE TABLE pf.t (id SERIAL, PRIMARY KEY (id), {columns})")
-    assert found(admin, "column_types", T).status is Status.OK
+    assert only_result(admin, "column_types", T).status is Status.OK
 
 
 def test_names_with_quotes_and_placeholders_are_quoted(admin: Connection) -> None:
-    """No name breaks a statement of ours, nor the statement in a hint."""
+    """In our statements and in the hint's."""
     table = TableId("pf", "we`ird %s '\"; --")
     admin.rows("CREATE TABLE pf.`we``ird %s '\"; --` (id INT PRIMARY KEY, `a%(b)s` INT) ENGINE = MyISAM")
-    check = found(admin, "engine", table)
+    check = only_result(admin, "engine", table)
     assert check.hint == "ALTER TABLE `pf`.`we``ird %s '\"; --` ENGINE = InnoDB;"
     admin.rows(check.hint)
     assert {check.status for check in preflight.run(admin, [table])} == {Status.OK}
 
 
-def test_cascades_that_the_server_logs_pass(admin: Connection) -> None:
-    """MySQL 9.6 and newer write what foreign keys do to the binlog."""
+def test_logged_cascades_pass(admin: Connection) -> None:
+    """MySQL 9.6 and newer write the effects of foreign keys to the binlog."""
     admin.rows("CREATE TABLE pf.p (id INT PRIMARY KEY)")
     admin.rows("CREATE TABLE pf.t (id INT PRIMARY KEY, p INT REFERENCES pf.p (id) ON DELETE CASCADE)")
-    assert found(admin, "foreign_keys", T).status is Status.OK
+    assert only_result(admin, "foreign_keys", T).status is Status.OK
 
 
-def test_cascades_inside_the_engine_are_a_problem(odd_server: Sandbox) -> None:
-    """Rows that InnoDB changes by itself are not in the binlog: a target would keep the old ones."""
+def test_unlogged_cascades_are_a_problem(odd_server: Sandbox) -> None:
+    """Rows that InnoDB changes by itself are not in the binlog, so a target would keep the old ones."""
     with opened(odd_server) as admin:
         admin.rows("CREATE DATABASE fk")
         admin.rows("CREATE TABLE fk.p (id INT PRIMARY KEY)")
@@ -410,39 +408,39 @@ def test_cascades_inside_the_engine_are_a_problem(odd_server: Sandbox) -> None:
         assert events.count("Delete_rows") == 1, "the server logs its cascades after all: the check is out of date"
 
 
-def test_a_database_that_the_binlog_leaves_out_is_a_problem(odd_server: Sandbox) -> None:
-    """The server's own filter would make every change of the table invisible."""
+def test_database_filtered_from_the_binlog_is_a_problem(odd_server: Sandbox) -> None:
+    """The server's filter hides every change of the table."""
     with opened(odd_server) as admin:
         for schema in ("hidden", "shown"):
             admin.rows(f"CREATE DATABASE {schema}")
             admin.rows(f"CREATE TABLE {schema}.t (id INT PRIMARY KEY)")
-        check = found(admin, "binlog_filter", TableId("hidden", "t"), TableId("shown", "t"))
+        check = only_result(admin, "binlog_filter", TableId("hidden", "t"), TableId("shown", "t"))
         assert check.status is Status.PROBLEM
         assert check.message.startswith("The binlog leaves out the database hidden;")
-        assert found(admin, "binlog_filter", TableId("shown", "t")).status is Status.OK
+        assert only_result(admin, "binlog_filter", TableId("shown", "t")).status is Status.OK
 
 
-def test_a_name_that_only_matches_without_case_is_a_problem_with_the_real_one(odd_server: Sandbox) -> None:
-    """Where the server ignores case the SELECT works, but the binlog would never show the name that was given."""
+def test_name_in_other_case_is_a_problem_naming_the_real_one(odd_server: Sandbox) -> None:
+    """Where the server ignores case, the SELECT works but the binlog never has the given name."""
     with opened(odd_server) as admin:
         admin.rows("CREATE DATABASE Cased")
         admin.rows("CREATE TABLE Cased.Orders (id INT PRIMARY KEY)")
-        check = found(admin, "table_readable", TableId("Cased", "Orders"))
+        check = only_result(admin, "table_readable", TableId("Cased", "Orders"))
         assert check.status is Status.PROBLEM
         assert check.hint == "Name it with --tables cased.orders"
-        assert found(admin, "table_readable", TableId("cased", "orders")).status is Status.OK
+        assert only_result(admin, "table_readable", TableId("cased", "orders")).status is Status.OK
 
 
-def test_replicated_changes_left_out_of_the_binlog_are_a_problem(odd_server: Sandbox) -> None:
-    """A replica without log_replica_updates executes GTIDs that its binlog never shows."""
+def test_replica_without_log_replica_updates_is_a_problem(odd_server: Sandbox) -> None:
+    """It executes GTIDs that its binlog never shows."""
     with opened(odd_server) as admin:
-        check = found(admin, "log_replica_updates")
+        check = only_result(admin, "log_replica_updates")
         assert check.status is Status.PROBLEM
         assert check.message.startswith("log_replica_updates is OFF; it must be ON")
 
 
-def test_a_server_without_a_binlog_gets_one_sentence_for_each_problem() -> None:
-    """What depends on the binlog fails with it; the message lists all of it and the error is preflight's."""
+def test_server_without_a_binlog_gets_one_sentence_per_problem() -> None:
+    """Checks that depend on the binlog fail with it; PreflightFailed lists all of them."""
     with Sandbox.start("mysql", options={"log-bin": False, "gtid-mode": "OFF"}) as sandbox, opened(sandbox) as admin:
         admin.rows("CREATE DATABASE pf")
         admin.rows("CREATE TABLE pf.t (id INT PRIMARY KEY)")
@@ -454,8 +452,8 @@ def test_a_server_without_a_binlog_gets_one_sentence_for_each_problem() -> None:
 
 
 @pytest.mark.parametrize("version", ["5.7.44-log", "8.0.13", "8.0.11-TiDB-v7.5.0"])
-def test_a_server_that_is_too_old_is_one_problem(admin: Connection, version: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Full row metadata came with MySQL 8.0.14; nothing older is looked at further."""
+def test_old_server_is_one_problem(admin: Connection, version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Full row metadata came with MySQL 8.0.14; older servers are not checked further."""
     monkeypatch.setattr(admin, "one", lambda sql: (version, "u@h"))
     (check,) = preflight.run(admin, [T])
     assert (check.name, check.status) == ("version", Status.PROBLEM)
@@ -463,8 +461,8 @@ def test_a_server_that_is_too_old_is_one_problem(admin: Connection, version: str
 
 
 @pytest.mark.waits
-def test_a_connection_that_breaks_is_not_taken_for_an_answer(server: Sandbox, admin: Connection) -> None:
-    """Only a server that answers makes a check unknown."""
+def test_broken_connection_is_not_an_unknown_check(server: Sandbox, admin: Connection) -> None:
+    """Only a server's answer makes a check unknown."""
     with opened(server) as connection:
         ask = connection.rows
 
@@ -478,20 +476,20 @@ def test_a_connection_that_breaks_is_not_taken_for_an_answer(server: Sandbox, ad
             preflight.run(connection, [])
 
 
-def test_of_a_setting_that_the_server_lacks_nothing_is_claimed(admin: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_setting_unknown_to_the_server_passes(admin: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     """A newer server may have no formats to choose from."""
     rows = admin.rows
     monkeypatch.setattr(admin, "rows", lambda sql, args=None: [row for row in rows(sql, args) if row[0] != "binlog_format"])
-    assert found(admin, "binlog_format").status is Status.UNKNOWN
+    assert only_result(admin, "binlog_format").status is Status.UNKNOWN
 
 
-def test_a_check_is_shown_on_one_line() -> None:
-    """`cdc check` prints checks as they are: status, name, what is and what is needed, how to get there."""
+def test_check_prints_on_one_line() -> None:
+    """Status, name, present and needed state, and how to get there."""
     assert str(Check("log_bin", Status.OK, "log_bin is ON.")) == "ok       log_bin: log_bin is ON."
     assert str(Check("x", Status.PROBLEM, "It is off.", "Switch it on.")) == "problem  x: It is off. Switch it on."
 
 
-def test_one_problem_is_raised_as_it_is() -> None:
+def test_single_problem_keeps_its_message_and_hint() -> None:
     """The error's message and hint are the check's own."""
     check = Check("log_bin", Status.PROBLEM, "It is off.", "Switch it on.")
     with pytest.raises(PreflightFailed) as failure:

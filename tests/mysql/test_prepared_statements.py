@@ -1,4 +1,4 @@
-"""Statements that were prepared in another character set or SQL mode than they are executed in: the binlog has the latter's."""
+"""Statements prepared in another character set or SQL mode than they are executed in: the binlog has the latter's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.fix_migration import Project
 
 @pytest.fixture
 def session(project_on_either: Project) -> Iterator[pymysql.Connection]:
-    """A session in the project's database that sends bytes as they are."""
+    """A session in the project's database that sends bytes unchanged."""
     source = project_on_either.source
     with pymysql.connect(
         host=source.host, port=source.port, user=source.user, password=source.password, database=project_on_either.database, autocommit=True
@@ -29,7 +29,7 @@ def send(session: pymysql.Connection, statement: bytes) -> None:
 
 
 def prepare(session: pymysql.Connection, statement: bytes) -> int:
-    """Prepare a statement without parameters and results, by the protocol's own command."""
+    """Prepare a statement without parameters and results by the protocol's command."""
     session._execute_command(COMMAND.COM_STMT_PREPARE, statement)
     return int(struct.unpack_from("<I", session._read_packet()._data, 1)[0])
 
@@ -40,9 +40,7 @@ def execute(session: pymysql.Connection, number: int) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["text", "binary"])
-def test_a_statement_prepared_in_another_character_set_means_what_it_meant(
-    project_on_either: Project, session: pymysql.Connection, protocol: str
-):
+def test_statement_keeps_the_character_set_of_its_prepare(project_on_either: Project, session: pymysql.Connection, protocol: str):
     """`Ã¤` in latin1 is `ä` in UTF-8, and both are tables here."""
     project = project_on_either
     for name in ("ä", "Ã¤", "é", "Ã©", "ö", "Ã¶"):
@@ -69,8 +67,8 @@ def test_a_statement_prepared_in_another_character_set_means_what_it_meant(
     project.assert_all_identical()
 
 
-def test_a_name_in_double_quotes_is_one_in_the_mode_of_prepare(project_on_either: Project, session: pymysql.Connection):
-    """The binlog has the mode of EXECUTE, in which it is a text."""
+def test_double_quotes_keep_the_sql_mode_of_prepare(project_on_either: Project, session: pymysql.Connection):
+    """The binlog has the mode of EXECUTE, in which the quoted name is a string."""
     project = project_on_either
     project.sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)", "INSERT INTO t VALUES (1, 1)", "CREATE TABLE u LIKE t")
     pattern = f"{project.database}.*"

@@ -1,4 +1,4 @@
-"""Rows are read only with the definition that they have: every difference that a table map tells is found, and nothing else is one."""
+"""Rows are read only with their own definition: every difference that a table map shows is detected, without false alarms."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.mysql.test_rows_agree import address_columns, all_columns
 
 
 class Source:
-    """A server, an empty database on it, and a session that leaves no ALTER TABLE in the binlog."""
+    """A server, an empty database on it, and a session whose ALTER TABLE is not in the binlog."""
 
     def __init__(self, server: Sandbox, database: str) -> None:
         self.mariadb, self.database = server.flavor == "mariadb", database
@@ -39,7 +39,7 @@ class Source:
         return read_table(self.connection, TableId(self.database, name))
 
     def read(self, start: Position, *tables: Table) -> int:
-        """The rows of these tables from `start` up to now, how many. Raises SchemaChanged."""
+        """Read the rows of these tables from `start` up to now; returns their number. Raises SchemaChanged."""
         end, rows = flavor_of(self.connection).gtids(self.connection)[0], 0
         reader = BinlogReader(self.url, start, tables, heartbeat_seconds=1.0)
         try:
@@ -91,8 +91,8 @@ CHANGES = [
 ]
 
 
-def test_a_definition_that_rows_do_not_have_is_told_from_theirs(source: Source) -> None:
-    """Alone, and among columns of other character sets, some with geometry, whichever of them is the default."""
+def test_definition_that_differs_from_the_rows_is_detected(source: Source) -> None:
+    """Alone, and among columns of other character sets, some with geometry, for each default character set."""
     neighbours = ["", "a VARCHAR(5) CHARACTER SET latin1,", "a POINT, b CHAR(7) CHARACTER SET utf16, c GEOMETRY, d BLOB,"]
     changes = CHANGES if source.mariadb else [*CHANGES, ("VECTOR(3)", "VECTOR(4)", "dimensions [3], not [4]")]
     for number, (before, after, difference) in enumerate(changes):
@@ -108,7 +108,7 @@ def test_a_definition_that_rows_do_not_have_is_told_from_theirs(source: Source) 
             source.sql("DROP TABLE t")
 
 
-def test_a_primary_key_that_is_gone_is_told(source: Source) -> None:
+def test_missing_primary_key_is_detected(source: Source) -> None:
     """A unique key of other columns, or of the same ones, in its place."""
     source.sql("CREATE TABLE t (id INT PRIMARY KEY, v INT NOT NULL, UNIQUE (v))")
     start = source.position()
@@ -119,7 +119,7 @@ def test_a_primary_key_that_is_gone_is_told(source: Source) -> None:
 
 
 def collations(source: Source) -> list[str]:
-    """Every collation, by the name that a column takes."""
+    """Every collation, by the name that a column definition takes."""
     names = "full_collation_name" if source.mariadb else "collation_name"
     found = source.connection.rows(f"SELECT {names} FROM information_schema.collation_character_set_applicability")
     return sorted({str(name) for (name,) in found})
@@ -133,7 +133,7 @@ def quoted(members: list[str]) -> str:
 
 
 def columns(source: Source, rng: random.Random) -> list[str]:
-    """Types of every kind: all character sets and collations, all numbers of digits, lengths around those that are stored differently."""
+    """Types of every kind: all character sets and collations, all numbers of digits, lengths at the borders of storage formats."""
     own = [f"VECTOR({n})" for n in (1, 4, 16383)] if not source.mariadb else [kind for kind, _ in address_columns(rng)] + ["YEAR(2)"]
     found = [kind for kind, _ in all_columns(rng)] + own
     for name in collations(source):
@@ -168,8 +168,8 @@ def definitions(kinds: list[str], rng: random.Random) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_no_definition_differs_from_its_own_rows(source: Source, seed: int) -> None:
-    """Tables of all types in random order, some altered before their rows come; a difference would have them copied at each row."""
+def test_true_definition_is_accepted(source: Source, seed: int) -> None:
+    """Tables of all types in random order, some altered before their rows come; a false alarm would copy them at each row."""
     rng, tables = random.Random(seed), list[str]()
     for definition in definitions(columns(source, rng), rng):
         tables.append(f"t{len(tables)}")

@@ -1,4 +1,4 @@
-"""Throwaway servers: how they are found, what they are, and that nothing of them stays."""
+"""Throwaway servers: how they are made, how they are configured, and that they are removed completely."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SERVE = [sys.executable, "-m", "cdc.sandbox", "serve"]
 
 
 def engine_answers() -> bool:
-    """Whether the tests of containers can run here; where they cannot, the sentence about it is tested instead."""
+    """Whether a container engine is present; without one the sentence about it is tested instead."""
     with suppress(SandboxUnavailable), containers.engine():
         return True
     return False
@@ -39,15 +39,15 @@ WAYS = ["packages", pytest.param("docker", marks=pytest.mark.skipif(not ENGINE, 
 
 
 @pytest.fixture(params=WAYS)
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def provider(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Force one way of getting a server."""
     monkeypatch.setenv("CDC_SANDBOX", request.param)
     return str(request.param)
 
 
 @pytest.fixture
-def no_ways(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Take every way: no address, no engine, no program, no cache folder that can be made."""
+def no_providers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Disable every way: no address, no engine, no program, no usable cache folder."""
     (tmp_path / "a file").touch()
     monkeypatch.delenv("CDC_SANDBOX", raising=False)
     for flavor in FLAVORS.values():
@@ -68,7 +68,7 @@ def variables(server: Sandbox, *names: str) -> list[Any]:
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE) -> bool:
-    """Wait for something that another process does."""
+    """Wait for a condition that another process brings about."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -77,8 +77,8 @@ def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE) -> bool
     return True
 
 
-def refuses(port: int) -> bool:
-    """Whether nobody listens on the port."""
+def port_is_closed(port: int) -> bool:
+    """Whether the port refuses connections."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) != 0
 
@@ -98,7 +98,7 @@ def remains(owner: int) -> list[str]:
 
 @contextmanager
 def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str, int]]:
-    """Run the serving command as a process of its own. Gives it, its URL and the port."""
+    """Run the serving command as a separate process; returns it, its URL and the port."""
     environment = os.environ | {"PYTHONPATH": str(SOURCE)}
     with subprocess.Popen([*SERVE, *arguments], stdout=subprocess.PIPE, text=True, env=environment) as owner:
         try:
@@ -111,10 +111,10 @@ def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str, int]]
 
 
 @pytest.mark.parametrize("flavor", list(FLAVORS))
-def test_a_server_is_a_cdc_source(way: str, flavor: str) -> None:
-    """Each flavor, each way: logged in by the URL's credentials, configured for row events with full metadata."""
+def test_sandbox_is_a_cdc_source(provider: str, flavor: str) -> None:
+    """Each flavor and provider: logged in by the URL's credentials, configured for row events with full metadata."""
     with Sandbox.start(flavor) as server:
-        assert server.kind == way
+        assert server.kind == provider
         names = ("version", "server_id", "log_bin", "binlog_format", "binlog_row_image", "binlog_row_metadata")
         version, *settings = variables(server, *names)
         assert version.startswith(FLAVORS[flavor].version)
@@ -128,21 +128,21 @@ def test_a_server_is_a_cdc_source(way: str, flavor: str) -> None:
 
 
 @pytest.mark.parametrize("flavor", list(FLAVORS))
-def test_options_override_the_settings(way: str, flavor: str) -> None:
-    """Special servers for tests: an option replaces, removes or switches off a setting."""
+def test_options_override_the_settings(provider: str, flavor: str) -> None:
+    """An option replaces, removes or switches off a setting."""
     options: dict[str, Option] = {"log_bin": False, "binlog-row-metadata": "MINIMAL", "server-id": 77}
     with Sandbox.start(flavor, options=options) as server:
         assert variables(server, "log_bin", "binlog_row_metadata", "server_id") == [0, "MINIMAL", 77]
 
 
-def test_an_option_of_the_making_is_heeded() -> None:
-    """A setting that only counts while the data folder is made does not meet a folder made without it."""
+def test_option_for_initialization_is_applied() -> None:
+    """A setting that counts only while the data folder is made gets a data folder made with it."""
     with Sandbox.start("mysql", options={"lower_case_table_names": 1}) as server:
         assert variables(server, "lower_case_table_names") == [1]
 
 
-def test_the_server_listens_on_loopback_only(way: str) -> None:
-    """Nobody else on the network reaches a throwaway server."""
+def test_server_listens_on_loopback_only(provider: str) -> None:
+    """A throwaway server is not reachable from the network."""
     with Sandbox.start(QUICK) as server:
         listening = f"{server.port:04X}"
         addresses = {
@@ -156,14 +156,14 @@ def test_the_server_listens_on_loopback_only(way: str) -> None:
 
 
 def test_servers_run_side_by_side() -> None:
-    """Two servers at once are two servers: other ports, data and identities."""
+    """Two servers at once have different ports, data and identities."""
     with Sandbox.start(QUICK) as one, Sandbox.start(QUICK) as other:
         assert one.port != other.port
         assert variables(one, "server_uid") != variables(other, "server_uid")
 
 
-def test_the_asked_port_is_used(way: str) -> None:
-    """`--port N` is N; a taken port is an error that says so, not another port."""
+def test_requested_port_is_used(provider: str) -> None:
+    """A taken port is an error that says so, not another port."""
     port = process.free_port()
     with Sandbox.start(QUICK, port=port) as server:
         assert server.port == port
@@ -172,27 +172,27 @@ def test_the_asked_port_is_used(way: str) -> None:
 
 
 @pytest.mark.waits
-def test_killed_and_started_again_it_has_its_data(way: str) -> None:
-    """`kill` is a crash: what was committed is there after `restart`, on the same port."""
+def test_restarted_server_has_its_data(provider: str) -> None:
+    """`kill` is a crash: committed rows are present after `restart`, on the same port."""
     with Sandbox.start("mysql") as server:
         with closing(connect(server)) as connection, connection.cursor() as cursor:
             cursor.execute("CREATE DATABASE kept")
             cursor.execute("CREATE TABLE kept.t (id INT PRIMARY KEY)")
             cursor.execute("INSERT INTO kept.t VALUES (1)")
         server.kill()
-        assert wait_until(lambda: refuses(server.port))
+        assert wait_until(lambda: port_is_closed(server.port))
         server.restart()
         with closing(connect(server)) as connection, connection.cursor() as cursor:
             cursor.execute("SELECT id FROM kept.t")
             assert cursor.fetchall() == ((1,),)
 
 
-def test_a_stopped_server_leaves_nothing(way: str) -> None:
-    """After the with block, also after an error in it: no process, no folder, no container."""
+def test_stopped_server_is_removed_completely(provider: str) -> None:
+    """After the with block, and after an error in it: no process, no folder, no container."""
     before = remains(os.getpid())
     with pytest.raises(ZeroDivisionError), Sandbox.start(QUICK) as server:
         raise ZeroDivisionError
-    assert refuses(server.port)
+    assert port_is_closed(server.port)
     assert remains(os.getpid()) == before
     if isinstance(server.server, process.LocalServer):
         assert not server.server.folder.exists()
@@ -201,19 +201,19 @@ def test_a_stopped_server_leaves_nothing(way: str) -> None:
 
 @pytest.mark.waits
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
-def test_nothing_stays_when_its_owner_is_ended(way: str, number: signal.Signals) -> None:
-    """Interrupted, terminated or killed: the server is gone, and so is all it wrote. The first two end with code 0."""
+def test_server_is_removed_when_its_owner_ends(provider: str, number: signal.Signals) -> None:
+    """Interrupted, terminated or killed, the owner's server and its files are removed; the first two end with code 0."""
     with serving(QUICK) as (owner, url, port):
-        assert not refuses(port)
+        assert not port_is_closed(port)
         owner.send_signal(number)
         code = owner.wait(PATIENCE)
         assert code == (0 if number in (signal.SIGINT, signal.SIGTERM) else -number), url
-        assert wait_until(lambda: refuses(port))
+        assert wait_until(lambda: port_is_closed(port))
         assert wait_until(lambda: not remains(owner.pid)), remains(owner.pid)
 
 
 @pytest.mark.waits
-def test_nothing_stays_when_it_is_interrupted_while_starting() -> None:
+def test_interrupted_start_is_cleaned_up() -> None:
     """A signal in the middle of the start leaves no half-made server."""
     environment = os.environ | {"PYTHONPATH": str(SOURCE), "CDC_SANDBOX": "packages"}
     owner = subprocess.Popen([*SERVE, "mysql"], stdout=subprocess.PIPE, env=environment)
@@ -227,8 +227,8 @@ def test_nothing_stays_when_it_is_interrupted_while_starting() -> None:
 
 
 @pytest.mark.waits
-def test_the_next_start_removes_what_a_killed_guard_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Owner and guard killed together leave a server; it does not outlive the next start."""
+def test_next_start_removes_what_a_killed_guard_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Owner and guard killed together leave a server, until the next start."""
     monkeypatch.setenv("CDC_SANDBOX", "packages")
     with serving("mysql") as (owner, _, port):
         children = Path(f"/proc/{owner.pid}/task/{owner.pid}/children").read_text().split()
@@ -239,15 +239,15 @@ def test_the_next_start_removes_what_a_killed_guard_left(monkeypatch: pytest.Mon
         owner.wait()
         time.sleep(3 * guard.INTERVAL)
         assert remains(owner.pid)
-        assert not refuses(port)
+        assert not port_is_closed(port)
         with Sandbox.start("mysql"):
             assert not remains(owner.pid)
-            assert refuses(port)
+            assert port_is_closed(port)
 
 
 @pytest.mark.skipif(not ENGINE, reason="no Docker engine here")
-def test_the_next_start_removes_containers_of_dead_owners(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A container whose owner is dead goes; one whose owner lives stays."""
+def test_next_start_removes_containers_of_dead_owners(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container whose owner is dead is removed; one whose owner lives stays."""
     monkeypatch.setenv("CDC_SANDBOX", "docker")
     with Sandbox.start("mariadb") as living, containers.engine() as engine:
         dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
@@ -256,11 +256,11 @@ def test_the_next_start_removes_containers_of_dead_owners(monkeypatch: pytest.Mo
         assert remains(owner) == [left.name]
         with Sandbox.start("mariadb"):
             assert remains(owner) == []
-            assert not refuses(living.port)
+            assert not port_is_closed(living.port)
 
 
-def test_a_given_address_comes_first(mysql_server: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The user's own server is used before any other way, and is left running."""
+def test_given_address_comes_first(mysql_server: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user's own server is used before any other provider, and is left running."""
     monkeypatch.delenv("CDC_SANDBOX", raising=False)
     monkeypatch.setenv("CDC_SANDBOX_MYSQL_URL", mysql_server.url)
     with Sandbox.start("mysql") as server:
@@ -270,16 +270,16 @@ def test_a_given_address_comes_first(mysql_server: Sandbox, monkeypatch: pytest.
     assert variables(mysql_server, "server_id") == [1]
 
 
-def test_a_given_server_is_not_used_where_options_are_needed(mysql_server: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A special server has to be one of ours."""
+def test_given_server_is_not_used_when_options_are_needed(mysql_server: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server with options is always made by the sandbox."""
     monkeypatch.delenv("CDC_SANDBOX", raising=False)
     monkeypatch.setenv("CDC_SANDBOX_MYSQL_URL", mysql_server.url)
     with Sandbox.start("mysql", options={"server-id": 5}) as server:
         assert server.kind != "given"
 
 
-def test_a_given_server_that_is_wrong_is_an_error(mysql_server: Sandbox) -> None:
-    """No other server is used instead: the sentence says what is wrong with the given one, without the password."""
+def test_unfit_given_server_is_an_error(mysql_server: Sandbox) -> None:
+    """The sentence says what is wrong with it, without the password, and no other server is used instead."""
     wrong = mysql_server.url.replace(mysql_server.password, "wrong-password")
     with pytest.raises(SandboxUnavailable, match="cannot be used: Access denied") as refused:
         Sandbox.start("mysql", url=wrong)
@@ -292,10 +292,10 @@ def test_a_given_server_that_is_wrong_is_an_error(mysql_server: Sandbox) -> None
         Sandbox.start("mysql", url="localhost")
 
 
-@pytest.mark.usefixtures("no_ways")
+@pytest.mark.usefixtures("no_providers")
 @pytest.mark.parametrize("flavor", list(FLAVORS))
-def test_one_sentence_says_what_was_tried(flavor: str) -> None:
-    """When no way works, the error names each and why."""
+def test_error_lists_every_provider_tried(flavor: str) -> None:
+    """When every provider fails, the error names each and why."""
     with pytest.raises(SandboxUnavailable) as error:
         Sandbox.start(flavor)
     text = str(error.value)
@@ -306,8 +306,8 @@ def test_one_sentence_says_what_was_tried(flavor: str) -> None:
     assert "\n" not in text
 
 
-def test_a_cache_folder_that_cannot_be_made_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The sentence tells which folder, and how to name another."""
+def test_unusable_cache_folder_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The sentence names the folder, and how to choose another."""
     (tmp_path / "file").touch()
     monkeypatch.setenv("CDC_SANDBOX", "packages")
     monkeypatch.setenv("CDC_CACHE", str(tmp_path / "file" / "cache"))
@@ -315,8 +315,8 @@ def test_a_cache_folder_that_cannot_be_made_is_said(monkeypatch: pytest.MonkeyPa
         Sandbox.start("mysql")
 
 
-def test_the_lock_of_the_cache_is_not_taken_through_a_symbolic_link(tmp_path: Path) -> None:
-    """Its name can be foreseen: in a folder of everybody's, who plants a link there would have us empty a file of ours."""
+def test_cache_lock_does_not_follow_symbolic_links(tmp_path: Path) -> None:
+    """Its name is predictable: in a shared folder an attacker's link would have us truncate a file of ours."""
     (tmp_path / "precious").write_text("kept")
     (tmp_path / "server.lock").symlink_to("precious")
     with pytest.raises(SandboxUnavailable, match="cache folder cannot be used"), packages.locked(tmp_path / "server"):
@@ -326,8 +326,8 @@ def test_the_lock_of_the_cache_is_not_taken_through_a_symbolic_link(tmp_path: Pa
         assert (tmp_path / "other.lock").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_failed_download_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A mirror that does not answer: apt's own words, after its retries, and nothing half-made in the cache."""
+def test_failed_download_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """For a mirror that does not answer: apt's own words after its retries, and no half-made files in the cache."""
     monkeypatch.setenv("CDC_SANDBOX", "packages")
     monkeypatch.setenv("CDC_CACHE", str(tmp_path))
     monkeypatch.setattr(packages, "mirrors", lambda: [f"http://127.0.0.1:{process.free_port()}/debian"])
@@ -338,17 +338,17 @@ def test_a_failed_download_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 
 @pytest.mark.waits
-def test_a_server_that_dies_tells_its_log(way: str) -> None:
-    """An option that it does not know ends the server; the error holds what it said about that."""
+def test_failed_start_shows_the_servers_log(provider: str) -> None:
+    """An unknown option ends the server; the error holds its log."""
     before = remains(os.getpid())
     with pytest.raises(SandboxUnavailable, match="no-such-option") as error:
         Sandbox.start("mysql", options={"no-such-option": 1})
-    assert f"{way}: the server" in str(error.value)
+    assert f"{provider}: the server" in str(error.value)
     assert remains(os.getpid()) == before
 
 
 def test_unknown_names_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wrong flavor or way is a wrong request."""
+    """A wrong flavor or provider is a usage error."""
     with pytest.raises(ConfigError, match="'oracle' is no flavor of server; there are mysql and mariadb"):
         Sandbox.start("oracle")
     monkeypatch.setenv("CDC_SANDBOX", "podman")
@@ -358,7 +358,7 @@ def test_unknown_names_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def program_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
-    """Put a program on a PATH of its own that hands over to the unpacked server, under any name."""
+    """Put a program on a separate PATH that runs the unpacked server, under this name."""
 
     def put(name: str, flavor: str) -> None:
         root = packages.unpack(FLAVORS[flavor], print)
@@ -378,16 +378,16 @@ def program_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable
 
 
 @pytest.mark.parametrize("flavor", list(FLAVORS))
-def test_a_server_on_path_is_used(program_on_path: Callable[[str, str], None], flavor: str) -> None:
-    """A machine's own server does, with data of our own."""
+def test_server_on_path_is_used(program_on_path: Callable[[str, str], None], flavor: str) -> None:
+    """An installed server works, with our own data."""
     program_on_path(FLAVORS[flavor].programs[0], flavor)
     with Sandbox.start(flavor) as server:
         assert server.kind == "path"
         assert variables(server, "binlog_row_metadata") == ["FULL"]
 
 
-def test_a_program_of_the_other_flavor_is_not_used(program_on_path: Callable[[str, str], None]) -> None:
-    """MariaDB ships a `mysqld` too: it is told apart by what it says of itself."""
+def test_program_of_the_other_flavor_is_not_used(program_on_path: Callable[[str, str], None]) -> None:
+    """MariaDB ships a `mysqld` too, told apart by its version text."""
     program_on_path("mysqld", "mariadb")
     with pytest.raises(SandboxUnavailable, match=r"mysqld is .*10\.11.*MariaDB"):
         Sandbox.start("mysql")
@@ -404,6 +404,6 @@ def test_a_program_of_the_other_flavor_is_not_used(program_on_path: Callable[[st
         ("", False, False),
     ],
 )
-def test_versions_are_told_apart(printed: str, mysql: bool, mariadb: bool) -> None:
-    """What `--version` prints decides whether a program can be a source of that flavor."""
+def test_flavors_are_recognized_by_version_text(printed: str, mysql: bool, mariadb: bool) -> None:
+    """The output of `--version` decides whether a program can be a source of that flavor."""
     assert (MYSQL.accepts(printed), MARIADB.accepts(printed)) == (mysql, mariadb)

@@ -1,4 +1,4 @@
-"""Statements that change tables, while they are copied, while they are followed, and while nobody looks; on both servers, under writes."""
+"""Statements that change tables, while copying, following and stopped, on both servers, under writes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def fill(project: Project, rows: int, table: str = "t") -> None:
 
 
 class Writer(Background):
-    """Writes to `t` by the columns' names; that there is no such table for a moment does not disturb it."""
+    """Writes to `t` by the columns' names; tolerates the moments in which the table does not exist."""
 
     def __init__(self, project: Project, seed: int = 1) -> None:
         super().__init__(project, seed, pause=0.005)
@@ -74,7 +74,7 @@ class Writer(Background):
 
 
 def change(project: Project, statement: str) -> None:
-    """Run a statement; again if it was disturbed by rows that were written meanwhile, as the server's own way of doing it online may be."""
+    """Run a statement, again when concurrent writes disturb it, as the server's own online DDL may be."""
     for _ in range(20):
         try:
             return project.sql(statement)
@@ -107,8 +107,8 @@ def names(project: Project) -> set[str]:
     return set(found)
 
 
-def test_changes_made_while_following_under_writes_are_followed(project: Project):
-    """One after the other, rows being written all along; the columns can be told by name in the end."""
+def test_changes_while_following_are_applied(project: Project):
+    """One after the other, under writes; at the end `cdc dump` shows the column names."""
     fill(project, 2_000)
     process = project.start()
     project.wait_streaming(process)
@@ -128,8 +128,8 @@ def test_changes_made_while_following_under_writes_are_followed(project: Project
     assert len(report["schema_changes"]) >= 10
 
 
-def test_changes_made_while_copying_under_writes_are_followed(project: Project):
-    """The copy begins anew, wherever its chunks were."""
+def test_changes_while_copying_restart_the_copy(project: Project):
+    """At any progress of the chunks, under writes."""
     fill(project, 10_000)
     process = project.start_held("--chunk-rows", "20")
     project.wait(process, copying)
@@ -144,7 +144,7 @@ def test_changes_made_while_copying_under_writes_are_followed(project: Project):
     assert project.assert_identical() > 5_000
 
 
-def test_changes_made_while_stopped_are_followed(project: Project):
+def test_changes_while_stopped_are_applied(project: Project):
     """Two at a time, with rows before and after each, in the order of the binlog."""
     fill(project, 50)
     project.migrate()
@@ -155,8 +155,8 @@ def test_changes_made_while_stopped_are_followed(project: Project):
             project.assert_identical()
 
 
-def test_many_changes_made_while_stopped_are_followed_at_once(project: Project):
-    """The source tells only how the table looks after the last; rows of all columns between are in the binlog."""
+def test_many_changes_while_stopped_are_applied_at_once(project: Project):
+    """The source shows only the last definition; the binlog has rows of all the columns between."""
     fill(project, 500)
     project.migrate()
     for number, statement in enumerate(CHANGES[:-1]):
@@ -169,8 +169,8 @@ def test_many_changes_made_while_stopped_are_followed_at_once(project: Project):
 
 @pytest.mark.parametrize("nth", [1, 2, 5])
 @pytest.mark.parametrize("point", ["schema-change", "after-checkpoint", "before-checkpoint"])
-def test_a_kill_around_a_change_loses_nothing(project: Project, point: str, nth: int):
-    """The change and the position after it are in one checkpoint, or in none."""
+def test_kill_around_a_change_keeps_table_and_position_together(project: Project, point: str, nth: int):
+    """The change and the position after it are in one checkpoint, or both missing."""
     fill(project, 1_000)
     project.migrate()
     for number, statement in enumerate(CHANGES[:6]):
@@ -182,7 +182,7 @@ def test_a_kill_around_a_change_loses_nothing(project: Project, point: str, nth:
     assert project.assert_identical() == 994
 
 
-def test_a_table_that_was_emptied_stays_complete(project: Project):
+def test_truncated_table_stays_complete(project: Project):
     """TRUNCATE costs no copy."""
     fill(project, 100)
     project.migrate()
@@ -203,8 +203,8 @@ KEPT = [
 """Alterations after which nothing is copied. The last says how, since the table has dates and this session's SQL mode is not strict."""
 
 
-def test_rows_of_earlier_shapes_are_read_by_the_columns_of_now(project: Project):
-    """Nothing is copied: what the source shows in added columns is known. Each shape keeps some rows, over restarts too."""
+def test_rows_of_earlier_columns_are_read_with_the_present_ones(project: Project):
+    """Without a copy, because the values of added columns are known; rows of every shape stay, over restarts too."""
     fill(project, 300)
     project.migrate()
     for number, statement in enumerate(KEPT):
@@ -221,8 +221,8 @@ def test_rows_of_earlier_shapes_are_read_by_the_columns_of_now(project: Project)
     assert verified.returncode == 0, verified.stdout + verified.stderr
 
 
-def test_rows_of_earlier_shapes_are_kept_while_copying_and_following_under_writes(project: Project):
-    """The copy goes on where it was."""
+def test_rows_of_earlier_columns_are_kept_under_writes(project: Project):
+    """The copy continues where it was."""
     fill(project, 10_000)
     process = project.start_held("--chunk-rows", "20")
     project.wait(process, lambda checkpoint: any(each.cursor for each in checkpoint.tables))
@@ -243,8 +243,8 @@ def test_rows_of_earlier_shapes_are_kept_while_copying_and_following_under_write
     assert "has other columns" in str(report["schema_changes"])
 
 
-def test_tables_that_match_a_pattern_are_taken_in_when_they_come(project: Project):
-    """With the rows they are made with; renamed with the rows they have; dropped."""
+def test_new_tables_matching_a_pattern_are_taken_in(project: Project):
+    """Created with rows, renamed with rows, and dropped."""
     fill(project, 100)
     state, ids = f"mapstore:{project.state}", {name: TableId(project.database, name) for name in ("t", "u", "v", "w", "x")}
 
@@ -272,8 +272,8 @@ def test_tables_that_match_a_pattern_are_taken_in_when_they_come(project: Projec
     assert project.assert_identical(TableId(project.database, "y")) == 2
 
 
-def test_a_dropped_table_is_gone_and_one_made_anew_is_followed(project: Project):
-    """By its name: the other goes on all along."""
+def test_dropped_and_recreated_table_is_followed_anew(project: Project):
+    """By its name; the other table continues meanwhile."""
     fill(project, 100)
     fill(project, 10, "u")
     other = TableId(project.database, "u")
@@ -288,8 +288,8 @@ def test_a_dropped_table_is_gone_and_one_made_anew_is_followed(project: Project)
     assert [text.split(":")[0].split()[-1] for text in report["schema_changes"]] == ["gone", "anew"]
 
 
-def test_a_table_dropped_while_stopped_is_gone(project: Project):
-    """The stream tells; a run that names it after that is told that there is none."""
+def test_table_dropped_while_stopped_is_dropped(project: Project):
+    """The stream has the statement; a later run that names the table is told that it does not exist."""
     fill(project, 10)
     fill(project, 10, "u")
     project.migrate("--tables", f"{project.database}.u")
@@ -307,8 +307,8 @@ CUT_OVERS = {
 
 
 @pytest.mark.parametrize("tool", CUT_OVERS)
-def test_a_table_replaced_by_an_online_schema_change_is_followed_under_its_name(project: Project, tool: str):
-    """Its rows are those of the table that took its place, under writes that go on."""
+def test_table_replaced_by_an_online_schema_change_is_followed(project: Project, tool: str):
+    """Under its name, with the rows of the table that took its place, under writes."""
     fill(project, 2_000)
     process = project.start()
     project.wait_streaming(process)
@@ -335,10 +335,8 @@ def test_a_table_replaced_by_an_online_schema_change_is_followed_under_its_name(
         ("ALTER TABLE t ENGINE = MyISAM", "must be in InnoDB", "ALTER TABLE t ENGINE = InnoDB"),
     ],
 )
-def test_what_cannot_be_followed_stops_there_with_exit_code_6_and_goes_on_when_repaired(
-    project: Project, statement: str, words: str, repair: str
-):
-    """The sentence says what is wrong and how to go on."""
+def test_unfollowable_change_exits_6_and_resumes_once_repaired(project: Project, statement: str, words: str, repair: str):
+    """The sentence says what is wrong and how to continue."""
     fill(project, 100)
     process = project.start()
     before = project.wait_streaming(process).position.gtids
@@ -355,8 +353,8 @@ def test_what_cannot_be_followed_stops_there_with_exit_code_6_and_goes_on_when_r
     assert project.assert_identical() == 50
 
 
-def test_other_tables_statements_are_passed_over(project: Project):
-    """Also those that name ours in passing."""
+def test_statements_of_other_tables_are_skipped(project: Project):
+    """Also those that mention a followed table."""
     fill(project, 10)
     process = project.start()
     project.wait_streaming(process)
@@ -371,8 +369,8 @@ def test_other_tables_statements_are_passed_over(project: Project):
     assert report["rows_copied"] == 10
 
 
-def test_a_foreign_key_that_came_and_went_may_have_changed_rows(project: Project):
-    """MariaDB has none of what a foreign key does in the binlog: the table is copied again when the key goes."""
+def test_removed_foreign_key_copies_the_table_anew(project: Project):
+    """MariaDB's binlog lacks the effects of foreign keys: the table is copied again when the key is dropped."""
     for name in ("t", "u", "of_t", "of_u"):
         project.sql(f"CREATE TABLE {name} (id INT PRIMARY KEY, v INT)", f"INSERT INTO {name} VALUES (1, 1), (2, 2), (3, 3)")
     pattern = f"{project.database}.*"

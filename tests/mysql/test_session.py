@@ -1,4 +1,4 @@
-"""What a server's settings can do to our sessions: nothing, or the migration is refused with the variable's name."""
+"""What a server's settings do to our sessions: either they have no effect, or the migration is refused with the variable's name."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ OPTIONS = {"max-user-connections": 1000}  # MariaDB lets it be changed only wher
 
 @pytest.fixture(scope="module", params=["mysql", "mariadb"])
 def server(request: pytest.FixtureRequest) -> Iterator[HostileServer]:
-    """A server of its own, whose settings are turned."""
+    """A server of its own, whose settings are changed."""
     with Sandbox.start(request.param, options=OPTIONS) as started:
         made = HostileServer(started)
         yield made
@@ -63,7 +63,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[HostileServer]:
 
 
 def groups(variables: Mapping[str, list[Value]]) -> Iterator[dict[str, Value]]:
-    """Every value of every variable, some variables at a time and one value of each."""
+    """Every value of every variable, several variables at a time with one value of each."""
     rounds = max(map(len, variables.values()))
     for number in range(rounds):
         values = iter([(name, each[number]) for name, each in sorted(variables.items()) if number < len(each)])
@@ -72,7 +72,7 @@ def groups(variables: Mapping[str, list[Value]]) -> Iterator[dict[str, Value]]:
 
 
 def refusals(run: Callable[[Mapping[str, Value]], object], values: dict[str, Value]) -> set[str]:
-    """Those of the variables that a migration is refused for, by name; under the others it is identical."""
+    """Variables for which a migration is refused, by name; under all others its result is identical."""
     refused: set[str] = set()
     while error := run({name: value for name, value in values.items() if name not in refused}):
         named = {name for name in values if name in str(error)} - refused
@@ -82,10 +82,8 @@ def refusals(run: Callable[[Mapping[str, Value]], object], values: dict[str, Val
 
 
 @pytest.mark.timeout(3600)  # `make soak`
-def test_no_variable_of_the_server_changes_what_a_migration_makes(
-    server: HostileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each of them with hostile values, a few at a time, then random ones of all of them at once: identical, or refused by its name."""
+def test_server_variables_do_not_change_the_result(server: HostileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hostile values of each, a few at a time, then random ones of all at once: identical, or refused by the variable's name."""
     monkeypatch.setattr(config, "AWAY_SECONDS", 30.0)
     variables = server.variables()
     assert len(variables) > 130
@@ -113,30 +111,30 @@ def test_no_variable_of_the_server_changes_what_a_migration_makes(
         f"USE {DATABASE}; SELECT * FROM types",
     ],
 )
-def test_init_connect_changes_nothing(server: HostileServer, tmp_path: Path, statement: str) -> None:
-    """The server runs it for every user without a special right, before our first statement."""
+def test_init_connect_has_no_effect(server: HostileServer, tmp_path: Path, statement: str) -> None:
+    """The server runs it before our first statement for every user without a special right."""
     assert server.run(tmp_path, {"init_connect": statement}) is None
 
 
-def test_an_init_connect_that_fails_is_named(server: HostileServer, tmp_path: Path) -> None:
-    """The server closes the connection and says no more than that."""
+def test_failing_init_connect_is_named(server: HostileServer, tmp_path: Path) -> None:
+    """The server only closes the connection."""
     error = server.run(tmp_path, {"init_connect": "SELECT no_such_function()"})
     assert isinstance(error, PreflightFailed)
     assert "init_connect" in str(error)
 
 
 @pytest.mark.parametrize(("name", "value", "why"), [("sql_log_bin", 0, "Access denied"), ("max_sort_length", 1, "another value")])
-def test_a_variable_that_cannot_be_set_is_refused_by_its_name(
+def test_unsettable_variable_is_refused_by_name(
     server: HostileServer, monkeypatch: pytest.MonkeyPatch, name: str, value: int, why: str
 ) -> None:
-    """Because the user may not, or because the server makes something else of it; with exit code 3."""
+    """Because of a missing right, or because the server changes the value; with exit code 3."""
     monkeypatch.setitem(session._EVERY, name, value)
     with pytest.raises(PreflightFailed, match=f"variable {name}.*{why}"):
         connect(server.source)
 
 
-def test_a_variable_that_has_its_value_need_not_be_set(server: HostileServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor one that the server does not have: nothing can be inherited."""
+def test_variable_with_the_right_value_is_not_set(server: HostileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable that the server does not have is not set either."""
     monkeypatch.setitem(session._EVERY, "sql_log_bin", 1)
     monkeypatch.setitem(session._EVERY, "no_such_variable", 1)
     connection = connect(server.source)
@@ -145,8 +143,8 @@ def test_a_variable_that_has_its_value_need_not_be_set(server: HostileServer, mo
     connection.abandon()
 
 
-def test_a_server_without_any_name_for_the_isolation_is_refused(server: HostileServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a session reads is never left to the server's own setting."""
+def test_server_without_an_isolation_variable_is_refused(server: HostileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a session reads never depends on the server's own setting."""
     monkeypatch.setitem(session._missing, server.admin.get_server_info(), {"transaction_isolation", "tx_isolation"})
     with pytest.raises(PreflightFailed, match="variable transaction_isolation"):
         connect(server.source)

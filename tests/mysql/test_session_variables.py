@@ -1,4 +1,4 @@
-"""What each variable that a session sets is there for: without it, a statement gives something else where the global value is hostile."""
+"""Why each session variable is set: without it, a statement gives another result where the global value is hostile."""
 
 from __future__ import annotations
 
@@ -111,13 +111,13 @@ ALIKE = {"transaction_isolation": "tx_isolation", "transaction_read_only": "tx_r
 
 @pytest.fixture(scope="module", params=["mysql", "mariadb"])
 def server(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
-    """A server of its own, whose settings are turned."""
+    """A server of its own, whose settings are changed."""
     with Sandbox.start(request.param) as started:
         yield started
 
 
 def outcome(url: SourceUrl, shown: Shown, other: Connection) -> object:
-    """What the last statement gives, or the error."""
+    """The result of the last statement, or the error."""
     other.rows("BEGIN")
     other.rows(shown.meanwhile)
     result: object = None
@@ -133,8 +133,8 @@ def outcome(url: SourceUrl, shown: Shown, other: Connection) -> object:
     return result
 
 
-def test_each_variable_is_there_for_something(server: Sandbox, monkeypatch: pytest.MonkeyPatch):
-    """With it a statement gives what it gives on a server of defaults, without it something else."""
+def test_every_session_variable_has_an_effect(server: Sandbox, monkeypatch: pytest.MonkeyPatch):
+    """With it a statement gives what it gives on a server with default settings, without it another result."""
     url = SourceUrl.parse(server.url, {})
     names = {"isolation": "transaction_isolation", "read_only": "transaction_read_only"}
     wrong = []
@@ -164,8 +164,8 @@ def test_each_variable_is_there_for_something(server: Sandbox, monkeypatch: pyte
     assert not wrong
 
 
-def test_each_variable_is_shown_or_said_why_not():
-    """None is in the list of those that sessions set without a reason."""
+def test_every_session_variable_is_shown_or_excused():
+    """The list of set variables has no entry without a reason."""
     listed = {*session._EVERY, *session._MYSQL, *session._MARIADB, "lock_wait_timeout"}
     shown = {*OF["mysql"], *OF["mariadb"]} | {other for name, other in ALIKE.items() if name in BOTH}
     assert shown.isdisjoint(NOT_SHOWN)

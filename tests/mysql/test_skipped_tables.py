@@ -1,4 +1,4 @@
-"""Tables that a pattern matches and that cannot be followed: skipped with a warning, and taken in once they can be. On both servers."""
+"""Tables that match a pattern and cannot be followed: skipped with a warning, and taken in once they can be, on both servers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from cdc.model import TableId
 from tests.fix_migration import Project
-from tests.mysql.test_throttle import told
+from tests.mysql.test_throttle import line_with
 
 pytestmark = pytest.mark.waits
 
@@ -28,8 +28,8 @@ def holds(project: Project, *names: str):
     return lambda checkpoint: end <= checkpoint.position.gtids and {each.table.id for each in checkpoint.tables} == wanted
 
 
-def test_tables_that_cannot_be_followed_are_skipped_with_a_warning_each(project: Project):
-    """On stderr, in the report, in `cdc status` and in `cdc check`. One that is named in full is refused."""
+def test_unfit_tables_are_skipped_with_a_warning(project: Project):
+    """On stderr, in the report, in `cdc status` and in `cdc check`; a table named in full is refused."""
     pattern = f"{project.database}.*"
     project.sql(
         "CREATE TABLE keyless (v INT)", "CREATE TABLE other_engine (id INT PRIMARY KEY) ENGINE = MyISAM",
@@ -65,8 +65,8 @@ def test_tables_that_cannot_be_followed_are_skipped_with_a_warning_each(project:
         assert name in project.refused("--tables", pattern, "--tables", name, expect=3)
 
 
-def test_a_pattern_whose_tables_all_cannot_be_followed_is_refused_with_the_reasons(project: Project):
-    """There is nothing to begin with. A run that goes on from a checkpoint waits for one that can be."""
+def test_pattern_with_only_unfit_tables_is_refused(project: Project):
+    """With each table's reason; a run that resumes from a checkpoint waits for a fit table."""
     project.sql("CREATE TABLE k1 (v INT)", "CREATE TABLE k2 (v INT)")
     pattern = "--tables", f"{project.database}.k*"
     done = project.cdc(*project.arguments("--until-caught-up", *pattern, tables=False))
@@ -75,13 +75,13 @@ def test_a_pattern_whose_tables_all_cannot_be_followed_is_refused_with_the_reaso
     assert all(f"{project.database}.{name}: it has no primary key" in done.stderr for name in ("k1", "k2"))
 
 
-def test_a_table_is_skipped_and_taken_in_as_statements_make_it_unfit_and_fit(project: Project):
-    """While the run follows: rows of one that cannot be followed any more do not stay; the others go on all along."""
+def test_statements_make_a_table_skipped_and_taken_in_again(project: Project):
+    """While the run follows, the rows of a table that becomes unfit are dropped, and the others continue."""
     pattern = f"{project.database}.*"
     process = project.start("--tables", pattern, tables=False)
     project.wait_streaming(process)
     project.sql("CREATE TABLE late (a INT NULL, v INT)", "INSERT INTO late VALUES (1, 1)", "INSERT INTO t VALUES (3, 3)")
-    assert told(process, "warning:").startswith(f"warning: {project.database}.late is skipped (CREATE TABLE late")
+    assert line_with(process, "warning:").startswith(f"warning: {project.database}.late is skipped (CREATE TABLE late")
     checkpoint = project.wait(process, holds(project, "t"))
     assert checkpoint.skipped.keys() == {TableId(project.database, "late")}
     project.sql("ALTER TABLE late ADD COLUMN more INT", "ALTER TABLE late ADD PRIMARY KEY (a)", "INSERT INTO late VALUES (2, 2, 2)")
@@ -91,7 +91,7 @@ def test_a_table_is_skipped_and_taken_in_as_statements_make_it_unfit_and_fit(pro
         ("ALTER TABLE t ENGINE = MyISAM", "ALTER TABLE t ENGINE = InnoDB"),
     ]:
         project.sql(unfit, "UPDATE t SET v = v + 1", "DELETE FROM t WHERE id = 1")
-        assert re.search(f"{project.table} is skipped, its [0-9]+ rows are dropped \\(ALTER TABLE t", told(process, "warning:"))
+        assert re.search(f"{project.table} is skipped, its [0-9]+ rows are dropped \\(ALTER TABLE t", line_with(process, "warning:"))
         project.wait(process, holds(project, "late"))
         assert f"{project.table}" not in project.cdc("dump", f"mapstore:{project.state}", str(project.table)).stdout
         project.sql(fit, "UPDATE t SET v = v + 1")
@@ -106,8 +106,8 @@ def test_a_table_is_skipped_and_taken_in_as_statements_make_it_unfit_and_fit(pro
     assert project.assert_identical() == 1
 
 
-def test_tables_made_unfit_and_fit_while_nobody_looks_are_right_at_the_next_run(project: Project):
-    """Whatever came in between; a kill around the statement changes nothing."""
+def test_tables_made_unfit_and_fit_while_stopped_are_right(project: Project):
+    """For every order of statements, and with a kill around them."""
     pattern = "--tables", f"{project.database}.*"
     project.sql("CREATE TABLE u (id INT PRIMARY KEY, v INT)", "INSERT INTO u VALUES (1, 1), (2, 2)")
     run = project.arguments("--until-caught-up", "--json", *pattern, tables=False)

@@ -35,7 +35,7 @@ class Prepared:
         return ChunkRequest(self.table, after, limit, Position(GtidSet()))
 
     def chunks(self, reader: SnapshotReader, limit: int) -> Iterator[Chunk]:
-        """The walk of the hand-over, without a stream."""
+        """The hand-over's sequence of chunks, without a stream."""
         after, size = None, ChunkSize(limit)
         while True:
             request = self.request(after, size.rows)
@@ -57,14 +57,14 @@ def rows_of(chunks: list[Chunk]) -> list[tuple[bytes, bytes]]:
 
 @pytest.fixture
 def wide(mysql_server, source_db) -> Prepared:
-    """40 MB in 40 rows: more than the sockets on the way hold, so the server is still sending while we read."""
+    """40 MB in 40 rows: more than the sockets hold, so the server is still sending while we read."""
     return Prepared(
         mysql_server.url, source_db, "id INT PRIMARY KEY, v LONGTEXT", f"INSERT INTO t {numbers(40)} SELECT n, REPEAT(n % 10, {MB}) FROM s"
     )
 
 
-def test_chunks_give_every_row_once_in_key_order_over_one_connection(mysql_server, source_db):
-    """A key of two columns against the order of the columns; the connection is the same, and usable, after every chunk."""
+def test_chunks_give_every_row_once_in_key_order(mysql_server, source_db):
+    """For a key of two columns in reverse column order, over one connection that stays usable after every chunk."""
     prepared = Prepared(
         mysql_server.url, source_db, "a INT, b VARCHAR(20), c VARCHAR(5), PRIMARY KEY (c, a)",
         f"INSERT INTO t {numbers(1000)} SELECT n, NULL, n % 7 FROM s",
@@ -95,8 +95,8 @@ def test_chunks_give_every_row_once_in_key_order_over_one_connection(mysql_serve
         ("BIGINT", "IF(n < 500, -9223372036854775807 + n, 9223372036854775807 - n)"), ("INT(9) ZEROFILL", "3 * n"),
     ],
 )  # fmt: skip
-def test_however_whole_numbers_lie_their_chunks_have_every_row_once(mysql_server, source_db, kind, key):
-    """Dense, sparse, with gaps, denser and sparser than before, to the ends of their types; none has twice the rows asked for."""
+def test_chunks_of_integer_keys_have_every_row_once(mysql_server, source_db, kind, key):
+    """Dense, sparse, with gaps, denser and sparser than before, to the ends of their types; no chunk has twice the rows asked for."""
     count = 256 if kind.startswith("TINY") else 2000
     prepared = Prepared(mysql_server.url, source_db, f"id {kind} PRIMARY KEY", f"INSERT INTO t {numbers(count)} SELECT {key} FROM s")
     chunks = list(prepared.chunks(SnapshotReader(prepared.url), 40))
@@ -105,8 +105,8 @@ def test_however_whole_numbers_lie_their_chunks_have_every_row_once(mysql_server
     assert max(len(chunk.keys) for chunk in chunks) <= 2 * 40
 
 
-def test_a_chunk_of_whole_numbers_ends_where_the_server_need_not_count_to(mysql_server, source_db):
-    """Once a chunk has told how they lie; those that lie evenly have the rows asked for."""
+def test_chunk_of_integer_keys_needs_no_counting(mysql_server, source_db):
+    """Once a chunk has shown their density; evenly spaced keys give the rows asked for."""
     prepared = Prepared(mysql_server.url, source_db, "id INT PRIMARY KEY", f"INSERT INTO t {numbers(5000)} SELECT 7 * n FROM s")
     reader = SnapshotReader(prepared.url)
     first = reader.read(request := prepared.request(None, 1000), reader.boundary(request))
@@ -116,15 +116,15 @@ def test_a_chunk_of_whole_numbers_ends_where_the_server_need_not_count_to(mysql_
     assert steps == [(b"Handler_read_next", b"0")]
 
 
-def test_an_empty_table_is_one_empty_last_chunk(mysql_server, source_db):
-    """Nothing to copy is no special case."""
+def test_empty_table_is_one_empty_last_chunk(mysql_server, source_db):
+    """It needs no special case."""
     prepared = Prepared(mysql_server.url, source_db, "id INT PRIMARY KEY")
     (chunk,) = prepared.chunks(SnapshotReader(prepared.url), 10)
     assert (len(chunk.keys), len(chunk.rows), chunk.upto) == (0, 0, None)
 
 
-def test_a_server_without_tls_is_read_the_same_way(start_mysql):
-    """Plain sockets and TLS records come in different pieces."""
+def test_chunks_over_plain_sockets_are_equal(start_mysql):
+    """Plain sockets and TLS records split packets differently."""
     url = start_mysql({"tls-version": ""}).url + "?get-server-public-key"
     with connect(SourceUrl.parse(url, {})) as admin:
         admin.rows("CREATE DATABASE plain")
@@ -134,8 +134,8 @@ def test_a_server_without_tls_is_read_the_same_way(start_mysql):
     assert [(int(key[1:]), len(decode_row(row)[1])) for key, row in rows] == [(n, n % 3000) for n in range(1, 5001)]
 
 
-def test_rows_over_16_mb_and_over_the_server_s_packet_limit_are_read(mysql_server, source_db):
-    """A row is sent in as many packets as it takes, whatever max_allowed_packet says about statements."""
+def test_rows_over_16_mb_and_max_allowed_packet_are_read(mysql_server, source_db):
+    """A row is sent in several packets; max_allowed_packet limits statements only."""
     prepared = Prepared(mysql_server.url, source_db, "id INT PRIMARY KEY, a LONGTEXT, b LONGTEXT, c INT")
     limit = int(prepared.admin.one("SELECT @@max_allowed_packet")[0])
     sizes = [(17 * MB, 0), (0, 0xFFFFFF), (limit * 5 // 8, limit * 5 // 8)]
@@ -149,8 +149,8 @@ def test_rows_over_16_mb_and_over_the_server_s_packet_limit_are_read(mysql_serve
     assert len(chunks) > 1  # together they are more than a chunk may have
 
 
-def test_a_chunk_of_large_rows_is_cut_off_and_the_next_ones_are_smaller(wide, monkeypatch):
-    """Every row once, no chunk far over the bound, and soon none is cut off any more."""
+def test_chunk_of_large_rows_is_cut_off_and_the_next_shrink(wide, monkeypatch):
+    """Every row comes once, each chunk stays near the byte bound, and soon the cuts end."""
     monkeypatch.setattr(snapshot, "CHUNK_BYTES", 9 * MB)
     reader = SnapshotReader(wide.url)
     chunks = list(wide.chunks(reader, 1000))
@@ -161,8 +161,8 @@ def test_a_chunk_of_large_rows_is_cut_off_and_the_next_ones_are_smaller(wide, mo
     assert reader.bytes_received > 40 * MB
 
 
-def test_a_chunk_that_has_grown_since_its_end_was_looked_up_is_cut_off(mysql_server, source_db):
-    """At twice the rows asked for; what it does not have is left to the next. So is a table's tail that has grown."""
+def test_chunk_that_grew_meanwhile_is_cut_off(mysql_server, source_db):
+    """At twice the rows asked for, the rest left to the next chunk; also at the table's tail."""
     prepared = Prepared(mysql_server.url, source_db, "id INT PRIMARY KEY", f"INSERT INTO t {numbers(20)} SELECT 100 * n FROM s")
     reader = SnapshotReader(prepared.url)
     request = prepared.request(None, 10)
@@ -177,8 +177,8 @@ def test_a_chunk_that_has_grown_since_its_end_was_looked_up_is_cut_off(mysql_ser
     assert (len(tail.keys), tail.upto) == (20, encode_row([b"5015"]))
 
 
-def test_a_chunk_whose_rows_are_gone_is_empty_and_still_ends_where_it_was_to(mysql_server, source_db):
-    """A table that shrinks while it is copied."""
+def test_chunk_of_deleted_rows_is_empty_and_keeps_its_end(mysql_server, source_db):
+    """The table shrinks while it is copied."""
     prepared = Prepared(mysql_server.url, source_db, "id INT PRIMARY KEY", f"INSERT INTO t {numbers(20)} SELECT n FROM s")
     reader = SnapshotReader(prepared.url)
     request = prepared.request(None, 10)
@@ -189,8 +189,8 @@ def test_a_chunk_whose_rows_are_gone_is_empty_and_still_ends_where_it_was_to(mys
 
 
 @pytest.mark.parametrize("key", ["a, b, c", "c, a, b"])
-def test_a_chunk_in_the_middle_of_a_key_s_long_run_reads_its_own_rows_only(mysql_server, source_db, key):
-    """99 % of the rows share the key's first two columns: what lies before a chunk among them is not read again."""
+def test_chunk_in_a_long_key_prefix_reads_only_its_rows(mysql_server, source_db, key):
+    """99 % of the rows share the key's first two columns, and the earlier ones are not read again."""
     prepared = Prepared(
         mysql_server.url, source_db, f"a INT, b VARCHAR(9), c INT, PRIMARY KEY ({key})",
         f"INSERT INTO t {numbers(20_000)} SELECT IF(n < 100, 1, 2), IF(n < 19900, 'x', 'y'), n FROM s", "ANALYZE TABLE t",
@@ -210,15 +210,15 @@ def test_a_chunk_in_the_middle_of_a_key_s_long_run_reads_its_own_rows_only(mysql
     assert max(read) < 2 * 500 + 100  # with the definition, which the first and the last one ask for
 
 
-def test_a_row_larger_than_the_byte_budget_is_a_chunk_of_its_own(wide, monkeypatch):
-    """Progress is made whatever the budget."""
+def test_row_larger_than_the_budget_is_a_chunk(wide, monkeypatch):
+    """The copy advances under the smallest budget."""
     monkeypatch.setattr(snapshot, "CHUNK_BYTES", MB // 2)
     chunks = list(wide.chunks(SnapshotReader(wide.url), 1000))
     assert [decode_row(row)[0] for _, row in rows_of(chunks)] == [str(n).encode() for n in range(1, 41)]
 
 
-def test_an_error_in_the_middle_of_a_result_is_typed_and_has_the_server_s_text(wide):
-    """The server breaks off with an error packet after rows were sent; those before it came once."""
+def test_error_within_a_result_has_a_type_and_the_servers_text(wide):
+    """The server sends an error packet after rows; the rows before it came once."""
     rows = read_all(wide.url, wide.table)
     first = next(rows)
     ((thread,),) = wide.admin.rows(
@@ -232,7 +232,7 @@ def test_an_error_in_the_middle_of_a_result_is_typed_and_has_the_server_s_text(w
     assert len(dict(seen)) == len(seen)
 
 
-def test_a_query_the_server_refuses_is_a_typed_error(wide):
+def test_refused_query_has_a_typed_error(wide):
     """An error packet in place of the columns."""
     wide.sql("DROP TABLE t")
     with pytest.raises(CdcError, match="doesn't exist"):
@@ -241,8 +241,8 @@ def test_a_query_the_server_refuses_is_a_typed_error(wide):
 
 @pytest.mark.waits
 @pytest.mark.parametrize("after", [3_000, 10_000, MB, 20 * MB])
-def test_a_cut_connection_is_temporary_and_gives_no_part_of_a_chunk(wide, proxy, monkeypatch, after):
-    """Wherever it is cut; a new reader gets all of it."""
+def test_cut_connection_is_temporary_and_gives_no_partial_chunk(wide, proxy, monkeypatch, after):
+    """Cut at any byte; a new reader gets the whole chunk."""
     monkeypatch.setattr(snapshot, "CHUNK_BYTES", 64 * MB)
     between = proxy(wide.url.host, wide.url.port)
     between.cut_after = iter([after])
@@ -254,7 +254,7 @@ def test_a_cut_connection_is_temporary_and_gives_no_part_of_a_chunk(wide, proxy,
 
 
 @pytest.mark.waits
-def test_a_source_that_falls_silent_is_temporary(wide, proxy, monkeypatch):
+def test_silent_source_is_temporary(wide, proxy, monkeypatch):
     """After the read timeout, in mid-result."""
     monkeypatch.setattr(snapshot, "READ_TIMEOUT", 3.0)
     between = proxy(wide.url.host, wide.url.port)
@@ -266,8 +266,8 @@ def test_a_source_that_falls_silent_is_temporary(wide, proxy, monkeypatch):
         list(rows)
 
 
-def test_a_result_that_is_none_is_refused(wide, monkeypatch):
-    """Bytes that are no result end in a sentence that names the source without its password."""
+def test_malformed_result_is_refused(wide, monkeypatch):
+    """The sentence names the source without its password."""
     read_some = Connection.read_some
     monkeypatch.setattr(
         Connection, "read_some", lambda self, buffer: bytes(read_some(self, buffer)).replace(b"\1\0\0\7", b"\2\0\0\7") + b"\0" * 9

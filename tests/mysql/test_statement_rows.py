@@ -1,4 +1,4 @@
-"""Rows that a session changes by statements in the binlog: passed over elsewhere, copied again where they are followed, with the reason."""
+"""Rows changed by statements in the binlog: skipped where not followed, copied again where followed, with the reason."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CERTAIN = {
 
 @pytest.fixture
 def project(project_on_either: Project) -> Iterator[Project]:
-    """A database of tables that are migrated by a pattern; another of tables that are not. `elsewhere` is the other's name."""
+    """A database of tables that are migrated by a pattern; `elsewhere` names another whose tables are not."""
     made = project_on_either
     made.sql(f"CREATE DATABASE {elsewhere(made)}", f"CREATE TABLE {elsewhere(made)}.hb (id INT PRIMARY KEY, value INT)")
     made.sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)", "INSERT INTO t VALUES (1, 1), (2, 2)", "CREATE TABLE u LIKE t")
@@ -47,7 +47,7 @@ def elsewhere(project: Project) -> str:
 
 
 def by_statement(project: Project, *statements: str) -> None:
-    """Run these in a session that logs statements."""
+    """Run these in a session with binlog_format=STATEMENT."""
     project.sql("SET SESSION binlog_format = STATEMENT", *statements, "SET SESSION binlog_format = ROW")
 
 
@@ -56,8 +56,8 @@ def copied(report: dict[str, object]) -> set[str]:
     return {line.split(" ")[0].rpartition(".")[2] for line in report.get("schema_changes", ()) if "is copied anew" in line}  # type: ignore[attr-defined]
 
 
-def test_what_is_written_elsewhere_concerns_nobody(project: Project):
-    """Heartbeats in another schema, and in the same one beside what is followed: migrate, verify and tail go on, and copy nothing."""
+def test_statement_writing_unfollowed_tables_is_skipped(project: Project):
+    """Heartbeats in another schema, and in the same one beside followed tables: migrate, verify and tail continue without a copy."""
     tables, other = f"{project.database}.t", elsewhere(project)
     project.sql("CREATE TABLE hb (id INT PRIMARY KEY, value INT)")
     project.migrate(table=tables)
@@ -86,8 +86,8 @@ def test_what_is_written_elsewhere_concerns_nobody(project: Project):
     project.assert_identical(TableId(project.database, "t"))
 
 
-def test_a_followed_table_that_a_statement_writes_is_copied_again(project: Project, tmp_path: Path):
-    """It alone, whatever kind of statement it is, with the reason; tail says what it cannot show."""
+def test_statement_writing_a_followed_table_copies_it_again(project: Project, tmp_path: Path):
+    """Only that table, for every kind of statement, with the reason; tail says what it cannot show."""
     project.sql("CREATE TABLE hb (id INT PRIMARY KEY, v INT)", "INSERT INTO hb VALUES (1, 4), (2, 5)")
     file = tmp_path / "rows.csv"
     file.write_text("1,100\n7,700\n")
@@ -133,7 +133,7 @@ def through_a_trigger_in_sys(project: Project) -> list[str]:
     return [f"INSERT INTO {table} VALUES (1)"]
 
 
-def through_a_trigger_that_is_gone(project: Project) -> list[str]:
+def through_a_dropped_trigger(project: Project) -> list[str]:
     return [*through_a_trigger(project), f"DROP TRIGGER {elsewhere(project)}.tr"]
 
 
@@ -143,8 +143,8 @@ def through_a_view(project: Project) -> list[str]:
     return [f"UPDATE {other}.vw SET v = 70"]
 
 
-def while_a_table_is_filled(project: Project, temporary: str = "") -> list[str]:
-    """Which MySQL refuses (error 1746)."""
+def while_create_select_runs(project: Project, temporary: str = "") -> list[str]:
+    """MySQL refuses this with error 1746."""
     run_function(project)
     create = f"CREATE {temporary} TABLE {elsewhere(project)}.made SELECT {project.database}.touch(54) AS a"
     if project.admin.is_mariadb:
@@ -154,11 +154,11 @@ def while_a_table_is_filled(project: Project, temporary: str = "") -> list[str]:
     return ["SELECT touch(51)"]
 
 
-def while_a_temporary_table_is_filled(project: Project) -> list[str]:
-    return while_a_table_is_filled(project, "TEMPORARY")
+def while_create_temporary_select_runs(project: Project) -> list[str]:
+    return while_create_select_runs(project, "TEMPORARY")
 
 
-def under_the_name_of_a_function_of_the_servers(project: Project) -> list[str]:
+def under_a_builtin_function_name(project: Project) -> list[str]:
     project.sql("CREATE FUNCTION `count` (a INT) RETURNS INT DETERMINISTIC MODIFIES SQL DATA BEGIN UPDATE t SET v = a; RETURN 1; END")
     return [f"INSERT INTO {elsewhere(project)}.hb SELECT 1, count (55)"]
 
@@ -189,16 +189,16 @@ def under_a_temporary_name(project: Project) -> list[str]:
         run_function,
         through_a_trigger,
         through_a_trigger_in_sys,
-        through_a_trigger_that_is_gone,
+        through_a_dropped_trigger,
         through_a_view,
-        while_a_table_is_filled,
-        while_a_temporary_table_is_filled,
-        under_the_name_of_a_function_of_the_servers,
+        while_create_select_runs,
+        while_create_temporary_select_runs,
+        under_a_builtin_function_name,
         in_a_transaction,
         under_a_temporary_name,
     ],
 )
-def test_what_a_statement_may_write_by_other_means_is_copied_again(project: Project, way: Callable[[Project], list[str]]):
+def test_tables_reached_through_stored_code_are_copied_again(project: Project, way: Callable[[Project], list[str]]):
     """Stored code, triggers and views lead from any table to any other."""
     pattern = f"{project.database}.*"
     project.migrate(table=pattern)
@@ -209,15 +209,15 @@ def test_what_a_statement_may_write_by_other_means_is_copied_again(project: Proj
 
 
 def limited_user(project: Project, name: str, *rights: str) -> str:
-    """Make a user that may read the binlog and has these rights of GRANTs on everything; the URL of the source with it."""
+    """Make a user that may read the binlog and has these GRANTs on *.*; the source's URL with it."""
     monitor = "BINLOG MONITOR" if project.admin.is_mariadb else "REPLICATION CLIENT"
     granted = ", ".join([*rights, "REPLICATION SLAVE", monitor])
     project.sql(f"CREATE USER {name} IDENTIFIED BY 'secret'", f"GRANT {granted} ON *.* TO {name}")
     return f"mysql://{name}:secret@{project.source.host}:{project.source.port}/"
 
 
-def test_what_a_user_may_not_see_is_asked_for_where_it_matters(project: Project):
-    """MySQL says which schemas a statement has used; of MariaDB's, one that may not see triggers cannot tell that there are none."""
+def test_missing_right_to_see_triggers_is_requested(project: Project):
+    """MySQL reports the schemas that a statement used; on MariaDB a user without the TRIGGER right cannot rule triggers out."""
     name, other = f"u_{project.database}", elsewhere(project)
     arguments = project.arguments("--until-caught-up", "--json", url=limited_user(project, name, "SELECT"))
     try:
@@ -235,8 +235,8 @@ def test_what_a_user_may_not_see_is_asked_for_where_it_matters(project: Project)
         project.sql(f"DROP USER {name}")
 
 
-def test_no_stored_function_runs_under_a_name_that_counts_as_the_servers_own(project: Project):
-    """Each name, called at once and after a blank or a comment: what runs the stored function of this name must not be in the list."""
+def test_builtin_function_names_never_run_stored_functions(project: Project):
+    """Each name of the list, called directly and after a blank or a comment."""
     project.sql("SET GLOBAL log_bin_trust_function_creators = ON")
     modes = ["", "IGNORE_SPACE", *(["ORACLE"] if project.admin.is_mariadb else [])]
     run = set()
@@ -254,8 +254,8 @@ def test_no_stored_function_runs_under_a_name_that_counts_as_the_servers_own(pro
     assert run == {(name, True) for name in JOINED}
 
 
-def test_the_servers_own_tables_have_no_triggers_and_their_schemas_nothing_of_users(project: Project):
-    """What statement_rows.py takes for certain of the tables in `mysql`, and of all that is in the schemas that only servers fill."""
+def test_system_schemas_accept_no_triggers_and_no_user_objects(project: Project):
+    """The assumption of statement_rows.py about the tables in `mysql` and the other system schemas."""
     there = f"mysql.{project.database}_table"
     try:
         project.sql(f"CREATE TABLE {there} (id INT)")
@@ -269,8 +269,8 @@ def test_the_servers_own_tables_have_no_triggers_and_their_schemas_nothing_of_us
                 project.sql("CREATE " + made.format(f"{schema}.made"))
 
 
-def test_no_word_that_ends_a_list_of_tables_can_be_an_alias_in_it(project: Project):
-    """Bare, they are reserved on both servers."""
+def test_words_that_end_a_table_list_are_reserved(project: Project):
+    """On both servers, unquoted."""
     for word in sorted(NO_TABLES_FOLLOW):
         for alias in f"AS {word}", word:
             with pytest.raises(pymysql.MySQLError, match="1064"):

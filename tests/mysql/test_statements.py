@@ -1,4 +1,4 @@
-"""A statement means what it meant in the session that wrote it: after it the target is the source's, byte for byte.
+"""A statement keeps the meaning it had in its session; afterwards the target equals the source byte for byte.
 
 All statements of a flavor are written between two runs, each in a session of its own and on tables of its own; a test for each then looks
 at its tables.
@@ -27,7 +27,7 @@ ROWS = "VALUES (1, 11, 111), (2, 22, 222)"
 
 @dataclass(frozen=True)
 class Case:
-    """Statements of one session; `t` is its table, which has three columns and two rows when they begin, unless `made` makes others.
+    """Statements of one session; `t` is its table, with three columns and two rows at the start unless `made` makes others.
 
     `before` is written before the first run, in the same session. `anew`: whether the table has to be copied anew, None where it may be.
     """
@@ -142,7 +142,7 @@ BOTH = [(flavor, name) for flavor in ("mysql", "mariadb") for name, case in CASE
 
 
 def write(connection: Connection, statement: str | bytes, table: str) -> None:
-    """Send a statement as the bytes that it is."""
+    """Send a statement as bytes."""
     data = statement if isinstance(statement, bytes) else statement.encode()
     connection.query(data.replace(b"{t}", table.encode()))  # PyMySQL sends bytes as they are
 
@@ -190,7 +190,7 @@ def run_cases(flavor: str, project: Project, stack: ExitStack) -> Written:
 
 @pytest.fixture(scope="module")
 def cases(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Written]]:
-    """Give what all statements of a flavor have led to, run at first need."""
+    """The outcome of all statements of a flavor, run when first asked for."""
     with ExitStack() as stack:
 
         @cache
@@ -206,8 +206,8 @@ def cases(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.mark.parametrize(("flavor", "name"), BOTH)
 @pytest.mark.timeout(300)
-def test_a_statement_means_what_it_meant_in_its_session(cases: Callable[[str], Written], flavor: str, name: str):
-    """Its tables are equal to the source's; what is known not to concern them does not make them be copied again."""
+def test_statement_keeps_the_meaning_of_its_session(cases: Callable[[str], Written], flavor: str, name: str):
+    """Its tables equal the source's, and statements that do not concern them cause no copy."""
     found = cases(flavor)
     if found.tables[name]:
         found.project.assert_identical(*found.tables[name])
@@ -216,8 +216,8 @@ def test_a_statement_means_what_it_meant_in_its_session(cases: Callable[[str], W
 
 
 @pytest.mark.parametrize("flavor", ["mysql", "mariadb"])
-def test_names_fold_where_the_server_folds_them(request: pytest.FixtureRequest, tmp_path: Path, flavor: str):
-    """Tables that are named in capitals in --tables and in statements are those that the server stores in lower case."""
+def test_names_fold_like_the_servers(request: pytest.FixtureRequest, tmp_path: Path, flavor: str):
+    """Tables named in capitals in --tables and in statements are those that the server stores in lower case."""
     start: StartServer = request.getfixturevalue(f"start_{flavor}")
     server = start({"lower-case-table-names": 1})
     with fresh_database(server) as database:

@@ -1,4 +1,4 @@
-"""What a person, a script and a Python program are told of a state folder, and of what happens to tables on the way."""
+"""What a person, a script and a Python program learn about a state folder, and about table events during a run."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from cdc.ops.summary import ago
 from tests.fix_migration import Project
 
 
-def test_a_status_tells_rows_host_and_age(project: Project) -> None:
-    """In words for a person, in numbers for a script; rows that are not loaded are told of as they were when they were saved."""
+def test_status_shows_rows_host_and_age(project: Project) -> None:
+    """In words for a person, in numbers for a script; without loading images it shows the row counts of their saving."""
     project.sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)", f"INSERT INTO t VALUES {', '.join(f'({i}, {i})' for i in range(64))}")
     project.migrate()
     state, address = f"mapstore:{project.state}", f"{project.source.host}:{project.source.port}"
@@ -37,8 +37,8 @@ def test_a_status_tells_rows_host_and_age(project: Project) -> None:
     assert status.as_dict()["address"] == address
 
 
-def test_a_name_that_status_prints_is_taken_back_by_every_command(project: Project) -> None:
-    """Also one that holds a dot or a backquote."""
+def test_names_printed_by_status_are_accepted_by_every_command(project: Project) -> None:
+    """Also a name that holds a dot or a backquote."""
     odd = ["a.b", "q`x", "`", "t"]
     for name in odd:
         project.sql(f"CREATE TABLE {quote_identifier(name)} (id INT PRIMARY KEY)", f"INSERT INTO {quote_identifier(name)} VALUES (1)")
@@ -54,8 +54,8 @@ def test_a_name_that_status_prints_is_taken_back_by_every_command(project: Proje
 
 
 @pytest.mark.waits
-def test_what_happens_to_tables_is_told_when_it_happens(project: Project) -> None:
-    """A line for each, with the rows that are dropped, beside the running migration."""
+def test_table_events_are_printed_when_they_happen(project: Project) -> None:
+    """A line for each, with the number of dropped rows."""
     project.sql(*(f"CREATE TABLE {name} (id INT PRIMARY KEY, v INT)" for name in ("t", "u")), "INSERT INTO t VALUES (1, 1), (2, 2), (3, 3)")
     process = project.start(table=f"{project.database}.*")
     project.wait_streaming(process)
@@ -78,7 +78,7 @@ def test_what_happens_to_tables_is_told_when_it_happens(project: Project) -> Non
 
 
 def test_rows_are_python_values(project: Project) -> None:
-    """As those of `cdc.changes`; of an incomplete copy only if that will do."""
+    """Like those of `cdc.changes`; rows of an incomplete copy only on request."""
     project.sql(
         "CREATE TABLE t (id INT PRIMARY KEY, d DECIMAL(5, 2), at DATETIME, j JSON, b VARBINARY(9), n TEXT)",
         """INSERT INTO t VALUES (1, 1.50, '2024-02-29 01:02:03', '{"a": [1]}', x'00ff', NULL)""",
@@ -98,7 +98,7 @@ def test_rows_are_python_values(project: Project) -> None:
     assert 0 <= len(list(cdc.rows(other.state, project.table, incomplete=True))) < 3
 
 
-def test_spans_of_time_in_words() -> None:
-    """Its two largest units, without those that are nothing."""
+def test_durations_are_worded_in_two_units() -> None:
+    """Its two largest units, zero units left out."""
     spans = {0: "0 seconds", 1.9: "1 second", 61: "1 minute 1 second", 3_600: "1 hour", 3_605: "1 hour", 200_000: "2 days 7 hours"}
     assert {seconds: f"{words} ago" for seconds, words in spans.items()} == {seconds: ago(seconds) for seconds in spans}

@@ -1,4 +1,4 @@
-"""Full, incremental and auto on a real server: what each does to what is there, and how auto gives its reasons."""
+"""Full, incremental and auto on a real server: what each does with an existing state, and the reasons that auto gives."""
 
 import json
 
@@ -12,7 +12,7 @@ ROWS = 20_000
 
 @pytest.fixture
 def wide(project: Project) -> Project:
-    """20 MB of rows: enough for a copy to have a speed."""
+    """20 MB of rows: enough to measure the rate of a copy."""
     project.sql(
         "CREATE TABLE t (id INT PRIMARY KEY, v INT NOT NULL, pad VARCHAR(1000) NOT NULL)",
         f"SET SESSION cte_max_recursion_depth = {ROWS}",
@@ -22,8 +22,8 @@ def wide(project: Project) -> Project:
     return project
 
 
-def test_auto_follows_a_little_binlog_and_copies_instead_of_following_a_lot(wide: Project):
-    """The reason has both estimates; the measured rates are in the checkpoint; what it ends with equals the source."""
+def test_auto_follows_a_short_binlog_and_copies_for_a_long_one(wide: Project):
+    """The reason has both estimates, the measured rates are in the checkpoint, and the result equals the source."""
     wide.migrate()
     rates = read_state(wide.state)[0].rates
     assert rates.copy_rows > 0
@@ -44,8 +44,8 @@ def test_auto_follows_a_little_binlog_and_copies_instead_of_following_a_lot(wide
     wide.assert_identical()
 
 
-def test_incremental_follows_however_much_there_is_and_measures_its_speed(wide: Project):
-    """It never becomes a copy; the rate is there for the next time."""
+def test_incremental_follows_any_amount_and_measures_its_rate(wide: Project):
+    """It never becomes a copy; the next run uses the rate."""
     wide.migrate()
     wide.sql("UPDATE t SET v = v + 1")
     report = wide.migrate("--strategy", "incremental")
@@ -56,13 +56,13 @@ def test_incremental_follows_however_much_there_is_and_measures_its_speed(wide: 
 
 
 def test_incremental_without_a_checkpoint_is_refused(wide: Project):
-    """And nothing is left of the attempt."""
+    """The attempt leaves no files."""
     assert "no checkpoint to start from" in wide.refused("--strategy", "incremental", expect=2)
     assert "--strategy full" in wide.refused("--strategy", "incremental", expect=2)
 
 
-def test_the_old_copy_can_be_read_while_a_new_one_is_made(wide: Project):
-    """`cdc dump` gives the old rows, `cdc status` says what is under way, `cdc verify` finds the old one as it should be."""
+def test_old_copy_is_readable_while_a_new_one_is_made(wide: Project):
+    """`cdc dump` gives the old rows, `cdc status` says what is under way, `cdc verify` compares the old copy."""
     wide.migrate()
     wide.sql("DELETE FROM t WHERE id > 19000")
     state = f"mapstore:{wide.state}"

@@ -1,4 +1,4 @@
-"""The stream on a real server: large rows and transactions, XA, names, what sessions may switch on, and where it stops."""
+"""The stream on a real server: large rows and transactions, XA, names, session settings, and where it stops."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def pair(mysql_server, source_db) -> Iterator[Pair]:
 
 
 def deliveries(pair: Pair) -> Iterator[Delivery]:
-    """What the stream hands over until the source's present end."""
+    """What the stream delivers until the source's present end."""
     end = GtidSet.parse(pair.admin.one("SELECT @@global.gtid_executed")[0])
     reader = BinlogReader(pair.url, pair.start, [read_table(pair.admin, pair.id)], heartbeat_seconds=1.0)
     try:
@@ -49,16 +49,16 @@ def peak_memory() -> int:
 
 
 @pytest.mark.parametrize("size", [(1 << 24) - 1, (1 << 24) + 5, 40 * MIB])
-def test_a_row_of_many_packets_is_one_row(pair: Pair, size: int) -> None:
-    """16 MB is where the protocol begins another packet."""
+def test_row_of_several_packets_is_one_row(pair: Pair, size: int) -> None:
+    """The protocol begins another packet at 16 MB."""
     pair.admin.rows(f"INSERT INTO {pair.id} VALUES (1, REPEAT('x', {size})), (2, 'y')")
     pair.admin.rows(f"UPDATE {pair.id} SET v = CONCAT(v, 'z') WHERE id = 1")
     assert pair.agree() == 2
 
 
 @pytest.mark.parametrize("compression", ["OFF", "ON"])
-def test_a_transaction_over_the_budget_comes_in_parts_and_its_position_last(pair: Pair, compression: str) -> None:
-    """Its own size bounds nothing, compressed or not: 64 MiB go through without being held."""
+def test_large_transaction_comes_in_parts_with_its_position_last(pair: Pair, compression: str) -> None:
+    """64 MiB pass through without being held, compressed or not."""
     pair.admin.rows(f"SET SESSION binlog_transaction_compression = {compression}, cte_max_recursion_depth = 10000")
     numbers = "WITH RECURSIVE n AS (SELECT 1 i UNION ALL SELECT i + 1 FROM n WHERE i < 1024)"
     pair.admin.rows(f"INSERT INTO {pair.id} {numbers} SELECT i, REPEAT('w', 65536) FROM n")
@@ -74,8 +74,8 @@ def test_a_transaction_over_the_budget_comes_in_parts_and_its_position_last(pair
     assert peak_memory() - before < 40 * MIB
 
 
-def test_a_stream_that_begins_with_a_file_knows_its_place_before_any_heartbeat(pair: Pair) -> None:
-    """So chunks of an idle source do not wait for one."""
+def test_stream_starting_at_a_file_has_its_position_at_once(pair: Pair) -> None:
+    """Chunks of an idle source do not wait for a heartbeat."""
     pair.admin.rows("FLUSH BINARY LOGS")
     executed = GtidSet.parse(pair.admin.one("SELECT @@global.gtid_executed")[0])
     reader = BinlogReader(pair.url, Position(executed), [read_table(pair.admin, pair.id)], heartbeat_seconds=60.0)
@@ -87,8 +87,8 @@ def test_a_stream_that_begins_with_a_file_knows_its_place_before_any_heartbeat(p
     reader.abandon()
 
 
-def test_what_is_complete_is_delivered_before_an_open_transaction_s_parts(pair: Pair) -> None:
-    """A position never waits for a transaction that began after it."""
+def test_complete_transactions_precede_parts_of_an_open_one(pair: Pair) -> None:
+    """A position never waits for a later transaction."""
     pair.admin.rows(f"INSERT INTO {pair.id} VALUES (1, 'a')")
     pair.admin.rows(f"INSERT INTO {pair.id} VALUES (2, REPEAT('b', 3000000)), (3, REPEAT('c', 3000000)), (4, 'd')")
     seen = [(delivery.position is not None, [key for batch in delivery.batches for key in batch.keys]) for delivery in deliveries(pair)]
@@ -98,15 +98,15 @@ def test_what_is_complete_is_delivered_before_an_open_transaction_s_parts(pair: 
     assert [key for _, keys in seen for key in keys] == [b"\x011", b"\x012", b"\x013", b"\x014"]
 
 
-def test_an_xa_transaction_of_one_phase_is_a_commit(pair: Pair) -> None:
-    """Its end says that it is decided."""
+def test_one_phase_xa_transaction_is_a_commit(pair: Pair) -> None:
+    """Its end event says that it is decided."""
     for statement in ("XA START 'one'", f"INSERT INTO {pair.id} VALUES (1, 'a')", "XA END 'one'", "XA COMMIT 'one' ONE PHASE"):
         pair.admin.rows(statement)
     assert pair.agree() == 1
 
 
-def test_an_xa_transaction_of_two_phases_stops_the_stream_after_what_was_before(pair: Pair) -> None:
-    """Nobody knows at its prepare whether it will count."""
+def test_two_phase_xa_transaction_stops_the_stream(pair: Pair) -> None:
+    """Earlier transactions are delivered; the outcome is unknown at the prepare."""
     pair.admin.rows(f"INSERT INTO {pair.id} VALUES (1, 'a')")
     for statement in ("XA START 'two'", f"INSERT INTO {pair.id} VALUES (2, 'b')", "XA END 'two'", "XA PREPARE 'two'", "XA ROLLBACK 'two'"):
         pair.admin.rows(statement)
@@ -120,7 +120,7 @@ def test_an_xa_transaction_of_two_phases_stops_the_stream_after_what_was_before(
 
 @pytest.mark.parametrize("image", ["MINIMAL", "NOBLOB"])
 def test_rows_without_all_columns_stop_the_stream(pair: Pair, image: str) -> None:
-    """A session may choose so; the columns that are missing are not guessed."""
+    """A session may set binlog_row_image=MINIMAL; missing columns are not guessed."""
     pair.admin.rows(f"INSERT INTO {pair.id} VALUES (1, 'a')")
     pair.admin.rows(f"SET SESSION binlog_row_image = {image}")
     pair.admin.rows(f"UPDATE {pair.id} SET id = 2")
@@ -128,7 +128,7 @@ def test_rows_without_all_columns_stop_the_stream(pair: Pair, image: str) -> Non
         list(deliveries(pair))
 
 
-def test_without_full_metadata_the_stream_says_what_to_set(start_mysql) -> None:
+def test_missing_metadata_stops_the_stream_with_the_setting(start_mysql) -> None:
     """Names of columns are not guessed from elsewhere."""
     with start_mysql({"binlog-row-metadata": "MINIMAL"}) as server:
         url = SourceUrl.parse(server.url, {})
@@ -144,8 +144,8 @@ def test_without_full_metadata_the_stream_says_what_to_set(start_mysql) -> None:
         admin.abandon()
 
 
-def test_the_longest_names_are_read(mysql_server, source_db) -> None:
-    """As many characters of three bytes as the server's files, and a column, may have."""
+def test_longest_names_are_read(mysql_server, source_db) -> None:
+    """As many three-byte characters as the server's files, and a column, may have."""
     admin = connect(SourceUrl.parse(mysql_server.url, {}))
     pair = Pair(mysql_server, source_db, "id INT PRIMARY KEY")
     table, column = "表" * 49, "列" * 64
@@ -157,8 +157,8 @@ def test_the_longest_names_are_read(mysql_server, source_db) -> None:
 
 
 @pytest.mark.parametrize("client", ["utf8mb4", "latin1", "cp1251"])
-def test_a_schema_change_is_seen_in_whatever_character_set_it_was_written(mysql_server, source_db, client: str) -> None:
-    """The event says in which one the statement is."""
+def test_schema_change_in_any_character_set_is_recognized(mysql_server, source_db, client: str) -> None:
+    """The event names the statement's character set."""
     url, name = SourceUrl.parse(mysql_server.url, {}), {"utf8mb4": "表", "latin1": "täble", "cp1251": "таблица"}[client]
     admin = connect(url)
     admin.rows(f"CREATE TABLE {source_db}.`{name}` (id INT PRIMARY KEY)")

@@ -1,4 +1,4 @@
-"""The server's own tables change without row events: none is followed, on either flavor, and a target that holds one says so."""
+"""The server's own tables change without row events: they are never followed, on either flavor, and a target that holds one says so."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ REASON = "is the server's own"
 
 
 @pytest.mark.parametrize("command", ["migrate", "check", "compare", "tail"])
-def test_a_system_table_named_in_full_is_refused(project_on_either: Project, command: str):
-    """Beside a table of the user's too, and before anything is copied."""
+def test_system_table_is_refused(project_on_either: Project, command: str):
+    """Also beside a user table, and before any row is copied."""
     project = project_on_either
     project.sql("CREATE TABLE t (id INT PRIMARY KEY)")
     target = [f"mapstore:{project.state}"] if command == "migrate" else []
@@ -30,8 +30,8 @@ def test_a_system_table_named_in_full_is_refused(project_on_either: Project, com
     assert not project.state.exists()
 
 
-def test_a_target_that_holds_a_system_table_says_how_to_drop_it(project: Project):
-    """A state of an older version: neither command goes on with it, and the hint's command mends it."""
+def test_target_holding_a_system_table_names_the_command_to_drop_it(project: Project):
+    """A state of an older version is not continued by any command, and the hint's command repairs it."""
     project.sql("CREATE TABLE t (id INT PRIMARY KEY)", "INSERT INTO t VALUES (1)")
     project.migrate()
     with MapStoreTarget(project.state) as target:

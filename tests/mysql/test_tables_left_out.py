@@ -1,4 +1,4 @@
-"""Tables that a pattern means and the user may not see are left out: a warning says where that is possible, and the GRANT that ends it."""
+"""Tables that match a pattern and are invisible to the user: a warning says where that is possible, with the GRANT that ends it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ UNCERTAIN_WITH_REVOKES = {
 
 @contextmanager
 def user_with(project: Project, grants: list[str]) -> Iterator[SourceUrl]:
-    """Log in as a new user that may follow the binlog, and has these rights."""
+    """Log in as a new user that may follow the binlog and has these rights."""
     user, mariadb = f"u_{project.database}", project.admin.is_mariadb
     exact = project.database.replace("_", r"\_")
     project.sql(f"CREATE USER {user} IDENTIFIED BY 'secret'")
@@ -56,8 +56,8 @@ def user_with(project: Project, grants: list[str]) -> Iterator[SourceUrl]:
         project.sql(f"DROP USER {user}", f"DROP ROLE IF EXISTS r_{user}")
 
 
-def asked(url: SourceUrl, pattern: str) -> Check:
-    """What `cdc check` says about the tables that this pattern means."""
+def visibility_check(url: SourceUrl, pattern: str) -> Check:
+    """What `cdc check` says about the tables of this pattern."""
     schema, table = pattern.split(".")
     (found,) = (check for check in api.check(url, [TableId(schema, table)]) if check.name == ALL_TABLES)
     return found
@@ -68,48 +68,48 @@ def with_tables(project: Project) -> Project:
     return project
 
 
-def each_case(project: Project, certain: dict[str, list[str]], uncertain: dict[str, list[str]]) -> None:
-    """Where it is not certain there is a warning, whose GRANT makes it so."""
+def assert_each_case(project: Project, certain: dict[str, list[str]], uncertain: dict[str, list[str]]) -> None:
+    """Where visibility is uncertain, a warning has a GRANT that makes it certain."""
     for case, grants in (certain | uncertain).items():
         with user_with(project, grants) as url:
-            found = asked(url, f"{project.database}.*")
+            found = visibility_check(url, f"{project.database}.*")
             assert found.status is (Status.OK if case in certain else Status.WARNING), (case, str(found))
             if case in uncertain:
                 assert f"all tables of {project.database}: " in found.message, case
                 project.sql(found.hint)
-                assert asked(url, f"{project.database}.*").status is Status.OK, case
+                assert visibility_check(url, f"{project.database}.*").status is Status.OK, case
 
 
-def test_where_the_user_is_not_certain_to_see_all_tables_is_told(project_on_either: Project):
-    """By the grants of its own; and of all schemas that a pattern means."""
+def test_uncertain_visibility_of_tables_is_a_warning(project_on_either: Project):
+    """By the user's own grants, for every schema that a pattern matches."""
     project = with_tables(project_on_either)
-    each_case(project, CERTAIN, UNCERTAIN)
+    assert_each_case(project, CERTAIN, UNCERTAIN)
     for case, pattern in itertools.product(CERTAIN, ("*.*", f"{project.database}*.t")):
         with user_with(project, CERTAIN[case]) as url:
-            found = asked(url, pattern)
+            found = visibility_check(url, pattern)
             assert found.status is (Status.OK if case == "everywhere" else Status.WARNING), (case, pattern)
             if found.hint:
                 project.sql(found.hint)
-                assert asked(url, pattern).status is Status.OK
+                assert visibility_check(url, pattern).status is Status.OK
 
 
 def test_partial_revokes_count(project: Project):
-    """Those of the schemas that the pattern means."""
+    """For the schemas that the pattern matches."""
     with_tables(project)
     project.sql("SET GLOBAL partial_revokes = ON")
     try:
-        each_case(project, CERTAIN_WITH_REVOKES, UNCERTAIN_WITH_REVOKES)
+        assert_each_case(project, CERTAIN_WITH_REVOKES, UNCERTAIN_WITH_REVOKES)
         (revoked,) = UNCERTAIN_WITH_REVOKES.values()
         with user_with(project, revoked) as url:
-            assert f"all tables of {project.database}: " in asked(url, "t*.*").message
-            assert asked(url, "other*.*").status is Status.OK
+            assert f"all tables of {project.database}: " in visibility_check(url, "t*.*").message
+            assert visibility_check(url, "other*.*").status is Status.OK
     finally:
         project.sql("SET GLOBAL partial_revokes = OFF")
 
 
 @pytest.mark.parametrize("grant", ["`{exact}`.*", "{database}.t"])
-def test_a_run_under_a_pattern_begins_with_the_warning(project_on_either: Project, grant: str):
-    """One line, where it is not certain; the exit code stays, and of a table that is named in full nothing is said."""
+def test_run_with_a_pattern_starts_with_the_warning(project_on_either: Project, grant: str):
+    """One line where visibility is uncertain, without another exit code; a table named in full gets none."""
     project = with_tables(project_on_either)
     warned = not grant.startswith("`")
     with user_with(project, [f"GRANT SELECT ON {grant} TO {{user}}"]) as user:

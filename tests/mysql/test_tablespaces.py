@@ -1,4 +1,4 @@
-"""A table whose tablespace is taken away, and brought back with other rows, which no event has told of."""
+"""A tablespace that is discarded and imported with other rows, without any row event."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ pytestmark = pytest.mark.waits
 
 
 @pytest.mark.parametrize("meanwhile", ["killed", "followed"])
-def test_a_table_is_copied_anew_once_its_tablespace_is_imported(project_on_either: Project, meanwhile: str):
-    """Under a pattern the others go on without it; a run that was killed in between goes on too."""
+def test_imported_tablespace_copies_the_table_anew(project_on_either: Project, meanwhile: str):
+    """Under a pattern the other tables continue meanwhile; a run that was killed in between resumes too."""
     project = project_on_either
     folder = Path(project.admin.one("SELECT @@datadir")[0], project.database)
     if not folder.parent.is_dir():

@@ -1,4 +1,4 @@
-"""Changes of a table whose columns change while somebody listens: each row with the columns it has, or none and exit code 6."""
+"""Changes of a table whose columns change while `cdc tail` follows: each row with its own columns, or exit code 6."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def rows(change: Change) -> tuple[Row | None, Row | None]:
     return change.before, change.after
 
 
-def test_rows_come_with_the_columns_that_they_have(project_on_either: Project) -> None:
-    """Before and after each kind of statement, which is told in a sentence."""
+def test_rows_come_with_their_own_columns(project_on_either: Project) -> None:
+    """Before and after each kind of statement, which is reported in a sentence."""
     project, said = project_on_either, list[str]()
     project.sql("CREATE TABLE t (id INT PRIMARY KEY, v VARCHAR(9))")
     a, b = {"id": 1, "v": "a"}, {"id": 1, "v": "b"}
@@ -71,7 +71,7 @@ def test_rows_come_with_the_columns_that_they_have(project_on_either: Project) -
 
 
 def fill(project: Project) -> list[Row]:
-    """So many transactions that a listener who takes none of them comes to nothing that is written after."""
+    """Write so many transactions that a listener which takes none of them has not read what is written later."""
     project.sql(*(f"INSERT INTO t (id) VALUES ({i})" for i in range(source._INBOX + 8)))
     return [{"id": i, "v": None} for i in range(source._INBOX + 8)]
 
@@ -98,10 +98,10 @@ READ_BEFORE = "Changes before it were read with the columns that the source had 
         (["TRUNCATE t", "INSERT INTO t VALUES (1, 7)"], [{"id": 1, "v": 7}], ""),
     ],
 )  # fmt: skip
-def test_a_listener_that_is_behind_shows_rows_exactly_or_ends(
+def test_lagging_listener_shows_exact_rows_or_ends(
     project_on_either: Project, statements: list[str], after: list[Row], refusal: str
 ) -> None:
-    """It asks for the columns after all of the statements were run. What it shows before it ends is exact."""
+    """It asks for the columns after all of the statements were run; the rows before its end are exact."""
     project, shown = project_on_either, list[object]()
     project.sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)")
     with cdc.changes(project.source, [project.table]) as opened:
@@ -121,8 +121,8 @@ def test_a_listener_that_is_behind_shows_rows_exactly_or_ends(
     assert shown == expected + after
 
 
-def test_changes_that_wait_for_certain_columns_are_bounded(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond that the stream ends at the position before them, from which the columns of now count."""
+def test_buffer_for_uncertain_columns_is_bounded(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the bound the stream ends at the position before them, from which the present columns are right."""
     monkeypatch.setattr("cdc.formats.change.HELD_BYTES", 1 << 20)
     project.sql("CREATE TABLE t (id INT PRIMARY KEY, v MEDIUMTEXT)")
     with cdc.changes(project.source, [project.table]) as opened:
@@ -148,10 +148,10 @@ def test_changes_that_wait_for_certain_columns_are_bounded(project: Project, mon
         ("INT(9) ZEROFILL", "INT(7) ZEROFILL", 1),
     ],
 )
-def test_a_tail_from_an_older_position_prints_no_row_with_columns_that_it_has_not(
+def test_tail_from_an_older_position_prints_no_row_with_wrong_columns(
     project_on_either: Project, before: str, after: str, shown: int
 ) -> None:
-    """Where the binlog does not tell that they are others, a line has said that they are not certain, and the statement ends it."""
+    """Where the binlog cannot show a difference, a line says that the columns are uncertain, and the statement ends it."""
     project = project_on_either
     project.sql(f"CREATE TABLE t (id INT PRIMARY KEY, v {before})")
     start = str(project.gtids())
@@ -167,8 +167,8 @@ def test_a_tail_from_an_older_position_prints_no_row_with_columns_that_it_has_no
         assert "columns of now" not in now.stderr
 
 
-def test_a_place_to_begin_that_is_none_is_refused_by_the_option_s_name(project: Project) -> None:
-    """So that it is clear which argument is meant."""
+def test_invalid_start_position_names_the_option(project: Project) -> None:
+    """The message names the wrong argument."""
     project.sql("CREATE TABLE t (id INT PRIMARY KEY)")
     result = project.cdc("tail", project.url, "--tables", str(project.table), "--from", "garbage")
     assert result.returncode == 2
@@ -177,7 +177,7 @@ def test_a_place_to_begin_that_is_none_is_refused_by_the_option_s_name(project: 
 
 @pytest.fixture
 def listening(project: Project) -> subprocess.Popen[str]:
-    """A `cdc tail --format debezium` of an empty table that listens."""
+    """A `cdc tail --format debezium` of an empty table that is listening."""
     project.sql("CREATE TABLE t (id INT PRIMARY KEY, v DATETIME(3))")
     process = project.begin("tail", project.url, "--tables", str(project.table), "--format", "debezium")
     assert process.stderr is not None
@@ -185,8 +185,8 @@ def listening(project: Project) -> subprocess.Popen[str]:
     return process
 
 
-def test_tail_prints_debezium_s_envelope_with_the_columns_of_each_row(project: Project, listening: subprocess.Popen[str]) -> None:
-    """Milliseconds become microseconds where the column does. The statement is a line on stderr; what it cannot follow is exit code 6."""
+def test_debezium_envelopes_have_the_columns_of_their_rows(project: Project, listening: subprocess.Popen[str]) -> None:
+    """Milliseconds become microseconds where the column does; the statement is a line on stderr, and an unfollowable one exits with 6."""
 
     def printed(*statements: str) -> object:
         project.sql(*statements)
@@ -208,7 +208,7 @@ def test_tail_prints_debezium_s_envelope_with_the_columns_of_each_row(project: P
     assert "Begin at a later position with --from, or leave the table out of --tables." in err
 
 
-def test_tail_goes_on_until_a_signal_when_its_table_is_dropped_and_comes_again(project: Project, listening: subprocess.Popen[str]) -> None:
+def test_tail_continues_when_its_table_is_dropped_and_recreated(project: Project, listening: subprocess.Popen[str]) -> None:
     assert listening.stdout is not None
     project.sql("DROP TABLE t", "CREATE TABLE t (x INT PRIMARY KEY)", "INSERT INTO t VALUES (1)")
     assert json.loads(listening.stdout.readline())["after"] == {"x": 1}

@@ -1,4 +1,4 @@
-"""What reaches a terminal when the source's names and values are made to control it."""
+"""Terminal output for names and values of the source that contain control sequences."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ KEY = "k\x1b[31m\x9b1A"
 
 
 def obeyed(text: str) -> set[str]:
-    """The controls that a terminal would get."""
+    """The control characters that a terminal would get."""
     return {character for character in text if not character.isprintable()} - {"\n"}
 
 
 def test_names_and_values_of_the_source_do_not_control_the_terminal(project: Project) -> None:
-    """In messages, progress, status, verify's keys, findings and JSON: the values of JSON stay what they are."""
+    """In messages, progress, status, verify's keys, findings and JSON; the values of JSON stay unchanged."""
     project.sql(
         f"CREATE TABLE `{NAME}` (id VARCHAR(50) CHARACTER SET utf8mb4, `v\x1b` VARCHAR(50) CHARACTER SET utf8mb4, PRIMARY KEY (id))",
         f"INSERT INTO `{NAME}` VALUES ('{KEY}', 'x\x1b[1m\x9b')",

@@ -1,4 +1,4 @@
-"""Bounds on real servers: held by the copy alone, changed while it runs, and told where the person looks."""
+"""Limits on real servers: they hold the copy alone, change while it runs, and are reported where the person looks."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def filled(project: Project) -> Project:
     return fill(project)
 
 
-def told(process: subprocess.Popen[str], words: str) -> str:
+def line_with(process: subprocess.Popen[str], words: str) -> str:
     """The next line on stderr that has these words."""
     assert process.stderr
     seen = []
@@ -53,15 +53,15 @@ def copied(checkpoint: Checkpoint) -> int:
     return checkpoint.tables[0].rows_copied
 
 
-def streams(project: Project, process: subprocess.Popen[str]) -> None:
-    """Changes go on to come while the copy waits."""
+def assert_streams(project: Project, process: subprocess.Popen[str]) -> None:
+    """Assert that changes keep arriving while the copy waits."""
     project.sql("UPDATE t SET v = v + 1 WHERE id < 10")
     end = project.gtids()
     assert copied(project.wait(process, lambda checkpoint: end <= checkpoint.position.gtids)) < ROWS
 
 
-def test_a_bound_of_rows_is_held_and_said(filled: Project):
-    """It takes the time that so many rows need at that rate, less a first and a last chunk."""
+def test_row_limit_is_kept_and_reported(filled: Project):
+    """The copy takes the time that so many rows need at that rate, minus a first and a last chunk."""
     report = filled.migrate("--max-rows-per-second", "10000")
     assert report["rows_copied"] == ROWS
     assert report["seconds"] >= ROWS / 10_000 - 0.5
@@ -70,35 +70,35 @@ def test_a_bound_of_rows_is_held_and_said(filled: Project):
     filled.assert_identical()
 
 
-def test_a_bound_of_bytes_is_held(filled: Project):
-    """A row has six or seven bytes here; the first chunk is a guess of more."""
+def test_byte_limit_is_kept(filled: Project):
+    """A row has six or seven bytes here; the first chunk assumes more."""
     report = filled.migrate("--max-bytes-per-second", "100000")
     assert report["seconds"] >= 1.0
     assert report["throttled_seconds"] > 0
     filled.assert_identical()
 
 
-def test_limits_change_while_it_runs_and_a_faulty_file_changes_nothing(filled: Project, tmp_path: Path):
-    """SIGHUP: a bound is told, a wrong file is one warning and the bound stays, a good one counts at once."""
+def test_limits_change_on_sighup_and_a_faulty_file_is_ignored(filled: Project, tmp_path: Path):
+    """A limit is reported, a faulty file is one warning and the limit stays, a good one takes effect at once."""
     config = tmp_path / "cdc.toml"
     config.write_text(f'tables = ["{filled.table}"]\n[limits]\nmax-rows-per-second = {SLOW}\n')
     process = filled.start("--config", str(config), tables=False)
-    told(process, f" | at most {SLOW} rows/s | ")
-    streams(filled, process)
+    line_with(process, f" | at most {SLOW} rows/s | ")
+    assert_streams(filled, process)
     config.write_text('[limits]\nmax-rows-per-second = 1000000\nreplica = "mysql://u:hunter2@127.0.0.1:1/"\nmax-replica-lag = "5"\n')
     process.send_signal(1)
-    warning = told(process, "warning")
+    warning = line_with(process, "warning")
     assert warning.startswith("warning: the settings stay as they were. In the config file")
     assert "`max-replica-lag` is not a number of seconds" in warning
     config.write_text('[limits]\nmax-replica-lag = 5\nreplica = "mysql://u:hunter2@127.0.0.1:1/"\n')
     process.send_signal(1)
-    warning = told(process, "warning")
+    warning = line_with(process, "warning")
     assert "No MySQL server answers at mysql://u@127.0.0.1:1/" in warning
     assert "hunter2" not in warning
-    told(process, f" | at most {SLOW} rows/s | ")
+    line_with(process, f" | at most {SLOW} rows/s | ")
     config.write_text(f'tables = ["{filled.table}"]\n[limits]\nmax-rows-per-second = 1000000\n')
     process.send_signal(1)
-    assert told(process, "limits now") == "limits now: at most 1,000,000 rows a second\n"
+    assert line_with(process, "limits now") == "limits now: at most 1,000,000 rows a second\n"
     filled.wait_streaming(process)
     report, _ = filled.end(process)
     assert report["rows_copied"] == ROWS
@@ -121,13 +121,13 @@ def sleepers(project: Project) -> Iterator[Callable[[int], None]]:
         yield keep
 
 
-def test_the_copy_waits_while_the_source_runs_too_many_threads(filled: Project, sleepers: Callable[[int], None]):
-    """The stream does not, and the copy goes on by itself."""
+def test_copy_waits_while_the_source_runs_too_many_threads(filled: Project, sleepers: Callable[[int], None]):
+    """The stream does not wait, and the copy continues by itself."""
     sleepers(20)
     process = filled.start("--max-threads-running", "15")
-    line = told(process, "waiting: source runs 2")
+    line = line_with(process, "waiting: source runs 2")
     assert "threads, at most 15" in line
-    streams(filled, process)
+    assert_streams(filled, process)
     sleepers(0)
     filled.wait_streaming(process)
     report, _ = filled.end(process)
@@ -135,8 +135,8 @@ def test_the_copy_waits_while_the_source_runs_too_many_threads(filled: Project, 
     filled.assert_identical()
 
 
-def test_the_copy_waits_while_a_replica_is_behind(project: Project, mysql_server: Sandbox, start_mysql: StartServer):
-    """One that does not replicate, then one that is seconds behind. It goes on when the replica has caught up."""
+def test_copy_waits_while_a_replica_lags(project: Project, mysql_server: Sandbox, start_mysql: StartServer):
+    """One that does not replicate, then one that is seconds behind; the copy continues once the replica has caught up."""
     server = start_mysql({"server-id": 77})
     replicate(mysql_server, server, project.database)
     fill(project)
@@ -148,26 +148,26 @@ def test_the_copy_waits_while_a_replica_is_behind(project: Project, mysql_server
         assert f"mysql://{server.user}@127.0.0.1:{server.port}/ does not replicate" in project.refused(*options, expect=75)
         replica.rows("START REPLICA SQL_THREAD")
         process = project.start("--max-rows-per-second", str(SLOW), *options)
-        told(process, "copying")
+        line_with(process, "copying")
         replica.rows("STOP REPLICA SQL_THREAD")
-        line = told(process, "does not replicate")
+        line = line_with(process, "does not replicate")
         assert f"waiting: Replica mysql://{server.user}@127.0.0.1:{server.port}/ does not replicate" in line
-        streams(project, process)
+        assert_streams(project, process)
         replica.rows(f"{delay} = 1000")
         replica.rows("START REPLICA SQL_THREAD")
         project.sql("UPDATE t SET v = v + 1 WHERE id = 1")
-        line = told(process, "s behind")
+        line = line_with(process, "s behind")
         assert f"waiting: replica mysql://{server.user}@127.0.0.1:{server.port}/ is " in line
         assert "at most 1" in line
         replica.rows("STOP REPLICA SQL_THREAD")
         replica.rows(f"{delay} = 0")
         replica.rows("START REPLICA SQL_THREAD")
-        told(process, f" | at most {SLOW} rows/s | ")
+        line_with(process, f" | at most {SLOW} rows/s | ")
         project.end(process)
 
 
-def test_mariadb_tells_its_lag_too(mariadb_server: Sandbox, mariadb_db: str, start_mariadb: StartServer):
-    """Under other names; a replica that does not replicate has none."""
+def test_mariadb_lag_is_read(mariadb_server: Sandbox, mariadb_db: str, start_mariadb: StartServer):
+    """MariaDB uses other names; a replica that does not replicate has no lag value."""
     server = start_mariadb({"server-id": 77})
     replicate(mariadb_server, server, mariadb_db)
     source, url = (SourceUrl.parse(each.url, {}) for each in (mariadb_server, server))
@@ -187,15 +187,15 @@ def test_mariadb_tells_its_lag_too(mariadb_server: Sandbox, mariadb_db: str, sta
             probe.read(limits, strict=True)
 
 
-def test_a_server_that_is_no_replica_is_refused(filled: Project):
-    """Before anything is copied."""
+def test_server_that_is_not_a_replica_is_refused(filled: Project):
+    """Before any row is copied."""
     sentence = filled.refused("--max-replica-lag", "5", "--replica", filled.url, expect=2)
     assert "is no replica" in sentence
     assert filled.source.password not in sentence
 
 
-def test_tables_may_be_named_in_the_config_file_alone_but_must_be_named(filled: Project, tmp_path: Path):
-    """Else nothing would be copied."""
+def test_tables_may_come_from_the_config_file_alone(filled: Project, tmp_path: Path):
+    """A file and a command line without tables are refused."""
     config = tmp_path / "cdc.toml"
     config.write_text("[limits]\n")
     done = filled.cdc("migrate", filled.url, f"mapstore:{filled.state}", "--config", str(config))

@@ -1,4 +1,4 @@
-"""TLS as the URL asks for it, on every connection: what it verifies, and what it refuses."""
+"""TLS as the URL asks for it, on every connection: verification and refusals."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ UnKfSUSJ1/EBIMbD+09SaL32PWAzaTq2Ghx7Pcw3el0CIQDCppMJKBrldDkEKljx
 
 
 def encrypted(source: SourceUrl) -> bool:
-    """Whether a connection is."""
+    """Whether a connection uses TLS."""
     connection = connect(source)
     try:
         return connection.one("SHOW STATUS LIKE 'Ssl_cipher'")[1] != ""
@@ -51,7 +51,7 @@ def certificate(mysql_server: Sandbox, tmp_path: Path) -> Path:
 
 
 def test_connections_are_encrypted_unless_the_url_says_otherwise(mysql_server: Sandbox, mariadb_server: Sandbox) -> None:
-    """MariaDB 10.11 has no certificate of its own: then they are not, and one that must be is refused."""
+    """MariaDB 10.11 has no certificate of its own: its connections are plain, and required TLS is refused."""
     source = SourceUrl.parse(mysql_server.url, {})
     assert encrypted(source)
     assert encrypted(replace(source, tls=Tls(TlsMode.REQUIRED)))
@@ -61,16 +61,16 @@ def test_connections_are_encrypted_unless_the_url_says_otherwise(mysql_server: S
         connect(replace(SourceUrl.parse(mariadb_server.url, {}), tls=Tls(TlsMode.REQUIRED)))
 
 
-def test_a_migration_verifies_the_server_s_certificate_on_all_of_its_connections(project: Project, certificate: Path) -> None:
-    """Chunks, stream and questions: all of them take the URL's options."""
+def test_server_certificate_is_verified_on_every_connection(project: Project, certificate: Path) -> None:
+    """Chunks, stream and queries all use the URL's options."""
     project.sql("CREATE TABLE t (id INT PRIMARY KEY)", "INSERT INTO t VALUES (1), (2)")
     project.url += f"?ssl-ca={certificate}"
     assert project.migrate()["rows_copied"] == 2
     project.assert_identical()
 
 
-def test_a_server_that_is_not_the_one_is_refused(mysql_server: Sandbox, certificate: Path, tmp_path: Path) -> None:
-    """Another authority, another name, a file that is none: exit code 2, and a sentence each."""
+def test_untrusted_certificate_is_refused(mysql_server: Sandbox, certificate: Path, tmp_path: Path) -> None:
+    """Another authority, another name, an invalid file: exit code 2, and a sentence for each."""
     another = tmp_path / "another.pem"
     another.write_text(ANOTHER)
     with pytest.raises(ConfigError, match="is not what the URL asks for"):

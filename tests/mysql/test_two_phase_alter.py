@@ -1,4 +1,4 @@
-"""MariaDB's binlog_alter_two_phase: an ALTER TABLE is in the binlog when it starts, and again when it has succeeded or failed."""
+"""MariaDB's binlog_alter_two_phase: an ALTER TABLE is in the binlog at its start, and again at its success or failure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.waits
 
 @pytest.fixture
 def project(mariadb_server: Sandbox, mariadb_db: str, tmp_path: Path) -> Iterator[Project]:
-    """A table whose rows are alike in column a, so that no unique index can be made of it, and another beside it."""
+    """A table whose rows share one value of column a, so that a unique index on it fails, and another table."""
     with Project(mariadb_server, mariadb_db, tmp_path / "state") as made:
         made.sql("SET SESSION binlog_alter_two_phase = 1", "CREATE TABLE t (id INT PRIMARY KEY, a INT, b INT)", "CREATE TABLE u LIKE t")
         made.sql("INSERT INTO t VALUES (1, 1, 10), (2, 1, 20)", "INSERT INTO u VALUES (1, 1, 10)")
@@ -29,12 +29,12 @@ def project(mariadb_server: Sandbox, mariadb_db: str, tmp_path: Path) -> Iterato
 
 
 def phases(project: Project, begin: Position) -> list[str]:
-    """The START, COMMIT and ROLLBACK ALTER that the binlog has since then, in order."""
+    """The START, COMMIT and ROLLBACK ALTER since then in the binlog, in order."""
     rows = project.admin.rows(f"SHOW BINLOG EVENTS IN '{begin.file}' FROM {begin.offset}")
     return [phase for row in rows if row[2] == "Gtid" for phase in ("START", "COMMIT", "ROLLBACK") if f"{phase} ALTER" in str(row[5])]
 
 
-def test_an_alter_that_fails_late_changes_nothing(project: Project):
+def test_alter_that_rolls_back_has_no_effect(project: Project):
     """Neither its columns nor its name count, while following and after a resume."""
     tables = f"{project.database}.*"
     process = project.start(table=tables)
@@ -56,8 +56,8 @@ def test_an_alter_that_fails_late_changes_nothing(project: Project):
     project.assert_identical(project.table, TableId(project.database, "u"))
 
 
-def test_an_alter_counts_where_it_commits(project: Project):
-    """A killed run goes on from a position between START and COMMIT; what other transactions do meanwhile is followed."""
+def test_alter_takes_effect_at_its_commit(project: Project):
+    """A killed run resumes from a position between START and COMMIT; other transactions meanwhile are followed."""
     tables = f"{project.database}.*"
     process = project.start(table=tables)
     project.wait_streaming(process)
@@ -86,7 +86,7 @@ def test_an_alter_counts_where_it_commits(project: Project):
 
 
 def alter(connection: Connection, database: str) -> None:
-    """Take a column away, in two phases."""
+    """Drop a column, in two phases."""
     connection.select_db(database)
     connection.query("SET SESSION binlog_alter_two_phase = 1")
     connection.query("ALTER TABLE t DROP COLUMN b, ALGORITHM = COPY")

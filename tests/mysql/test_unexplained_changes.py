@@ -1,4 +1,4 @@
-"""Columns that change without a statement in the binlog, as by a session with `sql_log_bin = 0`: that one table is copied anew."""
+"""Columns that change without a statement in the binlog, as with `sql_log_bin = 0`: only that table is copied anew."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def unlogged(project: Project, *statements: str) -> None:
 
 
 def write(project: Project, key: int) -> None:
-    """Rows of both tables in one transaction, those of the other one before and after."""
+    """Write rows of both tables in one transaction, those of the other table before and after."""
     project.sql(
         "BEGIN",
         "UPDATE other SET v = v + 1",
@@ -45,7 +45,7 @@ def write(project: Project, key: int) -> None:
 
 
 def copied(report: dict[str, object]) -> list[str]:
-    """What was told of tables, without their database."""
+    """The messages about copied tables, without their database."""
     return [line.partition(".")[2] for line in report["schema_changes"]]
 
 
@@ -53,8 +53,8 @@ def pattern(project: Project) -> str:
     return f"{project.database}.*"
 
 
-def test_changes_while_nobody_looks(project: Project):
-    """Rows before and after the change, before it alone, after it alone, none, and in a transaction that comes in parts."""
+def test_changes_while_stopped_copy_the_table_anew(project: Project):
+    """With rows before and after the change, only before, only after, without rows, and in a transaction that comes in parts."""
     numbers = "WITH RECURSIVE n AS (SELECT 2 i UNION ALL SELECT i + 1 FROM n WHERE i < 150)"
     large = f"INSERT INTO other {numbers} SELECT i, 1, REPEAT('x', 60000) FROM n"
     project.migrate(table=pattern(project))
@@ -79,8 +79,8 @@ def test_changes_while_nobody_looks(project: Project):
     assert copied(project.migrate(table=pattern(project))) == []
 
 
-def test_several_changes_while_nobody_looks(project: Project):
-    """Rows of columns that the source has no more, a change and its opposite, and a statement of the binlog among them."""
+def test_several_changes_while_stopped_copy_the_table_anew(project: Project):
+    """Rows of columns that the source has since dropped, a change and its opposite, and a logged statement among them."""
     project.migrate(table=pattern(project))
     unlogged(project, "ALTER TABLE t ADD COLUMN w INT")
     write(project, 1)
@@ -98,7 +98,7 @@ def test_several_changes_while_nobody_looks(project: Project):
 
 
 class Writer(Background):
-    """Writes to both tables, by names of columns that stay."""
+    """Writes to both tables, by the names of columns that stay."""
 
     def __init__(self, project: Project) -> None:
         super().__init__(project, 1, pause=0.01)
@@ -137,8 +137,8 @@ ALTERED = [
 ]
 
 
-def test_changes_while_following_under_writes(project: Project):
-    """The others go on; now and then it is killed in the middle of it."""
+def test_changes_while_following_copy_the_table_anew(project: Project):
+    """Under writes and occasional kills; the others continue."""
     process = project.start(table=pattern(project))
     project.wait(process, complete(project))
     with Writer(project) as writer:
@@ -158,8 +158,8 @@ def test_changes_while_following_under_writes(project: Project):
     assert any(WHY in line for line in copied(report))
 
 
-def test_rows_that_look_as_before_are_read_by_the_new_columns(project: Project):
-    """What was read of the table map by the old columns is forgotten where the copy begins: the same map stands before later rows."""
+def test_rows_with_an_unchanged_table_map_use_the_new_columns(project: Project):
+    """The cached layout of the table map is dropped where the copy begins, because later rows have the same map."""
     project.sql("ALTER TABLE t MODIFY COLUMN v INT(6) ZEROFILL")
     project.migrate(table=pattern(project))
     unlogged(project, "ALTER TABLE t MODIFY COLUMN v INT(9) ZEROFILL")
@@ -174,8 +174,8 @@ def test_rows_that_look_as_before_are_read_by_the_new_columns(project: Project):
 
 
 @pytest.mark.parametrize("point", ["schema-change", "before-checkpoint", "after-checkpoint", "after-chunk-read"])
-def test_a_kill_around_a_change_loses_nothing(project: Project, point: str):
-    """A rerun comes to the same."""
+def test_kill_around_an_unlogged_change_resumes_exactly(project: Project, point: str):
+    """A rerun has the same result."""
     project.migrate(table=pattern(project))
     for number, statement in enumerate(ALTERED[:2]):
         write(project, number)
@@ -190,8 +190,8 @@ def test_a_kill_around_a_change_loses_nothing(project: Project, point: str):
     project.assert_all_identical()
 
 
-def test_a_table_that_cannot_be_followed_any_more(project: Project):
-    """Named in full it is exit code 6, and the run goes on once it is mended; under a pattern it is skipped. The others go on."""
+def test_table_that_becomes_unfit(project: Project):
+    """Named in full it exits with 6 and the run resumes once it is repaired; under a pattern it is skipped while the others continue."""
     both = ("--tables", f"{TableId(project.database, 'other')}")
     project.migrate(*both)
     unlogged(project, "ALTER TABLE t DROP PRIMARY KEY")
@@ -204,8 +204,8 @@ def test_a_table_that_cannot_be_followed_any_more(project: Project):
     project.assert_all_identical()
 
 
-def test_a_table_under_a_pattern_that_cannot_be_followed_any_more(project: Project):
-    """It is skipped, and its rows are dropped; with or without rows after the change."""
+def test_table_under_a_pattern_that_becomes_unfit_is_dropped(project: Project):
+    """It is skipped with a warning, with or without rows after the change."""
     for after in (False, True):
         project.migrate(table=pattern(project))
         unlogged(project, "ALTER TABLE t DROP PRIMARY KEY")

@@ -1,4 +1,4 @@
-"""A key of NOT NULL UNIQUE columns serves where there is no primary key; on both servers, under random writes."""
+"""NOT NULL UNIQUE columns serve as the key where a primary key is missing; on both servers, under random writes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cdc.mysql.connection import Connection
 from cdc.mysql.schema import read_table
 from tests.fix_migration import Background, Project
 from tests.mysql.test_schema_changes import caught_up, change
-from tests.mysql.test_throttle import told
+from tests.mysql.test_throttle import line_with
 
 pytestmark = pytest.mark.waits
 
@@ -34,8 +34,8 @@ CHOICES = {
 }
 
 
-def test_the_key_is_the_one_that_the_server_takes_for_the_primary_key(project: Project):
-    """The binlog names it too: a choice that differed would be refused with the first row."""
+def test_chosen_key_is_the_servers_own_choice(project: Project):
+    """The binlog names it too: another choice would be refused with the first row."""
     names = [f"c{number}" for number in range(len(CHOICES))]
     for name, (columns, (index, key)) in zip(names, CHOICES.items(), strict=True):
         project.sql(f"CREATE TABLE {name} ({columns})", f"INSERT INTO {name} (a, b) VALUES (1, 1), (2, 2)")
@@ -51,7 +51,7 @@ def test_the_key_is_the_one_that_the_server_takes_for_the_primary_key(project: P
 
 
 class Writer(Background):
-    """Random writes that change keys too, to ones that only case or accents tell from others."""
+    """Random writes that also change keys, to ones that differ only in case or accents."""
 
     WORDS = ("a", "A", "ä", "ab", "AB", "b", "ß", "ss", "z", "Z", "", " x")
 
@@ -79,8 +79,8 @@ class Writer(Background):
                 raise
 
 
-def test_a_table_with_a_unique_key_is_copied_and_followed_under_random_writes(project: Project):
-    """In chunks, with a collation that ignores case and accents; through a kill, other keys, and none for a while; and verified."""
+def test_table_with_a_unique_key_is_followed_under_random_writes(project: Project):
+    """In chunks, with a collation that ignores case and accents, through a kill, other keys and a time without any; then verified."""
     seed = random.SystemRandom().randrange(1 << 32)
     print(f"seed {seed}")
     values = ", ".join(f"('{word}', {n}, 0)" for word in ("a", "b", "z") for n in range(300))
@@ -102,7 +102,7 @@ def test_a_table_with_a_unique_key_is_copied_and_followed_under_random_writes(pr
         change(project, "ALTER TABLE t ADD COLUMN id INT AUTO_INCREMENT PRIMARY KEY")
         change(project, "ALTER TABLE t DROP COLUMN id")
         project.sql("DROP INDEX turned ON t")
-        told(process, "is skipped")
+        line_with(process, "is skipped")
         project.sql("DELETE FROM t WHERE n > 250")
     assert writer.written > 0
     project.sql("CREATE TABLE kept LIKE t", "ALTER TABLE kept ADD UNIQUE again (word, n)", "INSERT IGNORE INTO kept SELECT * FROM t")

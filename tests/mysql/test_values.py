@@ -32,7 +32,7 @@ SAMPLE = "aé€漢碁갂①Ä\x81Č Ωմაאญжşė"
 
 
 def in_set(text: str, name: str) -> str:
-    """What of a text the character set has."""
+    """The characters of a text that the character set has."""
     try:
         charset.encode(text, name)
     except UnicodeEncodeError:
@@ -40,8 +40,8 @@ def in_set(text: str, name: str) -> str:
     return text
 
 
-def test_text_of_every_character_set_is_printed_as_the_server_converts_it(project_on_either: Project) -> None:
-    """Of rows that were copied and rows that came by the stream; dumped as JSON and as TSV, and followed."""
+def test_text_prints_as_the_server_converts_it(project_on_either: Project) -> None:
+    """Copied and streamed rows of every character set, dumped as JSON and TSV, and tailed."""
     project = project_on_either
     with project.admin.cursor() as cursor:
         texts = {name: in_set(SAMPLE, name) for name in names(cursor)}
@@ -59,8 +59,8 @@ def test_text_of_every_character_set_is_printed_as_the_server_converts_it(projec
     assert [change["after"] for change in followed(project, start)] == rows[1:]
 
 
-def test_bytes_that_are_no_text_cannot_be_taken_for_text(project_on_either: Project) -> None:
-    """big5 has no character F9FE, and text may look like any of the forms in which it is shown."""
+def test_undecodable_bytes_are_distinct_from_text(project_on_either: Project) -> None:
+    """big5 has no character F9FE, and text may look like any of the forms in which such bytes are shown."""
     project = project_on_either
     project.sql(
         "CREATE TABLE t (id INT PRIMARY KEY, v VARCHAR(40) CHARACTER SET big5)",
@@ -75,8 +75,8 @@ def test_bytes_that_are_no_text_cannot_be_taken_for_text(project_on_either: Proj
 
 
 @pytest.mark.parametrize("project_on_either", ["mariadb"], indirect=True)
-def test_names_with_surrogates_stop_only_their_own_tables(project_on_either: Project) -> None:
-    """MariaDB takes them. Such a table is no reason not to read the others, nor are its rows in the binlog."""
+def test_surrogate_names_stop_only_their_own_tables(project_on_either: Project) -> None:
+    """MariaDB accepts such names; the other tables are followed, and binlog rows of these are skipped."""
     project = project_on_either
     weird = "`u\ud800`"
     project.sql(
@@ -93,8 +93,8 @@ def test_names_with_surrogates_stop_only_their_own_tables(project_on_either: Pro
 
 
 @pytest.mark.parametrize("project_on_either", ["mariadb"], indirect=True)
-def test_surrogates_that_mariadb_keeps_are_shown_as_bytes(project_on_either: Project) -> None:
-    """No UTF-8 has them, so no line could hold them."""
+def test_surrogates_are_shown_as_bytes(project_on_either: Project) -> None:
+    """UTF-8 cannot encode them, so a line cannot hold them."""
     project = project_on_either
     project.sql("CREATE TABLE t (id INT PRIMARY KEY, v VARCHAR(9) CHARACTER SET utf8mb4)", "INSERT INTO t VALUES (1, X'EDA080')")
     project.migrate()
@@ -132,7 +132,7 @@ def test_numbers_in_json_keep_their_digits(project: Project) -> None:
     assert str(parsed[4]) == "-0.0"
 
 
-def test_bigint_is_text_when_asked_for(project_on_either: Project) -> None:
+def test_bigint_is_text_on_request(project_on_either: Project) -> None:
     """In rows, changes and envelopes; other numbers stay numbers."""
     project = project_on_either
     project.sql(
@@ -151,7 +151,7 @@ def test_bigint_is_text_when_asked_for(project_on_either: Project) -> None:
     assert [each["before"] for each in followed(project, start)] == [as_numbers]
 
 
-def test_a_default_that_information_schema_cannot_show_is_not_made_up(project_on_either: Project) -> None:
+def test_default_unreadable_in_information_schema_is_not_guessed(project_on_either: Project) -> None:
     """It shows characters beyond U+FFFF as question marks; the rows hold the characters."""
     project = project_on_either
     project.sql("CREATE TABLE t (id INT PRIMARY KEY)", "INSERT INTO t VALUES (1), (2)")
@@ -162,8 +162,8 @@ def test_a_default_that_information_schema_cannot_show_is_not_made_up(project_on
     assert all(json.loads(line)["v"] == "😀x" for line in dumped(project))
 
 
-def test_a_set_s_members_are_separated_in_its_character_set(project_on_either: Project) -> None:
-    """A comma of utf16 has two bytes, in rows of the stream too."""
+def test_set_members_are_separated_in_their_character_set(project_on_either: Project) -> None:
+    """A comma in utf16 has two bytes, also in rows of the stream."""
     project = project_on_either
     sets = ("utf16", "utf16le", "utf32", "ucs2", "utf8mb4", "swe7")
     columns = ", ".join(f"{name} SET('a', 'b', 'c') CHARACTER SET {name}" for name in sets)
@@ -178,7 +178,7 @@ def test_a_set_s_members_are_separated_in_its_character_set(project_on_either: P
 
 
 def test_keys_of_enum_are_read_in_every_character_set(project_on_either: Project) -> None:
-    """A chunk goes on after the last one's number; members with characters that information_schema cannot show are refused."""
+    """A chunk continues after the last member's number; members with characters that information_schema cannot show are refused."""
     project = project_on_either
     project.sql("CREATE TABLE t (k ENUM('a', 'Ä', 'c') CHARACTER SET swe7, n INT, PRIMARY KEY (k, n))")
     rows = ", ".join(f"('{label}', {n})" for label in "aÄc" for n in range(ROWS))

@@ -1,4 +1,4 @@
-"""`cdc verify`: exact while the source is written to, and it finds what was spoiled."""
+"""`cdc verify`: exact while the source is written to, and it detects corrupted rows."""
 
 import json
 import os
@@ -25,8 +25,8 @@ def migrated(project: Project) -> Project:
     return project
 
 
-def spoil(project: Project) -> None:
-    """Change the target behind the migration's back: one row has another's values, one is missing, one too many."""
+def corrupt(project: Project) -> None:
+    """Corrupt the target: one row has another's values, one is missing, one too many."""
     with MapStoreTarget(project.state) as target:
         key, other, gone, extra = (encode_row([number]) for number in (b"17", b"18", b"400", b"999999"))
         rows = [target.get(project.table, other), b"", b"\xfb"]
@@ -34,8 +34,8 @@ def spoil(project: Project) -> None:
         target.commit(target.load_checkpoint())
 
 
-def test_a_target_that_equals_its_source_is_identical_also_under_writes(migrated: Project):
-    """A writer changes rows, keys and all, while they are compared."""
+def test_equal_target_verifies_under_writes(migrated: Project):
+    """A writer changes rows and keys during the comparison."""
     with shop.Writer(migrated.source, migrated.table, per_second=80) as writer:
         for _ in range(3):
             done = migrated.cdc("verify", migrated.url, f"mapstore:{migrated.state}", "--json")
@@ -44,13 +44,13 @@ def test_a_target_that_equals_its_source_is_identical_also_under_writes(migrated
     assert sum(writer.done.values()) > 0
 
 
-def test_spoiled_rows_are_found_under_writes_and_named(migrated: Project):
+def test_corrupted_rows_are_named_under_writes(migrated: Project):
     """One row changed, one missing, one too many: exit code 5 and their keys."""
     keep = TableId(migrated.database, "t")
     migrated.sql("DELETE FROM t WHERE id > 2990")
     migrated.migrate()
 
-    spoil(migrated)
+    corrupt(migrated)
     migrated.sql("UPDATE t SET note = 'changed meanwhile' WHERE id BETWEEN 1000 AND 1100", "UPDATE t SET id = 5000 WHERE id = 1")
     done = migrated.cdc("verify", migrated.url, f"mapstore:{migrated.state}", "--tables", str(keep), "--json")
     assert done.returncode == 5, done.stderr
@@ -69,8 +69,8 @@ def test_spoiled_rows_are_found_under_writes_and_named(migrated: Project):
 
 
 @pytest.mark.waits
-def test_an_incomplete_copy_is_not_verified_and_dumped_with_a_word(project: Project):
-    """Rows that are yet to come are not missing, and those that are there are not all: exit code 7."""
+def test_incomplete_copy_is_not_verified_and_dumped_only_on_request(project: Project):
+    """Rows that are yet to be copied do not count as missing: exit code 7."""
     shop.load(project.admin, project.table, 3_000)
     process = project.start_held("--chunk-rows", "10")
     project.wait(process, lambda checkpoint: checkpoint.tables[0].rows_copied > 0)
@@ -86,11 +86,11 @@ def test_an_incomplete_copy_is_not_verified_and_dumped_with_a_word(project: Proj
         cdc.verify(project.source, project.state)
 
 
-def test_a_table_that_differs_is_copied_again_alone_as_the_hint_says(migrated: Project):
-    """The others stay as they are."""
+def test_hint_copies_only_the_differing_table(migrated: Project):
+    """The others stay unchanged."""
     migrated.sql("CREATE TABLE u (id INT PRIMARY KEY)", "INSERT INTO u VALUES (1), (2)")
     migrated.migrate(table=f"{migrated.database}.u")
-    spoil(migrated)
+    corrupt(migrated)
     state = f"mapstore:{migrated.state}"
     done = migrated.cdc("verify", migrated.url, state)
     assert done.returncode == 5
@@ -106,7 +106,7 @@ def test_a_table_that_differs_is_copied_again_alone_as_the_hint_says(migrated: P
 
 @pytest.mark.waits
 def test_progress_is_shown_on_a_terminal(migrated: Project):
-    """Rows compared against those held; the result stands on a line of its own."""
+    """Rows compared out of those held; the result stands on a line of its own."""
     leader, follower = pty.openpty()
     command = [sys.executable, "-m", "cdc", "verify", migrated.url, f"mapstore:{migrated.state}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=follower, text=True, env=os.environ | {"TERM": "xterm"}) as process:

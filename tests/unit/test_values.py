@@ -75,7 +75,7 @@ def test_json_is_printed_as_the_server_prints_it(document: bytes) -> None:
     assert list(json_lines(table, [encode_row([document])])) == [f'{{"c": {document.decode()}}}']
 
 
-def test_bigint_is_text_when_asked_for() -> None:
+def test_bigint_is_text_on_request() -> None:
     table = Table(TABLE.id, (column("bigint"), column("int", name="i")), (0,))
     assert list(json_lines(table, [encode_row([b"0042", b"7"])], Numbers.TEXT)) == ['{"c": "42", "i": 7}']
 
