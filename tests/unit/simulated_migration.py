@@ -1,4 +1,4 @@
-"""A migration without threads or sockets: a simulated source, its stream, chunks on their way, the hand-over and a target.
+"""A migration without threads or sockets: a simulated source, its stream, chunks in flight, the hand-over and a target.
 
 Every move is one moment of one of them, and any move that is possible may come next. `check` is the claim of docs/handover.md.
 """
@@ -41,12 +41,12 @@ WEIGHTS = {
 
 
 class Stale(AssertionError):
-    """The target is not what the source was at the position: what mutants are caught with, and with nothing else."""
+    """The target differs from the source at the position; mutants must fail with exactly this."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What is as it should be, or not: for mutants of the algorithm."""
+    """Which parts are correct, for mutants of the algorithm."""
 
     handover: type[Handover] = Handover
     waits_for_visibility: bool = True
@@ -62,7 +62,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Saved:
-    """A checkpoint: position and progress, with the target's rows of the same moment or, saved one by one, of later ones too."""
+    """A checkpoint: position and progress, with the target's rows of the same moment or, when saved one by one, of later ones too."""
 
     position: Position
     progress: tuple[TableProgress, ...]
@@ -74,14 +74,14 @@ class Saved:
 
 @dataclass
 class Images:
-    """Images that are being saved: a checkpoint to come, and the keys whose rows are not saved yet."""
+    """Images being saved: a checkpoint to come, and the keys whose rows are not saved yet."""
 
     checkpoint: Saved
     left: list[tuple[TableId, int]]
 
 
 class SimulatedMigration:
-    """It begins from gtid_executed, with an empty target, while `writes` are under way; each comes with how far it is."""
+    """Starts from gtid_executed with an empty target while `writes` are in progress, each with its stage."""
 
     def __init__(self, rows: dict[TableId, Iterable[int]], writes: Sequence[tuple[Sequence[Wish], int]], variant: Variant) -> None:
         self.variant = variant
@@ -99,7 +99,7 @@ class SimulatedMigration:
         self._begin(Position(self.source.executed))
 
     def _begin(self, position: Position) -> None:
-        """Copy all, with an empty target."""
+        """Copy every table into an empty target."""
         self.saved = Saved(position, tuple(map(TableProgress, TABLES)), {A: {}, B: {}}, {}, position.gtids)
         self._resume()
 
@@ -117,7 +117,7 @@ class SimulatedMigration:
         """In the order they were asked for; they get on in any."""
 
     def possible(self) -> list[str]:
-        """The moves that can be made now."""
+        """The moves that are possible now."""
         waiting, within = self.stream.waiting, bool(self.stream.sent)
         conditions = {
             "show": self.source.pending,
@@ -136,7 +136,7 @@ class SimulatedMigration:
         return [move for move in WEIGHTS if (conditions | of_reads).get(move, True)]
 
     def _reads(self) -> dict[str, Callable[[ChunkRead], bool]]:
-        """The moves of a chunk on its way, and when it can make them."""
+        """The moves of a chunk in flight, with the condition for each."""
         waits = self.variant.waits_for_visibility
         return {
             "look_up": lambda each: not each.looked_up,
@@ -148,7 +148,7 @@ class SimulatedMigration:
         }
 
     def random_move(self, rng: Random) -> str:
-        """Make one move, checked; returns what it was."""
+        """Make one move and check the claim; returns the move's name."""
         possible = self.possible()
         move = rng.choices(possible, [WEIGHTS[each] for each in possible])[0]
         wishes = [random_wish(rng) for _ in range(rng.choice([0, 1, 2, 3, 4]))] if move == "write" else []
@@ -157,7 +157,7 @@ class SimulatedMigration:
         return f"{move} {wishes or which}"
 
     def make(self, move: str, which: int = 0, wishes: Sequence[Wish] = ()) -> None:
-        """Make one possible move and check the claim; `which` chooses among those who could make it."""
+        """Make one possible move and check the claim; `which` chooses among the candidates."""
         self.moves[move] += 1
         if move == "write":
             self._write(wishes)
@@ -205,13 +205,13 @@ class SimulatedMigration:
         self._take(self.stream.heartbeat())
 
     def _reconnect(self) -> None:
-        """The stream breaks off and begins again after what it has delivered in whole; a chunk in flight stays."""
+        """The stream breaks off and restarts after its last whole delivery; a chunk in flight stays."""
         self.situations["reconnected in the middle of a transaction"] += bool(self.stream.sent)
         self.situations["reconnected with a chunk in flight"] += bool(self.readings)
         self.stream = Stream(self.source, self.stream.position)
 
     def _take_over(self, which: int) -> None:
-        """Another server goes on: it has had all that was delivered in whole, and some of what came after."""
+        """Another server takes over: it has every transaction that was delivered whole, and some later ones."""
         lost = self._go_to_replica(self.handover.position.gtids, which)
         self.situations["another server lacks transactions that views had shown"] += any(each.visible for each in lost)
         self.situations["another server in the middle of a transaction"] += self.handover.in_transaction
@@ -223,13 +223,13 @@ class SimulatedMigration:
             self.stream, self.readings = Stream(self.source, self.handover.position), []
 
     def _start_elsewhere(self, which: int) -> None:
-        """The run ends, and begins again on another server: one that has all that the images may hold, as far as that is asked for."""
+        """The run ends and restarts on another server, one that has all that the images may hold where the variant requires it."""
         self.situations["begun elsewhere with rows past the position"] += not self.saved.applied <= self.saved.position.gtids
         self._go_to_replica(self.saved.position.gtids, which)
         self._resume()
 
     def _go_to_replica(self, applied: GtidSet, which: int) -> Sequence[Transaction]:
-        """It has had all that was applied; what it lacks is returned. What checkpoints say of places in the binlog does not hold there."""
+        """Continue on a replica that has all that was applied; returns what it lacks. Binlog coordinates of checkpoints are void there."""
         needed = applied | self.saved.applied if self.variant.wants_all_applied else applied
         had = needed.count() + which
         lost = self.source.transactions[had:]
@@ -296,7 +296,7 @@ class SimulatedMigration:
         read.high = self.source.executed_end() if self.variant.high == "end of gtid_executed" else self.source.end
 
     def _read_again(self, read: ChunkRead) -> None:
-        """Its connection broke: up to the same key, or to where it was cut off, but in a new view."""
+        """After a broken connection, read up to the same key, or to the cut, in a new view."""
         read.rows = read.high = None
 
     def _hand_over_chunk(self, read: ChunkRead) -> None:
@@ -319,7 +319,7 @@ class SimulatedMigration:
     # checkpoints, crashes and the next copy
 
     def _checkpoint(self) -> None:
-        """Rows and position of one moment."""
+        """Save rows and position of one moment."""
         self.images = None
         self.saved = self._reached({name: dict(rows) for name, rows in self.target.items()})
 
@@ -332,7 +332,7 @@ class SimulatedMigration:
         self.images = Images(self._reached({A: {}, B: {}}), [(name, key) for key in KEYS for name in (A, B)])
 
     def _save_rows(self, which: int) -> None:
-        """Some rows as they are now, while others change."""
+        """Save some rows in their present state while others change."""
         assert self.images
         for _ in range(min(1 + which, len(self.images.left))):
             name, key = self.images.left.pop(which % len(self.images.left))
@@ -340,7 +340,7 @@ class SimulatedMigration:
                 self.images.checkpoint.target[name][key_bytes(key)] = row
 
     def _publish(self) -> None:
-        """The checkpoint has the position at which its images were begun, and says how far their rows may be."""
+        """Complete the checkpoint: the position at which its images were begun, and how far their rows may be."""
         assert self.images
         begun, now = self.images.checkpoint, self.handover.position.gtids
         later = [each for each in self.source.transactions if now.contains(UUID, each.number)]
@@ -365,7 +365,7 @@ class SimulatedMigration:
     # the claim
 
     def check(self) -> None:
-        """Up to the cursor the target equals the source at the position; beyond it, it lacks rows at most, and has none of its own."""
+        """Up to the cursor the target equals the source at the position; beyond it, the target may lack rows and has no other rows."""
         position = self.handover.position.gtids
         source = self.source.state_at(position)
         to_come = {each.number for each in self.source.transactions if not position.contains(UUID, each.number)}
@@ -381,5 +381,5 @@ class SimulatedMigration:
 
 
 def random_wish(rng: Random) -> Wish:
-    """Something a transaction may try."""
+    """A change that a transaction may try."""
     return Wish(rng.choice([A, A, A, B]), rng.choice(["put", "put", "drop", "move"]), rng.choice(KEYS), rng.choice(KEYS))

@@ -1,4 +1,4 @@
-"""A source server without a server, in which every transaction has four moments that may come in any order a real one allows.
+"""A simulated source server, in which every transaction has four moments in any order that a real one allows.
 
 A transaction is *written* to the binlog, which gives it a file position; the stream may *deliver* it from then on; the engine makes it
 *visible* to new read views; at last its GTID is *executed*, a member of gtid_executed. Between written and visible it holds its rows'
@@ -53,7 +53,7 @@ CURSORS = {key_bytes(key): key for key in KEYS}
 
 
 class Wish(NamedTuple):
-    """What a transaction would do: put, drop or move (to `other`) the row with a key."""
+    """What a transaction tries: put, drop or move (to `other`) the row with a key."""
 
     table: TableId
     what: str
@@ -72,7 +72,7 @@ class Change:
 
 @dataclass(eq=False)
 class Transaction:
-    """What one transaction did, where the binlog has it, and how far it is."""
+    """What one transaction did, its place in the binlog, and its stage."""
 
     number: int
     changes: tuple[Change, ...]
@@ -82,7 +82,7 @@ class Transaction:
 
     @property
     def keys(self) -> set[tuple[TableId, int]]:
-        """What it locks until it is visible."""
+        """The keys that it locks until it is visible."""
         return {(change.table, change.key) for change in self.changes}
 
 
@@ -127,7 +127,7 @@ class SimulatedSource:
         self._numbers = count(1)
 
     def replica(self, transactions: int, files: int) -> SimulatedSource:
-        """Another server, which has had the first so many transactions and has gone through so many binlog files more."""
+        """Another server with this many of the first transactions and this many more binlog files."""
         other = SimulatedSource(self.initial)
         other._numbers = self._numbers  # those of lost transactions are not given again: it has a UUID of its own
         for _ in range(files):
@@ -139,7 +139,7 @@ class SimulatedSource:
         return other
 
     def write(self, wishes: Sequence[Wish]) -> Transaction:
-        """Run a transaction and write it to the binlog: what it wishes to do, as far as rows and locks let it."""
+        """Run a transaction and write it to the binlog: its wishes, as far as rows and locks allow."""
         number = next(self._numbers)
         locked = set().union(*(each.keys for each in self.pending))
         state, changes = self.view, []
@@ -160,7 +160,7 @@ class SimulatedSource:
         return transaction
 
     def rotate(self) -> None:
-        """Go on in a new file."""
+        """Begin a new binlog file."""
         self.end = LogEnd(log_file(int(self.end.file.rpartition(".")[2]) + 1), HEADER)
         self.log.append(Rotation(self.end))
 
@@ -185,7 +185,7 @@ class SimulatedSource:
         return self._known[1]
 
     def executed_end(self) -> LogEnd:
-        """Where gtid_executed ends in the binlog: the end of the last transaction that is in it."""
+        """The binlog's place after the last transaction in gtid_executed."""
         return max((each.end for each in self.transactions if each.executed), default=LogEnd(log_file(FIRST_FILE), HEADER))
 
 
@@ -223,11 +223,11 @@ class Stream:
 
     @property
     def waiting(self) -> bool:
-        """Whether there is anything to deliver."""
+        """Whether an event is left to deliver."""
         return self._next() is not None
 
     def deliver(self, *, at_most: int | None = None) -> Delivery:
-        """The next event; a transaction whole, or `at_most` its next few changes with the rest to come."""
+        """The next event; a whole transaction, or `at_most` its next few changes with the rest to come."""
         entry = self._next()
         assert entry is not None
         if isinstance(entry, Rotation):
@@ -245,7 +245,7 @@ class Stream:
         return Delivery(_batches(left), self.position, 1)
 
     def heartbeat(self) -> Delivery:
-        """The source tells how far the stream is in its binlog; never in the middle of a transaction."""
+        """The source sends how far the stream is in its binlog; never within a transaction."""
         self._next()
         end = self.source.log[self.at - 1].end if self.at else LogEnd(log_file(FIRST_FILE), HEADER)
         self.position = Position(self.position.gtids, *end)
@@ -264,7 +264,7 @@ def _batches(changes: Collection[Change]) -> tuple[Batch, ...]:
 
 @dataclass(eq=False)
 class ChunkRead:
-    """A chunk on its way: its last key is looked up, it waits for visibility, reads the view, asks where the binlog ends."""
+    """A chunk in flight: it looks up its last key, waits for visibility, reads the view, and asks where the binlog ends."""
 
     source: SimulatedSource
     request: ChunkRequest

@@ -1,4 +1,4 @@
-"""What a person meets in character sets; every code point is compared with servers in tests/mysql/test_charsets.py."""
+"""Cases of character sets that people meet; every code point is compared with servers in tests/mysql/test_charsets.py."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from cdc.model import charset
         ("é漢".encode(), "utf8", "é漢"),
     ],
 )
-def test_text_is_what_it_is_for_the_server(data: bytes, name: str, text: str) -> None:
-    """Where Python's codec of that name, or the likeliest one, says something else."""
+def test_text_decodes_like_the_server(data: bytes, name: str, text: str) -> None:
+    """Where Python's codec of that name, or the likeliest one, differs."""
     assert charset.decode(data, name) == text
 
 
@@ -45,19 +45,19 @@ def test_text_is_what_it_is_for_the_server(data: bytes, name: str, text: str) ->
     ],
 )
 def test_bytes_that_the_server_would_replace_are_refused(data: bytes, name: str, start: int, end: int) -> None:
-    """With the place of the first that are no character."""
+    """With the place of the first invalid byte."""
     with pytest.raises(UnicodeDecodeError) as refused:
         charset.decode(data, name)
     assert (refused.value.start, refused.value.end) == (start, end)
 
 
 @pytest.mark.parametrize(("text", "name"), [("é", "ascii"), ("😀", "utf8mb3"), ("😀", "ucs2"), ("漢", "latin1"), ("漢", "armscii8")])
-def test_a_character_that_the_set_does_not_have_is_refused(text: str, name: str) -> None:
+def test_character_missing_from_the_set_is_refused(text: str, name: str) -> None:
     with pytest.raises(UnicodeEncodeError):
         charset.encode(text, name)
 
 
-def test_a_set_or_a_collation_that_no_server_has_is_refused() -> None:
+def test_unknown_set_or_collation_is_refused() -> None:
     with pytest.raises(LookupError, match="klingon"):
         charset.decode(b"a", "klingon")
     with pytest.raises(LookupError):
@@ -67,13 +67,13 @@ def test_a_set_or_a_collation_that_no_server_has_is_refused() -> None:
 @pytest.mark.parametrize(
     ("number", "name"), [(8, "latin1"), (63, "binary"), (255, "utf8mb4"), (309, "utf8mb4"), (1025, "big5"), (2304, "utf8mb4")]
 )
-def test_a_collation_s_number_tells_its_set(number: int, name: str) -> None:
-    """Of both flavors: they agree about the numbers that both have."""
+def test_collation_number_gives_its_set(number: int, name: str) -> None:
+    """The flavors agree about the numbers that both have."""
     assert charset.of_collation(number) == name
 
 
-def test_the_server_s_utf8mb4_is_a_codec_of_python() -> None:
-    """PyMySQL takes a codec by its name."""
+def test_utf8mb4_is_registered_as_a_python_codec() -> None:
+    """PyMySQL looks codecs up by name."""
     assert "é\ud800😀".encode(charset.CODEC).decode(charset.CODEC) == "é\ud800😀"
     with pytest.raises(UnicodeDecodeError):
         b"\xff".decode(charset.CODEC)

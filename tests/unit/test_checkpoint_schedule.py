@@ -1,4 +1,4 @@
-"""When a checkpoint is due: by seconds or bytes, whichever passes first, and never for more than a tenth of the time."""
+"""When a checkpoint is due: by seconds or bytes, whichever passes first, and for at most a tenth of the time."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ def committed_at(now: float, seconds: float, size: int, *, took: float = 0.0) ->
     return schedule
 
 
-def test_the_first_is_due_at_once() -> None:
-    """Nothing is saved yet."""
+def test_first_checkpoint_is_due_at_once() -> None:
+    """No checkpoint is saved yet."""
     assert CheckpointSchedule(5.0, 100).due(0.0)
 
 
-def test_it_is_due_when_the_seconds_have_passed_though_nothing_was_applied() -> None:
-    """So that the position of a source on which other tables are changed moves on."""
+def test_checkpoint_is_due_after_seconds_without_changes() -> None:
+    """The position of a source on which other tables change moves on."""
     schedule = committed_at(LATER, 5.0, 100)
     assert not schedule.due(LATER + 4.9)
     assert schedule.due(LATER + 5.0)
 
 
-def test_it_is_due_when_the_bytes_are_applied_though_no_time_has_passed() -> None:
-    """Counted since the last one was begun: what is applied while that is saved belongs to the next."""
+def test_checkpoint_is_due_after_bytes_without_time() -> None:
+    """Counted from the beginning of the last one: bytes applied during its saving belong to the next."""
     schedule = committed_at(LATER, 5.0, 100)
     schedule.applied(60)
     assert not schedule.due(LATER)
@@ -42,14 +42,14 @@ def test_it_is_due_when_the_bytes_are_applied_though_no_time_has_passed() -> Non
     assert schedule.due(LATER)
 
 
-def test_one_that_takes_long_is_begun_after_ten_times_as_long_whatever_was_applied() -> None:
-    """A large map is not written all the time."""
+def test_slow_checkpoint_delays_the_next_tenfold() -> None:
+    """For any number of applied bytes, so that a large map is not written all the time."""
     schedule = committed_at(LATER, 5.0, 100, took=2.0)
     schedule.applied(NO_LIMIT)
     assert not schedule.due(LATER + 19.9)
     assert schedule.due(LATER + 20.0)
 
 
-def test_with_no_seconds_it_is_always_due() -> None:
-    """For tests, and for those who want every step saved, whatever it costs."""
+def test_zero_seconds_make_a_checkpoint_always_due() -> None:
+    """For tests, and for users who want every step saved."""
     assert committed_at(LATER, 0.0, NO_LIMIT, took=2.0).due(LATER)

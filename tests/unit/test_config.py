@@ -1,4 +1,4 @@
-"""What the user typed: read as meant, or refused with a sentence that never shows a password."""
+"""Parsing of what the user typed: read as meant, or refused with a sentence that never shows a password."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ENVIRONMENT = {"CDC_SOURCE_PASSWORD": "from-environment"}
         ("mysql://cdc:x@[::1]:3307,h,[fe80::1]/", SourceUrl("::1", 3307, "cdc", "x", (("h", 3306), ("fe80::1", 3306)))),
     ],
 )
-def test_a_source_url_is_read_in_its_parts(url: str, expected: SourceUrl) -> None:
+def test_source_url_is_parsed(url: str, expected: SourceUrl) -> None:
     """Percent signs are decoded, the port has its default, and a URL without password takes the environment's."""
     assert SourceUrl.parse(url, ENVIRONMENT) == expected
 
@@ -51,8 +51,8 @@ def test_a_source_url_is_read_in_its_parts(url: str, expected: SourceUrl) -> Non
         ("?ssl-mode=VERIFY_IDENTITY&ssl-ca=ca&ssl-cert=c&ssl-key=k", Tls(TlsMode.VERIFY_IDENTITY, "ca", "c", "k")),
     ],
 )
-def test_the_options_of_tls_are_those_of_the_mysql_client(query: str, expected: Tls) -> None:
-    """For each of several servers alike."""
+def test_tls_options_are_those_of_the_mysql_client(query: str, expected: Tls) -> None:
+    """Alike for each of several servers."""
     for each in SourceUrl.parse(f"mysql://cdc:x@h,g/{query}", {}).each:
         assert each.tls == expected
 
@@ -72,14 +72,14 @@ def test_the_options_of_tls_are_those_of_the_mysql_client(query: str, expected: 
         ("?ssl-cert=c&ssl-key=k", "contradict each other"),
     ],
 )
-def test_options_of_tls_that_mean_nothing_are_refused(query: str, words: str) -> None:
-    """Rather than connecting with less than was meant."""
+def test_meaningless_tls_options_are_refused(query: str, words: str) -> None:
+    """Rather than connecting with less protection than was meant."""
     with pytest.raises(ConfigError, match=words):
         SourceUrl.parse(f"mysql://cdc:x@h/{query}", {})
 
 
-def test_no_password_anywhere_is_an_empty_one() -> None:
-    """Accounts without a password exist; whether it is right is for the server to say."""
+def test_missing_password_is_empty() -> None:
+    """Accounts without a password exist; the server decides whether it is right."""
     assert SourceUrl.parse("mysql://cdc@h/", {}).password == ""
 
 
@@ -108,8 +108,8 @@ def test_no_password_anywhere_is_an_empty_one() -> None:
         ("postgresql://cdc:hunter2@h,g/", "starts with postgresql:"),
     ],
 )
-def test_a_wrong_source_url_is_refused_with_what_is_wrong(url: str, words: str) -> None:
-    """The message names the part that is wrong, the hint shows a right one, and neither shows the password."""
+def test_wrong_source_url_names_the_wrong_part(url: str, words: str) -> None:
+    """The hint shows a right one, and neither sentence shows the password."""
     with pytest.raises(ConfigError, match=words) as error:
         SourceUrl.parse(url, {})
     assert "mysql://user:password@host:3306/" in error.value.hint
@@ -129,14 +129,14 @@ def test_a_wrong_source_url_is_refused_with_what_is_wrong(url: str, words: str) 
         "mysql://cdc:hunter2@[::1/",
     ],
 )
-def test_a_source_url_that_cannot_be_split_is_refused_without_its_password(url: str) -> None:
+def test_unsplittable_source_url_is_refused_without_its_password(url: str) -> None:
     """Python's own errors quote the URL: neither the message nor the traceback may pass that on."""
     with pytest.raises(ConfigError) as error:
         SourceUrl.parse(url, {})
     assert SECRET not in "".join(traceback.format_exception(error.value))
 
 
-def test_the_password_is_in_no_text_made_of_a_configuration() -> None:
+def test_password_is_missing_from_every_text_of_a_config() -> None:
     """repr(), str() and the redacted URL leave it out, also where the URL is part of something larger."""
     url = SourceUrl.parse(f"mysql://cdc:{SECRET}@h:3307/", {})
     config = Config(url, Path("state"), (TableId("shop", "orders"),))
@@ -145,8 +145,8 @@ def test_the_password_is_in_no_text_made_of_a_configuration() -> None:
     assert url.redacted == "mysql://cdc@h:3307/"
 
 
-def test_several_hosts_are_one_url_each_in_their_order() -> None:
-    """With the same user and password; shown side by side, and without the password."""
+def test_several_hosts_give_one_url_each() -> None:
+    """In their order, with the same user and password; shown side by side, without the password."""
     url = SourceUrl.parse(f"mysql://cdc:{SECRET}@h,[::1]:3307/", {})
     assert url.each == (SourceUrl("h", 3306, "cdc", SECRET), SourceUrl("::1", 3307, "cdc", SECRET))
     assert url.redacted == "mysql://cdc@h:3306,[::1]:3307/"
@@ -154,16 +154,16 @@ def test_several_hosts_are_one_url_each_in_their_order() -> None:
     assert SECRET not in repr(url)
 
 
-def test_an_ipv6_address_keeps_its_brackets_when_shown() -> None:
-    """The redacted URL can be read back."""
+def test_ipv6_address_keeps_its_brackets_when_shown() -> None:
+    """The redacted URL can be parsed again."""
     url = SourceUrl.parse("mysql://cdc@[fe80::1]:3307/", {})
     assert url.redacted == "mysql://cdc@[fe80::1]:3307/"
     assert SourceUrl.parse(url.redacted, {}) == url
 
 
 @given(st.text(st.characters(codec="ascii", exclude_characters="\t\r\n"), max_size=12))
-def test_any_password_survives_quoting(password: str) -> None:
-    """A percent-encoded password is read as it was, whatever it holds."""
+def test_password_survives_percent_encoding(password: str) -> None:
+    """For every character."""
     quoted = "".join(f"%{byte:02x}" for byte in password.encode())
     assert SourceUrl.parse(f"mysql://cdc:{quoted}@h/", ENVIRONMENT).password == password
 
@@ -178,8 +178,8 @@ def test_any_password_survives_quoting(password: str) -> None:
         (DEFAULT_TARGET, Path("cdc-state")),
     ],
 )
-def test_a_mapstore_url_is_a_folder(url: str, path: Path) -> None:
-    """What follows the scheme is the path, relative ones and the home folder included."""
+def test_mapstore_url_is_a_folder(url: str, path: Path) -> None:
+    """The path follows the scheme, relative ones and the home folder included."""
     assert parse_mapstore_url(url) == path
 
 
@@ -194,8 +194,8 @@ def test_a_mapstore_url_is_a_folder(url: str, path: Path) -> None:
         ("mapstore:", "names no folder"),
     ],
 )
-def test_another_target_is_refused_without_its_password(url: str, words: str) -> None:
-    """Targets that this version lacks are named as such, and the hint shows the one it has."""
+def test_unsupported_target_is_refused_without_its_password(url: str, words: str) -> None:
+    """Known targets that this version lacks are named as such, and the hint shows the supported one."""
     with pytest.raises(ConfigError, match=words) as error:
         parse_mapstore_url(url)
     assert "mapstore:./cdc-state" in error.value.hint
@@ -212,7 +212,7 @@ def test_another_target_is_refused_without_its_password(url: str, words: str) ->
         ("my shop.größe", TableId("my shop", "größe")),
     ],
 )
-def test_a_table_is_named_by_schema_and_table(name: str, table: TableId) -> None:
+def test_table_name_has_schema_and_table(name: str, table: TableId) -> None:
     """A name with a dot goes in backquotes; all other characters stand for themselves."""
     assert parse_table(name) == table
 
@@ -221,8 +221,8 @@ NAMES = st.text(st.sampled_from("`.a*'\" \n\u00e9\u6f22"), min_size=1, max_size=
 
 
 @given(NAMES, NAMES)
-def test_a_tables_printed_name_is_taken_back(schema: str, table: str) -> None:
-    """Whatever it holds; plain names are printed as they are."""
+def test_printed_table_name_parses_back(schema: str, table: str) -> None:
+    """With any characters; plain names are printed unquoted."""
     name = TableId(schema, table)
     assert parse_table(str(name)) == name
     if not {".", "`"} & set(schema + table):
@@ -230,8 +230,8 @@ def test_a_tables_printed_name_is_taken_back(schema: str, table: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "orders", "shop.", ".orders", "a.b.c", "shop.`orders", "``.orders", "a.b`c", "shop.`a`b`"])
-def test_what_is_no_full_name_of_a_table_is_refused(name: str) -> None:
-    """The message quotes what was given, the hint shows the form."""
+def test_incomplete_table_name_is_refused(name: str) -> None:
+    """The message quotes it, the hint shows the form."""
     with pytest.raises(ConfigError, match="is not a table's full name") as error:
         parse_table(name)
     assert repr(name) in error.value.message
@@ -260,8 +260,8 @@ URL = SourceUrl("h", 3306, "u", "hunter2")
         ("metrics_address", [None, 127]),
     ],
 )
-def test_a_config_checks_its_types_and_ranges(name: str, values: list[object]) -> None:
-    """With a sentence that names the field and says what it takes, and no value of it: programs are not all type-checked."""
+def test_config_checks_types_and_ranges(name: str, values: list[object]) -> None:
+    """The sentence names the field and its allowed values, and leaves the given value out; programs are not all type-checked."""
     good: dict[str, object] = {"source": URL, "target": Path("state"), "tables": (TableId("a", "b"),)}
     assert Config(**good)  # type: ignore[arg-type]
     for value in values:
@@ -271,7 +271,7 @@ def test_a_config_checks_its_types_and_ranges(name: str, values: list[object]) -
 
 
 @pytest.mark.parametrize("name", ["max_rows_per_second", "max_bytes_per_second", "max_threads_running", "max_replica_lag", "replica"])
-def test_limits_check_their_types_and_ranges(name: str) -> None:
+def test_limits_check_types_and_ranges(name: str) -> None:
     """As those of the config file do."""
     for value in (0, "5", True, [], float("nan")):
         with pytest.raises(ConfigError, match=rf"^{name} in the configuration"):

@@ -1,4 +1,4 @@
-"""The config file: read as meant, or refused with one sentence that quotes nothing."""
+"""The config file: read as meant, or refused with one sentence that quotes no value."""
 
 from __future__ import annotations
 
@@ -37,28 +37,28 @@ def read(path: Path | None, *tables: TableId, environ: dict[str, str] | None = N
     return ConfigFile(path, limits, tables, environ or {}).read()
 
 
-def test_a_file_holds_tables_and_limits(path: Path) -> None:
+def test_file_holds_tables_and_limits(path: Path) -> None:
     """By the names of the options."""
     path.write_text(WHOLE)
     assert read(path) == Settings(Limits(20_000, 5_000_000, 25, 2.5, REPLICA), (TableId("shop", "orders"), TableId("shop", "a.b")))
 
 
-def test_an_empty_file_says_nothing(path: Path) -> None:
-    """Nor does none: then the command line is all."""
+def test_empty_file_sets_nothing(path: Path) -> None:
+    """Like a missing file: the command line decides."""
     path.write_text("")
     assert read(path) == read(None) == Settings(Limits(), ())
 
 
-def test_the_command_line_counts_where_both_say_something(path: Path) -> None:
-    """Tables are those of both, each once."""
+def test_command_line_overrides_the_file(path: Path) -> None:
+    """Tables are the union of both."""
     path.write_text(WHOLE)
     found = read(path, TableId("shop", "mine"), TableId("shop", "orders"), max_rows_per_second=7, max_threads_running=None)
     assert found.limits == Limits(7, 5_000_000, 25, 2.5, REPLICA)
     assert found.tables == (TableId("shop", "mine"), TableId("shop", "orders"), TableId("shop", "a.b"))
 
 
-def test_a_replica_s_password_may_come_from_the_environment(path: Path) -> None:
-    """It has a variable of its own, since it may be another server's account."""
+def test_replica_password_may_come_from_the_environment(path: Path) -> None:
+    """It has its own variable, since its server may have another account."""
     path.write_text('[limits]\nreplica = "mysql://u@r"\nmax-replica-lag = 1')
     found = read(path, environ={"CDC_REPLICA_PASSWORD": "its own", "CDC_SOURCE_PASSWORD": "another"})
     assert found.limits.replica == SourceUrl("r", 3306, "u", "its own")
@@ -87,8 +87,8 @@ def test_a_replica_s_password_may_come_from_the_environment(path: Path) -> None:
         ("[limits]\nmax-replica-lag = 5\nreplica = ['mysql://u:hunter2@r']", "`replica` is not a string"),
     ],
 )
-def test_a_faulty_file_is_refused_with_one_sentence_and_no_password(path: Path, text: str, words: str) -> None:
-    """It names the file and the place, and says how to get there."""
+def test_faulty_file_is_refused_with_one_sentence_and_no_password(path: Path, text: str, words: str) -> None:
+    """It names the file and the place, and says how to correct it."""
     path.write_text(text)
     with pytest.raises(ConfigError) as caught:
         read(path)
@@ -98,7 +98,7 @@ def test_a_faulty_file_is_refused_with_one_sentence_and_no_password(path: Path, 
     assert SECRET not in str(caught.value)
 
 
-def test_a_file_that_cannot_be_read_is_refused(path: Path) -> None:
+def test_unreadable_file_is_refused(path: Path) -> None:
     """A missing one, and one that is not text."""
     with pytest.raises(ConfigError, match=r"cannot be read: No such file"):
         read(path)
@@ -107,8 +107,8 @@ def test_a_file_that_cannot_be_read_is_refused(path: Path) -> None:
         read(path)
 
 
-def test_limits_are_told_in_words_without_a_password() -> None:
-    """For the line that says what counts now."""
+def test_limits_are_worded_without_a_password() -> None:
+    """For the line that reports the present limits."""
     told = str(Limits(20_000, 5_000_000, 25, 2.5, REPLICA))
     assert told == (
         "at most 20,000 rows a second, 5,000,000 bytes a second, while the source runs 25 threads, while mysql://u@r:3306/ is 2.5 s behind"
@@ -118,15 +118,15 @@ def test_limits_are_told_in_words_without_a_password() -> None:
 
 
 @pytest.mark.parametrize("text", [f"limits = {'9' * 5000}", f"tables = {'[' * 5000}"])
-def test_a_file_without_bounds_is_refused(tmp_path: Path, text: str) -> None:
-    """Numbers of thousands of digits and lists within lists: what the reader cannot take is no fault of cdc."""
+def test_excessive_file_is_refused(tmp_path: Path, text: str) -> None:
+    """Numbers of thousands of digits and deeply nested lists are the file's error, not an internal one."""
     (tmp_path / "cdc.toml").write_text(text)
     with pytest.raises(ConfigError, match="In the config file"):
         ConfigFile(tmp_path / "cdc.toml", {}, (), {}, ()).read()
 
 
 @pytest.mark.parametrize("address", ["x" * 70, "a..b", "\u2028", "300.1.1.1", "/", "nowhere.invalid"])
-def test_an_address_that_no_host_has_is_refused(address: str) -> None:
+def test_impossible_address_is_refused(address: str) -> None:
     """Names that cannot be looked up too."""
     with pytest.raises(ConfigError, match="Metrics cannot be served at"), served(CollectorRegistry(), address, 0):
         pass

@@ -1,4 +1,4 @@
-"""Standard error on a terminal, seen as a person sees it: by what is on the screen in the end."""
+"""Standard error on a terminal, judged by what is on the screen in the end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ terminal = Terminal()
 
 
 def screen(data: bytes, width: int) -> list[str]:
-    """What stands on a terminal of this width after these bytes; the few controls that we send, and wrapping."""
+    """The screen of a terminal of this width after these bytes; it knows the few controls that we send, and wrapping."""
     rows, row, column, text = [""], 0, 0, data.decode()
     while text:
         if text.startswith("\x1b["):
@@ -58,7 +58,7 @@ def screen(data: bytes, width: int) -> list[str]:
 
 
 def shown(lines: str, width: int = 80) -> list[str]:
-    """What a program that does this leaves on a terminal."""
+    """What a program that calls this leaves on a terminal."""
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
     environment = os.environ | {"TERM": "xterm"}
@@ -79,8 +79,8 @@ FIGURES = "rows_streamed=123_456_789, transactions=12_345_678, lag=12.345, secon
 
 
 @pytest.mark.waits
-def test_the_progress_line_takes_one_row_and_nothing_stays_of_a_longer_one() -> None:
-    """Drawn long, short, and long again; a line that is said in between stands above it, whole."""
+def test_progress_line_takes_one_row_and_replaces_a_longer_one() -> None:
+    """Drawn long, short, and long again; a message in between stands above it, whole."""
     lines = f"""
 show = ProgressLine(terminal, 4_000_000_000)
 for waiting in ("", "source runs 41 threads, at most 25, and its replica is far behind", ""):
@@ -94,7 +94,7 @@ show(status({FIGURES}))
     assert last == "lag 12,345 ms | copying 1,500 of about 4,000,000,000 rows | …"
 
 
-def test_lag_and_the_reason_for_waiting_are_seen_at_80_columns() -> None:
+def test_lag_and_waiting_reason_fit_80_columns() -> None:
     """They come before the figures."""
     lines = f"""
 show = ProgressLine(terminal, 4_000_000_000)
@@ -105,8 +105,8 @@ show(status(throttled="source runs 41 threads, at most 25", {FIGURES}))
 
 
 @pytest.mark.parametrize("width", range(1, 90))
-def test_a_line_is_cut_at_whole_fields_or_else_at_whole_words(width: int) -> None:
-    """Never within a number, which would be another one."""
+def test_line_is_cut_at_whole_fields_or_words(width: int) -> None:
+    """A cut number would be another one."""
     fields = ["lag 12 ms", "at most 2,000 rows/s", "copying 38,751 of about 2,500,000 rows", "7 changes in 3 transactions"]
     line = cut(" | ".join(fields), width)
     assert len(line) <= width
@@ -117,8 +117,8 @@ def test_a_line_is_cut_at_whole_fields_or_else_at_whole_words(width: int) -> Non
         assert set(whole.split()) <= {word for field in fields for word in [*field.split(), "|"]}
 
 
-def test_an_erased_line_leaves_nothing() -> None:
-    """The result that is printed next begins a line of its own."""
+def test_erased_line_leaves_an_empty_row() -> None:
+    """The result that is printed next starts on its own line."""
     assert shown("terminal.draw('x' * 500)\nterminal.clear()\nterminal.say('done')") == ["done", ""]
 
 
@@ -128,8 +128,8 @@ def test_wide_characters_do_not_wrap() -> None:
     assert line.replace(" ", "") == "表" * 19 + "…"
 
 
-def test_a_terminal_that_became_narrower_is_left_clean() -> None:
-    """What was drawn takes several rows then."""
+def test_narrowed_terminal_is_left_clean() -> None:
+    """The drawn line takes several rows then."""
     lines = """
 import fcntl, struct, termios
 terminal.draw("x" * 70)
@@ -141,8 +141,8 @@ terminal.say("done")
 
 
 @pytest.mark.waits
-def test_a_signal_handler_says_a_line_in_the_middle_of_another() -> None:
-    """Python's own buffered stderr refuses that; threads and the handler do not cut each other's lines."""
+def test_signal_handler_prints_within_another_line() -> None:
+    """Python's own buffered stderr refuses that; lines of threads and of the handler stay whole."""
     lines = """
 import os
 signal.signal(signal.SIGUSR1, lambda *_: terminal.say("from the handler"))
@@ -156,8 +156,8 @@ terminal.say("first")
     assert sorted(shown(lines)) == ["", "first", "from the handler"]
 
 
-def test_characters_that_a_terminal_would_obey_are_escaped() -> None:
-    """Controls, changes of direction, what cannot be encoded; all other text stays, whatever its script."""
+def test_control_characters_are_escaped() -> None:
+    """Controls, changes of direction and unencodable characters; all other text of any script stays."""
     plain = "straße 表 🎉 naïve\u3000, 100 % \\ {}[bold]"
     assert printable(plain) == printable_json(plain) == plain
     assert printable("a\x1b[31mb\x9b1A\r\t\0\x7f\u202e\u2028\ud800") == r"a\x1b[31mb\x9b1A\r\t\x00\x7f\u202e\u2028\ud800"
@@ -166,8 +166,8 @@ def test_characters_that_a_terminal_would_obey_are_escaped() -> None:
             assert not set(map(unicodedata.category, printable(character))) & {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
-def test_a_server_s_line_break_makes_no_line_of_its_own() -> None:
-    """One that is followed by an indented line is ours: a list of findings."""
+def test_line_breaks_of_a_server_are_escaped() -> None:
+    """A line break before an indented line is ours: a list of findings."""
     assert printable("it failed:\ncdc: all is well") == r"it failed:\ncdc: all is well"
     assert printable("2 problems.\n  a: b\n  c: d\x1b") == "2 problems.\n  a: b\n  c: d\\x1b"
 
@@ -180,7 +180,7 @@ def test_json_is_escaped_without_changing_its_values() -> None:
     assert line.isprintable()
 
 
-def test_nothing_that_is_said_or_drawn_controls_the_terminal() -> None:
-    """Through both ways to standard error."""
+def test_messages_and_progress_do_not_control_the_terminal() -> None:
+    """Through both paths to standard error."""
     assert shown(r"terminal.say('a\x1b[2Jb\rc')") == [r"a\x1b[2Jb\rc", ""]
     assert shown(r"terminal.draw('a\x1b[2Jb\nc')") == [r"a\x1b[2Jb\nc"]

@@ -1,4 +1,4 @@
-"""Whether a server can go on from a position: each way it cannot has a sentence of its own."""
+"""Whether a server can continue a position, with a sentence for each reason why not."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def gtids(text: str) -> Gtids:
         ("0-1-5,7-1-1", "0-1-9,7-1-1", "0-1-2", M1),
     ],
 )
-def test_a_server_that_has_had_the_position_and_kept_the_rest_can_go_on(position: str, executed: str, purged: str, server: str) -> None:
-    """Purged up to the position is no loss, whoever the server is."""
+def test_server_with_position_and_later_binlogs_can_continue(position: str, executed: str, purged: str, server: str) -> None:
+    """Binlogs purged up to the position do not matter, on any server."""
     kind = type(gtids(executed))
     require_continuable(kind.parse(position), gtids(executed), kind.parse(purged), server=server)
 
@@ -59,10 +59,8 @@ PURGED, STRANGER, LOST = "has purged", "This is another server", "has lost trans
         (("0-1-5", "0-2-9", "0-2-1"), M2, (M1,), STRANGER),
     ],
 )
-def test_a_position_that_is_lost_has_the_sentence_of_its_case(
-    sets: tuple[str, str, str], server: str, followed: tuple[str, ...], words: str
-) -> None:
-    """Purged, a stranger, or one that has lost transactions; each says what to do, and that a full copy is the last way."""
+def test_lost_position_is_explained(sets: tuple[str, str, str], server: str, followed: tuple[str, ...], words: str) -> None:
+    """Purged binlogs, an unrelated server, lost transactions: each sentence says what to do, a full copy last."""
     position, executed, purged = map(type(gtids(sets[0])).parse, sets)
     with pytest.raises(PositionLost) as found:
         require_continuable(position, executed, purged, server=server, followed=followed)
@@ -82,15 +80,15 @@ def test_a_position_that_is_lost_has_the_sentence_of_its_case(
         ("0-2-9", "0-1-5", M3, (M1, M2)),
     ],
 )
-def test_a_replica_that_is_behind_may_have_the_rest_later(position: str, executed: str, server: str, followed: tuple[str, ...]) -> None:
-    """What another server wrote may still come: that is waited for, and is never a reason to copy."""
+def test_lagging_replica_is_waited_for(position: str, executed: str, server: str, followed: tuple[str, ...]) -> None:
+    """Transactions of another server may still arrive, so they never cause a copy."""
     kind = type(gtids(position))
     with pytest.raises(Temporary, match="a replica that is behind"):
         require_continuable(gtids(position), kind.parse(executed), kind(), server=server, followed=followed)
 
 
-def test_rows_that_went_further_than_the_position_need_a_server_that_has_gone_as_far() -> None:
-    """It would not send again what is in them already, nor take it back."""
+def test_rows_beyond_the_position_need_a_server_with_them() -> None:
+    """A server without those transactions would neither send nor undo them."""
     sets = gtids(f"{A}:1-5"), gtids(f"{A}:1-6"), GtidSet()
     require_continuable(*sets, server=A, applied=gtids(f"{A}:1-6"))
     with pytest.raises(PositionLost, match=f"it lacks {A}:7"):
@@ -99,7 +97,7 @@ def test_rows_that_went_further_than_the_position_need_a_server_that_has_gone_as
         require_continuable(*sets, server=B, applied=gtids(f"{A}:1-7"))
 
 
-def test_a_checkpoint_of_the_other_kind_of_server_is_never_continued() -> None:
-    """GTIDs of MySQL and of MariaDB say nothing about each other."""
+def test_checkpoint_of_the_other_flavor_is_not_continued() -> None:
+    """GTIDs of MySQL and of MariaDB are not comparable."""
     with pytest.raises(PositionLost, match="another kind of server"):
         require_continuable(DomainGtids.parse("0-1-5"), GtidSet(), GtidSet(), server=A)

@@ -1,4 +1,4 @@
-"""What statements do to tables, however they are written."""
+"""The effects of statements on tables, in every spelling."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def at(name: str) -> TableId:
         ("ALTER TABLE `we``ird`.`a.b` CHANGE a b INT", [Altered(TableId("we`ird", "a.b"))]),
     ],
 )  # fmt: skip
-def test_what_becomes_of_tables_is_read(statement: str, expected: list[Effect]) -> None:
+def test_effects_on_tables_are_recognized(statement: str, expected: list[Effect]) -> None:
     """Quoted, qualified, in another case, several at once, between comments."""
     assert effects(QueryEvent(statement.encode(), "shop", Dialect(mariadb=True, version=101_106))) == expected
 
@@ -103,10 +103,10 @@ def test_what_becomes_of_tables_is_read(statement: str, expected: list[Effect]) 
         ("ALTER COLUMN a SET DEFAULT 5", (), "", "", ""),
     ],
 )
-def test_an_alteration_that_keeps_rows_tells_the_columns_names(
+def test_alter_that_keeps_rows_gives_the_column_names(
     parts: str, renamed: tuple[tuple[str, str], ...], dropped: str, added: str, optional: str
 ) -> None:
-    """How the columns look afterwards is asked of the source."""
+    """The new definition comes from the source."""
     statement = f"ALTER TABLE orders {parts}"
     names = [frozenset(each.split()) for each in (dropped, added, optional)]
     assert effects(QueryEvent(statement.encode(), "shop")) == [Altered(ORDERS, True, renamed, *names)]
@@ -122,12 +122,12 @@ def test_an_alteration_that_keeps_rows_tells_the_columns_names(
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("opening", ["ALTER TABLE orders", "alter online table if exists shop.orders nowait", "ALTER TABLE orders WAIT 3"])
-def test_an_alteration_that_may_rewrite_rows_is_told_from_others(opening: str, parts: str) -> None:
-    """What is not known counts as one."""
+def test_alter_that_may_rewrite_rows_is_recognized(opening: str, parts: str) -> None:
+    """Unknown clauses count as rewriting."""
     assert effects(QueryEvent((f"{opening} {parts}").encode(), "shop")) == [Altered(ORDERS)]
 
 
-def test_an_alteration_that_may_leave_rows_out_rewrites_them() -> None:
+def test_alter_ignore_rewrites_rows() -> None:
     """MariaDB's IGNORE deletes rows that a new unique index would refuse."""
     assert effects(QueryEvent((b"ALTER IGNORE TABLE orders ADD UNIQUE (a)"), "shop")) == [Altered(ORDERS)]
 
@@ -140,7 +140,7 @@ def test_an_alteration_that_may_leave_rows_out_rewrites_them() -> None:
         "/* DROP TABLE orders */ CREATE DATABASE x", "CREATE TRIGGER x BEFORE INSERT ON orders FOR EACH ROW DROP TABLE orders",
     ],
 )  # fmt: skip
-def test_what_leaves_rows_and_columns_alone_has_no_effect(statement: str) -> None:
+def test_statements_without_effect_on_rows_and_columns(statement: str) -> None:
     """Views, triggers, rights, databases."""
     assert effects(QueryEvent(statement.encode(), "shop")) == []
 
@@ -154,8 +154,8 @@ def test_what_leaves_rows_and_columns_alone_has_no_effect(statement: str) -> Non
         "OPTIMIZE NO_WRITE_TO_BINLOG TABLE orders", "REPAIR LOCAL TABLES shop.orders QUICK USE_FRM", "optimize table `orders` wait 5",
     ],
 )  # fmt: skip
-def test_a_rebuild_keeps_columns_and_may_write_rows_anew(statement: str) -> None:
-    """Which of these rebuild a table, and how, depends on the session."""
+def test_rebuild_keeps_columns_and_may_rewrite_rows(statement: str) -> None:
+    """Whether and how a statement rebuilds a table depends on the session."""
     assert effects(QueryEvent(statement.encode(), "shop")) == [Rebuilt(ORDERS)]
 
 
@@ -163,13 +163,13 @@ def test_a_rebuild_keeps_columns_and_may_write_rows_anew(statement: str) -> None
     ("statement", "rebuilt"),
     [("RENAME TABLE t TO orders", False), ("ALTER TABLE t RENAME TO orders", False), ("ALTER TABLE t RENAME TO orders, FORCE", True)],
 )
-def test_another_name_alone_rebuilds_nothing(statement: str, rebuilt: bool) -> None:
-    """On MySQL; on MariaDB a session may have ALTER TABLE copy for it."""
+def test_rename_alone_does_not_rebuild(statement: str, rebuilt: bool) -> None:
+    """On MySQL; on MariaDB a session may make ALTER TABLE copy for it."""
     assert effects(QueryEvent(statement.encode(), "shop")) == [Moved(at("t"), ORDERS, rebuilt)]
 
 
-def test_several_tables_are_optimized_at_once() -> None:
-    """Each is rebuilt."""
+def test_optimize_rebuilds_each_of_several_tables() -> None:
+    """OPTIMIZE TABLE names several at once."""
     assert effects(QueryEvent(b"OPTIMIZE TABLE orders, other.t", "shop")) == [Rebuilt(ORDERS), Rebuilt(OTHER)]
 
 
@@ -182,8 +182,8 @@ def test_several_tables_are_optimized_at_once() -> None:
         "CREATE OR REPLACE UNIQUE INDEX IF NOT EXISTS i ON orders (a)", "CREATE FULLTEXT INDEX i ON orders (a)",
     ],
 )  # fmt: skip
-def test_other_indexes_may_mean_another_key(statement: str) -> None:
-    """Where the key is a unique index, or there is none yet."""
+def test_index_change_may_change_the_key(statement: str) -> None:
+    """Where the key is a unique index, or is missing yet."""
     assert effects(QueryEvent(statement.encode(), "shop")) == [IndexesChanged(ORDERS)]
 
 
@@ -197,15 +197,15 @@ def test_other_indexes_may_mean_another_key(statement: str) -> None:
         "ALTER TABLE a DROP COLUMN b /*!", "SET x = 1",
     ],
 )  # fmt: skip
-def test_another_grammar_is_not_guessed_at(statement: str) -> None:
-    """Whoever follows tables decides what to do then."""
+def test_unknown_grammar_is_reported_as_not_understood(statement: str) -> None:
+    """The schema tracker decides what to do then."""
     with pytest.raises(NotUnderstood):
         effects(QueryEvent(statement.encode(), "shop"))
 
 
 @given(st.text(max_size=80), st.sampled_from(["", "ALTER TABLE ", "DROP TABLE ", "RENAME TABLE a TO ", "CREATE TABLE "]))
-def test_any_text_is_read_or_refused(text: str, opening: str) -> None:
-    """Whatever a session wrote."""
+def test_arbitrary_text_is_parsed_or_refused(text: str, opening: str) -> None:
+    """Any other exception is an error."""
     with suppress(NotUnderstood):
         effects(QueryEvent((opening + text).encode(), "shop"))
 
@@ -216,7 +216,7 @@ def test_any_text_is_read_or_refused(text: str, opening: str) -> None:
     st.from_regex(r"[A-Za-z_$][A-Za-z0-9_$ .`é]{0,8}", fullmatch=True),
     st.booleans(),
 )
-def test_a_quoted_name_of_any_letters_is_found(form: str, schema: str, table: str, qualified: bool) -> None:
+def test_quoted_names_may_hold_any_characters(form: str, schema: str, table: str, qualified: bool) -> None:
     """Blanks, dots, dashes and doubled backquotes are part of a quoted name."""
     quoted = ["`" + part.replace("`", "``") + "`" for part in ((schema, table) if qualified else (table,))]
     (found,) = effects(QueryEvent((form.format(".".join(quoted))).encode(), schema))

@@ -1,4 +1,4 @@
-"""Which tables a statement may write, where nobody but its text tells."""
+"""Which tables a statement may write, judged by its text alone."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def event(statement: str, schema: str = "y", *, mariadb: bool = False) -> QueryE
         "INSERT INTO hb PARTITION (p0) VALUES (1, NAME_CONST('a', 5))",
     ],
 )
-def test_the_table_has_its_place(statement: str) -> None:
-    """What is read, is in texts or in comments does not matter."""
+def test_written_table_is_found_by_its_place(statement: str) -> None:
+    """Tables that are read, and names in strings or comments, do not count."""
     found = writes(event(statement))
     assert (found.tables, found.sure, found.doubt) == ({HB}, True, "")
 
@@ -53,8 +53,8 @@ def test_the_table_has_its_place(statement: str) -> None:
         "WITH a AS (SELECT 1 AS id) UPDATE x.t SET v = 1 WHERE id IN (SELECT id FROM a)",
     ],
 )
-def test_all_that_is_named_counts_where_there_is_no_such_place(statement: str) -> None:
-    """Of several tables, those that are read count too."""
+def test_all_named_tables_count_in_multi_table_statements(statement: str) -> None:
+    """Those that are only read count too."""
     found = writes(event(statement))
     assert TableId("x", "t") in found.tables
     assert not found.sure
@@ -76,8 +76,8 @@ def test_all_that_is_named_counts_where_there_is_no_such_place(statement: str) -
         "INSERT INTO hb VALUES (1, 'open)",
     ],
 )
-def test_stored_code_may_write_anything(statement: str) -> None:
-    """So may what cannot be read."""
+def test_stored_code_may_write_any_table(statement: str) -> None:
+    """So may a statement that cannot be read."""
     assert writes(event(statement)).doubt
 
 
@@ -104,13 +104,13 @@ def test_stored_code_may_write_anything(statement: str) -> None:
         ("INSERT INTO hb SELECT 1 WHERE NEXTVAL(z.s) = 1", "y.hb z.s"),
     ],
 )  # fmt: skip
-def test_tables_stand_in_their_places(statement: str, places: str) -> None:
-    """A few names that are columns' count too, none of a table is left out."""
+def test_named_tables_are_found_at_their_places(statement: str, places: str) -> None:
+    """A few column names count too; no table name is left out."""
     assert {str(table) for table in writes(event(statement)).places} == set(places.split())
 
 
-def test_no_table_of_a_random_list_is_left_out() -> None:
-    """Lists in lists, with aliases, index hints, conditions and reserved words as columns; and no column makes a schema of its table."""
+def test_every_table_of_a_random_list_is_found() -> None:
+    """Nested lists with aliases, index hints, conditions and reserved words as columns; a column never makes a schema of its table."""
     random = Random(9)
     columns = ["c", "order", "set", "where", "on", "`from`", "limit"]
     for _ in range(300):
@@ -150,13 +150,13 @@ def test_no_table_of_a_random_list_is_left_out() -> None:
         assert not any(each.startswith("x.") for each in found), statement
 
 
-def test_bytes_that_are_not_valid_make_names_unsure_and_texts_not() -> None:
-    """A text may hold binary data."""
+def test_invalid_bytes_matter_in_names_and_not_in_strings() -> None:
+    """A string may hold binary data."""
     assert writes(QueryEvent(b"INSERT INTO h\xff VALUES (1)", "y")).doubt
     assert writes(QueryEvent(b"INSERT INTO hb VALUES (1, _binary'\xff')", "y")).tables == {HB}
 
 
-def test_what_mariadb_sets_for_a_statement_is_no_part_of_it() -> None:
-    """SET STATEMENT ... FOR stands before any statement."""
+def test_set_statement_prefix_is_skipped() -> None:
+    """MariaDB allows SET STATEMENT ... FOR before any statement."""
     found = writes(event("SET STATEMENT max_statement_time = 10 FOR UPDATE hb SET value = 1", mariadb=True))
     assert (found.tables, found.sure) == ({HB}, True)

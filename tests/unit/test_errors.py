@@ -1,4 +1,4 @@
-"""Errors where no server is needed: what the driver says becomes one of ours, and damaged state is told apart from none."""
+"""Errors that need no server: the driver's errors become ours, and a damaged state differs from a missing one."""
 
 from __future__ import annotations
 
@@ -70,16 +70,16 @@ TABLE = TABLES[0]
         (pymysql.InterfaceError("no code"), UnreadableAnswer, "no code"),
     ],
 )
-def test_the_driver_s_error_becomes_what_the_caller_can_do(error: pymysql.MySQLError, expected: type[CdcError], words: str) -> None:
-    """One class each, a sentence with the server's own words, and never the password."""
+def test_driver_errors_become_ours(error: pymysql.MySQLError, expected: type[CdcError], words: str) -> None:
+    """One class for each reaction of the caller, with the server's own words, and never the password."""
     found = explain(error, URL)
     assert type(found) is expected
     assert words in str(found)
     assert "hunter2" not in str(found)
 
 
-def test_a_broken_socket_is_temporary_and_ours_pass_through() -> None:
-    """The operating system's errors are the network's; an error of ours is not explained twice."""
+def test_socket_errors_are_temporary_and_ours_pass_through() -> None:
+    """The operating system's errors are the network's; an error of ours is not wrapped again."""
     with pytest.raises(Temporary, match="broke"), explained(URL):
         raise ConnectionResetError("reset by peer")
     with pytest.raises(ConfigError, match="as it is"), explained(URL):
@@ -87,8 +87,8 @@ def test_a_broken_socket_is_temporary_and_ours_pass_through() -> None:
 
 
 @pytest.mark.waits
-def test_patience_ends_with_the_error_that_it_was_tried_with() -> None:
-    """When the time is over, and at once when nobody waits any more."""
+def test_backoff_ends_with_the_last_error() -> None:
+    """After its time, and at once when the caller has stopped waiting."""
     away = Temporary("away")
     with pytest.raises(Temporary) as found:
         Backoff(threading.Event(), -1.0).wait(away)
@@ -99,8 +99,8 @@ def test_patience_ends_with_the_error_that_it_was_tried_with() -> None:
         Backoff(closing, None).wait(away)
 
 
-def test_the_same_damage_twice_is_not_tried_again() -> None:
-    """Another one, or one with a lost connection in between, is the link's."""
+def test_repeated_damage_is_not_retried() -> None:
+    """Another damage, or a lost connection in between, points to the link and is retried."""
     backoff = Backoff(threading.Event(), None)
 
     def damage(evidence: int) -> DamagedEvent:
@@ -118,15 +118,15 @@ def test_the_same_damage_twice_is_not_tried_again() -> None:
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), TypeError("x"), AttributeError("x"), NameError("x"), FileNotFoundError(2, "x", "file")])
-def test_a_fault_of_ours_stays_visible(error: Exception) -> None:
-    """It is not taken for an answer that cannot be read, nor a file of ours for the network."""
+def test_internal_errors_stay_visible(error: Exception) -> None:
+    """They are taken neither for an unreadable answer nor for a network error."""
     with pytest.raises(type(error)) as caught, explained(URL):
         raise error
     assert caught.value is error
 
 
-def test_an_answer_that_cannot_be_read_is_the_sources() -> None:
-    """Where our own code reads it, and wherever the driver fails in it."""
+def test_unreadable_answer_is_the_sources_error() -> None:
+    """Where our own code reads it, and at any place where the driver fails in it."""
     for text in (b"many", b""):
         with pytest.raises(UnreadableAnswer), explained(URL):
             int(text)
@@ -146,8 +146,8 @@ def state(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_checkpoint_is_read_back_as_it_was_committed(state: Path) -> None:
-    """Position, progress and rows, by the one who goes on and by the one who only looks."""
+def test_checkpoint_reads_back_as_committed(state: Path) -> None:
+    """Position, progress and rows, for a writer and for a reader."""
     with MapStoreTarget(state) as target:
         checkpoint = target.load_checkpoint()
         assert checkpoint
@@ -161,8 +161,8 @@ def test_a_checkpoint_is_read_back_as_it_was_committed(state: Path) -> None:
 
 @pytest.mark.parametrize("on_demand", [False, True])
 @pytest.mark.parametrize("which", ["0000000001-0.map", "0000000002-0-changes.map"])
-def test_a_damaged_image_is_damaged_state(state: Path, which: str, *, on_demand: bool) -> None:
-    """Cut, with one bit turned, and gone, also where its rows are not asked for; none is half used."""
+def test_damaged_image_is_damaged_state(state: Path, which: str, *, on_demand: bool) -> None:
+    """Cut, with one bit turned, or missing, also where its rows are not asked for; no part of it is used."""
     with MapStoreTarget(state) as target:
         target.apply(Batch(TABLE.id, bytes((Op.UPSERT,)), Packed.of([key_bytes(7)]), Packed.of([row_bytes(7, "new")])))
         target.commit(Checkpoint((UUID,), Position(GtidSet.parse(f"{UUID}:1-6")), (TableProgress(TABLE),), 2.0))
@@ -179,8 +179,8 @@ def test_a_damaged_image_is_damaged_state(state: Path, which: str, *, on_demand:
     MapStoreTarget(state, on_demand=on_demand).close()
 
 
-def test_a_source_that_is_away_leaves_a_checkpoint_where_there_is_one(state: Path, tmp_path: Path) -> None:
-    """The hint says that the same command goes on from it, and nothing of it where there is none."""
+def test_hint_of_an_unreachable_source_mentions_an_existing_checkpoint(state: Path, tmp_path: Path) -> None:
+    """The same command continues from it; without a checkpoint the hint does not promise that."""
     away = SourceUrl("127.0.0.1", 1, "cdc", "hunter2")
     for folder, kept in ((state, True), (tmp_path / "none", False)):
         with pytest.raises(Temporary) as caught:
@@ -189,23 +189,21 @@ def test_a_source_that_is_away_leaves_a_checkpoint_where_there_is_one(state: Pat
         assert "Check host and port" in caught.value.hint
 
 
-def test_a_damaged_checkpoint_is_damaged_state(state: Path) -> None:
-    """And not the lack of one, after which a full copy would start by itself."""
+def test_damaged_checkpoint_is_damaged_state(state: Path) -> None:
+    """Taken for a missing one, it would start a full copy by itself."""
     (state / "checkpoint.sqlite").write_bytes(b"not a database, but long enough to be read as a header of one" * 9)
     with pytest.raises(DamagedState, match="cannot be read"):
         read_state(state)
 
 
-def test_a_second_writer_is_told_who_the_first_is(state: Path) -> None:
+def test_second_writer_learns_who_the_first_is(state: Path) -> None:
     """One folder, one process."""
     with MapStoreTarget(state), pytest.raises(ConfigError, match=r"in use by the process \d+"):
         MapStoreTarget(state)
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_differences_are_exit_code_5_with_the_keys(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, as_json: bool
-) -> None:
+def test_differences_exit_5_with_the_keys(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, as_json: bool) -> None:
     """DifferencesFound comes after the result was printed."""
     shown = (Difference(key_bytes(7), DifferenceKind.CHANGED, ("v",)), Difference(key_bytes(8), DifferenceKind.MISSING))
     found = Differences(TABLE, 9, 1, 0, 2, shown)

@@ -24,7 +24,7 @@ models = st.frozensets(gtids, max_size=40)
 
 
 def from_model(model: Model) -> GtidSet:
-    """The set, one GTID at a time, in an order that is never sorted twice the same way."""
+    """The set, built one GTID at a time in random order."""
     result = GtidSet()
     for uuid, tag, number in random.Random(len(model)).sample(sorted(model), len(model)):
         result = result.add(uuid, number, tag)
@@ -32,7 +32,7 @@ def from_model(model: Model) -> GtidSet:
 
 
 def canonical(model: Model) -> str:
-    """What MySQL prints for the model, on one line; written without looking at ranges."""
+    """What MySQL prints for the model, on one line; computed without ranges."""
     uuids = []
     for uuid, members in groupby(sorted(model), key=lambda gtid: gtid[0]):
         text = uuid
@@ -49,7 +49,7 @@ def canonical(model: Model) -> str:
 
 @st.composite
 def written(draw: st.DrawFn) -> tuple[str, Model]:
-    """A set as somebody may write it: any order, overlaps, upper case, white space; and what it means."""
+    """A set as a person may write it, in any order, with overlaps, upper case and white space; and its meaning."""
     space = st.sampled_from(["", "", " ", "\n", "\t"])
     parts, model = [], set()
     for uuid in draw(st.lists(st.sampled_from([A, B]), max_size=4)):
@@ -68,15 +68,15 @@ def written(draw: st.DrawFn) -> tuple[str, Model]:
 
 
 @given(written())
-def test_a_set_means_the_same_however_it_is_written(case: tuple[str, Model]) -> None:
-    """parse() agrees with the model whatever the order, overlaps, case and white space."""
+def test_set_means_the_same_in_every_spelling(case: tuple[str, Model]) -> None:
+    """parse() agrees with the model for any order, overlaps, case and white space."""
     text, model = case
     assert GtidSet.parse(text) == from_model(model)
     assert str(GtidSet.parse(text)) == canonical(model)
 
 
 @given(models)
-def test_the_printed_form_is_canonical_and_reads_back(model: Model) -> None:
+def test_printed_form_is_canonical_and_parses_back(model: Model) -> None:
     """str() is one text per set of GTIDs, and parse() is its inverse."""
     gtid_set = from_model(model)
     assert str(gtid_set) == canonical(model)
@@ -99,8 +99,8 @@ def test_operators_agree_with_the_model(left: Model, right: Model) -> None:
 
 
 @given(models, gtids)
-def test_adding_gives_a_new_set_and_leaves_the_old_one(model: Model, gtid: tuple[str, str, int]) -> None:
-    """add() adds one GTID; the set it is called on stays what it was."""
+def test_add_returns_a_new_set(model: Model, gtid: tuple[str, str, int]) -> None:
+    """add() adds one GTID and leaves the original unchanged."""
     uuid, tag, number = gtid
     before = from_model(model)
     after = before.add(uuid, number, tag)
@@ -110,14 +110,14 @@ def test_adding_gives_a_new_set_and_leaves_the_old_one(model: Model, gtid: tuple
     assert before == from_model(model)
 
 
-def test_the_form_servers_print_is_understood() -> None:
+def test_server_output_is_parsed() -> None:
     """Servers put a line feed after each comma; several tags follow the untagged numbers."""
     text = f"{A}:1-5:7:blue:1-3:9:_1:2,\n{B}:1"
     assert str(GtidSet.parse(text)) == f"{A}:1-5:7:_1:2:blue:1-3:9,{B}:1"
 
 
 @pytest.mark.parametrize("text", ["", "  \n", ",", " , ,\n"])
-def test_an_empty_text_is_the_empty_set(text: str) -> None:
+def test_empty_text_is_the_empty_set(text: str) -> None:
     """A fresh server prints an empty gtid_executed."""
     assert GtidSet.parse(text) == GtidSet()
     assert str(GtidSet()) == ""
@@ -149,7 +149,7 @@ def test_an_empty_text_is_the_empty_set(text: str) -> None:
         f"{A}:١",  # a digit, but not one of ours
     ],
 )
-def test_what_is_no_set_of_gtids_is_refused_in_a_sentence(text: str) -> None:
+def test_invalid_gtid_set_is_refused_in_a_sentence(text: str) -> None:
     """parse() never guesses; its message quotes what it could not read."""
     with pytest.raises(ValueError, match=r"^'.+' is not a set of GTIDs: .+\.$"):
         GtidSet.parse(text)
@@ -162,14 +162,14 @@ def test_numbers_out_of_range_are_refused(number: int) -> None:
         GtidSet().add(A, number)
 
 
-def test_the_longest_tag_and_the_highest_number_are_accepted() -> None:
+def test_longest_tag_and_highest_number_are_accepted() -> None:
     """The limits of the server's own grammar are inside."""
     text = f"{A}:{'t' * 32}:1-{LAST_NUMBER}"
     assert str(GtidSet.parse(text)) == text
     assert GtidSet.parse(text).contains(A, LAST_NUMBER, "t" * 32)
 
 
-def test_the_case_of_uuids_and_tags_does_not_matter() -> None:
+def test_uuids_and_tags_ignore_case() -> None:
     """add() and contains() are as tolerant as parse()."""
     gtid_set = GtidSet().add(A.upper(), 1, "Blue")
     assert str(gtid_set) == f"{A}:blue:1"
@@ -177,14 +177,14 @@ def test_the_case_of_uuids_and_tags_does_not_matter() -> None:
 
 
 @pytest.mark.parametrize("change", [lambda s: setattr(s, "_sources", {}), lambda s: setattr(s, "other", 1)])
-def test_a_set_cannot_be_changed(change: Callable[[GtidSet], None]) -> None:
-    """A position kept in a checkpoint stays what it was."""
+def test_set_is_immutable(change: Callable[[GtidSet], None]) -> None:
+    """A position kept in a checkpoint never changes."""
     with pytest.raises((FrozenInstanceError, AttributeError, TypeError)):
         change(GtidSet.parse(f"{A}:1"))
 
 
-def test_a_stream_of_transactions_is_one_interval() -> None:
-    """What the stream does all day: the next number, over and over, stays one range."""
+def test_consecutive_transactions_stay_one_interval() -> None:
+    """The usual stream: the next number, over and over, extends one range."""
     position = GtidSet.parse(f"{A}:1-3,{B}:1-1000000")
     for number in range(1_000_001, 1_002_001):
         position = position.add(B, number)

@@ -27,8 +27,8 @@ def gtids(model: Model) -> DomainGtids:
 
 
 @given(models)
-def test_the_printed_form_reads_back(model: Model) -> None:
-    """However it was written; equal positions are equal, and hash alike."""
+def test_printed_form_parses_back(model: Model) -> None:
+    """In every spelling; equal positions are equal, and hash alike."""
     made = gtids(model)
     assert DomainGtids.parse(str(made)) == made
     assert gtids(dict(reversed(model.items()))) == made
@@ -39,7 +39,7 @@ def test_the_printed_form_reads_back(model: Model) -> None:
 
 @given(models, models)
 def test_order_difference_and_count_agree_with_the_model(left: Model, right: Model) -> None:
-    """Where a domain stands is its highest number, whoever wrote; what is lacking is told by writer."""
+    """A domain is at its highest number, by any writer; what is lacking is counted by writer."""
     a, b = gtids(left), gtids(right)
     assert (a <= b) is all(top(left, domain) <= top(right, domain) for domain in range(3))
     assert a - b == gtids({writer: number for writer, number in left.items() if number > right.get(writer, 0)})
@@ -48,8 +48,8 @@ def test_order_difference_and_count_agree_with_the_model(left: Model, right: Mod
 
 
 @given(models, st.integers(0, 2), st.integers(1, 3), st.integers(1, 8))
-def test_a_position_advances_within_a_domain_and_stays_what_it_was(model: Model, domain: int, server: int, number: int) -> None:
-    """The domain's last writer takes the place of the others; a number that does not ascend is refused."""
+def test_position_advances_within_a_domain(model: Model, domain: int, server: int, number: int) -> None:
+    """The domain's last writer replaces the others; a number that does not ascend is refused; the original is unchanged."""
     before = gtids(model)
     if number <= top(model, domain):
         with pytest.raises(ValueError, match="must ascend"):
@@ -63,18 +63,18 @@ def test_a_position_advances_within_a_domain_and_stays_what_it_was(model: Model,
 @pytest.mark.parametrize(
     "text", ["0-1", "a-1-2", "0-1-0", f"0-1-{LAST_OF_DOMAIN + 1}", "4294967296-1-1", "0-1-5,0-1-6", "0-1-2-3", "0--1-2"]
 )
-def test_what_is_no_position_is_refused_in_a_sentence(text: str) -> None:
+def test_invalid_position_is_refused_in_a_sentence(text: str) -> None:
     """parse() never guesses."""
     with pytest.raises(ValueError, match=r"^'.+' is not a GTID of MariaDB: .+\.$"):
         DomainGtids.parse(text)
 
 
-def test_the_flavor_of_a_checkpoint_s_gtids_is_known_also_when_there_are_none() -> None:
-    """An empty position of either server is its own."""
+def test_empty_gtids_keep_their_flavor() -> None:
+    """An empty position belongs to one flavor."""
     for name, kind in KINDS.items():
         assert flavor_of(kind.parse("")) == name
 
 
-def test_a_dump_begins_after_the_last_gtid_of_each_domain() -> None:
-    """A state names every writer of a domain; the server takes one GTID for each."""
+def test_dump_starts_after_the_last_gtid_of_each_domain() -> None:
+    """A position names every writer of a domain; the server accepts one GTID for each."""
     assert str(DomainGtids.parse("0-1-5,7-1-1,7-33-2").position()) == "0-1-5,7-33-2"

@@ -1,4 +1,4 @@
-"""The hand-over against a simulated source: after every step, every key up to the cursor is what the source had at the position.
+"""The hand-over against a simulated source: after every step, every key up to the cursor equals the source at the position.
 
 `CDC_MACHINE_EXAMPLES=20000` runs the machine for longer, with new random examples instead of the fixed ones.
 """
@@ -70,12 +70,12 @@ wishes = st.lists(
 
 @pytest.fixture(autouse=True)
 def _parts_of_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that much may happen between the parts of a chunk."""
+    """So that many events can happen between the parts of a chunk."""
     monkeypatch.setattr("cdc.engine.handover.PART_BYTES", 1)
 
 
 class Machine(RuleBasedStateMachine):
-    """Any move that is possible may come next: one by one, so that a failure shrinks, and in bursts, so that many are tried."""
+    """Any possible move may come next: one by one, so that a failure shrinks, and in bursts, so that many are tried."""
 
     moves: ClassVar[Counter[str]] = Counter()
     situations: ClassVar[Counter[str]] = Counter()
@@ -105,8 +105,8 @@ class Machine(RuleBasedStateMachine):
             self.situations.update(self.migration.situations)
 
 
-def test_the_target_is_the_source_at_the_position_whatever_comes_in_whichever_order() -> None:
-    """The claim of docs/handover.md, for random transactions, reads, deliveries, checkpoints and crashes; each was drawn."""
+def test_target_equals_the_source_at_the_position_in_every_order() -> None:
+    """The claim of docs/handover.md, for random transactions, reads, deliveries, checkpoints and crashes; each kind was drawn."""
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         Machine,
         settings=settings(
@@ -124,7 +124,7 @@ def test_the_target_is_the_source_at_the_position_whatever_comes_in_whichever_or
 
 
 def run_at_random(variant: Variant) -> None:
-    """Make random moves of many migrations, without what Hypothesis adds; a mutant is caught within some ten thousand moves."""
+    """Make random moves of many migrations, without the overhead of Hypothesis; a mutant is caught within some ten thousand moves."""
     rng = Random(1)
     for _ in range(1_500):
         rows = {A: rng.sample(KEYS, rng.randint(2, 6)), B: rng.sample(KEYS, rng.randint(0, 3))}
@@ -135,14 +135,14 @@ def run_at_random(variant: Variant) -> None:
             migration.random_move(rng)
 
 
-def test_a_start_while_gtid_executed_has_gaps_would_not_be_exact() -> None:
+def test_start_with_gaps_in_gtid_executed_is_inexact() -> None:
     """With binlog_order_commits = OFF a GTID can be executed before that of a transaction it depends on: preflight wants it ON."""
     with pytest.raises(Stale):
         run_at_random(Variant(starts_in_gaps=True))
 
 
 class Forgets(Handover):
-    """Does not keep which keys the stream has touched."""
+    """Does not keep the keys that the stream has touched."""
 
     def on_delivery(self, delivery: Delivery) -> Iterator[Batch]:
         for batch in super().on_delivery(delivery):
@@ -152,7 +152,7 @@ class Forgets(Handover):
 
 
 class RecordsForOne(Handover):
-    """Records touched keys for the chunk asked for first, and not for the others in flight."""
+    """Records touched keys for the chunk requested first only, and not for the others in flight."""
 
     def on_delivery(self, delivery: Delivery) -> Iterator[Batch]:
         for batch in super().on_delivery(delivery):
@@ -162,7 +162,7 @@ class RecordsForOne(Handover):
 
 
 class RecordsLate(Handover):
-    """Records touched keys from when a chunk's rows are here, instead of from when it was asked for."""
+    """Records touched keys from the arrival of a chunk's rows, instead of from its request."""
 
     def on_chunk(self, chunk: Chunk) -> None:
         self._flight(chunk.request).touched = MapStore()
@@ -181,7 +181,7 @@ class LooksOnce(Handover):
 
 
 class JumpsOver(Handover):
-    """Moves the cursor to the end of the chunk emitted last, over earlier ones that are still in flight."""
+    """Moves the cursor to the end of the chunk emitted last, over earlier ones still in flight."""
 
     def _advance(self, table: TableId) -> None:
         ranges = self._ranges[table]
@@ -197,7 +197,7 @@ class LosesTheRest(Handover):
 
 
 class AsksTooEarly(Handover):
-    """Asks for a chunk in the middle of a transaction, whose first changes nothing then tells of."""
+    """Requests a chunk in the middle of a transaction, whose first changes are then not recorded."""
 
     def request(self) -> ChunkRequest | None:
         inside, self.in_transaction = self.in_transaction, False
@@ -208,7 +208,7 @@ class AsksTooEarly(Handover):
 
 
 class EndsTooEarly(Handover):
-    """Takes any position for the end of the transaction, one that a new connection begins with too."""
+    """Takes any position for the end of the transaction, also the one that a new connection begins with."""
 
     def on_delivery(self, delivery: Delivery) -> Iterator[Batch]:
         yield from super().on_delivery(delivery)
@@ -216,14 +216,14 @@ class EndsTooEarly(Handover):
 
 
 class EmitsAtOnce(Handover):
-    """Does not wait until the stream has reached the end of the binlog that the chunk names."""
+    """Does not wait until the stream has reached the binlog's end that the chunk names."""
 
     def on_chunk(self, chunk: Chunk) -> None:
         super().on_chunk(replace(chunk, high=LogEnd("binlog.000001", 0)))
 
 
 class SortsNames(Handover):
-    """Takes the names of binlogs for something that sorts."""
+    """Compares the names of binlogs as text."""
 
     def on_chunk(self, chunk: Chunk) -> None:
         if self.position.file and self.position.file > chunk.high.file:
@@ -232,7 +232,7 @@ class SortsNames(Handover):
 
 
 class KeepsChunks(Handover):
-    """Takes the places in the binlog of the server before for places in that of the one that has taken over."""
+    """Compares binlog coordinates of the previous server with those of the one that has taken over."""
 
     def on_source_changed(self) -> None:
         for flight in self._flights:
@@ -267,14 +267,14 @@ class KeepsChunks(Handover):
         pytest.param(Variant(keeps_applied=False), id="forgets what the images hold at the first checkpoint after a restart"),
     ],
 )
-def test_the_simulation_catches_a_hand_over_that_leaves_something_out(variant: Variant) -> None:
-    """Each part of the algorithm is needed: without it the same simulation finds a row that is not the source's."""
+def test_simulation_catches_every_mutant(variant: Variant) -> None:
+    """Every part of the algorithm is needed: without it the simulation finds a stale row."""
     with pytest.raises(Stale):
         run_at_random(variant)
 
 
-def test_a_chunk_nobody_asked_for_is_refused() -> None:
-    """A chunk of a run before the crash, or of another hand-over, has no touched keys to be merged with."""
+def test_unrequested_chunk_is_refused() -> None:
+    """A chunk of a run before the crash, or of another hand-over, has no touched keys to merge with."""
     handover = Handover(map(TableProgress, TABLES), Position(GtidSet()), chunk_rows=1)
     request = handover.request()
     assert request
@@ -286,8 +286,8 @@ def test_a_chunk_nobody_asked_for_is_refused() -> None:
     assert handover.copying  # the stream has not told where it is yet
 
 
-def test_an_idle_source_is_copied_by_heartbeats_alone() -> None:
-    """A chunk needs no transaction to go through, only to hear where the stream is; each table ends with its first short chunk."""
+def test_heartbeats_alone_complete_the_copy_of_an_idle_source() -> None:
+    """A chunk needs the stream's place, not a transaction; each table ends with its first short chunk."""
     handover = Handover(map(TableProgress, TABLES), Position(GtidSet()), chunk_rows=2)
     end = LogEnd("binlog.000001", 4)
     while request := handover.request():
@@ -302,7 +302,7 @@ def test_an_idle_source_is_copied_by_heartbeats_alone() -> None:
     assert handover.rows_copied == 2 * len(KEYS)
 
 
-def test_what_follows_a_chunk_can_be_asked_for_once_its_last_key_is_known() -> None:
+def test_next_chunk_is_requested_once_the_last_key_is_known() -> None:
     """Until then only another table's chunk; never more than a few."""
     handover = Handover(map(TableProgress, TABLES), Position(GtidSet()), chunk_rows=2)
     first, other = handover.request(), handover.request()
@@ -320,8 +320,8 @@ def test_what_follows_a_chunk_can_be_asked_for_once_its_last_key_is_known() -> N
     assert handover.request() is None
 
 
-def test_no_more_is_asked_for_while_many_bytes_wait_for_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The stream is behind: rows would only lie here. It goes on when they are emitted."""
+def test_requests_pause_while_many_bytes_wait_for_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Further rows would only fill memory; requests resume when chunks are emitted."""
     row = row_bytes(7, "v")
     monkeypatch.setattr("cdc.engine.handover.WAITING_BYTES", len(row))
     handover = Handover([TableProgress(TABLES[0])], Position(GtidSet()), chunk_rows=1)
@@ -336,8 +336,8 @@ def test_no_more_is_asked_for_while_many_bytes_wait_for_the_stream(monkeypatch: 
     assert handover.request()
 
 
-def test_a_table_that_joins_is_copied_from_the_position_on() -> None:
-    """The chunk of it is in a view of that place at least, and what the stream changes after it counts."""
+def test_joining_table_is_copied_from_the_present_position() -> None:
+    """Its chunk's view includes at least that position, and later changes of the stream count."""
     handover = Handover([TableProgress(TABLES[0], TableState.STREAMING)], Position(GtidSet()), chunk_rows=2)
     assert handover.request() is None
     here = Position(GtidSet.parse(f"{UUID}:1-5"), "binlog.000001", 100)
@@ -367,7 +367,7 @@ def place(end: LogEnd) -> Position:
 
 
 def in_flight() -> tuple[Handover, ChunkRequest]:
-    """A table copied up to 7, and the chunk that follows, asked for at FIRST."""
+    """A table copied up to 7, and the next chunk, requested at FIRST."""
     handover = Handover([TableProgress(TABLES[0], cursor=key_bytes(7), rows_copied=1)], place(FIRST), chunk_rows=2)
     request = handover.request()
     assert request
@@ -387,10 +387,10 @@ def one_row(request: ChunkRequest, high: LogEnd) -> Chunk:
         (ColumnsChanged(NARROW, (0,), 2, ""), NARROW, key_bytes(7)),
     ],
 )
-def test_a_chunk_of_a_table_that_has_changed_is_dropped_and_asked_for_again(
+def test_chunk_of_a_changed_table_is_dropped_and_requested_again(
     change: TableChange, table: Table, after: bytes | None, arrived: bool
 ) -> None:
-    """Whether it has come already or not; of the table as it is now, from the position after the change."""
+    """Whether it has arrived already or not; the new one is of the new definition, from the position after the change."""
     handover, request = in_flight()
     if arrived:
         handover.on_chunk(one_row(request, FIRST))
@@ -408,8 +408,8 @@ def test_a_chunk_of_a_table_that_has_changed_is_dropped_and_asked_for_again(
 
 
 @pytest.mark.parametrize("change", [TableTruncated(A, ""), TableDropped(A, "")])
-def test_nothing_of_a_table_without_rows_is_copied(change: TableChange) -> None:
-    """Emptied, it is complete; gone, it is not there any more."""
+def test_truncated_and_dropped_tables_need_no_copy(change: TableChange) -> None:
+    """A truncated table is complete, a dropped one is removed."""
     handover, request = in_flight()
     list(handover.on_delivery(Delivery(position=place(LATER), tables=(change,))))
     handover.on_chunk(one_row(request, FIRST))
@@ -418,8 +418,8 @@ def test_nothing_of_a_table_without_rows_is_copied(change: TableChange) -> None:
     assert [each.state for each in handover.progress.values()] == [TableState.STREAMING] * isinstance(change, TableTruncated)
 
 
-def test_a_table_that_takes_the_name_of_one_being_copied_takes_its_place() -> None:
-    """What was read of the other is dropped."""
+def test_table_renamed_over_one_being_copied_replaces_it() -> None:
+    """Chunks of the other table are dropped."""
     handover = Handover([TableProgress(TABLES[0], TableState.STREAMING), TableProgress(TABLES[1])], place(FIRST), chunk_rows=2)
     request = handover.request()
     assert request
@@ -429,7 +429,7 @@ def test_a_table_that_takes_the_name_of_one_being_copied_takes_its_place() -> No
     assert handover.progress == {B: TableProgress(replace(TABLES[0], id=B), TableState.STREAMING)}
 
 
-def test_a_chunk_that_could_not_be_read_counts_unless_the_stream_explains_it() -> None:
+def test_failed_chunk_is_an_error_unless_the_stream_explains_it() -> None:
     """By a change of the table, before the end that the binlog had then."""
     failure = RuntimeError("no such column")
     for change in (CopyAnew(TABLES[0], ""),), ():
@@ -444,7 +444,7 @@ def test_a_chunk_that_could_not_be_read_counts_unless_the_stream_explains_it() -
                 handover.emit()
 
 
-def test_columns_that_are_not_certain_yet_are_said_to_be_until_they_are() -> None:
+def test_unconfirmed_columns_are_marked_until_confirmed() -> None:
     """In the progress, and with it in the checkpoint."""
     handover, _ = in_flight()
     list(handover.on_delivery(Delivery(position=place(LATER), tables=(ColumnsChanged(TABLES[0], (0, 1), 2, ""),))))

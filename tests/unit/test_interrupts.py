@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: whatever is interrupted says so, and never looks like a result."""
+"""Ctrl-C and SIGTERM: an interrupted command says so, and never looks like a result."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ TABLE = TABLES[0]
 
 @pytest.fixture
 def silent() -> Iterator[socket.socket]:
-    """A server that takes connections and says nothing."""
+    """A server that accepts connections and sends no bytes."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(PATIENCE)
         yield listener
@@ -67,7 +67,7 @@ def state(tmp_path: Path) -> Path:
 
 @contextmanager
 def running(command: list[str], environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """A process that is killed in the end if it is still there."""
+    """A process that is killed in the end if it is still running."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     try:
         yield process
@@ -80,10 +80,10 @@ COMMANDS = ["check", "migrate", "verify", "compare", "tail", "demo", "sandbox"]
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_that_waits_for_a_server_ends_with_a_sentence(
+def test_interrupted_wait_for_a_server_ends_with_a_sentence(
     silent: socket.socket, state: Path, command: str, number: signal.Signals
 ) -> None:
-    """130 for Ctrl-C, 143 for SIGTERM, nothing on stdout: no command takes it for a success."""
+    """130 for Ctrl-C, 143 for SIGTERM, an empty stdout: no command takes it for success."""
     source, tables = url(silent), ["--tables", str(TABLE.id)]
     arguments = {
         "check": [source, *tables], "migrate": [source, f"mapstore:{state}", *tables], "verify": [source, f"mapstore:{state}", "--json"],
@@ -105,8 +105,8 @@ def test_a_command_that_waits_for_a_server_ends_with_a_sentence(
     assert "{" not in out
 
 
-def test_a_command_that_is_still_being_loaded_ends_with_a_sentence(tmp_path: Path) -> None:
-    """Ctrl-C comes while a library is imported, which sends it itself."""
+def test_interrupted_import_ends_with_a_sentence(tmp_path: Path) -> None:
+    """Ctrl-C arrives while a library is imported, which sends it itself."""
     (tmp_path / "sqlalchemy.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     line = [sys.executable, "-m", "cdc", "status"]
@@ -115,8 +115,8 @@ def test_a_command_that_is_still_being_loaded_ends_with_a_sentence(tmp_path: Pat
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_within_an_import_that_drops_exceptions_ends_the_command(tmp_path: Path, number: signal.Signals) -> None:
-    """As importlib's own callbacks do."""
+def test_signal_within_an_exception_dropping_import_ends_the_command(tmp_path: Path, number: signal.Signals) -> None:
+    """importlib's own callbacks drop exceptions."""
     lines = ("import os", "try:", f"    os.kill(os.getpid(), {number:d})", "    [None for _ in range(1000)]", "except BaseException: pass")
     (tmp_path / "sqlalchemy.py").write_text("\n".join(lines))
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
@@ -125,8 +125,8 @@ def test_a_signal_within_an_import_that_drops_exceptions_ends_the_command(tmp_pa
     assert (done.returncode, done.stdout, done.stderr) == (128 + number, "", "cdc: Interrupted.\n")
 
 
-def test_an_interrupted_verify_returns_nothing(silent: socket.socket, state: Path) -> None:
-    """In Python too: a list of differences that is empty or short would read as identical."""
+def test_interrupted_verify_raises(silent: socket.socket, state: Path) -> None:
+    """An empty or short list of differences would read as identical."""
     program = f"import pathlib, cdc; print(cdc.verify(cdc.parse_source({url(silent)!r}), pathlib.Path({str(state)!r})))"
     with running([sys.executable, "-c", program], os.environ) as process:
         connection, _ = silent.accept()
@@ -141,7 +141,7 @@ def test_an_interrupted_verify_returns_nothing(silent: socket.socket, state: Pat
 
 
 class Source:
-    """Sends one change, then does what it was given, then is idle."""
+    """Sends one change, runs the given action, then is idle."""
 
     def __init__(self, then: Callable[[], None], *, whole: bool = True) -> None:
         position = Position(GtidSet.parse(f"{UUID}:1-6"), "binlog.000001", 20) if whole else None
@@ -196,8 +196,8 @@ def migration(source: Source, target: Target) -> Migration:
     return Migration(config, source, target, start)
 
 
-def test_the_first_ctrl_c_saves_a_last_checkpoint() -> None:
-    """It is said at once, and what was done is told by the error."""
+def test_first_ctrl_c_saves_a_last_checkpoint() -> None:
+    """It is acknowledged at once, and the error says what was done."""
     said: list[str] = []
     target = Target()
     with pytest.raises(cdc.Interrupted, match="The last checkpoint is saved") as found:
@@ -209,8 +209,8 @@ def test_the_first_ctrl_c_saves_a_last_checkpoint() -> None:
     assert (found.value.report.stopped_by, found.value.report.rows_streamed) == ("SIGINT", 1)
 
 
-def test_the_second_ctrl_c_says_what_is_lost_and_which_checkpoint_stays() -> None:
-    """It comes while the last checkpoint is saved."""
+def test_second_ctrl_c_names_the_loss_and_the_remaining_checkpoint() -> None:
+    """It arrives while the last checkpoint is saved."""
     target = Target(on_commit=signalled(signal.SIGINT))
     lost = rf"without a last checkpoint: 1 rows and changes .* not kept.* stays, at {UUID}:1-5"
     with pytest.raises(cdc.Interrupted, match=lost) as found:
@@ -221,7 +221,7 @@ def test_the_second_ctrl_c_says_what_is_lost_and_which_checkpoint_stays() -> Non
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_more_sigterms_leave_the_last_checkpoint_alone(number: signal.Signals) -> None:
+def test_repeated_sigterm_lets_the_last_checkpoint_complete(number: signal.Signals) -> None:
     """`timeout` sends each twice; the sentence for a person at the keyboard is left out."""
     said: list[str] = []
     target = Target(on_commit=lambda: [os.kill(os.getpid(), number) for _ in range(3)])  # type: ignore[func-returns-value]
@@ -239,8 +239,8 @@ def test_more_sigterms_leave_the_last_checkpoint_alone(number: signal.Signals) -
 
 
 @pytest.mark.parametrize("until_caught_up", [False, True])
-def test_sigterm_is_the_ordinary_end_of_a_run_that_follows(*, until_caught_up: bool) -> None:
-    """Of one that was to catch up it is not."""
+def test_sigterm_is_the_ordinary_end_of_following(*, until_caught_up: bool) -> None:
+    """For a run with --until-caught-up it is not."""
     run = migration(Source(signalled(signal.SIGTERM)), Target())
     if until_caught_up:
         with pytest.raises(cdc.Interrupted) as found:
@@ -250,8 +250,8 @@ def test_sigterm_is_the_ordinary_end_of_a_run_that_follows(*, until_caught_up: b
         assert interrupts.run(run, until_caught_up=False, say=lambda _: None).stopped_by == "SIGTERM"
 
 
-def test_a_stop_that_meets_a_torn_transaction_is_a_stop() -> None:
-    """A run that goes back to its last checkpoint does not forget that it was asked to end."""
+def test_stop_during_a_rollback_to_the_checkpoint_still_stops() -> None:
+    """A run that goes back to its last checkpoint keeps the request to end."""
 
     def torn() -> None:
         os.kill(os.getpid(), signal.SIGINT)
@@ -261,7 +261,7 @@ def test_a_stop_that_meets_a_torn_transaction_is_a_stop() -> None:
         interrupts.run(migration(Source(torn), Target()), until_caught_up=False, say=lambda _: None)
 
 
-def test_a_stop_within_a_transaction_whose_rest_does_not_come_claims_no_checkpoint() -> None:
+def test_stop_within_an_unfinished_transaction_claims_no_checkpoint() -> None:
     """The source is away, so the run ends without the half that it has."""
 
     class Away(Source):
@@ -277,7 +277,7 @@ def test_a_stop_within_a_transaction_whose_rest_does_not_come_claims_no_checkpoi
     assert len(target.checkpoints) == 1
 
 
-def test_an_interruption_is_no_error_to_go_on_after() -> None:
+def test_interruption_passes_through_except_exception() -> None:
     """`except CdcError` and `except Exception`, as around a retry, let it pass."""
     assert issubclass(cdc.Interrupted, KeyboardInterrupt)
     assert not issubclass(cdc.Interrupted, Exception)

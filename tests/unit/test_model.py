@@ -1,4 +1,4 @@
-"""Canonical rows, positions and packed strings: what every layer takes for granted."""
+"""Canonical rows, positions and packed strings: the assumptions of every layer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ values = st.lists(st.one_of(st.none(), st.binary(max_size=300)), max_size=8)
 
 
 @given(values)
-def test_a_row_is_decoded_to_what_was_encoded(row: list[bytes | None]) -> None:
+def test_row_decodes_to_what_was_encoded(row: list[bytes | None]) -> None:
     """NULL, empty and long values, in any number of columns."""
     assert decode_row(encode_row(row)) == tuple(row)
 
@@ -33,8 +33,8 @@ def test_a_row_is_decoded_to_what_was_encoded(row: list[bytes | None]) -> None:
         (16_777_216, b"\xfe\x00\x00\x00\x01\x00\x00\x00\x00"),
     ],
 )
-def test_a_value_s_length_takes_one_three_four_or_nine_bytes(size: int, head: bytes) -> None:
-    """On both sides of each border of the protocol's length-encoded strings, with a neighbour that must stay where it is."""
+def test_value_length_takes_one_three_four_or_nine_bytes(size: int, head: bytes) -> None:
+    """On both sides of each border of length-encoded strings, with an unharmed neighbour."""
     row = encode_row([b"x" * size, None, b"end"])
     assert row.startswith(head)
     assert len(row) == len(head) + size + 5
@@ -46,15 +46,15 @@ def test_a_value_s_length_takes_one_three_four_or_nine_bytes(size: int, head: by
     [b"\x02a", b"\xfc", b"\xfc\x01", b"\xfc\x02\x00a", b"\xfd\x01\x00", b"\xfe\x01\x00\x00\x00\x00\x00\x00", b"\xff", b"\x01a\xff",
      b"\xfe" + b"\xff" * 8],
 )  # fmt: skip
-def test_bytes_that_are_no_row_are_refused(row: bytes) -> None:
+def test_malformed_row_is_refused(row: bytes) -> None:
     """A length that is cut, or that passes the end, or the protocol's mark of an error."""
     with pytest.raises(ValueError, match="not a canonical row"):
         decode_row(row)
 
 
 @given(st.binary(max_size=40))
-def test_any_bytes_are_a_row_or_refused(row: bytes) -> None:
-    """Nothing else ever comes of them; what is taken for a row has no more bytes than the row."""
+def test_arbitrary_bytes_are_a_row_or_refused(row: bytes) -> None:
+    """Other exceptions are errors; an accepted row uses all of the bytes."""
     try:
         decoded = decode_row(row)
     except ValueError:
@@ -63,8 +63,8 @@ def test_any_bytes_are_a_row_or_refused(row: bytes) -> None:
 
 
 @given(values.filter(bool), st.integers(0, 400))
-def test_a_row_cut_anywhere_is_never_taken_for_the_whole(row: list[bytes | None], at: int) -> None:
-    """It is refused, or is visibly shorter where the cut falls between two columns."""
+def test_row_cut_anywhere_is_detected(row: list[bytes | None], at: int) -> None:
+    """It is refused, or has fewer columns where the cut falls between two."""
     encoded = encode_row(row)
     cut = encoded[: at % len(encoded)]
     with suppress(ValueError):
@@ -84,14 +84,12 @@ def test_a_row_cut_anywhere_is_never_taken_for_the_whole(row: list[bytes | None]
         ((None, 0), ("binlog.000001", 4), False),
     ],
 )
-def test_a_position_reaches_an_end_by_the_number_of_the_file_then_the_offset(
-    position: tuple[str | None, int], end: tuple[str, int], reached: bool
-) -> None:
-    """Also where the numbers outgrow six digits; a position that does not know its file has reached nothing."""
+def test_position_compares_by_file_number_then_offset(position: tuple[str | None, int], end: tuple[str, int], reached: bool) -> None:
+    """Also where the numbers outgrow six digits; a position without a file has reached no end."""
     assert Position(GtidSet(), *position).reached(LogEnd(*end)) is reached
 
 
-def test_the_number_of_a_binlog_is_what_follows_the_last_dot() -> None:
+def test_binlog_number_follows_the_last_dot() -> None:
     """A server's base name may hold dots and digits."""
     assert log_number("db.7.000042") == 42
 
@@ -110,15 +108,15 @@ def test_packed_strings_are_a_sequence(strings: list[bytes], part: slice) -> Non
         packed[len(strings)]
 
 
-def test_a_batch_is_its_changes_in_order() -> None:
+def test_batch_yields_its_changes_in_order() -> None:
     """A delete has no row."""
     batch = Batch(TableId("s", "t"), bytes((Op.UPSERT, Op.DELETE)), Packed.of([b"k1", b"k2"]), Packed.of([b"row", b""]))
     assert list(batch) == [(Op.UPSERT, b"k1", b"row"), (Op.DELETE, b"k2", b"")]
     assert len(batch) == 2
 
 
-def test_a_table_s_fingerprint_changes_with_whatever_changes_its_rows() -> None:
-    """Columns, their types and order, and the key; a name elsewhere is the same table."""
+def test_fingerprint_changes_with_the_row_format() -> None:
+    """By columns, their types and order, and the key; the table's name does not count."""
     a, b = Column("a", "int", "int"), Column("b", "varchar", "varchar(9)", "latin1")
     table = Table(TableId("s", "t"), (a, b), (0,))
     others = [

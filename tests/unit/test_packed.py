@@ -1,4 +1,4 @@
-"""Packed strings, and batches of them applied to a map: the same as one by one."""
+"""Packed strings, and batches of them applied to a map with the same result as one by one."""
 
 import pytest
 from hypothesis import given
@@ -22,7 +22,7 @@ def test_select_keeps_the_wanted_strings_in_order(runs, mutable):
 
 
 def test_select_needs_a_byte_for_each_string():
-    """A mask of another length is a mistake."""
+    """A mask of another length is an error."""
     with pytest.raises(ValueError, match="one byte"):
         Packed.of([b"a", b"b"]).select(b"\1")
 
@@ -31,8 +31,8 @@ def test_select_needs_a_byte_for_each_string():
     st.lists(st.tuples(st.sampled_from(Op), st.integers(0, 9), st.integers(1, 40)), max_size=12),
     st.dictionaries(st.integers(0, 40).map(bytes), st.just(b"before")),
 )
-def test_a_batch_leaves_what_its_changes_one_by_one_leave(runs, before):
-    """Puts and deletes of the same keys, in runs of any length; applied again, nothing changes."""
+def test_batch_equals_its_changes_one_by_one(runs, before):
+    """Puts and deletes of the same keys, in runs of any length; applying it again changes nothing."""
     changes = [(op, bytes((first + i) % 41), b"row %d" % n) for n, (op, first, times) in enumerate(runs) for i in range(times)]
     expected = dict(before)
     for op, key, row in changes:
@@ -49,8 +49,8 @@ def test_a_batch_leaves_what_its_changes_one_by_one_leave(runs, before):
 
 
 @given(st.lists(st.tuples(st.binary(max_size=5), st.booleans()), max_size=20), st.integers(0, 20), st.integers(0, 20), st.integers(0, 20))
-def test_a_part_is_what_a_slice_is(pairs, first, end, inner):
-    """Whatever is asked of it, a part of a part too; and a map takes it as it is."""
+def test_part_behaves_like_a_slice(pairs, first, end, inner):
+    """In every operation, a part of a part too; and a map accepts it."""
     strings, wanted = [string for string, _ in pairs], [chosen for _, chosen in pairs]
     end = min(end, len(strings))
     first = min(first, end)

@@ -1,4 +1,4 @@
-"""The line a person watches."""
+"""The progress line for a person."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ def shown(capsys: pytest.CaptureFixture[str], now: Status, *, expected: int = 4_
     return capsys.readouterr().err
 
 
-def test_it_says_how_far_the_copy_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_line_shows_the_progress_of_the_copy(capsys: pytest.CaptureFixture[str]) -> None:
     """Lag, rows against the estimate, changes and time."""
     line = shown(capsys, status(rows_streamed=7, transactions=3, seconds=12.4))
     assert line == "lag <0.1 ms | copying 1,500 of about 4,000 rows | 7 changes in 3 transactions | 12 s\n"
 
 
-def test_an_estimate_that_was_too_small_grows_with_the_copy(capsys: pytest.CaptureFixture[str]) -> None:
-    """Never more than all."""
+def test_low_estimate_grows_with_the_copy(capsys: pytest.CaptureFixture[str]) -> None:
+    """Never more than 100 %."""
     assert "1,500 of about 1,500 rows" in shown(capsys, status(), expected=10)
 
 
 @pytest.mark.parametrize("expected", [0, 4_000])
-def test_once_copied_it_says_that_it_follows(capsys: pytest.CaptureFixture[str], expected: int) -> None:
-    """Without a share, which would be of nothing."""
+def test_line_says_following_after_the_copy(capsys: pytest.CaptureFixture[str], expected: int) -> None:
+    """Without a percentage."""
     line = shown(capsys, status(TableState.STREAMING), expected=expected)
     assert line == "lag <0.1 ms | following | 0 changes in 0 transactions | 1,500 rows copied | 0 s\n"
 
 
-def test_it_says_what_it_waits_for(capsys: pytest.CaptureFixture[str]) -> None:
-    """A lost connection is told where the person looks, and in full on a line that stays."""
+def test_line_names_what_it_waits_for(capsys: pytest.CaptureFixture[str]) -> None:
+    """A lost connection is named in the line, and in full on a line that stays."""
     away = status(waiting="the source is away")
     said = shown(capsys, away, times=3)
     assert said.splitlines()[0] == "waiting: the source is away"
@@ -47,15 +47,15 @@ def test_it_says_what_it_waits_for(capsys: pytest.CaptureFixture[str]) -> None:
     assert said.count("\n") == 2
 
 
-def test_it_says_what_holds_the_copy_back(capsys: pytest.CaptureFixture[str]) -> None:
+def test_line_names_what_holds_the_copy_back(capsys: pytest.CaptureFixture[str]) -> None:
     """Unless the source is away, which comes first."""
     assert "ms | at most 5 rows/s | copying" in shown(capsys, status(throttled="at most 5 rows/s"))
     assert "ms | waiting: source runs 9 threads, at most 5 | copying" in shown(capsys, status(throttled="source runs 9 threads, at most 5"))
     assert "ms | waiting: away | copying" in shown(capsys, status(throttled="at most 5 rows/s", waiting="away"))
 
 
-def test_a_comparison_says_how_far_it_is(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Outside of a terminal only one that takes a while."""
+def test_comparison_shows_its_progress(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a terminal only one that takes a while."""
     line = ProgressLine(Terminal(), 4_000, comparing=True)
     line(status())
     assert capsys.readouterr().err == ""
@@ -64,7 +64,7 @@ def test_a_comparison_says_how_far_it_is(capsys: pytest.CaptureFixture[str], mon
     assert " | comparing 1,500 of about 4,000 rows | " in capsys.readouterr().err
 
 
-def test_outside_of_a_terminal_lines_are_few_and_whole(capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_in_a_log_are_few_and_whole(capsys: pytest.CaptureFixture[str]) -> None:
     """A log gets one every ten seconds, not four a second."""
     assert shown(capsys, status(), times=50).count("\n") == 1
 

@@ -1,4 +1,4 @@
-"""What statements in the binlog mean for the transaction they stand in; when in doubt the stream stops."""
+"""What statements in the binlog mean for their transaction; in doubt the stream stops."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from cdc.mysql.sql_tokens import Dialect
         ("# nothing but a comment", Meaning.ELSEWHERE),
     ],
 )
-def test_what_frames_a_transaction_is_known(statement: str, expected: Meaning) -> None:
+def test_transaction_statements_are_recognized(statement: str, expected: Meaning) -> None:
     """In any case, with the server's own comments."""
     assert meaning(QueryEvent(statement.encode())) is expected
 
@@ -55,7 +55,7 @@ def test_what_frames_a_transaction_is_known(statement: str, expected: Meaning) -
         "-- why\nDELETE FROM orders",
     ],
 )
-def test_rows_changed_by_a_statement_stop_the_stream(statement: str) -> None:
+def test_dml_statement_stops_the_stream(statement: str) -> None:
     """Even of other tables: triggers and joins may reach ours, and such a session writes ours in the same way."""
     assert meaning(QueryEvent(statement.encode())) is Meaning.STATEMENT_ROWS
 
@@ -69,8 +69,8 @@ def test_rows_changed_by_a_statement_stop_the_stream(statement: str) -> None:
         "DO shop.function_that_writes()",
     ],
 )
-def test_rows_changed_by_a_statement_that_begins_otherwise_stop_the_stream_too(statement: str) -> None:
-    """What MySQL 9.7 really writes with binlog_format = STATEMENT: common table expressions, and SELECT f() for whoever called f."""
+def test_dml_statement_with_another_first_word_stops_the_stream(statement: str) -> None:
+    """As MySQL 9.7 writes with binlog_format = STATEMENT: common table expressions, and SELECT f() for a caller of f."""
     assert meaning(QueryEvent(statement.encode())) is Meaning.STATEMENT_ROWS
 
 
@@ -85,16 +85,16 @@ def test_rows_changed_by_a_statement_that_begins_otherwise_stop_the_stream_too(s
         "OPTIMIZE TABLE t",
     ],
 )
-def test_what_may_change_tables_is_read_by_ddl(statement: str) -> None:
-    """By its first word."""
+def test_table_changing_statements_go_to_ddl(statement: str) -> None:
+    """By their first word."""
     assert meaning(QueryEvent(statement.encode())) is Meaning.TABLES
 
 
 @pytest.mark.parametrize(
     "statement", ["GRANT SELECT ON shop.orders TO u", "ANALYZE TABLE t", "FLUSH TABLES t", "CHECK TABLE t", "SET x = 1"]
 )
-def test_other_statements_are_passed_over(statement: str) -> None:
-    """They change no rows and no tables."""
+def test_other_statements_are_skipped(statement: str) -> None:
+    """They change neither rows nor tables."""
     assert meaning(QueryEvent(statement.encode())) is Meaning.ELSEWHERE
 
 
@@ -106,14 +106,14 @@ def test_other_statements_are_passed_over(statement: str) -> None:
         "CREATE TABLE t (id INT) ENGINE=InnoDB START TRANSACTION /* xid=9 */",
     ],
 )
-def test_a_table_created_from_a_select_begins_a_transaction(statement: str) -> None:
+def test_create_table_select_begins_a_transaction(statement: str) -> None:
     """Its rows follow as row events, up to the transaction's XID."""
     assert meaning(QueryEvent(statement.encode())) is Meaning.TABLE_WITH_ROWS
 
 
 @given(st.text(max_size=80))
-def test_any_text_has_a_meaning(statement: str) -> None:
-    """Whatever a session wrote, reading it raises nothing."""
+def test_arbitrary_text_is_classified(statement: str) -> None:
+    """Reading it raises no exception."""
     assert isinstance(meaning(QueryEvent(statement.encode())), Meaning)
 
 
@@ -135,7 +135,7 @@ OTHERS = [
 
 
 @pytest.mark.parametrize("before", OTHERS)
-def test_what_a_statement_depends_on_is_found_behind_any_status_variable(before: bytes) -> None:
+def test_session_state_is_found_behind_any_status_variable(before: bytes) -> None:
     """Each has its own size; MariaDB writes them out of order."""
     event = status(FLAGS, before, SQL_MODE, CATALOG, CHARSET, before)
     assert (event.dialect.sql_mode, event.dialect.charset, event.doubt) == (1 << 20 | 4, "big5", "")
@@ -143,8 +143,8 @@ def test_what_a_statement_depends_on_is_found_behind_any_status_variable(before:
 
 
 @pytest.mark.parametrize("end", [b"\x0e", b"\x16\x01", b"\xff", b"\x04\x01", b"\x0c\x02one\0two", b"\x06\x09std", b"\x05", b"\x83\x02"])
-def test_a_status_variable_that_cannot_be_read_is_a_doubt(end: bytes) -> None:
-    """What comes behind it may be what the statement depends on."""
+def test_unreadable_status_variable_is_a_doubt(end: bytes) -> None:
+    """The variables behind it may be those that the statement depends on."""
     event = status(FLAGS, SQL_MODE, end)
     assert "status variable" in event.doubt
     assert event.dialect.sql_mode == 1 << 20 | 4
@@ -153,8 +153,8 @@ def test_a_status_variable_that_cannot_be_read_is_a_doubt(end: bytes) -> None:
 @pytest.mark.parametrize(
     ("version", "number"), [("8.0.36-28.1", 80_036), ("9.7.0", 90_700), ("10.11.6-MariaDB-log", 101_106), ("5.5.5-10.5.2-MariaDB", 100_502)]
 )
-def test_a_server_s_version_is_a_number(version: str, number: int) -> None:
-    """As comments in statements have it."""
+def test_server_version_is_a_number(version: str, number: int) -> None:
+    """As in the statements' version comments."""
     assert version_number(version) == number
 
 
@@ -174,8 +174,8 @@ def test_a_server_s_version_is_a_number(version: str, number: int) -> None:
         ("CREATE TABLE t AS SELECT 'not closed", Meaning.TABLES),
     ],
 )
-def test_only_what_is_known_to_be_harmless_is_passed_over(statement: str, expected: Meaning) -> None:
-    """What cannot be read or is not known may concern tables; what stands in a literal is no keyword."""
+def test_only_known_harmless_statements_are_skipped(statement: str, expected: Meaning) -> None:
+    """Unreadable and unknown ones may concern tables; words in a literal are not keywords."""
     assert meaning(QueryEvent(statement.encode(), dialect=Dialect(mariadb=True))) is expected
 
 
@@ -200,7 +200,7 @@ LOOSE, NO_ZERO_IN_DATE, INVALID, STRICT_TRANS = 0, 1 << 23, 1 << 25, 1 << 21
         ("ALTER TABLE t COMMENT '\\', ALGORITHM=INPLACE COMMENT '", NO_ZERO_IN_DATE, True, True),
     ],
 )
-def test_which_rebuilds_may_make_zero_dates(statement: str, mode: int, mysql: bool, mariadb: bool) -> None:
+def test_rebuilds_that_may_make_zero_dates_are_recognized(statement: str, mode: int, mysql: bool, mariadb: bool) -> None:
     """By the SQL mode, unless the statement names an algorithm that copies no rows, in each way that it may have to be read."""
     for expected, server in (mysql, False), (mariadb, True):
         assert QueryEvent(statement.encode(), dialect=Dialect(sql_mode=mode, mariadb=server)).zeroes_dates is expected

@@ -1,4 +1,4 @@
-"""The map store saves few changes beside the image of the map, and need not load a map for them: whatever is done, no row is lost by it."""
+"""The map store saves few changes beside a map's image without loading the map; no sequence of operations loses a row."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def key_of(key: int) -> bytes:
 
 
 def batch(table: TableId, changes: Iterable[tuple[int, bytes | None]], columns: int = 2, *, backfill: bool = False) -> Batch:
-    """Each key gets a row with this value in all other columns, or goes."""
+    """Each key gets a row with this value in all other columns, or is deleted."""
     some = list(changes)
     ops = bytes(Op.DELETE if value is None else Op.UPSERT for _, value in some)
     found = [b"" if value is None else encode_row([b"%d" % key, *[value] * (columns - 1)]) for key, value in some]
@@ -69,7 +69,7 @@ def files(folder: Path) -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A state folder with a table of 64 rows: four changes of those are few, and five are not."""
+    """A state folder with a table of 64 rows, for which four changes are few and five are not."""
     with MapStoreTarget(tmp_path) as target:
         target.apply(batch(A, ((key, b"old") for key in range(ROWS)), backfill=True))
         target.commit(checkpoint(1, definition(A)))
@@ -85,8 +85,8 @@ def expected(changes: Iterable[tuple[int, bytes | None]]) -> dict[bytes, bytes]:
 
 
 @pytest.mark.parametrize("on_demand", [False, True])
-def test_few_changes_are_saved_beside_the_image_and_more_of_them_with_the_map(folder: Path, *, on_demand: bool) -> None:
-    """The image stays as it is; what is read from both is the table. The map of a table at rest is not needed until they are too many."""
+def test_few_changes_are_saved_beside_the_image(folder: Path, *, on_demand: bool) -> None:
+    """The image stays and both together are the table; too many changes load the map and save it whole."""
     image = (folder / "0000000001-0.map").read_bytes()
     with MapStoreTarget(folder, on_demand=on_demand) as target:
         target.apply(batch(A, FEW))
@@ -114,15 +114,15 @@ def test_few_changes_are_saved_beside_the_image_and_more_of_them_with_the_map(fo
 
 
 def test_rows_of_a_copy_are_saved_with_the_map(folder: Path) -> None:
-    """There are too many of them as a rule."""
+    """They are usually too many to save beside it."""
     with MapStoreTarget(folder) as target:
         target.apply(batch(A, [(100, b"copied")], backfill=True))
         target.commit(checkpoint(2, definition(A)))
     assert files(folder) == ["0000000002-0.map"]
 
 
-def test_rows_at_rest_are_there_for_whoever_asks(folder: Path) -> None:
-    """With what has changed since they were saved."""
+def test_rows_of_an_unloaded_map_are_readable(folder: Path) -> None:
+    """With the changes since they were saved."""
     with MapStoreTarget(folder, on_demand=True) as target:
         target.apply(batch(A, FEW))
         assert target.get(A, key_of(1)) == encode_row([b"1", b"new"])
@@ -132,8 +132,8 @@ def test_rows_at_rest_are_there_for_whoever_asks(folder: Path) -> None:
         assert dict(target.rows(A)) == expected([])
 
 
-def test_changes_since_a_save_that_failed_are_not_taken_for_all_of_them(folder: Path) -> None:
-    """The checkpoint's image is the one before, and so the map is saved as a whole."""
+def test_failed_save_makes_the_next_one_whole(folder: Path) -> None:
+    """The checkpoint's image is the previous one, so the recent changes are not all changes."""
     everything = [(key, b"new") for key in range(ROWS)]
     with MapStoreTarget(folder) as target:
         target.apply(batch(A, everything))
@@ -152,7 +152,9 @@ one = st.sampled_from([A, B])
 
 
 class Saved(RuleBasedStateMachine):
-    """Two tables are changed, saved, and read again from the folder; what follows the checkpoint is applied again, as the stream does."""
+    """Two tables are changed, saved, and read again from the folder; the changes after the checkpoint are applied again, as the stream
+    does.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -242,7 +244,7 @@ class Saved(RuleBasedStateMachine):
         assert dict(self.target.rows(table)) == self.model[table]
 
 
-def test_whatever_is_saved_and_read_again_is_what_was_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Changes of rows and of tables, copies, saves that are published later or never, in any order; half of a table counts as few here."""
+def test_saved_rows_read_back_after_random_operations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Changes of rows and of tables, copies, saves published later or never, in any order; half of a table counts as few here."""
     monkeypatch.setattr(rows, "_RECENT_SHARE", 2)
     run_state_machine_as_test(Saved, settings=settings(max_examples=100, stateful_step_count=25, deadline=None, derandomize=True))

@@ -1,4 +1,4 @@
-"""What a comparison says: the crossover, the sentence, the table, the page."""
+"""The report of a comparison: the crossover, the sentence, the table, the page."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mapstore import pauses
         ([(0.1, 0.5), (1.0, 2.0)], 0.1),
     ],
 )
-def test_the_crossover_is_where_the_lines_meet(points: list[tuple[float, float]], expected: float | None) -> None:
+def test_crossover_is_where_the_lines_meet(points: list[tuple[float, float]], expected: float | None) -> None:
     """Between the last level at which the incremental run is faster and the first at which it is not."""
     assert crossover(points) == (None if expected is None else pytest.approx(expected))
 
@@ -46,14 +46,14 @@ def comparison(*levels: tuple[int, float, float]) -> Comparison:
         ([(0, 1.0, 0.1)], "Nothing changed meanwhile"),
     ],
 )
-def test_the_sentence_answers_the_question(levels: list[tuple[int, float, float]], words: str) -> None:
-    """With the loading of the state counted."""
+def test_sentence_answers_the_question(levels: list[tuple[int, float, float]], words: str) -> None:
+    """Including the time to load the state."""
     assert words in report.verdict(comparison(*levels))
 
 
 @pytest.mark.parametrize("levels", [[(0, 1.0, 0.1)], [(10, 1.0, 0.1)], [(10, 1.0, 0.1), (10, 2.0, 0.2), (900, 1.0, 30.0)]])
-def test_the_page_and_the_table_hold_every_figure_whatever_was_measured(levels: list[tuple[int, float, float]]) -> None:
-    """One level, equal ones, none changed: every point is within its plot, and names are escaped."""
+def test_page_and_table_hold_every_figure(levels: list[tuple[int, float, float]]) -> None:
+    """For one level, equal ones, and no change: every point is within its plot, and names are escaped."""
     found = comparison(*levels)
     html = report.page(found)
     assert html.count("<circle") == 2 * 3 * len(levels)

@@ -1,4 +1,4 @@
-"""The reader of text results: rows and keys from bytes in pieces of any size, and one sentence for everything that is not a result."""
+"""The reader of text results: rows and keys from bytes in pieces of any size, and one sentence for every malformed result."""
 
 import random
 import threading
@@ -17,8 +17,8 @@ values = st.one_of(st.none(), st.binary(max_size=12), st.sampled_from([b"", b"x"
 
 @given(st.data())
 @settings(max_examples=200, deadline=None)
-def test_rows_and_keys_are_what_was_sent_however_the_bytes_come(data):
-    """Any columns, any key, any pieces, rows taken early or late: the same as the specification."""
+def test_rows_and_keys_equal_the_specification(data):
+    """For any columns, key and pieces, with rows taken early or late."""
     columns = data.draw(st.integers(1, 12))
     key = data.draw(st.lists(st.integers(0, columns - 1), min_size=1, max_size=columns, unique=True))
     rows = data.draw(st.lists(st.lists(values, min_size=columns, max_size=columns), max_size=8))
@@ -42,7 +42,7 @@ def test_bytes_may_come_one_by_one():
 
 @pytest.mark.parametrize("size", [WHOLE - 1, WHOLE, WHOLE + 1, 2 * WHOLE, 2 * WHOLE + 5])
 def test_rows_over_16_mb_are_joined(size):
-    """A payload is cut at 0xFFFFFF bytes, exactly there too, where an empty packet follows."""
+    """A payload is cut at 0xFFFFFF bytes; at exactly that length an empty packet follows."""
     head = encode_row([b"7", b"v" * (WHOLE // 2)])
     row = head + encode_row([random.Random(size).randbytes(size - len(head) - (4 if size - len(head) < 1 << 24 else 9))])
     assert len(row) == size
@@ -53,23 +53,23 @@ def test_rows_over_16_mb_are_joined(size):
     assert result.keys == [b"\x017", b"\x018"]
 
 
-def test_a_column_over_16_mb_is_no_end():
+def test_column_over_16_mb_does_not_end_the_result():
     """0xFE begins a long column, too; only a short payload ends the result."""
     row = encode_row([b"v" * (1 << 24), b"1"])
     result = run(stream([row, END]), 2, [1], [])
     assert (result.outcome, result.rows, result.keys) == ("ended", [row], [b"\x011"])
 
 
-def test_the_end_carries_status_and_warnings_and_the_next_sequence():
-    """What the connection needs to go on."""
+def test_end_packet_gives_status_warnings_and_next_sequence():
+    """The connection needs them to continue."""
     reader = RowReader(1, [0], 250)
     assert reader.feed(stream([b"\x011"] * 10 + [b"\xfe\x03\x01\x22\x00"], 250))
     assert (len(reader), reader.warnings, reader.status, reader.sequence, reader.ended) == (10, 0x103, 0x22, 5, True)
 
 
 @pytest.mark.parametrize("payload", [b"\xff\x19\x05#HY000gone \xc3\xa9\xff", b"\xff\x19\x05gone \xc3\xa9\xff", b"\xff\x19\x05"])
-def test_an_error_packet_is_raised_with_code_and_text(payload):
-    """In mid-result, with or without the SQL state; the rows before it can still be taken, nothing can be fed after it."""
+def test_error_packet_is_raised_with_code_and_text(payload):
+    """In mid-result, with or without the SQL state; earlier rows can still be taken, no bytes can be fed after it."""
     reader = RowReader(1, [0])
     with pytest.raises(ServerError) as caught:
         reader.feed(stream([b"\x011", payload]))
@@ -81,7 +81,7 @@ def test_an_error_packet_is_raised_with_code_and_text(payload):
     assert list(reader.take()[1]) == [b"\x011"]
 
 
-def test_an_error_packet_may_have_sequence_0():
+def test_error_packet_may_have_sequence_0():
     """MariaDB sends one out of turn when it shuts down."""
     reader = RowReader(1, [0], 7)
     with pytest.raises(ServerError):
@@ -105,8 +105,8 @@ def test_an_error_packet_may_have_sequence_0():
         (stream([END]) + b"\0", "after its end"),
     ],
 )
-def test_what_is_no_result_is_refused(sent, message):
-    """Each with its reason; the reader is then of no more use."""
+def test_malformed_result_is_refused(sent, message):
+    """Each with its reason; the reader is then unusable."""
     reader = RowReader(1, [0])
     with pytest.raises(MalformedResult, match=message):
         reader.feed(sent)
@@ -114,8 +114,8 @@ def test_what_is_no_result_is_refused(sent, message):
         reader.feed(b"")
 
 
-def test_a_row_with_too_few_columns_is_refused():
-    """And the message says which row it was."""
+def test_row_with_too_few_columns_is_refused():
+    """The message names the row."""
     reader = RowReader(2, [0])
     reader.feed(stream([b"\x011\xfb"]))
     reader.take()
@@ -124,15 +124,15 @@ def test_a_row_with_too_few_columns_is_refused():
 
 
 @pytest.mark.parametrize(("columns", "key"), [(0, [0]), (2, []), (2, [2]), (2, [-1]), (2, [1, 1])])
-def test_a_key_is_made_of_different_columns_of_the_result(columns, key):
-    """Everything else would be a mistake of the caller."""
+def test_key_consists_of_distinct_columns(columns, key):
+    """Any other key is the caller's mistake."""
     with pytest.raises(ValueError, match="column"):
         RowReader(columns, key)
 
 
 @pytest.mark.waits
 def test_other_threads_run_while_rows_are_split():
-    """The GIL is released meanwhile: another thread gets to use the reader, and is refused."""
+    """The GIL is released: another thread reaches the reader, and is refused."""
     big = stream([encode_row([b"k", b"v" * 100])] * 200_000)
     refused: list[RuntimeError] = []
     for _ in range(1000):  # one may be over before the other thread has its turn
@@ -158,7 +158,7 @@ def _interfere(reader: RowReader, refused: list[RuntimeError], started: threadin
             return
 
 
-def test_mutated_results_end_in_a_sentence_and_never_in_a_crash():
-    """The same mutations as `make fuzz`, for a moment; every kind of outcome is seen, and each is the specification's."""
+def test_mutated_results_end_in_a_sentence():
+    """The same mutations as `make fuzz`, for a moment; every kind of outcome occurs, and each equals the specification's."""
     outcomes = fuzz(seed=1, results=4000)
     assert set(outcomes) == {"more", "ended", "error", "malformed"}

@@ -1,4 +1,4 @@
-"""Rows of several shapes in one table of the map store: whatever is written in whatever order, they read as if converted at once."""
+"""Rows of several shapes in one table of the map store read as if converted at once, in any order of writes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ shapes = st.lists(st.one_of(st.integers(0, 3), st.sampled_from([b"\xfb", b"\x015
 
 
 @given(st.lists(st.one_of(writes, shapes.map(tuple)), max_size=12))
-def test_rows_of_several_shapes_read_as_if_they_had_been_converted(steps: list[Step]) -> None:
+def test_rows_of_several_shapes_read_as_if_converted(steps: list[Step]) -> None:
     """Against a dict whose rows are converted at once."""
     rows, model, columns = Rows(), dict[bytes, bytes](), 2
     for step in steps:
@@ -76,7 +76,7 @@ def test_rows_of_several_shapes_read_as_if_they_had_been_converted(steps: list[S
     assert rows.get(encode_row([b"99"])) is None
 
 
-def test_maps_of_which_no_row_is_left_go() -> None:
+def test_empty_maps_of_old_shapes_are_dropped() -> None:
     """Also one that was never written to."""
     rows = Rows()
     rows.reshape(reshaped((0, 1, b"\xfb"), 2))
@@ -91,7 +91,7 @@ def test_maps_of_which_no_row_is_left_go() -> None:
 
 
 def test_rows_of_several_shapes_are_saved_and_loaded(tmp_path: Path) -> None:
-    """Each map as an image of its own; a table that is renamed takes them along."""
+    """Each map as an image of its own; a renamed table takes them along."""
     other = TableId("shop", "u")
 
     def saved(table: Table) -> Checkpoint:

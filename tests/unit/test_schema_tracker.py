@@ -1,4 +1,4 @@
-"""What a statement means for the tables that are followed, when the source tells only how they look now."""
+"""What a statement means for followed tables, when the source shows only their present definition."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def at(offset: int) -> Position:
 
 
 class Source:
-    """Tells how tables look now, and where its binlog ends."""
+    """Gives the present definitions of tables, and the end of its binlog."""
 
     def __init__(self, end: int = 100) -> None:
         self.now: dict[TableId, Table | CdcError] = {}
@@ -65,8 +65,8 @@ def kinds(changes: list[TableChange]) -> list[tuple[type[TableChange], TableId]]
     return [(type(each), each.id) for each in changes]
 
 
-def test_a_change_asks_for_the_columns_and_copies_anew() -> None:
-    """The statement is told, on one line."""
+def test_change_reads_the_columns_and_copies_anew() -> None:
+    """The statement is reported, on one line."""
     source = Source()
     source.now[A] = table(A, "id", "more")
     tracker = SchemaTracker([table(A, "id"), table(B, "id")], source)
@@ -74,8 +74,8 @@ def test_a_change_asks_for_the_columns_and_copies_anew() -> None:
     assert change == CopyAnew(table(A, "id", "more"), "ALTER TABLE a MODIFY id INT")
 
 
-def test_a_table_that_is_emptied_keeps_its_columns() -> None:
-    """Unless it is not known yet whether they are the right ones."""
+def test_truncated_table_keeps_its_columns() -> None:
+    """Unless they are not confirmed yet."""
     source = Source()
     source.now[A] = table(A, "id", "more")
     tracker = SchemaTracker([table(A, "id")], source)
@@ -86,8 +86,8 @@ def test_a_table_that_is_emptied_keeps_its_columns() -> None:
     assert kinds(tracker.changes(written("TRUNCATE a", "shop"), at(110))) == [(TableTruncated, A)]
 
 
-def test_a_table_that_went_and_one_that_came_under_its_name() -> None:
-    """A name is followed, whatever table has it; those of other names are passed over."""
+def test_dropped_and_recreated_table_is_followed_by_name() -> None:
+    """Tables of other names are skipped."""
     source = Source()
     source.now[A] = table(A, "x")
     tracker = SchemaTracker([table(A, "id"), table(B, "id")], source)
@@ -102,7 +102,7 @@ def test_a_table_that_went_and_one_that_came_under_its_name() -> None:
     assert tracker.skipped.total() == 3
 
 
-def test_names_without_case_are_found_in_any() -> None:
+def test_folded_names_match_in_any_case() -> None:
     """Where the server stores them folded; elsewhere another case is another table."""
     source = Source()
     folding = NameRules(1, {ord("A"): "a", ord("S"): "s"})
@@ -112,15 +112,15 @@ def test_names_without_case_are_found_in_any() -> None:
     assert SchemaTracker([table(A, "id")], source).changes(written("DROP TABLE Shop.A", ""), at(1)) == []
 
 
-def test_a_table_that_cannot_be_followed_stops_the_stream_there() -> None:
-    """If nothing that is not read yet can explain it."""
+def test_unfit_table_stops_the_stream() -> None:
+    """If no unread part of the binlog can explain it."""
     with pytest.raises(SchemaChanged, match=r"binlog\.000001:100 .*does not exist") as refused:
         SchemaTracker([table(A, "id")], Source()).changes(written("ALTER TABLE a MODIFY id INT", "shop"), at(100))
     assert "Make one." in refused.value.hint
 
 
-def test_a_table_that_cannot_be_followed_now_may_have_been_later_dropped() -> None:
-    """The stream goes on to the end that the binlog had when the source was asked."""
+def test_unfit_table_may_be_dropped_later() -> None:
+    """The stream continues to the end that the binlog had when the source was asked."""
     tracker = SchemaTracker([table(A, "id"), table(B, "id")], Source())
     assert tracker.changes(written("ALTER TABLE a MODIFY id INT", "shop"), at(50)) == []
     tracker.confirm(at(60))
@@ -131,8 +131,8 @@ def test_a_table_that_cannot_be_followed_now_may_have_been_later_dropped() -> No
         tracker.confirm(at(100))
 
 
-def test_a_difference_to_the_source_must_be_explained_by_the_stream() -> None:
-    """Of what is held; what is not copied yet has the columns of now. Else it is copied anew, with the columns it has by then."""
+def test_unexplained_difference_copies_the_table_anew() -> None:
+    """For held tables; a table that is not copied yet takes the present columns."""
     held = TableProgress(table(A, "id"), TableState.STREAMING)
     now: dict[TableId, Table | CdcError] = {A: table(A, "id", "more"), B: table(B, "id")}
     source = Source()
@@ -151,8 +151,8 @@ def test_a_difference_to_the_source_must_be_explained_by_the_stream() -> None:
             assert tracker.confirm(at(100)) == [DefinitionConfirmed(A)]
 
 
-def test_columns_that_change_again_before_they_are_settled_are_asked_for_until_they_stay() -> None:
-    """Rows between two places at which the source told the same columns have them; others may look as if they had."""
+def test_columns_are_read_until_two_answers_agree() -> None:
+    """Rows between two places with equal answers have those columns; other rows may only look so."""
     source = Source()
     held = TableProgress(table(A, "id"), TableState.STREAMING)
     tracker = SchemaTracker([held.table], source)
@@ -165,8 +165,10 @@ def test_columns_that_change_again_before_they_are_settled_are_asked_for_until_t
     assert tracker.confirm(at(300)) == [DefinitionConfirmed(A)]
 
 
-def test_rows_with_columns_that_no_statement_explains_make_the_table_be_copied_anew() -> None:
-    """From the place before them, and once more where the stream is where the source was asked: rows before may have yet others."""
+def test_rows_with_unexplained_columns_copy_the_table_anew() -> None:
+    """From the place before them, and again where the stream reaches the question's place, because earlier rows may have yet other
+    columns.
+    """
     source = Source()
     tracker = SchemaTracker([table(A, "id"), table(B, "id")], source)
     assert tracker.resolve(table_map(A, "id")) is not None
@@ -185,8 +187,8 @@ def test_rows_with_columns_that_no_statement_explains_make_the_table_be_copied_a
     assert tracker.confirm(at(200)) == [DefinitionConfirmed(A)]
 
 
-def test_rows_that_never_have_the_columns_that_the_source_tells_end_the_stream() -> None:
-    """A contradiction is not copied for ever."""
+def test_rows_that_contradict_the_source_end_the_stream() -> None:
+    """Instead of copying the table for ever."""
     source = Source()
     source.now = {A: table(A, "id")}
     tracker = SchemaTracker([table(A, "id")], source)
@@ -202,8 +204,8 @@ def test_rows_that_never_have_the_columns_that_the_source_tells_end_the_stream()
         tracker.copy_unexplained(caught.value, at(150))
 
 
-def test_a_table_that_cannot_be_followed_after_a_change_that_is_not_explained() -> None:
-    """Named in full it ends the stream, unless it is gone and a statement may say so yet; under a pattern it is skipped."""
+def test_table_unfit_after_an_unexplained_change() -> None:
+    """Named in full it ends the stream, unless it is missing and a statement may still explain that; under a pattern it is skipped."""
     source, pattern = Source(), Selection((TableId("shop", "*"),))
     error = Unexplained(A, SchemaChanged("Other columns."))
     source.now = {A: PreflightFailed("It has no key.")}
@@ -218,7 +220,7 @@ def test_a_table_that_cannot_be_followed_after_a_change_that_is_not_explained() 
         tracker.confirm(at(100))
 
 
-def test_what_is_not_explained_is_asked_for_before_anything_is_settled() -> None:
+def test_unexplained_tables_are_read_before_any_is_confirmed() -> None:
     """A source that is away then is asked again at the same place."""
     source = Source()
     held = [TableProgress(table(each, "id"), TableState.STREAMING) for each in (A, B)]
@@ -236,7 +238,7 @@ def test_what_is_not_explained_is_asked_for_before_anything_is_settled() -> None
     assert kinds(tracker.confirm(at(100))) == [(CopyAnew, A), (CopyAnew, B)]
 
 
-def test_without_somebody_to_ask_any_change_ends_the_stream() -> None:
+def test_change_without_a_source_to_ask_ends_the_stream() -> None:
     """As for a reader of the binlog alone."""
     tracker = SchemaTracker([table(A, "id")])
     for statement in (
@@ -266,8 +268,8 @@ def test_without_somebody_to_ask_any_change_ends_the_stream() -> None:
         QueryEvent("ALTER\xa0TABLE A DROP b".encode("latin-1"), "shop", Dialect("latin1")),
     ],
 )
-def test_a_statement_that_is_not_understood_counts_as_touching_what_it_could_name(event: QueryEvent) -> None:
-    """Such a table is copied anew if it is there, or is dropped; one that only looks at changes cannot go on."""
+def test_unparsed_statement_touches_every_table_it_could_name(event: QueryEvent) -> None:
+    """Such a table is copied anew, or dropped if it is missing; a listener cannot continue."""
     source = Source()
     source.now[A] = table(A, "id")
     assert kinds(SchemaTracker([table(A, "id"), table(B, "id")], source).changes(event, at(10)))[:1] == [(CopyAnew, A)]
@@ -279,8 +281,8 @@ def test_a_statement_that_is_not_understood_counts_as_touching_what_it_could_nam
         SchemaTracker([table(A, "id")]).changes(event, at(10))
 
 
-def test_a_statement_that_is_not_understood_and_names_no_followed_table_is_passed_over() -> None:
-    """It would be too much to copy all."""
+def test_unparsed_statement_without_followed_names_is_skipped() -> None:
+    """Copying all tables would be too much."""
     source = Source()
     source.now[A] = table(A, "id")
     for event in written("SOMETHING NEW ABOUT other.c", "shop"), written("TRUNCATE OTHER `", "shop"):
@@ -290,16 +292,16 @@ def test_a_statement_that_is_not_understood_and_names_no_followed_table_is_passe
     assert kinds(SchemaTracker([table(odd, "id")], source).changes(written("TRUNCATE OTHER `", "shop"), at(10))) == [(CopyAnew, odd)]
 
 
-def test_a_statement_that_is_not_understood_may_have_created_a_table_of_a_pattern() -> None:
-    """Those that are there now are looked for among its words."""
+def test_unparsed_statement_may_have_created_a_matching_table() -> None:
+    """Existing tables are looked for among its words."""
     source, c = Source(), TableId("shop", "c")
     source.now[c] = table(c, "id")
     tracker = SchemaTracker([table(A, "id")], source, selection=Selection((TableId("shop", "*"),)), existing=lambda: [A, B, c])
     assert kinds(tracker.changes(written("CREATE STRANGE TABLE c", "shop"), at(10))) == [(CopyAnew, c)]
 
 
-def test_a_statement_that_was_prepared_under_another_sql_mode_is_not_guessed_at() -> None:
-    """Its event has the mode of the moment. What only one mode can read, or all read alike, is certain."""
+def test_statement_prepared_under_another_sql_mode_is_ambiguous() -> None:
+    """Its event has the mode at execution; readings that all modes share, or only one allows, are certain."""
     source = Source()
     source.now[A] = table(A, "id", "v")
 
@@ -316,8 +318,8 @@ def of_session(text: str, thread: int = 1, *, specific: bool = True, mariadb: bo
     return QueryEvent(text.encode(), "shop", Dialect(mariadb=mariadb), Session(1, thread), thread_specific=specific)
 
 
-def test_a_temporary_table_is_not_the_table_that_it_hides() -> None:
-    """Whatever its session does to it; another session means the table."""
+def test_temporary_table_differs_from_the_table_it_hides() -> None:
+    """For every statement of its session; other sessions mean the permanent table."""
     source = Source()
     source.now[A] = table(A, "id")
     tracker = SchemaTracker([table(A, "id", "v"), table(B, "id")], source)
@@ -330,7 +332,7 @@ def test_a_temporary_table_is_not_the_table_that_it_hides() -> None:
     assert kinds(tracker.changes(of_session("DROP TABLE b"), at(10))) == [(TableDropped, B)]
 
 
-def test_where_it_is_not_known_whether_a_table_is_temporary_it_is_looked_at_again() -> None:
+def test_possibly_temporary_table_is_read_again() -> None:
     """The session may have created it before the stream began."""
     source = Source()
     source.now[A] = table(A, "id", "v")
@@ -340,8 +342,8 @@ def test_where_it_is_not_known_whether_a_table_is_temporary_it_is_looked_at_agai
     assert kinds(SchemaTracker([table(A, "id")], source).changes(of_session("CREATE OR REPLACE TABLE a LIKE b"), at(10))) == [(CopyAnew, A)]
 
 
-def test_a_rename_on_mariadb_is_one_of_the_table_if_the_old_name_is_gone() -> None:
-    """It does not say whether a temporary table was renamed; an exchange of names cannot be told from one of temporary tables."""
+def test_mariadb_rename_counts_if_the_old_name_is_missing() -> None:
+    """MariaDB does not say whether a temporary table was renamed; an exchange of names is ambiguous."""
     source, pattern = Source(), Selection((TableId("shop", "*"),))
     source.now[A] = table(A, "id")
     rename = of_session("RENAME TABLE a TO b", specific=False, mariadb=True)
@@ -364,8 +366,8 @@ def test_a_rename_on_mariadb_is_one_of_the_table_if_the_old_name_is_gone() -> No
     assert kinds(tracker.changes(swap, at(10))) == [(CopyAnew, A), (CopyAnew, B)]
 
 
-def test_a_statement_that_the_server_wrote_in_utf_8_is_read_so() -> None:
-    """Whatever its session writes in; where both are possible, both tables are meant."""
+def test_statement_written_by_the_server_is_read_as_utf_8() -> None:
+    """For any character set of its session; where both readings are possible, both tables are touched."""
     source, names = Source(), [TableId("shop", name) for name in ("\u9f98", "\u732b", "\u00e7\u0152\u00ab")]
     source.now = {name: table(name, "id") for name in names}
     tracker = SchemaTracker([table(A, "id")], source, selection=Selection((TableId("shop", "*"),)))
@@ -378,8 +380,8 @@ def test_a_statement_that_the_server_wrote_in_utf_8_is_read_so() -> None:
 
 
 @pytest.mark.parametrize("rule", [1, 2])
-def test_names_are_those_that_the_server_takes_for_the_same(rule: int) -> None:
-    """With its own lower case of letters; a new name is stored as it stores it."""
+def test_names_compare_like_the_servers(rule: int) -> None:
+    """With its own lower-case mapping; a new name is stored as the server stores it."""
     dotted = TableId("shop", "i") if rule == 1 else TableId("Shop", "\u0130")
     names = NameRules(rule, {0x130: "i", ord("H"): "h", ord("O"): "o", ord("P"): "p", ord("S"): "s", ord("T"): "t"})
     source = Source()
@@ -392,8 +394,8 @@ def test_names_are_those_that_the_server_takes_for_the_same(rule: int) -> None:
     ]
 
 
-def test_another_server_is_asked_for_what_was_to_be_settled_in_the_binlog_of_the_one_before() -> None:
-    """Places there are no places here: what is the same goes on, what is not is copied anew or must be explained here."""
+def test_unconfirmed_columns_are_read_again_on_another_server() -> None:
+    """Old binlog coordinates are void: equal columns continue, different ones are copied anew or must be explained here."""
     held, fresh = TableProgress(table(A, "id"), TableState.STREAMING), TableProgress(table(B, "id"))
     source = Source(100)
     source.now = {A: table(A, "id", "more"), B: table(B, "id")}
@@ -408,8 +410,8 @@ def test_another_server_is_asked_for_what_was_to_be_settled_in_the_binlog_of_the
     assert tracker.ask_again() == []
 
 
-def test_a_difference_that_another_server_does_not_explain_either_is_copied_anew_at_its_own_place() -> None:
-    """Not at that of the one before."""
+def test_difference_unexplained_after_failover_copies_at_the_new_place() -> None:
+    """Not at the old server's place."""
     held = TableProgress(table(A, "id"), TableState.STREAMING)
     source = Source(100)
     source.now = {A: table(A, "id", "more")}
@@ -421,7 +423,7 @@ def test_a_difference_that_another_server_does_not_explain_either_is_copied_anew
     assert kinds(tracker.confirm(at(900))) == [(CopyAnew, A)]
 
 
-def test_a_statement_that_could_not_be_looked_into_has_done_nothing() -> None:
+def test_statement_has_no_effect_while_the_source_is_away() -> None:
     """It comes again when the source is back."""
     source = Source()
     swap = "RENAME TABLE a TO _a, b TO a, other.c TO c"
@@ -472,10 +474,8 @@ OLD = Table(A, tuple(Column(name, "int", "int") for name in ("id", "x", "y")), (
         ("ADD (five INT, more INT)", ["id", "x", "y", "five", "more"], (0, 1, 2, b"\x015", b"\xfb")),
     ],
 )
-def test_rows_go_over_to_other_columns_where_that_is_exact(
-    statement: str, columns: list[str], values: tuple[int | bytes, ...] | None
-) -> None:
-    """By the columns' names; else the table is copied anew."""
+def test_rows_are_converted_where_that_is_exact(statement: str, columns: list[str], values: tuple[int | bytes, ...] | None) -> None:
+    """By the columns' names; otherwise the table is copied anew."""
     source = Source()
     new = Table(A, tuple(Column(name, "int", "int") for name in columns), (columns.index("id"),))
     source.now[A] = new
@@ -484,8 +484,8 @@ def test_rows_go_over_to_other_columns_where_that_is_exact(
     assert change == (CopyAnew(new, because) if values is None else ColumnsChanged(new, values, 3, because))
 
 
-def test_columns_whose_names_only_a_server_can_tell_apart_are_copied_anew() -> None:
-    """Those that are written alike are the same; `stra\u00dfe` and `strasse` are two."""
+def test_ambiguous_column_names_copy_anew() -> None:
+    """Equal spellings are the same column; `straße` and `strasse` are two."""
     source, names = Source(), ("id", "strasse", "stra\u00dfe", "\u00e9")
     source.now[A] = table(A, *names, "five")
     old = table(A, *names)
@@ -497,8 +497,8 @@ def test_columns_whose_names_only_a_server_can_tell_apart_are_copied_anew() -> N
     assert kinds(SchemaTracker([old], source).changes(written("ALTER TABLE a DROP \u00e9", "shop"), at(50))) == [(ColumnsChanged, A)]
 
 
-def test_another_key_or_type_is_copied_anew() -> None:
-    """As seen on the source, whatever the statement says."""
+def test_changed_key_or_type_copies_anew() -> None:
+    """As seen on the source, for any statement."""
     source = Source()
     for new in Table(A, OLD.columns, (1,)), Table(A, (*OLD.columns[:2], Column("y", "bigint", "bigint")), (0,)):
         source.now[A] = new
@@ -516,8 +516,8 @@ COMPUTED = Table(A, (*table(A, "id").columns, Column("s", "int", "int", generate
         ("ALTER TABLE a RENAME TO b", None), ("RENAME TABLE a TO b", None),
     ],
 )  # fmt: skip
-def test_a_rebuild_copies_a_table_with_stored_generated_columns_anew(statement: str, anew: TableId | None) -> None:
-    """Not one without them, of which the source is not asked either. A listener keeps no rows."""
+def test_rebuild_copies_a_table_with_stored_generated_columns(statement: str, anew: TableId | None) -> None:
+    """A table without them is not even read again; a listener keeps no rows."""
     for columns in (COMPUTED, table(A, "id")):
         source = Source()
         source.now = {A: columns} if " b" not in statement else {B: replace(columns, id=B)}
@@ -529,8 +529,8 @@ def test_a_rebuild_copies_a_table_with_stored_generated_columns_anew(statement: 
         assert found == ([anew] if anew and columns is COMPUTED else [])
 
 
-def test_a_second_change_before_the_first_is_certain_copies_anew() -> None:
-    """The columns asked for may have been those after the second. Once they are certain, that is told."""
+def test_second_change_before_confirmation_copies_anew() -> None:
+    """The columns read may be those after the second; their confirmation is reported."""
     source = Source()
     source.now[A] = table(A, "id", "more")
     tracker = SchemaTracker([table(A, "id")], source)
@@ -541,8 +541,8 @@ def test_a_second_change_before_the_first_is_certain_copies_anew() -> None:
     assert kinds(tracker.changes(written("ALTER TABLE a ENGINE = InnoDB", "shop"), at(110))) == [(ColumnsChanged, A)]
 
 
-def test_a_name_that_a_table_has_only_within_a_statement_is_not_asked_for() -> None:
-    """Whether its rows go along or not."""
+def test_intermediate_name_of_a_rename_is_not_read() -> None:
+    """With rows that are kept, and without."""
     source = Source()
     source.now |= {A: table(A, "id"), B: table(B, "id")}
     tracker = SchemaTracker([table(A, "id"), table(B, "id")], source, selection=Selection((A, TableId("shop", "*"))))
@@ -553,8 +553,8 @@ def test_a_name_that_a_table_has_only_within_a_statement_is_not_asked_for() -> N
 
 
 @pytest.mark.parametrize("mariadb", [False, True])
-def test_a_table_that_is_renamed_to_its_own_name_goes_on(mariadb: bool) -> None:
-    """ALTER TABLE allows that, and does nothing."""
+def test_table_renamed_to_its_own_name_continues(mariadb: bool) -> None:
+    """ALTER TABLE allows that, without effect."""
     source = Source()
     source.now[A] = table(A, "id")
     tracker = SchemaTracker([table(A, "id")], source, names=NameRules(1, {ord("A"): "a"}))
@@ -563,8 +563,8 @@ def test_a_table_that_is_renamed_to_its_own_name_goes_on(mariadb: bool) -> None:
     assert tracker.tables == [A]
 
 
-def test_tables_that_match_a_pattern_are_taken_in_and_renamed_with_their_rows() -> None:
-    """Both names are followed: nothing is copied."""
+def test_matching_tables_are_taken_in_and_renamed_with_their_rows() -> None:
+    """Both names are followed, so no row is copied."""
     source = Source()
     source.now[B] = table(B, "id")
     tracker = SchemaTracker([table(A, "id")], source, selection=Selection((A, TableId("shop", "*"))))
@@ -576,8 +576,8 @@ def test_tables_that_match_a_pattern_are_taken_in_and_renamed_with_their_rows() 
     assert tracker.changes(written("CREATE TABLE other.b (id INT PRIMARY KEY)", "shop"), at(130)) == []
 
 
-def test_a_table_that_only_a_pattern_matches_is_skipped_while_it_cannot_be_followed() -> None:
-    """Its rows are dropped, with the reason; it is copied when a statement has made it fit. One that is named in full ends the stream."""
+def test_unfit_table_of_a_pattern_is_skipped_until_fit() -> None:
+    """Its rows are dropped, with the reason, and copied when a statement has made it fit; a table named in full ends the stream."""
     source, pattern = Source(), Selection((TableId("shop", "*"),))
     why = PreflightFailed("shop.a has no primary key.", hint="Add one.")
     source.now |= {A: why, B: PreflightFailed("shop.b has no primary key.", hint="Add one.")}
@@ -595,8 +595,8 @@ def test_a_table_that_only_a_pattern_matches_is_skipped_while_it_cannot_be_follo
         SchemaTracker([table(A, "id")], source, selection=Selection((A, *pattern.wanted))).changes(written(drop, "shop"), at(100))
 
 
-def test_what_was_skipped_at_the_start_is_taken_in_by_the_statement_that_mends_it() -> None:
-    """Also when another table is given its name, or its database goes."""
+def test_table_skipped_at_the_start_is_taken_in_once_repaired() -> None:
+    """Also when another table is given its name, or its database is dropped."""
     source, pattern = Source(), Selection((TableId("shop", "*"),))
     source.now[B] = table(B, "id")
     mend = "ALTER TABLE b ADD PRIMARY KEY (id)"
@@ -612,8 +612,8 @@ def test_what_was_skipped_at_the_start_is_taken_in_by_the_statement_that_mends_i
     assert kinds(tracker.changes(written("DROP DATABASE shop", ""), at(50))) == [(TableDropped, A), (TableDropped, B)]
 
 
-def test_a_table_that_a_pattern_matches_and_that_the_binlog_does_not_explain_is_skipped() -> None:
-    """Its rows do not stay as if they were current; one that is gone is gone."""
+def test_unexplained_table_of_a_pattern_is_skipped() -> None:
+    """Its rows do not stay as if they were current; a missing table is dropped."""
     source, pattern = Source(), Selection((TableId("shop", "*"),))
     held = [TableProgress(table(each, "id"), TableState.STREAMING) for each in (A, B)]
     tracker = SchemaTracker([each.table for each in held], source, selection=pattern)
@@ -621,7 +621,7 @@ def test_a_table_that_a_pattern_matches_and_that_the_binlog_does_not_explain_is_
     assert kinds(tracker.confirm(at(100))) == [(TableSkipped, A), (TableDropped, B)]
 
 
-def test_what_is_excluded_is_not_taken_in() -> None:
+def test_excluded_table_is_not_taken_in() -> None:
     """Unless it is named in full."""
     source = Source()
     source.now |= {A: table(A, "id"), B: table(B, "id")}
@@ -641,7 +641,7 @@ def table_map(name: TableId, *columns: str) -> bytes:
 
 
 def listening(source: Source, *tables: Table, **more: Any) -> SchemaTracker:
-    """As `cdc tail` follows tables, from the place where the binlog ends now."""
+    """A tracker as `cdc tail` uses it, from the binlog's present end."""
     source.now |= {each.id: each for each in tables}
     tracker = SchemaTracker(tables, source, copied=False, **more)
     tracker.compare([TableProgress(each) for each in tables], source.now, source.end)
@@ -650,14 +650,14 @@ def listening(source: Source, *tables: Table, **more: Any) -> SchemaTracker:
 
 
 def read_as(tracker: SchemaTracker, body: bytes) -> Definition:
-    """How rows behind this table map are read."""
+    """The columns with which rows behind this table map are read."""
     found = tracker.resolve(body)
     assert found is not None
     return found.table
 
 
-def test_a_listener_reads_rows_with_the_columns_that_they_have() -> None:
-    """Those after a statement are certain where the binlog ended when the source was asked."""
+def test_listener_reads_rows_with_their_own_columns() -> None:
+    """Columns after a statement are certain at the binlog's end of the moment when the source was asked."""
     source = Source(100)
     tracker = listening(source, table(A, "id"))
     assert read_as(tracker, table_map(A, "id")) == (table(A, "id"), None)
@@ -673,8 +673,8 @@ def test_a_listener_reads_rows_with_the_columns_that_they_have() -> None:
     assert read_as(tracker, table_map(A, "id", "other")).table == newest
 
 
-def test_a_listener_ends_where_rows_do_not_have_the_columns_that_the_source_told() -> None:
-    """They are passed over by a migration, which copies them later."""
+def test_listener_ends_at_rows_that_contradict_the_source() -> None:
+    """A migration skips them, because it copies them later."""
     for copied in True, False:
         source = Source(200)
         source.now[A] = table(A, "id", "more", "most")
@@ -699,8 +699,8 @@ def test_a_listener_ends_where_rows_do_not_have_the_columns_that_the_source_told
         "DROP DATABASE shop",
     ],
 )
-def test_a_listener_ends_at_a_second_change_if_rows_were_read_with_columns_of_after_it(statement: str) -> None:
-    """The source may have been asked after both. A change after that moment, or with no rows in between, is followed."""
+def test_listener_ends_at_a_second_change_after_uncertain_rows(statement: str) -> None:
+    """The source may have been asked after both; a change after that moment, or without rows in between, is followed."""
     for offset, rows_between in (150, True), (200, True), (201, True), (150, False):
         source = Source(200)
         source.now[A] = source.now[B] = table(A, "id", "more")
@@ -717,8 +717,8 @@ def test_a_listener_ends_at_a_second_change_if_rows_were_read_with_columns_of_af
             assert tracker.changes(written(statement, "shop"), at(offset))
 
 
-def test_a_listener_s_first_columns_hold_until_the_place_where_it_asked_for_them() -> None:
-    """A change before that ends it if rows have come, as it does not know which columns they had."""
+def test_first_columns_of_a_listener_hold_until_its_question() -> None:
+    """An earlier change ends it if rows have come, because their columns are unknown."""
     source = Source(200)
     tracker = listening(source, table(A, "id"))
     assert kinds(tracker.changes(written("ALTER TABLE a MODIFY id INT", "shop"), at(100))) == [(CopyAnew, A)]
@@ -729,8 +729,8 @@ def test_a_listener_s_first_columns_hold_until_the_place_where_it_asked_for_them
         tracker.changes(written("ALTER TABLE a MODIFY id INT", "shop"), at(150))
 
 
-def test_a_listener_is_told_of_tables_that_are_emptied_renamed_and_created() -> None:
-    """Whether their columns are certain or not, if they were not read."""
+def test_listener_reports_truncated_renamed_and_created_tables() -> None:
+    """With certain columns and without, as long as no row was read."""
     source = Source(100)
     tracker = listening(source, table(A, "id"), selection=Selection((TableId("shop", "*"),)))
     tracker.changes(written("ALTER TABLE a MODIFY id INT", "shop"), at(120))
@@ -741,8 +741,8 @@ def test_a_listener_is_told_of_tables_that_are_emptied_renamed_and_created() -> 
     assert kinds(tracker.changes(written("CREATE TABLE a (id INT)", "shop"), at(220))) == [(CopyAnew, A)]
 
 
-def test_a_listener_ends_at_rows_of_a_table_that_the_source_could_not_tell() -> None:
-    """It was dropped since; if no rows come before that, nothing is missing."""
+def test_listener_ends_at_rows_of_an_unknown_table() -> None:
+    """The table was dropped since; without rows before the drop, no change is missing."""
     for rows in True, False:
         tracker = SchemaTracker([table(A, "id")], Source(200), copied=False)
         assert tracker.changes(written("ALTER TABLE a ADD more INT", "shop"), at(100)) == []
@@ -753,7 +753,7 @@ def test_a_listener_ends_at_rows_of_a_table_that_the_source_could_not_tell() -> 
             assert kinds(tracker.changes(written("DROP TABLE a", "shop"), at(150))) == [(TableDropped, A)]
 
 
-def test_a_listener_ends_at_a_statement_that_is_not_understood() -> None:
+def test_listener_ends_at_an_unparsed_statement() -> None:
     """It may have changed rows, which a migration would copy again."""
     source = Source(100)
     with pytest.raises(SchemaChanged, match="not certain") as refused:
@@ -761,8 +761,8 @@ def test_a_listener_ends_at_a_statement_that_is_not_understood() -> None:
     assert "--from" in refused.value.hint
 
 
-def test_a_listener_ends_when_another_server_has_other_columns_than_those_that_rows_were_read_with() -> None:
-    """Unless they were certain."""
+def test_listener_ends_when_a_failover_changes_uncertain_columns() -> None:
+    """Certain columns continue."""
     source = Source(200)
     source.now[A] = table(A, "id", "more")
     tracker = SchemaTracker([table(A, "id")], source, copied=False)

@@ -1,4 +1,4 @@
-"""The SQL of a chunk: what comes after which key, and that no byte of a key or name is ever read as SQL.
+"""The SQL of a chunk: which keys it covers, and that every byte of a key or name is quoted.
 
 That it finds the right rows is shown on a real server, in tests/mysql.
 """
@@ -61,7 +61,7 @@ def table(*columns: Column, key: int | None = None, name: TableId = ORDERS) -> T
         (Column("t", "time", "time"), b"-12:00:00", "_ascii X'" + b"-12:00:00".hex() + "'"),
     ],
 )  # fmt: skip
-def test_a_key_s_value_becomes_a_literal_of_its_column_s_kind(column: Column, value: bytes, expected: str) -> None:
+def test_key_value_becomes_a_literal_of_its_type(column: Column, value: bytes, expected: str) -> None:
     """Numbers as numbers, ENUM and SET by their number, strings as hexadecimal in their own character set."""
     assert literal(column, value) == expected
 
@@ -72,29 +72,29 @@ doubles = st.floats(allow_nan=False, allow_infinity=False).filter(lambda value: 
 
 
 @given(doubles)
-def test_a_double_s_literal_is_a_number_with_the_same_value(value: float) -> None:
-    """Whatever its size."""
+def test_double_literal_has_the_same_value(value: float) -> None:
+    """For every magnitude."""
     text = literal(Column("f", "double", "double"), repr(value).encode())
     assert NUMBER.fullmatch(text)
     assert float(text) == value
 
 
 @pytest.mark.parametrize("value", [b"0.00001", b"-0.000012345", b"0.000000000000001"])
-def test_a_small_double_s_literal_is_a_number_too(value: bytes) -> None:
+def test_small_double_literal_is_a_number(value: bytes) -> None:
     """The server prints an exponent only from 1e-16 down, Python from 1e-5 down."""
     text = literal(Column("f", "double", "double"), value)
     assert NUMBER.fullmatch(text)
     assert float(text) == float(value)
 
 
-def test_an_enum_whose_members_include_the_empty_text_keeps_its_place() -> None:
+def test_empty_enum_member_keeps_its_number() -> None:
     """'' is a member like any other; only a table without it has '' as the value of errors."""
     assert literal(Column("e", "enum", "enum('a','','b')", "utf8mb4"), b"") == "2"
 
 
 @given(st.sampled_from([NAME, RAW, Column("c", "char", "char(9)", "latin1"), Column("t", "datetime", "datetime")]), st.binary(max_size=60))
-def test_no_byte_of_a_string_is_read_as_sql(column: Column, value: bytes) -> None:
-    """A literal is a character set's name and hexadecimal digits, whatever the value."""
+def test_string_literal_is_hexadecimal(column: Column, value: bytes) -> None:
+    """A literal is a character set's name and hexadecimal digits, for every value."""
     text = literal(column, value)
     found = re.fullmatch(r"(?:_[a-z0-9]+ )?X'([0-9a-f]*)'", text)
     assert found
@@ -102,25 +102,25 @@ def test_no_byte_of_a_string_is_read_as_sql(column: Column, value: bytes) -> Non
 
 
 @pytest.mark.parametrize("kind", ["int", "bigint", "year", "decimal", "double", "enum", "set"])
-def test_a_value_that_is_none_of_its_type_is_never_passed_on(kind: str) -> None:
+def test_value_of_another_type_raises(kind: str) -> None:
     """It raises instead."""
     with pytest.raises((ValueError, ArithmeticError, PreflightFailed)):
         literal(Column("k", kind, f"{kind}('a')", "utf8mb4"), EVIL)
 
 
-def test_after_a_key_of_one_column_is_greater() -> None:
+def test_condition_after_a_single_column_key() -> None:
     """The plain case."""
     assert after_condition(table(ID), encode_row([b"7"])) == "`id` > 7"
 
 
-def test_after_a_key_of_several_columns_is_written_out() -> None:
-    """Each level greater, or equal and the next one: two ranges of the index, which MySQL sees."""
+def test_condition_after_a_composite_key() -> None:
+    """Each level greater, or equal and the next one: two ranges of the index, which MySQL recognizes."""
     condition = after_condition(table(ID, RAW, NAME), encode_row([b"7", b"\x01", b"a"]))
     assert condition == "(`id` > 7 OR (`id` = 7 AND (`raw` > X'01' OR (`raw` = X'01' AND `name` > _utf8mb4 X'61'))))"
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=4), st.data())
-def test_after_and_up_to_a_key_are_the_order_of_tuples(key: list[int], data: st.DataObject) -> None:
+def test_conditions_order_keys_like_tuples(key: list[int], data: st.DataObject) -> None:
     """The conditions, evaluated, are Python's own comparison of tuples, and every key fulfils one of them."""
     other = data.draw(st.lists(st.integers(0, 3), min_size=len(key), max_size=len(key)))
     columns = [Column(f"c{i}", "int", "int") for i in range(len(key))]
@@ -130,14 +130,14 @@ def test_after_and_up_to_a_key_are_the_order_of_tuples(key: list[int], data: st.
         assert eval(python, {f"c{i}": value for i, value in enumerate(other)}) is expected
 
 
-def test_a_key_with_another_number_of_columns_is_refused() -> None:
+def test_key_with_another_number_of_columns_is_refused() -> None:
     """A cursor of another definition of the table."""
     with pytest.raises(ValueError, match="zip"):
         after_condition(table(ID, NAME), encode_row([b"7"]))
 
 
-def test_a_chunk_s_query_lists_the_columns_and_follows_the_key() -> None:
-    """By name, FLOAT as DOUBLE, in the key's order, which need not be the columns'."""
+def test_chunk_query_lists_columns_in_key_order() -> None:
+    """By name, FLOAT as DOUBLE; the key's order may differ from the columns'."""
     columns = (Column("v", "float", "float"), NAME, ID)
     orders = Table(TableId("shop", "orders"), columns, (2, 1))
     selected = "SELECT CAST(`v` AS DOUBLE), `name`, `id` FROM `shop`.`orders` FORCE INDEX (`PRIMARY`)"
@@ -148,8 +148,8 @@ def test_a_chunk_s_query_lists_the_columns_and_follows_the_key() -> None:
     )
 
 
-def test_the_end_of_a_chunk_is_the_key_of_the_last_row_asked_for() -> None:
-    """Its columns alone, as the rows have them; within the range asked for."""
+def test_chunk_end_is_the_key_of_the_last_requested_row() -> None:
+    """The query reads the key's columns alone, within the requested range."""
     rates = Table(TableId("shop", "rates"), (NAME, Column("v", "float", "float"), ID), (2, 1))
     selected = "SELECT `id`, CAST(`v` AS DOUBLE) FROM `shop`.`rates` FORCE INDEX (`PRIMARY`)"
     assert boundary_query(ChunkRequest(rates, None, 500, Position(GtidSet()))) == f"{selected} ORDER BY `id`, `v` LIMIT 1 OFFSET 499"
@@ -158,8 +158,8 @@ def test_the_end_of_a_chunk_is_the_key_of_the_last_row_asked_for() -> None:
     )
 
 
-def test_with_the_spacing_of_keys_known_a_chunk_ends_about_where_its_last_row_should_be() -> None:
-    """The first key from there on, found without counting; a table's first chunk is counted."""
+def test_known_key_spacing_estimates_the_chunk_end() -> None:
+    """The first key from the estimate on, without counting; a table's first chunk is counted."""
     numbers = table(Column("n", "int", "int"), name=TableId("shop", "t"))
     selected = "SELECT `n` FROM `shop`.`t` FORCE INDEX (`PRIMARY`)"
 
@@ -173,7 +173,7 @@ def test_with_the_spacing_of_keys_known_a_chunk_ends_about_where_its_last_row_sh
     assert query(None, 1.0) == f"{selected} ORDER BY `n` LIMIT 1 OFFSET 49"
 
 
-def test_the_spacing_of_keys_is_that_of_whole_numbers_alone() -> None:
+def test_key_spacing_is_measured_for_integer_keys_only() -> None:
     """From the key before the chunk, or from its first one, to its last."""
     number, position = Column("n", "bigint", "bigint unsigned"), Position(GtidSet())
 
@@ -194,7 +194,7 @@ names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=1
 
 
 @given(names, names, names, st.binary(max_size=20))
-def test_no_name_and_no_key_gets_out_of_its_quotes(schema: str, name: str, column: str, key: bytes) -> None:
+def test_names_and_keys_stay_within_their_quotes(schema: str, name: str, column: str, key: bytes) -> None:
     """With the quoted names and hexadecimal texts taken out, the same fixed statement is left."""
     odd = table(Column(column, "varbinary", "varbinary(20)"), name=TableId(schema, name))
     query = chunk_query(ChunkRequest(odd, encode_row([key]), 3, Position(GtidSet())), encode_row([key]))
@@ -202,8 +202,8 @@ def test_no_name_and_no_key_gets_out_of_its_quotes(schema: str, name: str, colum
     assert rest == "SELECT N FROM N.N FORCE INDEX (N) WHERE N > X AND N <= X ORDER BY N LIMIT 6"
 
 
-def test_only_float_is_selected_as_something_else() -> None:
-    """Its own text has six digits."""
+def test_only_float_is_selected_as_double() -> None:
+    """FLOAT's own text has six digits."""
     assert select_expression(Column("a", "float", "float")) == "CAST(`a` AS DOUBLE)"
     assert select_expression(Column("a", "double", "double")) == "`a`"
 
@@ -218,7 +218,7 @@ def test_only_float_is_selected_as_something_else() -> None:
         ("enum('a\tb')", ["a\tb"]),
     ],
 )
-def test_the_members_of_an_enum_are_read_from_its_type(column_type: str, expected: list[str]) -> None:
+def test_enum_members_are_parsed_from_the_type(column_type: str, expected: list[str]) -> None:
     """Commas, parentheses and doubled quotes are part of a member."""
     assert labels(Column("e", "enum", column_type)) == expected
 
@@ -227,8 +227,8 @@ def test_the_members_of_an_enum_are_read_from_its_type(column_type: str, expecte
     ("column_type", "expected"),
     [(r"enum('a\\b')", ["a\\b"]), (r"enum('x\ny')", ["x\ny"]), (r"enum('\\','n')", ["\\", "n"])],
 )
-def test_escapes_in_the_members_of_an_enum_are_read(column_type: str, expected: list[str]) -> None:
-    """What MySQL 9.7 shows for such members, while SELECT gives them plain: the stream would store other bytes than the copy."""
+def test_escapes_in_enum_members_are_parsed(column_type: str, expected: list[str]) -> None:
+    """MySQL 9.7 shows them escaped while SELECT gives them plain: the stream would store other bytes than the copy."""
     assert labels(Column("e", "enum", column_type)) == expected
 
 
@@ -244,13 +244,13 @@ def test_escapes_in_the_members_of_an_enum_are_read(column_type: str, expected: 
         ("set('a','b')", "geostd8", b"", "0"),
     ],
 )
-def test_a_key_s_enum_or_set_is_told_by_its_number(column_type: str, charset: str, value: bytes, number: str) -> None:
-    """In every character set, also where several bytes mean one character."""
+def test_enum_and_set_keys_are_compared_by_number(column_type: str, charset: str, value: bytes, number: str) -> None:
+    """In every character set, also where several bytes encode one character."""
     assert literal(Column("e", column_type[:4].rstrip("("), column_type, charset), value) == number
 
 
 @pytest.mark.parametrize("charset", ["utf8mb4", "utf16", "utf16le", "utf32", "gb18030"])
-def test_a_member_that_information_schema_may_not_show_is_refused(charset: str) -> None:
+def test_member_unreadable_in_information_schema_is_refused(charset: str) -> None:
     """It has a question mark for every character beyond U+FFFF."""
     with pytest.raises(PreflightFailed, match="question mark"):
         key_labels(Column("e", "enum", "enum('a?')", charset))
@@ -258,12 +258,12 @@ def test_a_member_that_information_schema_may_not_show_is_refused(charset: str) 
 
 
 @pytest.mark.parametrize(("column_type", "charset", "match"), [("enum('a','a')", "latin1", "twice"), ("enum('a')", "klingon", "klingon")])
-def test_members_that_do_not_tell_the_number_are_refused(column_type: str, charset: str, match: str) -> None:
+def test_ambiguous_members_are_refused(column_type: str, charset: str, match: str) -> None:
     with pytest.raises(PreflightFailed, match=match):
         key_labels(Column("e", "enum", column_type, charset))
 
 
-def test_a_value_that_is_not_a_member_is_an_error_with_a_sentence() -> None:
-    """Members that are no text, for example."""
+def test_value_that_is_not_a_member_is_an_error() -> None:
+    """Undecodable members, for example."""
     with pytest.raises(PreflightFailed, match="0xff"):
         literal(Column("e", "enum", "enum('a')", "utf8mb4"), b"\xff")

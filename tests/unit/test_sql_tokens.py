@@ -1,4 +1,4 @@
-"""Statements are cut into tokens where the server that ran them has cut them."""
+"""Statements are tokenized like by the server that ran them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cdc.mysql.sql_tokens import ANSI_QUOTES, MSSQL, NO_BACKSLASH_ESCAPES, Diale
 MYSQL, MARIADB = Dialect(version=90_700), Dialect(mariadb=True, version=101_106)
 
 
-def cut(statement: str | bytes, dialect: Dialect = MYSQL) -> list[str]:
+def tokenized(statement: str | bytes, dialect: Dialect = MYSQL) -> list[str]:
     """The tokens; names in backquotes, literals in quotes."""
     data = statement if isinstance(statement, bytes) else statement.encode()
     marks = {Kind.NAME: "`", Kind.TEXT: "'"}
@@ -44,9 +44,9 @@ def cut(statement: str | bytes, dialect: Dialect = MYSQL) -> list[str]:
         ("straße é", 0, ["straße", "é"]),
     ],
 )
-def test_quotes_and_comments_end_where_the_sql_mode_has_them(statement: str, sql_mode: int, expected: list[str]) -> None:
-    """Backslashes are signs like others, or not; double quotes hold names, or texts."""
-    assert cut(statement, Dialect(sql_mode=sql_mode)) == expected
+def test_quotes_and_comments_follow_the_sql_mode(statement: str, sql_mode: int, expected: list[str]) -> None:
+    """Backslashes escape or not; double quotes hold names or strings."""
+    assert tokenized(statement, Dialect(sql_mode=sql_mode)) == expected
 
 
 @pytest.mark.parametrize(
@@ -69,15 +69,15 @@ def test_quotes_and_comments_end_where_the_sql_mode_has_them(statement: str, sql
         ("a /*!123 b */ c", "a 123 b c", "a 123 b c"),
     ],
 )
-def test_a_comment_is_code_where_the_server_takes_it_for_code(statement: str, mysql: str, mariadb: str) -> None:
-    """By its version, and MySQL's own are none of MariaDB's business, nor the other way round."""
-    assert (" ".join(cut(statement)), " ".join(cut(statement, MARIADB))) == (mysql, mariadb)
+def test_executable_comments_follow_version_and_flavor(statement: str, mysql: str, mariadb: str) -> None:
+    """MySQL's own are comments for MariaDB, and the other way round."""
+    assert (" ".join(tokenized(statement)), " ".join(tokenized(statement, MARIADB))) == (mysql, mariadb)
 
 
-def test_brackets_quote_names_in_mariadb_s_mode_of_another_product() -> None:
-    """Elsewhere they are signs."""
-    assert cut("[a b]]c] d", Dialect(sql_mode=MSSQL, mariadb=True, version=101_106)) == ["`a b]c`", "d"]
-    assert cut("[a]", Dialect(sql_mode=MSSQL)) == ["[", "a", "]"]
+def test_brackets_quote_names_in_mssql_mode() -> None:
+    """In other modes they are punctuation."""
+    assert tokenized("[a b]]c] d", Dialect(sql_mode=MSSQL, mariadb=True, version=101_106)) == ["`a b]c`", "d"]
+    assert tokenized("[a]", Dialect(sql_mode=MSSQL)) == ["[", "a", "]"]
 
 
 @pytest.mark.parametrize(
@@ -85,43 +85,43 @@ def test_brackets_quote_names_in_mariadb_s_mode_of_another_product() -> None:
     [("sjis", "表"), ("sjis", "ソ"), ("cp932", "能"), ("big5", "功"), ("big5", "許"), ("gbk", "乗"), ("gb18030", "乗"), ("euckr", "표")],
 )
 @pytest.mark.parametrize("sql_mode", [0, NO_BACKSLASH_ESCAPES])
-def test_a_letter_s_second_byte_is_no_quote_and_no_backslash(charset: str, text: str, sql_mode: int) -> None:
-    """In names, words and texts."""
+def test_trailing_bytes_of_characters_are_not_quotes(charset: str, text: str, sql_mode: int) -> None:
+    """In names, words and strings."""
     statement = f"a '{text}' b `{text}` c {text} d '{text}{text}'"
     data = statement.encode({"sjis": "shift_jis", "cp932": "cp932"}.get(charset, charset))
     expected = ["a", f"'{text}'", "b", f"`{text}`", "c", text, "d", f"'{text}{text}'"]
-    assert cut(data, Dialect(charset, sql_mode)) == expected
+    assert tokenized(data, Dialect(charset, sql_mode)) == expected
 
 
 @pytest.mark.parametrize(
     "statement", ["a 'b", 'a "b', "a `b", "a /* b", "a /*! b", "a /*!999999 b", "a */ b", "/*! a /*! b */ c */", "/*!999999 a /* b */ c"]
 )
-def test_what_the_server_would_refuse_is_not_understood(statement: str) -> None:
-    """It has run the statement, so it has read it in another way."""
+def test_statement_invalid_for_the_server_is_not_understood(statement: str) -> None:
+    """The server has run it, so it has read it in another way."""
     with pytest.raises(NotUnderstood):
-        cut(statement)
+        tokenized(statement)
 
 
 @pytest.mark.parametrize("charset", ["gbk", "sjis", "utf8mb4"])
 @pytest.mark.parametrize("quote", ["'", "`", '"'])
-def test_a_long_quote_that_is_not_closed_is_seen_in_one_pass(charset: str, quote: str) -> None:
-    """However many ways there were to cut its letters."""
+def test_unclosed_long_quote_takes_one_pass(charset: str, quote: str) -> None:
+    """Without backtracking over its characters."""
     data = (quote + "表" * 20_000 + "''" * 5_000).encode({"sjis": "shift_jis"}.get(charset, charset.removesuffix("mb4")))
     with pytest.raises(NotUnderstood):
-        cut(data, Dialect(charset))
+        tokenized(data, Dialect(charset))
 
 
-def test_bytes_that_are_no_text_have_none() -> None:
-    """Those of a literal matter to nobody; those of a name do."""
+def test_undecodable_names_have_no_text() -> None:
+    """Undecodable literals do not matter."""
     found = list(QueryEvent(b"a '\xff' `\xff`").tokens())
     assert [(token.kind, token.text) for token in found] == [(Kind.WORD, "a"), (Kind.TEXT, None), (Kind.NAME, None)]
 
 
-def test_a_sign_above_ascii_outside_of_quotes_is_not_guessed_at() -> None:
+def test_non_ascii_sign_outside_quotes_is_not_understood() -> None:
     """Latin-1's no-break space is a blank for the servers; in UTF-8 it is a letter."""
     with pytest.raises(NotUnderstood):
-        cut("ALTER\xa0TABLE t".encode("latin-1"), Dialect("latin1"))
-    assert cut("ALTER\xa0TABLE t") == ["ALTER\xa0TABLE", "t"]
+        tokenized("ALTER\xa0TABLE t".encode("latin-1"), Dialect("latin1"))
+    assert tokenized("ALTER\xa0TABLE t") == ["ALTER\xa0TABLE", "t"]
 
 
 @given(
@@ -130,7 +130,7 @@ def test_a_sign_above_ascii_outside_of_quotes_is_not_guessed_at() -> None:
     st.sampled_from([0, ANSI_QUOTES, NO_BACKSLASH_ESCAPES, MSSQL]),
     st.booleans(),
 )
-def test_any_bytes_are_cut_or_not_understood(statement: bytes, charset: str, sql_mode: int, mariadb: bool) -> None:
-    """Nothing else is raised."""
+def test_arbitrary_bytes_are_tokenized_or_not_understood(statement: bytes, charset: str, sql_mode: int, mariadb: bool) -> None:
+    """Other exceptions are errors."""
     with suppress(NotUnderstood):
         list(QueryEvent(statement, dialect=Dialect(charset, sql_mode, mariadb)).tokens())

@@ -1,4 +1,4 @@
-"""Where a run begins, from a checkpoint and what the source says of itself."""
+"""Where a run begins, given a checkpoint and the source's state."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HERE = Position(GtidSet.parse(f"{UUID}:1-5"), "binlog.000900", 1_000)
 
 
 class Source:
-    """What `begin` asks a source."""
+    """The answers that `begin` needs from a source."""
 
     def __init__(
         self, *, server_uuid: str = UUID, executed: str = f"{UUID}:1-7", purged: str = "", tables: tuple[Table, ...] = TABLES
@@ -72,15 +72,15 @@ def checkpoint(*progress: TableProgress) -> Checkpoint:
     return Checkpoint((UUID,), HERE, progress, 0.0)
 
 
-def test_without_a_checkpoint_all_is_copied_from_where_the_source_is() -> None:
-    """The position is gtid_executed; where that is in the binlog, the stream has yet to tell."""
+def test_first_run_copies_all_from_the_present_position() -> None:
+    """The position is gtid_executed; the stream has yet to show its binlog coordinates."""
     start = begin(Source(), None)
     assert start.plan.strategy is Strategy.FULL
     assert start.position == Position(GtidSet.parse(f"{UUID}:1-7"))
     assert [each.state for each in start.tables] == [TableState.COPYING] * 2
 
 
-def test_a_checkpoint_is_gone_on_from_with_each_table_where_it_was() -> None:
+def test_checkpoint_continues_with_its_cursors() -> None:
     """Position and cursors come from the checkpoint; a table it does not know is copied from its start."""
     known = TableProgress(TABLES[0], TableState.COPYING, b"\x017", 4)
     start = begin(Source(), checkpoint(known))
@@ -89,24 +89,24 @@ def test_a_checkpoint_is_gone_on_from_with_each_table_where_it_was() -> None:
     assert list(start.tables) == [known, TableProgress(TABLES[1])]
 
 
-def test_a_table_begins_with_the_columns_of_what_is_held_of_it() -> None:
-    """The stream tells how they changed. Of a table of which nothing counts yet, it begins with those it has now."""
+def test_held_table_starts_with_its_held_columns() -> None:
+    """The stream shows how they changed; a table without valid rows starts with the present columns."""
     other = Table(TABLES[0].id, (*TABLES[0].columns, Column("more", "int", "int")), TABLES[0].key)
     held = TableProgress(TABLES[0], TableState.COPYING, b"\x017", 4)
     assert next(iter(begin(Source(tables=(other, TABLES[1])), checkpoint(held)).tables)) == held
     assert next(iter(begin(Source(tables=(other, TABLES[1])), checkpoint(TableProgress(TABLES[0]))).tables)) == TableProgress(other)
 
 
-def test_a_table_that_is_gone_is_missed_only_if_nothing_is_held_of_it() -> None:
-    """Else the stream tells what has become of it."""
+def test_missing_table_is_an_error_unless_it_is_held() -> None:
+    """For a held table the stream shows what has become of it."""
     held = TableProgress(TABLES[0], TableState.STREAMING)
     assert next(iter(begin(Source(tables=TABLES[1:]), checkpoint(held)).tables)) == held
     with pytest.raises(PreflightFailed):
         begin(Source(tables=TABLES[1:]), checkpoint())
 
 
-def test_a_table_that_only_a_pattern_matches_is_skipped_if_it_cannot_be_followed() -> None:
-    """One that is gone when it is looked at was dropped or renamed meanwhile: the stream tells. One that is named in full stops the run."""
+def test_unfit_table_of_a_pattern_is_skipped_at_the_start() -> None:
+    """A table that vanishes meanwhile was dropped or renamed, which the stream shows; a table named in full stops the run."""
     pattern = (TableId(TABLES[0].id.schema, "*"),)
     source, both = Source(tables=TABLES[1:]), [TABLES[0].id, TABLES[1].id]
     source.listed = both
@@ -125,22 +125,22 @@ def test_a_table_that_only_a_pattern_matches_is_skipped_if_it_cannot_be_followed
 @pytest.mark.parametrize(
     ("source", "words"), [(Source(purged=f"{UUID}:1-6"), "purged"), (Source(executed=f"{UUID}:1-4"), "lost transactions")]
 )
-def test_a_source_that_cannot_continue_the_checkpoint_stops_the_run(source: Source, words: str) -> None:
-    """Purged beyond the position, or never been there: the sentence says which."""
+def test_source_that_cannot_continue_the_checkpoint_stops_the_run(source: Source, words: str) -> None:
+    """Purged binlogs or an unrelated server; the sentence says which."""
     with pytest.raises(PositionLost, match=words):
         begin(source, checkpoint())
 
 
-def test_another_server_with_the_same_transactions_is_not_believed_to_have_the_same_files() -> None:
-    """A replica can continue by GTIDs; where its own binlog is, its stream has yet to tell, or chunks are merged too early."""
+def test_binlog_coordinates_are_void_on_another_server() -> None:
+    """A replica continues by GTIDs; with the old coordinates, chunks would be merged too early."""
     start = begin(Source(server_uuid=OTHER_UUID), checkpoint(TableProgress(TABLES[0])))
     assert start.position == Position(HERE.gtids)
     assert start.servers == (UUID, OTHER_UUID)
 
 
 @pytest.mark.parametrize(("binlog_bytes", "strategy"), [(10, Strategy.INCREMENTAL), (10**9, Strategy.FULL)])
-def test_auto_begins_a_copy_anew_where_that_is_clearly_faster(binlog_bytes: int, strategy: Strategy) -> None:
-    """From where the source is, with no cursor of the old one and what was measured kept; else it knows how far it is behind."""
+def test_auto_copies_anew_where_that_is_clearly_faster(binlog_bytes: int, strategy: Strategy) -> None:
+    """From the present position, without the old cursors, with the measured rates; otherwise it knows how far it is behind."""
     source, rates = Source(), Rates(copy_rows=1e6, copy_bytes=1e8)
     source.binlog_bytes = binlog_bytes
     known = tuple(TableProgress(table, TableState.STREAMING, b"\x017", 4) for table in TABLES)

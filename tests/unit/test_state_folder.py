@@ -1,4 +1,4 @@
-"""A state folder that is being made, and what its checkpoint says of its GTIDs."""
+"""A new state folder, and what its checkpoint says of its GTIDs."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ A = "3e11fa47-71ca-11e1-9e33-c80aa9429562"
 
 
 @pytest.mark.parametrize("made", [(), ("CREATE TABLE checkpoint (id INTEGER)",)])
-def test_a_folder_that_is_being_made_has_no_checkpoint_yet(tmp_path: Path, made: tuple[str, ...]) -> None:
-    """Whoever looks at that moment is told to wait, not that it is damaged."""
+def test_new_folder_has_no_checkpoint_yet(tmp_path: Path, made: tuple[str, ...]) -> None:
+    """A reader at that moment is told to wait, not that the folder is damaged."""
     with closing(sqlite3.connect(tmp_path / "checkpoint.sqlite")) as database:
         for statement in made:
             database.execute(statement)
@@ -40,8 +40,8 @@ def test_a_folder_that_is_being_made_has_no_checkpoint_yet(tmp_path: Path, made:
 
 
 @pytest.mark.parametrize("gtids", [GtidSet(), GtidSet.parse(f"{A}:1-5:tag:7"), DomainGtids(), DomainGtids.parse("0-1-5,7-2-9")])
-def test_a_checkpoint_gives_its_gtids_back_as_those_of_its_flavor(tmp_path: Path, gtids: Gtids) -> None:
-    """Also when there are none."""
+def test_checkpoint_gtids_keep_their_flavor(tmp_path: Path, gtids: Gtids) -> None:
+    """Also an empty set."""
     checkpoint = Checkpoint(("other", "source"), Position(gtids, "binlog.000001", 4), (TableProgress(TABLES[0]),), 1.0)
     with MapStoreTarget(tmp_path) as target:
         target.commit(checkpoint)
@@ -61,7 +61,7 @@ def put(target: MapStoreTarget, key: int, value: str) -> None:
 
 
 def seen(path: Path) -> tuple[str, dict[bytes, bytes]]:
-    """What a reader finds: the position and the rows."""
+    """What a reader gets: the position and the rows."""
     checkpoint, maps = read_state(path, rows_of=[TABLES[0].id])
     return str(checkpoint.position.gtids), dict(maps[TABLES[0].id].items())
 
@@ -76,8 +76,8 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.waits
-def test_readers_see_the_last_checkpoint_after_a_kill_within_the_atomic_step(tmp_path: Path) -> None:
-    """The first who looks undoes what SQLite's journal says was begun."""
+def test_kill_within_a_commit_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+    """The first reader rolls SQLite's journal back."""
     with MapStoreTarget(tmp_path) as target:
         put(target, 1, "old")
         target.commit(held(5, TableState.STREAMING))
@@ -87,8 +87,8 @@ def test_readers_see_the_last_checkpoint_after_a_kill_within_the_atomic_step(tmp
 
 
 @pytest.mark.parametrize("begun", ["opened fresh", "decided later"])
-def test_a_new_copy_is_made_beside_the_old_one_and_takes_its_place_when_complete(tmp_path: Path, begun: str) -> None:
-    """Until then readers see the old one, also when the copy is gone on with later; one that begins anew drops the unfinished."""
+def test_new_copy_replaces_the_old_one_when_complete(tmp_path: Path, begun: str) -> None:
+    """Until then readers see the old one, also over a resumed copy; another new copy drops the unfinished one."""
     with MapStoreTarget(tmp_path) as target:
         put(target, 1, "old")
         target.commit(held(5, TableState.STREAMING))
@@ -119,8 +119,8 @@ def test_a_new_copy_is_made_beside_the_old_one_and_takes_its_place_when_complete
     assert len(list(tmp_path.glob("*.map*"))) == 1
 
 
-def test_a_fresh_copy_of_which_nothing_was_committed_leaves_the_unfinished_one_to_go_on_with(tmp_path: Path) -> None:
-    """Its images go with the commit that replaces it, not before."""
+def test_uncommitted_new_copy_keeps_the_unfinished_one(tmp_path: Path) -> None:
+    """Its images are removed by the commit that replaces it, not before."""
     with MapStoreTarget(tmp_path) as target:
         target.commit(held(5, TableState.STREAMING))
     with MapStoreTarget(tmp_path, fresh=True) as target:
@@ -132,8 +132,8 @@ def test_a_fresh_copy_of_which_nothing_was_committed_leaves_the_unfinished_one_t
         assert dict(target.rows(TABLES[0].id)) == {key_bytes(2): row_bytes(2, "new")}
 
 
-def test_what_cannot_be_read_is_no_copy_to_keep(tmp_path: Path) -> None:
-    """A fresh copy begins in its place."""
+def test_unreadable_copy_is_replaced(tmp_path: Path) -> None:
+    """A new copy begins in its place."""
     (tmp_path / "checkpoint.sqlite").write_bytes(b"not a database, but long enough to be read as a header of one" * 9)
     with pytest.raises(DamagedState):
         MapStoreTarget(tmp_path)
@@ -143,7 +143,7 @@ def test_what_cannot_be_read_is_no_copy_to_keep(tmp_path: Path) -> None:
 
 
 def test_rows_are_saved_while_changes_are_applied(tmp_path: Path) -> None:
-    """Such a checkpoint says up to where its rows may have gone, and the next one saves what came meanwhile."""
+    """Such a checkpoint says how far its rows may have gone, and the next one saves the changes since."""
     with MapStoreTarget(tmp_path) as target:
         put(target, 1, "first")
         pending = target.begin_commit(held(5, TableState.STREAMING))
@@ -158,8 +158,8 @@ def test_rows_are_saved_while_changes_are_applied(tmp_path: Path) -> None:
     assert len(maps[TABLES[0].id]) == 2
 
 
-def test_nothing_applied_meanwhile_leaves_an_exact_checkpoint(tmp_path: Path) -> None:
-    """`applied` is for what is beyond the position only."""
+def test_checkpoint_without_concurrent_changes_is_exact(tmp_path: Path) -> None:
+    """`applied` is only for rows beyond the position."""
     with MapStoreTarget(tmp_path) as target:
         put(target, 1, "first")
         target.begin_commit(held(5, TableState.STREAMING)).publish(GtidSet.parse(f"{A}:1-5"))
@@ -167,8 +167,8 @@ def test_nothing_applied_meanwhile_leaves_an_exact_checkpoint(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_what_rows_hold_beyond_the_position_is_told_until_the_stream_has_come_so_far(tmp_path: Path, begun: bool) -> None:
-    """After a restart the rows are still those of later transactions: a source that lacks one must not be taken for one that goes on."""
+def test_applied_is_kept_until_position_contains_it(tmp_path: Path, begun: bool) -> None:
+    """After a restart the rows still include later transactions, so a source that lacks one cannot continue them."""
     with MapStoreTarget(tmp_path) as target:
         put(target, 1, "of transaction 8")
         target.begin_commit(held(5, TableState.STREAMING)).publish(GtidSet.parse(f"{A}:1-8"))
@@ -184,8 +184,8 @@ def test_what_rows_hold_beyond_the_position_is_told_until_the_stream_has_come_so
     assert read_state(tmp_path)[0] == reached
 
 
-def test_a_commit_drops_the_one_that_is_pending(tmp_path: Path) -> None:
-    """A clean stop does not wait for another look; the images of the dropped one go."""
+def test_commit_drops_the_pending_one(tmp_path: Path) -> None:
+    """A clean stop does not wait; the images of the dropped commit are removed."""
     with MapStoreTarget(tmp_path) as target:
         put(target, 1, "first")
         target.begin_commit(held(5, TableState.STREAMING))
@@ -199,8 +199,8 @@ def test_a_commit_drops_the_one_that_is_pending(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
-def test_a_state_folder_is_its_owner_s_alone_whatever_the_umask(tmp_path: Path, umask: int) -> None:
-    """The rows in it are as confidential as the source: 0700, and 0600 for each file, SQLite's journal included."""
+def test_state_folder_is_private_under_any_umask(tmp_path: Path, umask: int) -> None:
+    """Its rows are as confidential as the source: 0700, and 0600 for each file, SQLite's journal included."""
     before = os.umask(umask)
     try:
         with MapStoreTarget(tmp_path / "above" / "state") as target:
@@ -218,8 +218,8 @@ def test_a_state_folder_is_its_owner_s_alone_whatever_the_umask(tmp_path: Path, 
     assert set(modes.values()) == {0o600}
 
 
-def test_what_an_older_version_has_left_readable_becomes_the_owner_s_alone(tmp_path: Path) -> None:
-    """The folder itself, which may be one of the user's with other things in it, keeps its mode."""
+def test_readable_files_of_an_older_version_become_private(tmp_path: Path) -> None:
+    """The folder itself, which may be one of the user's with other files in it, keeps its mode."""
     tmp_path.chmod(0o755)
     MapStoreTarget(tmp_path).close()
     for name in ("lock", "checkpoint.sqlite"):
@@ -231,8 +231,8 @@ def test_what_an_older_version_has_left_readable_becomes_the_owner_s_alone(tmp_p
 
 @pytest.mark.parametrize("name", ["lock", "checkpoint.sqlite"])
 @pytest.mark.parametrize("there", [True, False])
-def test_files_of_the_state_are_not_written_through_symbolic_links(tmp_path: Path, name: str, there: bool) -> None:
-    """Neither to a file that is there nor to one that would be made."""
+def test_state_files_are_not_written_through_symbolic_links(tmp_path: Path, name: str, there: bool) -> None:
+    """Neither to an existing file nor to a new one."""
     elsewhere = tmp_path / "elsewhere"
     if there:
         elsewhere.write_text("mine")
@@ -247,8 +247,8 @@ def test_files_of_the_state_are_not_written_through_symbolic_links(tmp_path: Pat
         MapStoreTarget(tmp_path / "state")
 
 
-def test_an_image_behind_a_symbolic_link_is_refused(tmp_path: Path) -> None:
-    """It may be anyone's."""
+def test_image_behind_a_symbolic_link_is_refused(tmp_path: Path) -> None:
+    """Its target may be another user's file."""
     with MapStoreTarget(tmp_path / "state") as target:
         put(target, 1, "mine")
         target.commit(held(5, TableState.STREAMING))
@@ -261,8 +261,8 @@ def test_an_image_behind_a_symbolic_link_is_refused(tmp_path: Path) -> None:
         read_state(tmp_path / "state", rows_of=[TABLES[0].id])
 
 
-def test_what_a_kill_leaves_goes_and_files_of_others_stay(tmp_path: Path) -> None:
-    """A folder may hold other things, whose names may look like those of images."""
+def test_leftovers_are_removed_and_foreign_files_stay(tmp_path: Path) -> None:
+    """A folder may hold other files, whose names may look like those of images."""
     leftovers = [
         "0000000001-0.map",
         "0000000001-0-changes.map",
@@ -278,8 +278,8 @@ def test_what_a_kill_leaves_goes_and_files_of_others_stay(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("command", ["migrate", "verify", "status", "dump"])
-def test_a_state_folder_that_cannot_be_is_refused(tmp_path: Path, command: str) -> None:
-    """By every command, with exit code 2, before the source is asked; a name with signs of a URL is one like others."""
+def test_impossible_state_folder_is_refused(tmp_path: Path, command: str) -> None:
+    """By every command, with exit code 2, before the source is asked; a name with characters of a URL is valid."""
     (tmp_path / "file").touch()
     (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
@@ -304,8 +304,8 @@ def test_a_state_folder_that_cannot_be_is_refused(tmp_path: Path, command: str) 
         parse_mapstore_url("mapstore:~nobody-of-this-name/x")
 
 
-def test_status_leaves_out_a_place_that_is_not_known(tmp_path: Path) -> None:
-    """As before the first position in the source's binlog has come."""
+def test_status_omits_an_unknown_binlog_place(tmp_path: Path) -> None:
+    """As before the stream's first event."""
     with MapStoreTarget(tmp_path) as target:
         target.commit(held(5, TableState.STREAMING))
     lines = list(summary.status(cdc.status(tmp_path)))
@@ -313,8 +313,8 @@ def test_status_leaves_out_a_place_that_is_not_known(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["report = '{'", "gtids = 'x'", "flavor = 'x'", "mark = '[1]'", "selection = '{}'", "rates = '5'"])
-def test_values_that_were_not_written_are_a_damaged_checkpoint(tmp_path: Path, change: str) -> None:
-    """In a database that SQLite can read: no fault of cdc."""
+def test_foreign_values_are_a_damaged_checkpoint(tmp_path: Path, change: str) -> None:
+    """In a valid SQLite database: not an internal error."""
     with MapStoreTarget(tmp_path) as target:
         target.commit(held(5, TableState.STREAMING))
     with closing(sqlite3.connect(tmp_path / "checkpoint.sqlite")) as database, database:
@@ -323,8 +323,8 @@ def test_values_that_were_not_written_are_a_damaged_checkpoint(tmp_path: Path, c
         read_state(tmp_path)
 
 
-def test_a_state_and_a_source_may_be_text(tmp_path: Path) -> None:
-    """What else is given is said, and not a TypeError or a part of a name."""
+def test_state_and_source_may_be_text(tmp_path: Path) -> None:
+    """Values of other types are refused with a sentence, without a TypeError."""
     with MapStoreTarget(tmp_path) as target:
         put(target, 1, "a")
         target.commit(held(5, TableState.STREAMING))
@@ -351,8 +351,8 @@ def test_a_state_and_a_source_may_be_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a?b", "a#b", "a%41b", "a b", "a&mode=ro"])
-def test_a_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
-    """Those with a meaning in URLs too, since SQLite is given one."""
+def test_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
+    """Also characters with a meaning in URLs, since SQLite gets a URL."""
     with MapStoreTarget(tmp_path / name) as target:
         target.commit(held(5, TableState.STREAMING))
     assert (tmp_path / name / "checkpoint.sqlite").is_file()

@@ -25,7 +25,7 @@ def event(statement: str) -> QueryEvent:
 
 @pytest.fixture
 def rows() -> StatementRows:
-    """After a heartbeat at 50, for which the source was asked when its binlog ended at 100: it has no triggers then."""
+    """After a heartbeat at 50, for which the source was asked when its binlog ended at 100: it had no triggers then."""
     table = Table(T, (Column("id", "int", "int"),), (0,))
     followed = SchemaTracker([table], lambda _: Described(table, END))
 
@@ -41,18 +41,18 @@ def rows() -> StatementRows:
     "statement", ["DROP TRIGGER tr", "DROP TABLE hb", "DROP DATABASE y", "RENAME TABLE hb TO old", "DROP VIEW hb", "DROP 'x"]
 )
 @pytest.mark.parametrize("offset", [60, 100])
-def test_what_is_dropped_before_the_source_was_asked_makes_its_answer_void(rows: StatementRows, statement: str, offset: int) -> None:
+def test_drop_before_the_question_voids_the_answer(rows: StatementRows, statement: str, offset: int) -> None:
     """The statement that ends where the binlog ended then was the last before the question."""
     assert [change.id for change in rows.on_tables(event(statement), at(offset))] == [T]
 
 
 @pytest.mark.parametrize(("statement", "offset"), [("DROP TRIGGER tr", 101), ("DROP TABLE other", 60), ("CREATE TABLE new (id INT)", 60)])
-def test_what_comes_later_or_concerns_other_tables_does_not(rows: StatementRows, statement: str, offset: int) -> None:
-    """Nothing is copied for it."""
+def test_later_drop_or_other_table_keeps_the_answer(rows: StatementRows, statement: str, offset: int) -> None:
+    """No table is copied for it."""
     assert rows.on_tables(event(statement), at(offset)) == []
 
 
-def test_an_answer_stays_in_doubt_until_the_stream_has_come_to_it(rows: StatementRows) -> None:
-    """A statement of no concern in between does not make it certain."""
+def test_answer_is_uncertain_until_the_stream_reaches_it(rows: StatementRows) -> None:
+    """An unrelated statement in between does not make it certain."""
     assert rows.on_tables(event("CREATE TABLE new (id INT)"), at(60)) == []
     assert [change.id for change in rows.on_tables(event("DROP TRIGGER tr"), at(80))] == [T]

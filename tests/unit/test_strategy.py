@@ -1,4 +1,4 @@
-"""Full copy or incremental run: every branch, with the reason or the sentence it gives."""
+"""Full copy or incremental run: every branch, with its reason or error."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ def at(text: str) -> Checkpoint:
 
 
 @pytest.mark.parametrize("checkpoint", [None, at(f"{A}:1-5"), at(f"{B}:1")])
-def test_a_full_copy_is_made_when_asked_for_whatever_the_checkpoint(checkpoint: Checkpoint | None) -> None:
+def test_full_ignores_the_checkpoint(checkpoint: Checkpoint | None) -> None:
     """It is the way out when the position is lost, so it must not depend on it."""
     plan = choose(Strategy.FULL, checkpoint, gtids(f"{A}:1-9"))
     assert (plan.strategy, plan.reason) == (Strategy.FULL, "a full copy was asked for")
 
 
 def test_auto_copies_in_full_without_a_checkpoint() -> None:
-    """There is nothing to continue."""
+    """It cannot continue."""
     plan = choose(Strategy.AUTO, None, gtids(f"{A}:1-9"))
     assert (plan.strategy, plan.reason) == (Strategy.FULL, "the target has no checkpoint")
 
 
-def test_incremental_without_a_checkpoint_is_a_wrong_request() -> None:
+def test_incremental_without_a_checkpoint_is_a_usage_error() -> None:
     """It never silently becomes a full copy."""
     with pytest.raises(ConfigError, match=r"no checkpoint to start from.*--strategy full"):
         choose(Strategy.INCREMENTAL, None, gtids(f"{A}:1-9"))
 
 
 @pytest.mark.parametrize("requested", [Strategy.AUTO, Strategy.INCREMENTAL])
-def test_a_checkpoint_is_continued(requested: Strategy) -> None:
-    """The reason says how far the source has gone on, in any of its servers' numbers."""
+def test_checkpoint_is_continued(requested: Strategy) -> None:
+    """The reason says how far the source has advanced, in any of its servers' numbers."""
     plan = choose(requested, at(f"{A}:1-5"), gtids(f"{A}:1-1500,{B}:1-5"))
     assert plan.strategy is Strategy.INCREMENTAL
     assert plan.reason == "the checkpoint can be continued; the source has gone on by 1,500 transactions"
@@ -78,15 +78,15 @@ MEASURED = Rates(copy_rows=1_000, copy_bytes=100_000, stream_bytes=50_000)
         (complete(MEASURED), Costs(2 * 10**8, 4_000_000, 9, 3600), Strategy.INCREMENTAL, "keeps its binlogs for 3,600 s only"),
     ],
 )
-def test_auto_weighs_both_ways_by_what_was_measured(checkpoint: Checkpoint, costs: Costs, strategy: Strategy, words: str) -> None:
-    """A copy only where it promises less than half the time; the reason has the numbers, and what retention asks of the run."""
+def test_auto_weighs_both_strategies_by_measured_rates(checkpoint: Checkpoint, costs: Costs, strategy: Strategy, words: str) -> None:
+    """A copy only where it promises less than half the time; the reason has the numbers and the binlog retention."""
     plan = choose(Strategy.AUTO, checkpoint, gtids(f"{A}:1-9"), costs)
     assert plan.strategy is strategy
     assert words in plan.reason
     assert "\n" not in plan.reason
 
 
-def test_costs_change_nothing_for_a_strategy_that_was_named() -> None:
-    """However cheap a copy would be."""
+def test_costs_do_not_override_a_named_strategy() -> None:
+    """Even if a copy would be far cheaper."""
     costs = Costs(10**12, 1, 1, None)
     assert choose(Strategy.INCREMENTAL, complete(MEASURED), gtids(f"{A}:1-9"), costs).strategy is Strategy.INCREMENTAL

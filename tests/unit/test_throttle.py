@@ -1,4 +1,4 @@
-"""The throttle on a clock that a test moves: bounds held over any span of time, pauses under load, changes at once."""
+"""The throttle on a simulated clock: limits over any span of time, pauses under load, changes at once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REPLICA = SourceUrl("replica.example", 3306, "cdc", "hunter2")
 
 
 class Copy:
-    """A copy of a table without end, of rows of one size, on a clock of its own."""
+    """A copy of an endless table with rows of one size, on a simulated clock."""
 
     def __init__(self, limits: Limits, *, row_bytes: int = 10, load: Load | None = None) -> None:
         self.now = 1_000.0
@@ -31,7 +31,7 @@ class Copy:
         """When each was asked for, and how many rows it had."""
 
     def ask(self, wanted: int = 50_000, *, rows: int | None = None) -> int:
-        """Ask for a chunk and get it at once, with all rows asked for or so many; how many were asked for."""
+        """Request a chunk and get it at once, with all rows requested or this many; returns the number requested."""
         allowed = self.throttle.rows(TABLE, wanted)
         if allowed:
             request = ChunkRequest(TABLE, None, allowed, Position(GtidSet()))
@@ -43,7 +43,7 @@ class Copy:
         return allowed
 
     def run(self, seconds: float, step: float = 0.01) -> int:
-        """Ask as often as possible for so long; the rows that came."""
+        """Request as often as possible for this long; returns the rows received."""
         before, end = sum(rows for _, rows in self.chunks), self.now + seconds
         while self.now < end:
             while self.ask():
@@ -54,15 +54,15 @@ class Copy:
         return sum(rows for _, rows in self.chunks) - before
 
     def spans(self) -> Iterator[tuple[float, int]]:
-        """Of each two chunks: the seconds from the one to the other, and the rows from the one to the other, both counted."""
+        """For each two chunks: the seconds between them, and the rows from the one to the other, both included."""
         sums = [0, *accumulate(rows for _, rows in self.chunks)]
         for i, (first, _) in enumerate(self.chunks):
             for j in range(i, len(self.chunks)):
                 yield self.chunks[j][0] - first, sums[j + 1] - sums[i]
 
 
-def test_without_limits_all_that_is_wanted_is_allowed() -> None:
-    """However often, whatever the load."""
+def test_without_limits_every_request_is_allowed() -> None:
+    """At any rate and load."""
     copy = Copy(Limits(), load=Load(1_000, 1_000))
     assert [copy.ask(50_000) for _ in range(5)] == [50_000] * 5
     assert copy.throttle.reason == ""
@@ -70,8 +70,8 @@ def test_without_limits_all_that_is_wanted_is_allowed() -> None:
 
 
 @pytest.mark.parametrize("rate", [1, 7, 100, 20_000])
-def test_a_bound_of_rows_is_held_and_used(rate: int) -> None:
-    """Within 2 % over a minute; no span of time has more than a chunk and a slice beyond it."""
+def test_row_limit_is_kept_and_used(rate: int) -> None:
+    """Within 2 % over a minute; every span of time stays within a chunk and a slice of it."""
     copy = Copy(Limits(max_rows_per_second=rate))
     rows = copy.run(60)
     largest = max(rows for _, rows in copy.chunks)
@@ -81,28 +81,28 @@ def test_a_bound_of_rows_is_held_and_used(rate: int) -> None:
         assert came <= rate * (seconds + SLICE) + largest + 1e-6
 
 
-def test_a_bound_of_a_hundred_rows_does_not_read_fifty_thousand_at_once() -> None:
+def test_low_row_limit_makes_small_chunks() -> None:
     """A chunk has a quarter of a second's rows."""
     assert Copy(Limits(max_rows_per_second=100)).ask(50_000) == 25
 
 
 @pytest.mark.parametrize(("rate", "row_bytes"), [(1_000, 10), (100_000, 5_000), (10_000, 1), (50_000, 100_000)])
-def test_a_bound_of_bytes_is_held_by_what_rows_turn_out_to_have(rate: int, row_bytes: int) -> None:
-    """The first chunk is asked for by a guess, and what it had too much is waited for."""
+def test_byte_limit_follows_measured_row_sizes(rate: int, row_bytes: int) -> None:
+    """The first chunk is a guess, and its excess is waited for."""
     copy = Copy(Limits(max_bytes_per_second=rate), row_bytes=row_bytes)
     assert copy.ask() == max(1, int(rate * SLICE / ROW_BYTES))
     size = copy.run(120) * row_bytes + copy.chunks[0][1] * row_bytes
     assert abs(size - 120 * rate) <= max(0.03 * 120 * rate, 2 * row_bytes)
 
 
-def test_both_bounds_hold_the_tighter_one_counts() -> None:
-    """Ten bytes a row: a thousand bytes a second are a hundred rows."""
+def test_tighter_of_two_limits_counts() -> None:
+    """At ten bytes a row, a thousand bytes a second are a hundred rows."""
     both = Copy(Limits(max_rows_per_second=10_000, max_bytes_per_second=1_000))
     assert 5_900 <= both.run(60) <= 6_100
     assert both.throttle.reason == "at most 1,000 bytes/s"
 
 
-def test_rows_that_were_asked_for_and_not_there_do_not_count() -> None:
+def test_requested_rows_that_do_not_exist_do_not_count() -> None:
     """A table's last chunk, and chunks of sparse keys, have fewer."""
     copy = Copy(Limits(max_rows_per_second=100))
     assert [copy.ask(rows=0) for _ in range(10)] == [25] * 10
@@ -110,16 +110,16 @@ def test_rows_that_were_asked_for_and_not_there_do_not_count() -> None:
     assert copy.ask() == 0
 
 
-def test_chunks_in_flight_count_before_they_are_here() -> None:
-    """Several may be asked for at once."""
+def test_chunks_in_flight_count_before_they_arrive() -> None:
+    """Several may be requested at once."""
     copy = Copy(Limits(max_rows_per_second=100))
     copy.throttle.asked(ChunkRequest(TABLE, None, copy.throttle.rows(TABLE, 1_000), Position(GtidSet())))
     assert copy.throttle.rows(TABLE, 1_000) == 0
     assert copy.throttle.pause(10.0) == pytest.approx(0.25)
 
 
-def test_time_without_a_request_is_not_saved_up() -> None:
-    """After an hour of waiting for something else, no burst."""
+def test_idle_time_is_not_saved_up() -> None:
+    """An hour of waiting for something else causes no burst."""
     copy = Copy(Limits(max_rows_per_second=100))
     copy.ask()
     copy.now += 3_600
@@ -148,8 +148,8 @@ def test_time_without_a_request_is_not_saved_up() -> None:
         (Limits(max_threads_running=5), Load("The connection was lost"), Load(1), "The connection was lost"),
     ],
 )
-def test_the_copy_waits_while_a_server_has_more_to_do_than_it_may(limits: Limits, high: Load, low: Load, reason: str) -> None:
-    """And when it cannot be told; the reason has both figures. It goes on when the load falls."""
+def test_copy_waits_while_a_server_is_over_its_load_limit(limits: Limits, high: Load, low: Load, reason: str) -> None:
+    """Also while the load cannot be read; the reason has both figures, and the copy continues when the load falls."""
     copy = Copy(limits, load=high)
     assert copy.ask() == 0
     assert copy.throttle.reason == reason
@@ -163,8 +163,8 @@ def test_the_copy_waits_while_a_server_has_more_to_do_than_it_may(limits: Limits
     assert sum(copy.throttle.seconds.values()) == pytest.approx(4.0)
 
 
-def test_the_seconds_held_back_are_told_by_cause() -> None:
-    """As long as each was the reason."""
+def test_seconds_held_back_are_counted_by_cause() -> None:
+    """For as long as each was the reason."""
     copy = Copy(Limits(max_rows_per_second=100, max_threads_running=5), load=Load(6))
     copy.run(2.0, step=0.25)
     copy.throttle.load = Load(5)
@@ -176,7 +176,7 @@ def test_the_seconds_held_back_are_told_by_cause() -> None:
 
 
 def test_limits_change_at_once() -> None:
-    """What was read under the old ones is no debt under the new ones; what is under way does not count."""
+    """Rows read under the old limits are no debt under the new ones; chunks in flight do not count."""
     copy = Copy(Limits())
     copy.ask(50_000)
     in_flight = ChunkRequest(TABLE, None, copy.throttle.rows(TABLE, 50_000), Position(GtidSet()))
@@ -189,8 +189,8 @@ def test_limits_change_at_once() -> None:
     assert copy.ask(50_000) == 50_000
 
 
-def test_when_the_copy_is_complete_nothing_is_waited_for() -> None:
-    """The seconds stay."""
+def test_complete_copy_ends_the_wait() -> None:
+    """The counted seconds stay."""
     copy = Copy(Limits(max_threads_running=1), load=Load(2))
     copy.ask()
     copy.now += 1.5
@@ -201,8 +201,8 @@ def test_when_the_copy_is_complete_nothing_is_waited_for() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 5), st.floats(0, 100)), max_size=30), st.floats(0.5, 1_000))
-def test_a_pace_lets_through_no_more_than_its_rate_over_any_span(takes: list[tuple[float, float]], rate: float) -> None:
-    """But for a slice and what was taken last, however it was asked."""
+def test_pace_keeps_its_rate_over_any_span(takes: list[tuple[float, float]], rate: float) -> None:
+    """Except for a slice and the last taken amount, for every sequence of requests."""
     now, pace, taken = 0.0, Pace(rate, 0.0), list[tuple[float, float]]()
     for seconds, amount in takes:
         now += seconds

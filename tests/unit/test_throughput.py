@@ -1,4 +1,4 @@
-"""How fast a run was: measured once each, only where there was enough to measure."""
+"""The measured rates of a run: each measured once, and only with enough to measure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def at(offset: int) -> Position:
 
 
 @pytest.mark.parametrize(("size", "rates"), [(ENOUGH_BYTES, Rates(0.5, ENOUGH_BYTES / 2, 3.0, 4.0)), (ENOUGH_BYTES - 1, BEFORE)])
-def test_a_copy_has_a_speed_when_it_is_complete_and_was_large(size: int, rates: Rates) -> None:
+def test_rate_of_a_large_complete_copy_is_measured(size: int, rates: Rates) -> None:
     """Rows and bytes from the run's begin to the copy's end."""
     speed = Throughput(BEFORE, None)
     speed.look(0.1, True, at(0))
@@ -32,8 +32,8 @@ def test_a_copy_has_a_speed_when_it_is_complete_and_was_large(size: int, rates: 
     assert speed.rates == rates
 
 
-def test_a_catch_up_has_a_speed_when_the_binlog_s_end_of_then_is_reached() -> None:
-    """Not before, and once only."""
+def test_rate_of_a_catch_up_is_measured_at_its_end() -> None:
+    """At the end that the binlog had at the start; not before, and only once."""
     speed = Throughput(BEFORE, Behind(ENOUGH_BYTES, END))
     speed.count(batch(10, backfill=False))
     speed.look(1.0, False, at(99))
@@ -44,15 +44,15 @@ def test_a_catch_up_has_a_speed_when_the_binlog_s_end_of_then_is_reached() -> No
 
 
 @pytest.mark.parametrize(("behind", "copying"), [(Behind(ENOUGH_BYTES - 1, END), False), (Behind(ENOUGH_BYTES, END), True), (None, False)])
-def test_too_little_or_a_copy_at_the_same_time_tells_no_speed_of_the_stream(behind: Behind | None, copying: bool) -> None:
-    """What was known stays."""
+def test_short_or_mixed_catch_up_keeps_the_known_rate(behind: Behind | None, copying: bool) -> None:
+    """With too little to stream, or a copy at the same time."""
     speed = Throughput(BEFORE, behind)
     speed.look(1.0, copying, at(0))
     speed.look(2.0, False, at(100))
     assert speed.rates == BEFORE
 
 
-def test_a_copy_of_tables_that_were_added_has_its_own_speed() -> None:
+def test_copy_of_added_tables_has_its_own_rate() -> None:
     """From when they were added."""
     speed = Throughput(BEFORE, None)
     speed.look(0.1, False, at(0))

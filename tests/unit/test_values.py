@@ -1,4 +1,4 @@
-"""Canonical bytes as people and scripts get them: nothing lost, nothing made up."""
+"""Canonical bytes as people and scripts get them, without loss."""
 
 from __future__ import annotations
 
@@ -44,22 +44,22 @@ def column(data_type: str, charset: str | None = None, name: str = "c") -> Colum
         ("double", None, b"-0", -0.0),
     ],
 )
-def test_a_value_is_shown_as_what_it_is(data_type: str, charset: str | None, value: bytes, expected: object) -> None:
-    """Numbers as numbers, exact decimals and times as text, bytes and what is not valid in its character set as hexadecimal."""
-    assert one(data_type, charset, value) == expected
+def test_value_is_shown_by_its_type(data_type: str, charset: str | None, value: bytes, expected: object) -> None:
+    """Numbers as numbers, exact decimals and times as text, bytes and invalid text as hexadecimal."""
+    assert printed_value(data_type, charset, value) == expected
 
 
-def one(data_type: str, charset: str | None, value: bytes | None) -> object:
-    """The value as it is read from the line that is printed."""
+def printed_value(data_type: str, charset: str | None, value: bytes | None) -> object:
+    """The value as it is read from the printed line."""
     table = Table(TABLE.id, (column(data_type, charset),), (0,))
     (line,) = json_lines(table, [encode_row([value])])
     return json.loads(line)["c"]
 
 
 @pytest.mark.parametrize("data_type", ["int", "double", "json", "varchar", "blob", "datetime"])
-def test_null_is_null_whatever_the_type(data_type: str) -> None:
+def test_null_is_null_for_every_type(data_type: str) -> None:
     """And never the text of it."""
-    assert one(data_type, None, None) is None
+    assert printed_value(data_type, None, None) is None
 
 
 TABLE = Table(TableId("shop", "t"), (column("int", name="id"), column("text", "utf8mb4", name="ä\tb"), column("blob", name="raw")), (0,))
@@ -80,13 +80,13 @@ def test_bigint_is_text_on_request() -> None:
     assert list(json_lines(table, [encode_row([b"0042", b"7"])], Numbers.TEXT)) == ['{"c": "42", "i": 7}']
 
 
-def test_bytes_that_are_no_text_cannot_be_taken_for_text_in_tsv() -> None:
+def test_undecodable_bytes_are_distinct_from_text_in_tsv() -> None:
     """A backslash of a text is always doubled."""
     table = Table(TABLE.id, (column("varchar", "big5"),), (0,))
     assert list(tsv_lines(table, [encode_row([b"\xf9\xfe"]), encode_row([b"\\xf9fe"])])) == ["c", "\\xf9fe", "\\\\xf9fe"]
 
 
-def test_what_is_made_for_a_table_is_made_again_when_its_definition_is_another() -> None:
+def test_cached_formatter_follows_the_definition() -> None:
     """Columns may be added while changes are printed."""
     wider = Table(TABLE.id, (*TABLE.columns, column("int")), (0,))
     made = PerTable(lambda table: len(table.columns))
@@ -95,7 +95,7 @@ def test_what_is_made_for_a_table_is_made_again_when_its_definition_is_another()
 
 @given(st.lists(st.tuples(st.integers(), st.none() | st.text(), st.none() | st.binary()), max_size=5))
 def test_json_lines_are_objects_by_column_name(rows: list[tuple[int, str | None, bytes | None]]) -> None:
-    """One line a row, whatever line breaks the values hold."""
+    """One line per row, even for values with line breaks."""
     canonical = [encode_row([b"%d" % n, None if text is None else text.encode(), raw]) for n, text, raw in rows]
     lines = list(json_lines(TABLE, canonical))
     assert [json.loads(line) for line in lines] == [
@@ -105,7 +105,7 @@ def test_json_lines_are_objects_by_column_name(rows: list[tuple[int, str | None,
 
 
 @given(st.lists(st.none() | st.text(), min_size=1, max_size=4))
-def test_tsv_lines_are_read_back_as_load_data_does(values: list[str | None]) -> None:
+def test_tsv_lines_read_back_like_load_data(values: list[str | None]) -> None:
     r"""Tab, line feed, return, NUL and backslash are escaped, NULL is \N and not the text \N."""
     table = Table(TableId("shop", "t"), tuple(column("text", "utf8mb4", name=f"c{i}") for i in range(len(values))), (0,))
     header, line = tsv_lines(table, [encode_row([None if value is None else value.encode() for value in values])])
@@ -121,14 +121,14 @@ def _unescaped(field: str) -> str | None:
     return "".join({"t": "\t", "n": "\n", "0": "\0", "r": "\r", "\\": "\\"}[next(parts)] if part == "\\" else part for part in parts)
 
 
-def test_a_tab_in_a_column_s_name_does_not_make_two_columns() -> None:
+def test_tab_in_a_column_name_stays_one_column() -> None:
     """Names may hold any character."""
     (header,) = tsv_lines(TABLE, [])
     assert header.count("\t") == len(TABLE.columns) - 1
 
 
 @pytest.mark.parametrize("lines", [json_lines, tsv_lines])
-def test_a_row_with_another_number_of_columns_is_refused(lines: object) -> None:
+def test_row_with_another_number_of_columns_is_refused(lines: object) -> None:
     """It belongs to another definition of the table."""
     with pytest.raises(ValueError, match="zip"):
         list(lines(TABLE, [encode_row([b"1"])]))  # type: ignore[operator]

@@ -1,4 +1,4 @@
-"""What a comparison counts, with the plain walk and with the hand-over's."""
+"""The counts of a comparison, with the plain walk and with the hand-over's."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ def counted(found: Differences) -> tuple[int, int, int, int, set[bytes]]:
 
 
 @given(rows, rows)
-def test_every_difference_is_counted_once_under_its_own_name(source: Held, target: Held) -> None:
+def test_every_difference_is_counted_once_by_kind(source: Held, target: Held) -> None:
     """Missing, extra and changed rows, and the keys of all of them."""
     found = differences(source, target)
     assert counted(found) == expected(source, target)
     assert found.identical is (source == target)
 
 
-def test_equal_numbers_of_rows_do_not_hide_a_difference() -> None:
-    """One missing and one extra row leave the count as it was."""
+def test_equal_row_counts_do_not_hide_a_difference() -> None:
+    """One missing and one extra row leave the count unchanged."""
     found = differences({b"a": b"1"}, {b"b": b"1"})
     assert not found.identical
     assert str(found) == "shop.orders: 1 rows compared, 1 missing, 1 extra, 0 changed"
 
 
 def test_examples_are_the_first_twenty() -> None:
-    """The counts go on, the memory does not."""
+    """The counts continue, the memory does not grow."""
     found = differences({b"%d" % i: b"" for i in range(1_000)}, {})
     assert found.missing == 1_000
     assert [each.key for each in found.examples] == [b"%d" % i for i in range(20)]
@@ -70,14 +70,14 @@ def walk(held: Held, *batches: Batch) -> Differences:
 
 
 @given(rows, rows)
-def test_the_walk_over_a_quiet_source_finds_the_same(source: Held, held: Held) -> None:
-    """All rows come in chunks, none is changed meanwhile."""
+def test_walk_over_an_idle_source_finds_the_same(source: Held, held: Held) -> None:
+    """All rows come in chunks, and none is changed meanwhile."""
     assert counted(walk(held, batch(source, backfill=True))) == expected(source, held)
 
 
 @given(rows, st.dictionaries(st.sampled_from([b"a", b"b", b"c", b"d"]), st.sampled_from([None, b"3"])))
-def test_what_the_stream_changes_during_the_walk_is_no_difference(source: Held, changes: dict[bytes, bytes | None]) -> None:
-    """Whether it comes before or after the chunk: then the chunk has the row as it is, or, touched, leaves it out."""
+def test_concurrent_changes_are_not_differences(source: Held, changes: dict[bytes, bytes | None]) -> None:
+    """Before the chunk, its row is current; after it, the touched row is left out."""
     after = {key: row for key, row in (source | changes).items() if row is not None}
     assert walk(source, batch(changes), batch(after, backfill=True)).identical
     assert walk(source, batch(source, backfill=True), batch(changes)).identical
@@ -85,7 +85,7 @@ def test_what_the_stream_changes_during_the_walk_is_no_difference(source: Held, 
     assert walk(source, batch(changes), batch(untouched, backfill=True)).identical
 
 
-def test_a_wrong_row_is_found_while_the_stream_changes_others() -> None:
+def test_wrong_rows_are_found_under_changes() -> None:
     """One of each kind, among rows that come and go."""
     found = walk(
         {b"same": b"1", b"changed": b"old", b"extra": b"1", b"goes": b"1"},
@@ -96,8 +96,8 @@ def test_a_wrong_row_is_found_while_the_stream_changes_others() -> None:
     assert {each.key.decode(): each.kind for each in found.examples} == {kind: kind for kind in DifferenceKind}
 
 
-def test_the_columns_that_differ_are_named() -> None:
-    """Of rows that both sides have; of one that cannot be read, all."""
+def test_differing_columns_are_named() -> None:
+    """Of rows that both sides have; for an unreadable row, all columns."""
     row = encode_row([b"7", b"a"])
     cases = {
         encode_row([b"7", b"b"]): ("note",),
@@ -110,8 +110,8 @@ def test_the_columns_that_differ_are_named() -> None:
         assert found == Difference(b"k", DifferenceKind.CHANGED, names)
 
 
-def test_a_key_that_cannot_be_read_is_shown_in_hexadecimal() -> None:
-    """Bytes that are no text in the column's character set, and bytes that are no key."""
+def test_undecodable_key_is_shown_in_hexadecimal() -> None:
+    """Bytes invalid in the column's character set, and bytes that are not a key."""
     text, binary, damaged = encode_row([b"caf\xe9"]), encode_row([b"\x00\xff"]), b"\xfe"
     utf8 = Table(TableId("shop", "c"), (Column("id", "varchar", "varchar(9)", "utf8mb4"),), (0,))
     table = Table(TableId("shop", "b"), (Column("id", "varbinary", "varbinary(9)"),), (0,))

@@ -1,4 +1,4 @@
-"""Lag percentiles against a sorted list."""
+"""Lag percentiles against a sorted list, and the lag of the moment by the source's clock."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ seconds = st.lists(st.floats(1e-4, 1e5), min_size=1, max_size=200)
 @given(seconds, st.floats(0.001, 1.0))
 @example([0.001] * 99 + [5.0], 0.99)
 @example([0.001] * 99 + [5.0], 0.995)
-def test_a_percentile_is_within_two_percent_of_the_sorted_list_s(lags: list[float], share: float) -> None:
-    """Never below it, at most 2 % above it, whatever the spread."""
+def test_percentile_is_within_two_percent_of_the_sorted_list(lags: list[float], share: float) -> None:
+    """Never below it, at most 2 % above it, for any spread."""
     histogram = LagHistogram()
     for lag in lags:
         histogram.add(lag)
@@ -28,7 +28,7 @@ def test_a_percentile_is_within_two_percent_of_the_sorted_list_s(lags: list[floa
 
 
 @given(seconds)
-def test_the_maximum_is_exact_and_nothing_passes_it(lags: list[float]) -> None:
+def test_maximum_is_exact_and_bounds_the_percentiles(lags: list[float]) -> None:
     """The largest bucket's border may lie above the largest lag."""
     histogram = LagHistogram()
     for lag in lags:
@@ -38,12 +38,12 @@ def test_the_maximum_is_exact_and_nothing_passes_it(lags: list[float]) -> None:
     assert figures["p50"] <= figures["p99"] <= figures["max"]
 
 
-def test_no_transaction_has_no_lag() -> None:
-    """Zeros rather than nothing, so that a report always has its figures."""
+def test_empty_histogram_gives_zeros() -> None:
+    """A report always has its figures."""
     assert LagHistogram().as_milliseconds() == {"p50": 0.0, "p99": 0.0, "max": 0.0}
 
 
-def test_clocks_that_disagree_give_no_negative_lag() -> None:
+def test_lag_is_never_negative() -> None:
     """A commit that seems to lie in the future was applied at once."""
     histogram = LagHistogram()
     for lag in (-3.0, 0.0, 1e-9):
@@ -53,8 +53,8 @@ def test_clocks_that_disagree_give_no_negative_lag() -> None:
 
 @given(st.integers(1, 5000), st.floats(0.0, 1e3), st.floats(0.0, 1e3))
 @example(893, 0.01, 0.2)
-def test_buckets_hold_whole_transactions_that_add_up(count: int, one: float, other: float) -> None:
-    """Of a delivery of many transactions too, whose times are spread."""
+def test_buckets_hold_whole_transactions(count: int, one: float, other: float) -> None:
+    """Their sum is the number of transactions, also for a delivery of many, whose times are spread."""
     histogram = LagHistogram()
     histogram.add_between(min(one, other), max(one, other), count)
     histogram.add_between(0.0, 0.01, 3)
@@ -72,8 +72,8 @@ def test_memory_does_not_grow_with_the_transactions() -> None:
     assert len(histogram._counts) < 1_100
 
 
-def test_transactions_of_one_delivery_lie_evenly_between_its_newest_and_its_oldest() -> None:
-    """Each counts once, however many there are."""
+def test_transactions_of_one_delivery_are_spread_evenly() -> None:
+    """Between its oldest and its newest; each counts once."""
     several, many = LagHistogram(), LagHistogram()
     several.add_between(1.0, 4.0, 4)
     assert [round(several.percentile(share / 4), 1) for share in (1, 2, 3, 4)] == [1.0, 2.0, 3.0, 4.0]
@@ -84,8 +84,8 @@ def test_transactions_of_one_delivery_lie_evenly_between_its_newest_and_its_olde
 
 
 @given(seconds)
-def test_the_buckets_of_a_scrape_are_cumulative_and_end_with_all(lags: list[float]) -> None:
-    """Each holds what its bound surely holds, and nothing above it."""
+def test_scraped_buckets_are_cumulative(lags: list[float]) -> None:
+    """Each holds what its bound surely holds and no larger lag; the last holds all."""
     histogram, bounds = LagHistogram(), (0.001, 0.1, 10.0)
     for lag in lags:
         histogram.add(lag)
@@ -98,7 +98,7 @@ def test_the_buckets_of_a_scrape_are_cumulative_and_end_with_all(lags: list[floa
 
 
 class Clock:
-    """Ours; the source's is five seconds ahead."""
+    """Our clock; the source's is five seconds ahead."""
 
     now = 1_000.0
 
@@ -123,15 +123,15 @@ def committed(since: float, at: float, number: int = 1) -> Delivery:
 HEARTBEAT = Delivery(position=Position(GtidSet()))
 
 
-def test_lag_is_measured_by_the_source_s_clock(lag: Lag) -> None:
-    """From commit to applied; that of now is of the newest."""
+def test_lag_is_measured_by_the_source_clock(lag: Lag) -> None:
+    """From commit to applied; the present lag is that of the newest transaction."""
     lag.count(committed(1_004.0, 1_004.9, 2))
     assert lag.now == pytest.approx(0.1)
     assert lag.histogram.as_milliseconds()["max"] == pytest.approx(1_000.0)
 
 
-def test_whoever_is_up_to_date_has_no_lag(lag: Lag, clock: Clock) -> None:
-    """A heartbeat comes when the source has nothing more, however late the last transaction was; a part of a large one says nothing."""
+def test_heartbeat_sets_the_lag_to_zero(lag: Lag, clock: Clock) -> None:
+    """A heartbeat means that the source has no further event, even after a late transaction; a part of a large one means nothing."""
     lag.count(committed(400.0, 405.0))
     clock.now += 1.0
     lag.count(Delivery())
@@ -140,8 +140,8 @@ def test_whoever_is_up_to_date_has_no_lag(lag: Lag, clock: Clock) -> None:
     assert lag.now == 0.0
 
 
-def test_lag_counts_on_when_nothing_comes_any_more(lag: Lag, clock: Clock) -> None:
-    """After three seconds, since heartbeats may be late; from when something came last. Then it is what it is again."""
+def test_lag_grows_during_silence(lag: Lag, clock: Clock) -> None:
+    """After three seconds, since heartbeats may be late, counted from the last event; an event restores the measured lag."""
     lag.count(committed(1_004.9, 1_004.9))
     clock.now += 3.0
     assert lag.now == pytest.approx(0.1)
@@ -155,6 +155,6 @@ def test_lag_counts_on_when_nothing_comes_any_more(lag: Lag, clock: Clock) -> No
     ("value", "text"),
     [(0.0, "<0.1 ms"), (0.04, "<0.1 ms"), (0.1, "0.1 ms"), (0.96, "1.0 ms"), (9.94, "9.9 ms"), (12.6, "13 ms"), (12_345.0, "12,345 ms")],
 )
-def test_a_short_lag_is_not_printed_as_none(value: float, text: str) -> None:
+def test_short_lag_is_not_printed_as_zero(value: float, text: str) -> None:
     """Nobody has none."""
     assert milliseconds(value) == text
