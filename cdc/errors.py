@@ -1,14 +1,14 @@
-"""What can go wrong, sorted by what the caller can do about it.
+"""The errors, one class for each thing that the caller can do about them.
 
-Each class is one documented exit code of the `cdc` command. An error carries two texts: the message says what is and what
-is needed, the hint says how to get there. Neither ever holds a password: URLs are shown through `SourceUrl.redacted`.
+Each class is one documented exit code of the `cdc` command. An error carries two texts: the message says what is wrong and what is needed,
+the hint says how to fix it. Neither ever holds a password: URLs are shown through `SourceUrl.redacted`.
 """
 
 from __future__ import annotations
 
 
 class CdcError(Exception):
-    """Base of every error this package raises on purpose. `hint` tells how to go on; `exit_code` is the command's."""
+    """Base of all errors that this package raises on purpose. `hint` says how to continue; `exit_code` is that of the command."""
 
     exit_code = 1
 
@@ -34,13 +34,13 @@ class PreflightFailed(CdcError):
 
 
 class NoSuchTable(PreflightFailed):
-    """The source has no table of this name, or none that the user may see. It may have been dropped or renamed since it was named."""
+    """The source has no table of this name, or none that the user may see; it may have been dropped or renamed meanwhile."""
 
 
 class PositionLost(CdcError):
-    """The source no longer has, or never had, what follows the checkpoint. Start again with a full copy.
+    """The source no longer has, or never had, the transactions after the checkpoint. Start again with a full copy.
 
-    `server` is the name of the server that cannot continue it, empty where several were asked.
+    `server` is the identity of the server that cannot continue it; empty if several were asked.
     """
 
     exit_code = 4
@@ -60,47 +60,47 @@ class SchemaChanged(CdcError):
 
 
 class Incomplete(CdcError):
-    """The copy of a table is not complete: rows are yet to come. Run the migration, or wait for it."""
+    """The copy of a table is not complete yet. Run the migration, or wait for it."""
 
     exit_code = 7
 
 
 class UnsupportedEvent(CdcError):
-    """The binlog holds something this reader cannot decode. It stops before it: nothing is skipped."""
+    """The binlog holds an event that this version cannot decode. The run stops before it and skips nothing."""
 
 
 class DamagedEvent(UnsupportedEvent):
-    """What came of the binlog does not hold together. The link may have damaged it, so it is asked for once more, from the same position.
+    """Bytes of the binlog are damaged. A run requests them once more from the same position, since the network may have damaged them.
 
-    `evidence` is a number made of the damaged bytes: the same again at the same place is what the source's binlog holds.
+    `evidence` is a checksum of the damaged bytes: the same checksum at the same place means that the source's binlog is damaged.
     """
 
     evidence = 0
 
 
 class UnreadableAnswer(CdcError):
-    """The source's answer is not what the protocol lets expect. A run under way asks once more: the link may have damaged it."""
+    """The source's answer violates the protocol. A run under way asks once more, since the network may have damaged it."""
 
 
 class OutputLost(CdcError):
-    """Standard output cannot be written: what the command had to say has not arrived. What it did has been done."""
+    """Standard output cannot be written, so the command's result was not delivered; its work is done."""
 
     exit_code = 74
 
 
 class DamagedState(CdcError):
-    """The target's own files cannot be read as this version wrote them."""
+    """The target's own files are damaged."""
 
 
 class Temporary(CdcError):
-    """The source, the target or the network is away. Try again later from the same checkpoint."""
+    """The source, the target or the network is unavailable. Try again later from the same checkpoint."""
 
     exit_code = 75
 
 
 class TornTransaction(Temporary):
-    """Another server took over while a transaction was half delivered. The rows are good as of the last checkpoint only."""
+    """Another server took over while a transaction was partly delivered. The rows are valid only as of the last checkpoint."""
 
 
 class SandboxUnavailable(Temporary):
-    """No throwaway server could be had; the message lists every way that was tried."""
+    """No throwaway server could be started; the message lists each way that was tried."""

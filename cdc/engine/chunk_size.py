@@ -1,18 +1,18 @@
-"""How many rows the next chunk of a table should have, learnt from what the last ones cost. Pure: it is told sizes and times."""
+"""How many rows the next chunk of a table should have, learnt from the last ones. Pure: sizes and times are given to it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 BYTES = 4 << 20
-"""What a chunk should have. Its four statements take about 2 ms beside the 20 that so many bytes take to be read and stored; and the
-stream waits while a chunk is stored."""
+"""The intended size of a chunk. Its four statements take about 2 ms, reading and storing this many bytes about 20 ms; the stream waits
+while a chunk is stored."""
 
 SECONDS = 0.25
-"""What a chunk should take to be read, however slow the source is: a view that is open for long keeps old row versions alive there."""
+"""The intended time to read a chunk, however slow the source is: a long-lived view keeps old row versions on the source."""
 
 FIRST = 5_000
-"""Rows of a table's first chunk, when nothing is known about them."""
+"""Rows of a table's first chunk, before their size is known."""
 
 _GROWTH = 1.5
 _FAR_OVER = 5
@@ -21,7 +21,7 @@ _CUT = 10
 
 @dataclass(slots=True)
 class ChunkSize:
-    """The size for one table's chunks: `rows`, from 1 to `most`."""
+    """The number of rows for one table's next chunk: `rows`, from 1 to `most`."""
 
     most: int
     rows: int = 0
@@ -30,11 +30,11 @@ class ChunkSize:
         self.rows = min(self.rows or FIRST, self.most)
 
     def learn(self, asked: int, rows: int, size: int, seconds: float) -> None:
-        """A chunk of `asked` rows came with `rows` rows of `size` bytes in so many seconds.
+        """A chunk that was requested with `asked` rows had `rows` rows of `size` bytes and took `seconds`.
 
-        Sizes grow by half at most, since rows seldom tell what the next ones are like, and not at all after a chunk that had less than
-        half of the rows asked for, which tells too little. They fall to a tenth at least when a chunk was far over its budget. Several
-        chunks may have been asked for with one size, so the step is from what was asked, not from `rows`.
+        The number grows by half at most, since the next rows may be larger, and does not grow after a chunk with less than half of the
+        requested rows, which says too little. It falls to a tenth or less after a chunk far over its budget. Several chunks may have been
+        requested with one number, so the step starts from the requested number, not from `rows`.
         """
         share = max(size / BYTES, seconds / SECONDS)
         if share > _FAR_OVER:

@@ -1,4 +1,4 @@
-"""Whether a position can be continued on a server. Decides from sets of GTIDs; asks nobody."""
+"""Whether a position can be continued on a server. Pure: decides from sets of GTIDs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ LOST = f"Was it restored from a backup, or has it crashed? Name a server of the 
 def require_continuable(
     position: Gtids, executed: Gtids, purged: Gtids, *, server: str, applied: Gtids | None = None, followed: Collection[str] = ()
 ) -> None:
-    """Raise PositionLost unless the server still has all that follows `position`, and has had all of `position` itself.
+    """Raise PositionLost unless the server has executed all of `position` and still has the binlogs of everything after it.
 
     `executed` and `purged` are its gtid_executed and gtid_purged; on MariaDB its gtid_binlog_state, and the position at which its oldest
-    binlog begins. `applied` is what the rows hold in part beyond the position. `server` is its own name for itself, `followed` holds the
-    servers that led to the position. Raises Temporary where what is missing may come yet, because another server wrote it: a replica that
-    is behind.
+    binlog begins. `applied` are the transactions that the target's rows may hold in part beyond the position. `server` is the server's
+    identity, `followed` are the identities of the servers that led to the position. Raises Temporary if another server wrote the missing
+    transactions, so that they may still arrive: the server is a replica that lags.
     """
     if flavor_of(position) != flavor_of(executed):
         raise PositionLost(
@@ -35,7 +35,7 @@ def require_continuable(
     if not missing:
         return
     own = missing.written_by(server)
-    namesake = own and server not in followed and isinstance(missing, DomainGtids)  # a server id of MariaDB's may be given twice
+    namesake = own and server not in followed and isinstance(missing, DomainGtids)  # two servers of MariaDB may have the same server id
     known = server in followed or executed.shares_with(position) or any(map(executed.written_by, followed))
     if namesake or not known:
         raise PositionLost(

@@ -22,7 +22,7 @@ _ROUNDING = 1e-6
 
 
 class LagHistogram:
-    """Times from commit on the source to applied on the target, in seconds; percentiles are within 2 %, memory is bounded."""
+    """Times from commit on the source to applied on the target, in seconds. Percentiles are within 2 %; memory is bounded."""
 
     def __init__(self) -> None:
         self._counts: defaultdict[int, int] = defaultdict(int)
@@ -30,20 +30,20 @@ class LagHistogram:
         self.sum = 0.0
 
     def add(self, seconds: float, count: int = 1) -> None:
-        """Count a transaction, or several that took as long."""
+        """Count `count` transactions that took this long."""
         self._counts[math.ceil(math.log(max(seconds, _SMALLEST) / _SMALLEST) / _STEP)] += count
         self._maximum = max(self._maximum, seconds)
         self.sum += max(0.0, seconds) * count
 
     def add_between(self, shortest: float, longest: float, count: int) -> None:
-        """Count transactions whose times lie evenly between these two."""
+        """Count transactions whose times are spread evenly between these two."""
         steps = min(count, _STEPS)
         for step in range(steps):
             among = count * (step + 1) // steps - count * step // steps
             self.add(longest - (longest - shortest) * step / max(1, steps - 1), among)
 
     def percentile(self, share: float) -> float:
-        """The time that `share` (0..1) of the transactions did not exceed; 0.0 when there were none."""
+        """The time that a `share` (0..1) of the transactions did not exceed; 0.0 if there were none."""
         wanted = share * sum(self._counts.values()) - _ROUNDING
         for bucket in sorted(self._counts):
             wanted -= self._counts[bucket]

@@ -1,6 +1,6 @@
-"""The story: copy what is missing, follow the binlog from the first moment, commit checkpoints, stop where asked.
+"""The story of a run: copy what is missing, follow the binlog from the first moment, commit checkpoints, stop when asked.
 
-`Migration.run` is the whole of it. Reading, merging and storing are elsewhere; here is only what happens in which order.
+`Migration.run` is the whole of it. This module decides only the order of events; reading, merging and storing are elsewhere.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Full copy or incremental run, and why. Decides from what is known; asks nobody."""
+"""Full copy or incremental run, and why. Pure: decides from values that it is given."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What a source tells about the work of either way. Sizes in bytes, times in seconds."""
+    """The source's figures for both ways. Sizes in bytes, times in seconds."""
 
     binlog_bytes: int | None
-    """Written since the checkpoint; None when the checkpoint's place in the source's binlogs is not known."""
+    """Binlog written since the checkpoint; None if the checkpoint's file and offset on this source are unknown."""
     rows: int
     table_bytes: int
     retention: int | None
-    """How long the source keeps its binlogs, None for ever."""
+    """How long the source keeps its binlogs; None: for ever."""
 
 
 _CLEARLY = 2
-"""A copy reads all of the tables, and both times are estimates: it must promise to take less than half as long."""
+"""A copy reads all of the tables and both times are estimates, so a copy must be estimated at less than half the time."""
 
 
 def choose(requested: Strategy, checkpoint: Checkpoint | None, executed: Gtids, costs: Costs | None = None) -> Plan:
     """The strategy for this run. `executed` is the source's, which can continue the checkpoint; with `costs`, `auto` weighs the two ways.
 
-    A position that is lost is never a reason to copy: the address may be wrong, and the copy would replace a good one by another server's.
-    So that ends the run before. Nor is a copy that is not complete given up: its rest is the smaller part.
+    `auto` never copies again because a position is lost: the address may be wrong, and the copy would replace a good one by that of
+    another server. The caller has raised PositionLost before. It also completes a copy that is incomplete, which is less work.
 
     Raises ConfigError for `incremental` without a checkpoint.
     """
@@ -57,7 +57,7 @@ def choose(requested: Strategy, checkpoint: Checkpoint | None, executed: Gtids, 
 
 
 def _weighed(reason: str, checkpoint: Checkpoint, costs: Costs) -> Plan:
-    """The cheaper way, by the rates that were measured when the checkpoint was written."""
+    """The faster way by the rates in the checkpoint, which were measured when it was written."""
     rates = checkpoint.rates
     if any(each.state is not TableState.STREAMING for each in checkpoint.tables):
         return Plan(Strategy.INCREMENTAL, f"{reason}; the copy in it is not complete")
@@ -79,7 +79,7 @@ def _weighed(reason: str, checkpoint: Checkpoint, costs: Costs) -> Plan:
 
 
 def _retained(seconds: float, costs: Costs) -> str:
-    """What to mind when a run takes longer than the source keeps binlogs. While it follows them it loses none; stopped, it may."""
+    """A warning for a run that may take longer than the source keeps binlogs: if it is stopped for that long, it cannot be continued."""
     if costs.retention is None or seconds < costs.retention:
         return ""
     return f"; the source keeps its binlogs for {costs.retention:,} s only, so do not let it stand still that long"

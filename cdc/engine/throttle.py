@@ -1,6 +1,6 @@
-"""How much of a copy may be read now: an upper bound for rows and bytes a second, and a pause while the servers are under load.
+"""How much of a copy may be read now: limits for rows and bytes per second, and a pause while the servers are under load.
 
-Pure: it is told the time, what chunks had, and what load was measured. Only the copy asks it; the stream is never held back.
+Pure: the time, the sizes of chunks and the measured load are given to it. Only the copy is held back, never the stream.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from cdc.config import Limits
 from cdc.model import Chunk, ChunkRequest, Load, Table, TableId
 
 SLICE = 0.25
-"""Seconds' worth of a bound that a chunk has at most, and that may be made up for when nobody asked meanwhile: reads come evenly."""
+"""A chunk has at most this many seconds' worth of a limit, so that reads are spread evenly; unused time counts up to this much."""
 
 ROW_BYTES = 1_000
-"""What a row is taken to have before the table's first chunk is here."""
+"""The assumed size of a row before the table's first chunk has arrived."""
 
 
 AT_MOST = "at most "
-"""Begins the reason when a bound that was set holds the copy back, rather than load."""
+"""Begins the reason if a configured rate holds the copy back, as opposed to load."""
 
 
 class Cause(StrEnum):
@@ -33,9 +33,9 @@ class Cause(StrEnum):
 
 
 class Pace:
-    """A bound for an amount a second: a bucket of tokens that what is taken may overdraw once, after which it has to fill up again.
+    """A rate limit: a token bucket that one take may overdraw; then it has to fill up again.
 
-    In any span of time no more is taken than the rate times the span and a `SLICE`, and what was taken last.
+    In any span of time at most the rate times the span, a `SLICE`, and the last amount taken are used.
     """
 
     def __init__(self, rate: float, now: float) -> None:
@@ -43,15 +43,15 @@ class Pace:
         self._full_at = now
 
     def wait(self, now: float) -> float:
-        """Seconds until something may be taken."""
+        """Seconds until the next take is allowed."""
         return max(0.0, self._full_at - now)
 
     def take(self, amount: float, now: float) -> None:
-        """Count an amount; a negative one was counted too much."""
+        """Count an amount; a negative one gives back what was counted too much."""
         self._full_at = max(self._full_at, now - SLICE) + amount / self._rate
 
     def slice(self, size: float = 1.0) -> int:
-        """How many of such a size a chunk may have."""
+        """How many items of this size a chunk may have."""
         return max(1, int(self._rate * SLICE / size))
 
 
@@ -62,7 +62,7 @@ class Throttle:
         self.limits, self.load = limits, load or Load()
         self._clock = clock
         self._paced: Limits | None = None
-        """The limits that the paces are of."""
+        """The limits from which the paces were made."""
         self._paces: dict[Cause, Pace] = {}
         self._row_bytes: dict[TableId, float] = {}
         self._taken: dict[int, Mapping[Cause, float]] = {}
@@ -73,21 +73,21 @@ class Throttle:
 
     @property
     def reason(self) -> str:
-        """What the copy waits for, empty when it does not."""
+        """What holds the copy back, in words; empty if nothing does."""
         return self._held[1] if self._held else ""
 
     @property
     def cause(self) -> str:
-        """What kind of thing it waits for, empty when it does not."""
+        """The kind of what holds the copy back; empty if nothing does."""
         return self._held[0].value if self._held else ""
 
     @property
     def seconds(self) -> dict[str, float]:
-        """For how long what has held the copy back."""
+        """Seconds for which each cause has held the copy back."""
         return {cause.value: seconds for cause, seconds in self._seconds.items()}
 
     def rows(self, table: Table, wanted: int) -> int:
-        """How many rows of the table may be asked for now, of those wanted; 0 for none."""
+        """How many of the wanted rows of a table may be requested now; 0: none."""
         now = self._look()
         self._held = self._overload(self.limits) or self._debt(now)
         if self._held:
@@ -96,13 +96,13 @@ class Throttle:
         return min([wanted, *(pace.slice(size if cause is Cause.BYTES else 1) for cause, pace in self._paces.items())])
 
     def asked(self, request: ChunkRequest) -> None:
-        """A chunk is asked for: its rows count from now on."""
+        """A chunk was requested: its rows count from now on."""
         amounts = {Cause.ROWS: float(request.limit), Cause.BYTES: request.limit * self._row_bytes.get(request.table.id, ROW_BYTES)}
         self._take(amounts)
         self._taken[id(request)] = amounts
 
     def came(self, chunk: Chunk) -> None:
-        """A chunk is here: what it really had counts."""
+        """A chunk has arrived: its actual rows and bytes replace the estimate."""
         rows, size = len(chunk.keys), chunk.rows.size
         if taken := self._taken.pop(id(chunk.request), None):
             self._take({Cause.ROWS: rows - taken[Cause.ROWS], Cause.BYTES: size - taken[Cause.BYTES]})
@@ -110,22 +110,22 @@ class Throttle:
             self._row_bytes[chunk.request.table.id] = max(1.0, size / rows)
 
     def done(self) -> None:
-        """Nothing is copied any more."""
+        """The copy waits for nothing any more: it is complete, or paused."""
         self._look()
         self._held = None
 
     def pause(self, longest: float) -> float:
-        """Seconds after which asking again can have another answer; `longest` where only a measurement can change it."""
+        """Seconds after which `rows` can have another answer; `longest` if only a measurement can change it."""
         waits = [pace.wait(self._clock()) for pace in self._paces.values()]
         return min(longest, max(waits)) if self._held and any(waits) else longest
 
     def _look(self) -> float:
-        """Note how long it was held back since the last time; set the paces for limits that are new."""
+        """Count the time held back since the last call; make new paces if the limits have changed."""
         now, limits = self._clock(), self.limits
         if self._held:
             self._seconds[self._held[0]] += now - self._looked_at
         self._looked_at = now
-        if limits is not self._paced:  # what was read under other limits is no debt
+        if limits is not self._paced:  # rows read under the old limits are not counted against the new ones
             rates = {Cause.ROWS: limits.max_rows_per_second, Cause.BYTES: limits.max_bytes_per_second}
             self._paces = {cause: Pace(rate, now) for cause, rate in rates.items() if rate is not None}
             self._taken, self._paced = {}, limits
@@ -137,7 +137,7 @@ class Throttle:
             pace.take(amounts[cause], now)
 
     def _overload(self, limits: Limits) -> tuple[Cause, str] | None:
-        """Which server has more to do than it may."""
+        """The server whose load exceeds its limit, if any."""
         load = self.load
         if limits.max_threads_running is not None and load.threads_running is not None:
             if isinstance(load.threads_running, str):
@@ -153,7 +153,7 @@ class Throttle:
         return None
 
     def _debt(self, now: float) -> tuple[Cause, str] | None:
-        """Which bound a second is used up for now."""
+        """The rate limit that is used up at the moment, if any."""
         waits = {cause: wait for cause, pace in self._paces.items() if (wait := pace.wait(now))}
         if not waits:
             return None

@@ -1,4 +1,4 @@
-"""How fast a run copies and how fast it catches up, measured once each: what `auto` reckons with the next time."""
+"""How fast a run copies and how fast it catches up, each measured once. The strategy `auto` of the next run uses these rates."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import replace
 from cdc.model import Batch, Behind, Position, Rates
 
 ENOUGH_BYTES = 16 << 20
-"""Less than this of rows or of binlog is over before it has a speed: connecting takes a tenth of a second."""
+"""Less than this gives no useful rate: connecting alone takes a tenth of a second."""
 
 
 class Throughput:
-    """Counts what is applied; `rates` are the newest that were measured, `before` until then."""
+    """Counts applied rows and bytes. `rates` are the last measured ones; until the first measurement those `before`."""
 
     def __init__(self, before: Rates, behind: Behind | None) -> None:
         self.rates = before
@@ -28,18 +28,18 @@ class Throughput:
             self._streamed_rows += len(batch)
 
     def forget_end(self) -> None:
-        """Another server is followed: the binlog's end of then is not in its binlog."""
+        """Another server has taken over: the end that was measured against is in the old server's binlog."""
         self._behind = None
 
     def look(self, seconds: float, copying: bool, position: Position) -> None:
-        """Look, so long after the run began, whether a copy has become complete or the binlog's end of then was reached.
+        """Take the rates if the copy is complete now, or the binlog's end as of the start is reached; `seconds` since the run began.
 
-        A run that copies and catches up at once tells neither the speed of the stream alone.
+        A run that copies and streams at the same time measures no rate of the stream.
         """
         if self._was_copying and not copying and self._copied_bytes >= ENOUGH_BYTES:
             took = seconds - self._copy_began
             self.rates = replace(self.rates, copy_rows=self._copied_rows / took, copy_bytes=self._copied_bytes / took)
-        if copying and not self._was_copying:  # tables were added
+        if copying and not self._was_copying:  # tables have been added
             self._copied_rows = self._copied_bytes = 0
             self._copy_began = seconds
         self._was_copying = copying

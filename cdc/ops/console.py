@@ -1,7 +1,7 @@
-"""What a person sees: lines on standard output; on standard error lines that stay and, on a terminal, one below them that is drawn anew.
+"""Output for people: lines on stdout; on stderr lines that stay and, on a terminal, a line below them that is redrawn.
 
-Lines on standard error come from any thread and from signal handlers. What lines say is made elsewhere and may quote the server: only here,
-at the edge, characters that a terminal would obey are escaped.
+Lines on stderr come from any thread and from signal handlers. Their texts may quote the server: control characters are escaped here, at the
+edge, and nowhere else.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from contextlib import suppress
 from rich.cells import cell_len, set_cell_size
 
 _WIDTH = 80
-"""Columns of a terminal that does not tell."""
+"""Columns assumed for a terminal whose width is unknown."""
 
 
 _OBEYED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-"""Unicode's categories of controls, of formats such as a change of direction, of what cannot be encoded, and of line breaks."""
+"""Unicode categories that are escaped: controls, formats such as changes of direction, surrogates, line breaks."""
 
 
 def printable(text: str) -> str:
-    r"""The text with characters that a terminal would obey written as escapes, like \x1b.
+    r"""The text with control characters escaped, like \x1b.
 
-    A line break stays where the next line is indented: a server's text may add lines to a message, but none that looks like one of ours.
+    A line break stays if the next line is indented: a server's text may add lines to a message, but none that looks like a message.
     """
     first, *more = text.split("\n")
     escaped = _escaped(first, lambda character: character.encode("unicode_escape").decode())
@@ -35,7 +35,7 @@ def printable(text: str) -> str:
 
 
 def printable_json(line: str) -> str:
-    """The same values in JSON, with escapes for the characters that JSON leaves as they are and a terminal would obey."""
+    """A line of JSON with the same values, in which the control characters that JSON allows are escaped too."""
     return _escaped(line, lambda character: json.dumps(character)[1:-1])
 
 
@@ -51,11 +51,11 @@ def show(text: str) -> None:
 
 
 FIELD = " | "
-"""Stands between the fields of a line that is drawn."""
+"""The separator between the fields of the progress line."""
 
 
 def cut(text: str, width: int) -> str:
-    """As many whole fields as fit, so that no figure is cut; where that is not even two, as many whole words."""
+    """As many whole fields as fit, so that no figure is cut; if fewer than two fit, as many whole words."""
     if cell_len(text) <= width:
         return text
     for separator, fewest in ((FIELD, 2), (" ", 1)):
@@ -68,12 +68,12 @@ def cut(text: str, width: int) -> str:
 
 
 class Terminal:
-    """Standard error. `live` is whether it is a terminal, on which a line can be drawn again."""
+    """Standard error. `live`: it is a terminal, on which a line can be redrawn."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()  # a signal handler interrupts the thread that holds it
         self._drawn = 0
-        """Columns of the line that stands below the others, 0 without one."""
+        """Columns of the drawn line; 0 without one."""
         self.live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
     def say(self, text: str) -> None:
@@ -82,19 +82,19 @@ class Terminal:
             self._write(f"{self._erased()}{printable(text)}\n")
 
     def draw(self, text: str) -> None:
-        """Draw the line below the others anew, cut to the terminal's width. Only on a terminal."""
+        """Redraw the line below the others, cut to the terminal's width. For terminals only."""
         with self._lock:
             line = cut(printable(text), self._width() - 1)
             erased, self._drawn = self._erased(), cell_len(line)
             self._write(erased + line)
 
     def clear(self) -> None:
-        """Erase the line that was drawn."""
+        """Erase the drawn line."""
         with self._lock:
             self._write(self._erased())
 
     def _erased(self) -> str:
-        """What erases the line that was drawn, all rows of it if the terminal has become narrower since."""
+        """The control sequence that erases the drawn line: all of its rows, if the terminal has become narrower."""
         if not self._drawn:
             return ""
         above = (self._drawn - 1) // self._width()
@@ -107,7 +107,7 @@ class Terminal:
         return _WIDTH
 
     def _write(self, text: str) -> None:
-        """Write past Python's buffer, which refuses a signal handler that interrupts a write. Nobody can be told that stderr is gone."""
+        """Write past Python's buffer, which is not reentrant, so that signal handlers can write. Errors of stderr itself are ignored."""
         if not text:
             return
         try:
@@ -122,4 +122,4 @@ class Terminal:
 
 
 terminal = Terminal()
-"""The process's own."""
+"""The terminal of this process."""

@@ -1,4 +1,4 @@
-"""What a person sees of a fault of this program: one sentence, where the traceback is, and where to report it."""
+"""The message about an internal error: one sentence, where the traceback is, and where to report it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EXIT_CODE = 70
 
 
 def told(error: Exception, *, debug: bool) -> str:
-    """The sentence about an exception that nothing has foreseen. Its traceback is saved in a file, or is in the text with `debug`."""
+    """The sentence about an unexpected exception. Its traceback is saved in a file; with `debug` it is part of the text."""
     what = f"{type(error).__name__}: {error}".rstrip(": ")
     text = f"cdc {version('cdc')}, Python {sys.version.split()[0]}\n" + "".join(traceback.format_exception(error))
     saved = "" if debug else _saved(text)
@@ -26,7 +26,7 @@ def told(error: Exception, *, debug: bool) -> str:
 
 
 def _saved(text: str) -> str:
-    """Save the text in a new file that only its owner may read (0600). Returns its name, empty if it cannot be written."""
+    """Save the text in a new file with mode 0600. Returns its name; empty if it cannot be written."""
     try:
         number, name = tempfile.mkstemp(".txt", "cdc-fault-")
         with os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace") as file:

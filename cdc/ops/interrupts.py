@@ -1,7 +1,7 @@
-"""What SIGINT, SIGTERM and SIGHUP do: a run that can save its state is asked to, everything else ends with `Interrupted`.
+"""Signals: SIGINT, SIGTERM and SIGHUP ask a migration for a last checkpoint and end everything else with `Interrupted`.
 
 An interruption never looks like a result. `Interrupted` is a KeyboardInterrupt, so that neither `except CdcError` nor `except Exception`
-takes it for an error to go on after.
+catches it.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from cdc.mysql import waits
 
 STOPPING = "saving a last checkpoint"
 PRESS_AGAIN = "; press again to stop without it"
-"""For a person who has pressed Ctrl-C: no service manager does."""
+"""Added after Ctrl-C, which only a person presses."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal ended what was under way before it was done. `exit_code` is 128 plus the signal's number, 130 for Ctrl-C.
+    """A signal ended a command before it was done. `exit_code` is 128 plus the signal's number: 130 for Ctrl-C.
 
-    `report` holds what a migration did until then, if its last checkpoint was saved.
+    `report` is that of a migration whose last checkpoint was saved, else None.
     """
 
     def __init__(self, message: str, number: int = signal.SIGINT, report: Report | None = None) -> None:
@@ -36,23 +36,23 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Stop:
-    """Whether a signal has asked for a stop, and which one."""
+    """The signal that has asked for a stop, if any."""
 
     number: signal.Signals | None = None
 
     @property
     def name(self) -> str:
-        """The signal's name, empty if there was none."""
+        """The signal's name; empty if there was none."""
         return self.number.name if self.number else ""
 
 
 @contextmanager
 def stopped_by_signals(stop: Callable[[], None], say: Callable[[str], None] | None = None) -> Iterator[Stop]:
-    """The first of SIGINT, SIGTERM and SIGHUP calls `stop` and breaks off waits; the next raises Interrupted, one more kills.
+    """The first SIGINT, SIGTERM or SIGHUP calls `stop` and breaks off waits; the second raises Interrupted, the third kills.
 
-    With `say`, a last checkpoint is saved after the first one, and said so, within the signal handler. SIGTERM and SIGHUP change nothing
-    then, since `timeout` sends each twice: only SIGINT ends the saving. SIGHUP does what it did where it is ignored or has a meaning.
-    Outside the main thread nothing is changed.
+    With `say`, the first signal starts a last checkpoint, and the handler says so. Further SIGTERMs and SIGHUPs are ignored then, because
+    `timeout` sends each twice: only SIGINT ends the saving. A SIGHUP that is ignored or has its own handler keeps it. Does nothing outside
+    the main thread.
     """
     asked = Stop()
     if threading.current_thread() is not threading.main_thread():
@@ -84,13 +84,13 @@ def stopped_by_signals(stop: Callable[[], None], say: Callable[[str], None] | No
 
 @contextmanager
 def ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM, and SIGHUP unless it is ignored, end what is under way as Ctrl-C does, so that temporary files and servers are removed."""
+    """SIGTERM, and SIGHUP unless it is ignored, act as Ctrl-C does, so that temporary files and servers are removed."""
     before = {number: signal.signal(number, _end) for number in (signal.SIGTERM, *_hangup())}
     try:
         yield
     finally:
         for number, handler in before.items():
-            if signal.getsignal(number) is _end:  # else it was asked for already, and the process is ending
+            if signal.getsignal(number) is _end:  # otherwise a signal has come, and the process is ending
                 signal.signal(number, handler)
 
 
@@ -99,15 +99,15 @@ def _end(number: int, _: FrameType | None) -> None:
 
 
 def _hangup() -> tuple[signal.Signals, ...]:
-    """SIGHUP, where it would end the process: not under nohup, and not where it has a file read again."""
+    """SIGHUP, if it would end the process: not under nohup, and not if it reloads the config file."""
     return (signal.SIGHUP,) if signal.getsignal(signal.SIGHUP) in (signal.SIG_DFL, _end) else ()
 
 
 def run(migration: Migration, *, until_caught_up: bool, say: Callable[[str], None]) -> Report:
     """Run a migration until it has caught up or a signal stops it.
 
-    SIGTERM is the ordinary end of a run that follows. Any other stop by a signal raises Interrupted, with the report if the last checkpoint
-    was saved.
+    SIGTERM is the ordinary end of a run without `until_caught_up`. Any other stop by a signal raises Interrupted, with the report if the
+    last checkpoint was saved.
     """
     with stopped_by_signals(migration.stop, say) as asked:
         try:
@@ -121,13 +121,13 @@ def run(migration: Migration, *, until_caught_up: bool, say: Callable[[str], Non
     report, status = replace(report, stopped_by=asked.name), migration.status
     if asked.number is None or (asked.number is signal.SIGTERM and (report.caught_up or not until_caught_up)):
         return report
-    if status.unsaved_rows:  # a part of a transaction, whose rest does not come
+    if status.unsaved_rows:  # part of a transaction whose rest has not come
         raise Interrupted(_unsaved(status), asked.number)
     raise Interrupted("Interrupted. The last checkpoint is saved: run the same command again to go on from it.", asked.number, report)
 
 
 def _unsaved(status: Status) -> str:
-    """What a run that ends without a last checkpoint loses."""
+    """What is lost by a run that ends without a last checkpoint, in words."""
     if not status.checkpointed_at:
         return "Interrupted before a first checkpoint: nothing of this run is kept."
     return (

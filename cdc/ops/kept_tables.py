@@ -1,4 +1,4 @@
-"""Which tables a run follows: those that its target holds or waits for, and those that are named, without those that are dropped."""
+"""Which tables a run follows: those in the target's checkpoint and those that are named, without those that are dropped."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from cdc.targets.mapstore.target import require_readable
 
 
 def going_on(config: Config, held: Checkpoint | None, names: NameRules, say: Callable[[str], None]) -> Config:
-    """The config with all tables that the target holds or waits for, named or not. Raises ConfigError where it contradicts itself.
+    """The config extended by all tables of the target's checkpoint. Raises ConfigError if it contradicts itself.
 
-    Names are as the target has them, or as the source would store them, however they were written.
+    Names become those of the checkpoint, or those that the source would store.
     """
     tables = [each.table.id for each in held.tables] if held else []
     called = partial(names.held, known=tables)
@@ -53,7 +53,7 @@ def going_on(config: Config, held: Checkpoint | None, names: NameRules, say: Cal
 
 
 def tell_dropped(config: Config, held: Checkpoint | None, say: Callable[[str], None]) -> None:
-    """Say which tables --drop-table drops, and how many rows."""
+    """Say which tables --drop-table drops, with the number of rows."""
     when = " once the new copy is complete" if config.strategy is Strategy.FULL else ""
     for each in held.tables if held else ():
         if any(matches(each.table.id, name) for name in config.drop_tables):
@@ -61,7 +61,7 @@ def tell_dropped(config: Config, held: Checkpoint | None, say: Callable[[str], N
 
 
 def refuse_system_tables(held: Iterable[TableId]) -> None:
-    """Raise PreflightFailed if a target holds or awaits one of the server's own tables, as older versions let it."""
+    """Raise PreflightFailed if a target follows a system table, as older versions allowed."""
     for table in held:
         if is_system_table(table) and not is_pattern(table):
             raise PreflightFailed(

@@ -1,7 +1,7 @@
-"""The HTTP server behind --metrics-port. It is open to whoever reaches the port, so it takes little of the process whatever is done to it.
+"""The HTTP server of --metrics-port. Anyone who reaches the port can connect, so it uses few resources whatever clients do.
 
-It holds a few connections at a time, and one more takes the place of the oldest: clients that never finish a request keep out neither each
-other nor Prometheus, and the descriptors that the migration needs for its state and its source stay free.
+It holds a few connections at a time, and a new one replaces the oldest: clients that never finish a request shut out neither each other nor
+Prometheus, and the descriptors that the migration needs for its state and its source stay free.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from prometheus_client.registry import Collector
 from cdc.errors import ConfigError
 
 MOST_CONNECTIONS = 8
-"""At a time; each is served by a thread. Prometheus needs one, and asks again after a scrape that was cut off."""
+"""Connections at a time, each served by a thread. Prometheus needs one, and repeats a scrape that was cut off."""
 
 REQUEST_SECONDS = 10.0
-"""Silence in the middle of a request or of its answer after which the connection is closed."""
+"""Seconds of silence within a request or its answer after which the connection is closed."""
 
 
 class _Server(TCPServer):
@@ -35,12 +35,12 @@ class _Server(TCPServer):
     def __init__(self, address: str, port: int, registry: CollectorRegistry) -> None:
         self.address_family, *_, where = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
         self._open: dict[socket.socket, threading.Thread] = {}
-        """In the order in which they came."""
+        """In order of arrival."""
         self._closed = threading.Condition()
         super().__init__(where, type("Handler", (MetricsHandler,), {"registry": registry, "timeout": REQUEST_SECONDS}))  # type: ignore[arg-type]
 
     def get_request(self) -> tuple[socket.socket, Any]:
-        """Accept a connection. Without a descriptor for it, wait: the selector would call again at once, and for ever."""
+        """Accept a connection. If the process has no free descriptor, wait a moment: the selector would call again at once."""
         try:
             return super().get_request()
         except OSError:
@@ -48,7 +48,7 @@ class _Server(TCPServer):
             raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Serve a connection in a thread, in place of the oldest if there are many."""
+        """Serve a connection in a thread, instead of the oldest if there are MOST_CONNECTIONS."""
         with self._closed:
             while len(self._open) >= MOST_CONNECTIONS:
                 _end(next(iter(self._open)))
@@ -59,7 +59,7 @@ class _Server(TCPServer):
 
     def _serve(self, request: socket.socket, client_address: Any) -> None:
         try:
-            with suppress(OSError, ValueError):  # it was cut off, or took too long: its client's loss
+            with suppress(OSError, ValueError):  # the connection was cut off or took too long
                 self.finish_request(request, client_address)
         finally:
             self.shutdown_request(request)
@@ -68,10 +68,10 @@ class _Server(TCPServer):
                 self._closed.notify()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """There was no thread for a connection, which is closed: its client asks again."""
+        """No thread could be started for a connection: it is closed, and its client asks again."""
 
     def server_close(self) -> None:
-        """Stop listening and end the connections there are."""
+        """Stop listening and end all connections."""
         super().server_close()
         with self._closed:
             threads = list(self._open.values())
@@ -82,20 +82,20 @@ class _Server(TCPServer):
 
 
 def _end(request: socket.socket) -> None:
-    """Wake the thread that waits for more of a request: there is no more."""
+    """End a connection, which wakes the thread that waits for the rest of a request."""
     with suppress(OSError):
         request.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager
 def served(collector: Collector, address: str, port: int) -> Iterator[str]:
-    """Serve the figures until the block ends; gives their URL. Raises ConfigError when the port cannot be had."""
+    """Serve the figures until the block ends; gives their URL. Raises ConfigError if the port cannot be opened."""
     registry = CollectorRegistry()
     registry.register(collector)
     ProcessCollector(registry=registry)
     try:
         server = _Server(address, port, registry)
-    except (OSError, UnicodeError) as error:  # the second for a name that no host can have
+    except (OSError, UnicodeError) as error:  # UnicodeError: not a valid host name
         why = error.strerror or str(error) if isinstance(error, OSError) else "this is not the name of a host"
         raise ConfigError(
             f"Metrics cannot be served at {address}, port {port}: {why}.",

@@ -1,6 +1,6 @@
-"""Standard output that says when it cannot be written: the disk is full, its reader has gone, it is closed.
+"""Standard output whose prints raise OutputLost when it cannot be written: disk full, reader gone, closed.
 
-A result that did not arrive is no success, and it is no traceback either: every print may raise OutputLost.
+A result that was not delivered must not look like a success, nor like a fault of cdc.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _CLOSED = -1
 
 
 class _Descriptor(io.RawIOBase):
-    """A file descriptor for writing, whose errors are ours. After the first one it swallows what is left in buffers."""
+    """A file descriptor for writing that raises OutputLost. After the first error it drops what is left in buffers."""
 
     def __init__(self, number: int) -> None:
         self._number, self.swallows = number, False
@@ -40,7 +40,7 @@ class _Descriptor(io.RawIOBase):
         while not self.swallows:
             try:
                 return os.write(self._number, data)
-            except BlockingIOError:  # a terminal that another program has made so
+            except BlockingIOError:  # another program has made the terminal non-blocking
                 select.select([], [self._number], [])
             except OSError as error:
                 self.swallows = True
@@ -50,7 +50,7 @@ class _Descriptor(io.RawIOBase):
 
 @contextmanager
 def checked() -> Iterator[None]:
-    """Have prints of the block raise OutputLost, at its end at the latest. Where it is interrupted, what is left in buffers is dropped."""
+    """Prints within the block raise OutputLost, at its end at the latest. An interruption drops what is left in buffers."""
     before = sys.stdout
     try:
         number = before.fileno() if before else _CLOSED

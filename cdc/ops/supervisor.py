@@ -25,7 +25,7 @@ from cdc.mysql.server_errors import explained
 from cdc.ops.config_file import ConfigFile, Settings
 
 SECONDS = 1.0
-"""Between two measurements."""
+"""Seconds between two measurements."""
 
 
 class Supervisor:
@@ -49,12 +49,12 @@ class Supervisor:
         self._source, self._file, self._commands, self._say = source, file, commands, say
         self._stored = stored
         self._settings = self._as_stored(settings)
-        """What was read last."""
+        """The settings as read last."""
         self._tables = set(followed.wanted)
-        """Names and patterns that are followed, or will be."""
+        """Names and patterns that are followed already, or requested."""
         self._probe = LoadProbe(source)
         self._asked: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        """True for a reading of the file, False for the end. A queue, since that can be put into from a signal handler."""
+        """True: read the file again; False: end. A queue, because `put` is safe in a signal handler."""
         self._thread = threading.Thread(target=self._work, name="cdc-oversight", daemon=True)
 
     def __enter__(self) -> Supervisor:
@@ -65,10 +65,10 @@ class Supervisor:
     def __exit__(self, *_: object) -> None:
         self._asked.put(False)
         self._probe.close()
-        self._thread.join(SECONDS)  # one that waits for a server that does not answer ends with the process
+        self._thread.join(SECONDS)  # a thread that waits for a hanging server ends with the process
 
     def reload(self) -> None:
-        """Have the file read again, soon. Safe to call from a signal handler."""
+        """Ask for the file to be read again. Safe to call from a signal handler."""
         self._asked.put(True)
 
     def _work(self) -> None:
@@ -81,9 +81,9 @@ class Supervisor:
                 self._commands.put(SetLoad(self._probe.read(self._settings.limits)))
 
     def _reload(self) -> None:
-        """Take over what the file says now, all of it or nothing."""
+        """Apply the file as it is now, as a whole or not at all."""
         assert self._file
-        self._probe.close()  # the servers may be others now
+        self._probe.close()  # the file may name other servers
         try:
             settings = self._as_stored(self._file.read())
             load = self._probe.read(settings.limits, strict=True)
@@ -95,12 +95,12 @@ class Supervisor:
         self._compare(settings)
 
     def _as_stored(self, settings: Settings) -> Settings:
-        """The same, with names as the source stores them."""
+        """The settings with names as the source stores them."""
         tables, exclude = (tuple(dict.fromkeys(map(self._stored, names))) for names in (settings.tables, settings.exclude))
         return replace(settings, tables=tables, exclude=exclude)
 
     def _compare(self, settings: Settings) -> None:
-        """Have tables followed that are new in the file."""
+        """Follow tables that are new in the file, and say what else has changed."""
         for name in sorted(self._tables.intersection(self._settings.tables).difference(settings.tables)):
             self._say(f"{name} is not in the config file any more, and followed on: to leave it out, restart with --drop-table {name}.")
         if set(settings.exclude) != set(self._settings.exclude):
@@ -122,7 +122,7 @@ class Supervisor:
         except Temporary:
             raise
         except CdcError as error:
-            self._tables.discard(name)  # the next reading of the file tries again
+            self._tables.discard(name)  # the next reload tries again
             self._say(f"warning: {name} is not added. {error}")
             return None
         return table
@@ -130,7 +130,7 @@ class Supervisor:
 
 @contextmanager
 def reloaded_by_signal(reload: Callable[[], None] | None) -> Iterator[None]:
-    """SIGHUP asks for it, where there is something to reload; else it does what it always does."""
+    """SIGHUP calls `reload` within the block; without a `reload` it keeps its meaning."""
     if reload is None or threading.current_thread() is not threading.main_thread():
         yield
         return
