@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     __version__: str
 
     from cdc.api import changes, check, migrate, parse_source, verify
-    from cdc.config import Config, Limits, SourceUrl, Strategy, Tls
+    from cdc.config import Config, Limits, SourceUrl, Strategy, TargetUrl, Tls
     from cdc.engine.commands import CheckpointNow, Commands, Follow, Pause, Resume, SetLimits, Stop
     from cdc.engine.status import Report
     from cdc.engine.verify import Difference, DifferenceKind, Differences
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         DifferencesFound,
         Incomplete,
         NoSuchTable,
+        NothingHeld,
         OutputLost,
         PositionLost,
         PreflightFailed,
@@ -49,11 +50,11 @@ _MODULES = {
     "cdc.api": ("changes", "check", "migrate", "parse_source", "verify"),
     "cdc.formats.change": ("Change", "Changes"),
     "cdc.mysql.preflight.checks": ("Check",),
-    "cdc.config": ("Config", "Limits", "SourceUrl", "Strategy", "Tls"),
+    "cdc.config": ("Config", "Limits", "SourceUrl", "Strategy", "TargetUrl", "Tls"),
     "cdc.errors": (
-        "CdcError", "ConfigError", "DamagedEvent", "DamagedState", "DifferencesFound", "Incomplete", "NoSuchTable", "OutputLost",
-        "PositionLost", "PreflightFailed", "SandboxUnavailable", "SchemaChanged", "Temporary", "TornTransaction", "UnreadableAnswer",
-        "UnsupportedEvent",
+        "CdcError", "ConfigError", "DamagedEvent", "DamagedState", "DifferencesFound", "Incomplete", "NoSuchTable", "NothingHeld",
+        "OutputLost", "PositionLost", "PreflightFailed", "SandboxUnavailable", "SchemaChanged", "Temporary", "TornTransaction",
+        "UnreadableAnswer", "UnsupportedEvent",
     ),
     "cdc.ops.interrupts": ("Interrupted",),
     "cdc.engine.commands": ("CheckpointNow", "Commands", "Follow", "Pause", "Resume", "SetLimits", "Stop"),
@@ -67,9 +68,9 @@ _MODULES = {
 __all__ = [
     "CdcError", "Change", "Changes", "Check", "CheckpointNow", "Commands", "Config", "ConfigError", "DamagedEvent", "DamagedState",
     "Difference", "DifferenceKind", "Differences", "DifferencesFound", "Follow", "Incomplete", "Interrupted", "Limits", "NoSuchTable",
-    "OutputLost", "Pause", "PositionLost", "PreflightFailed", "Report", "Resume", "SandboxUnavailable", "SchemaChanged", "SetLimits",
-    "SourceUrl", "Status", "Stop", "Strategy", "TableId", "TableStatus", "Temporary", "Tls", "TornTransaction", "UnreadableAnswer",
-    "UnsupportedEvent", "changes", "check", "migrate", "parse_source", "rows", "status", "verify",
+    "NothingHeld", "OutputLost", "Pause", "PositionLost", "PreflightFailed", "Report", "Resume", "SandboxUnavailable", "SchemaChanged",
+    "SetLimits", "SourceUrl", "Status", "Stop", "Strategy", "TableId", "TableStatus", "TargetUrl", "Temporary", "Tls", "TornTransaction",
+    "UnreadableAnswer", "UnsupportedEvent", "changes", "check", "migrate", "parse_source", "rows", "status", "verify",
 ]  # fmt: skip
 
 

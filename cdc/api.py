@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from cdc.config import AWAY_SECONDS, SOURCE_FORM, Config, SourceUrl, Strategy, parse_state, parse_table
+from cdc.config import AWAY_SECONDS, SOURCE_FORM, Config, SourceUrl, Strategy, TargetUrl, parse_table
 from cdc.engine.commands import Commands
+from cdc.engine.interfaces import InMemory, Target, TargetReader, goes_on_from
 from cdc.engine.migration import Migration, Start
 from cdc.engine.status import Report, Status
 from cdc.engine.strategy import Costs, choose
-from cdc.engine.verify import Differences, compare
+from cdc.engine.verify import Differences, VerifyingTarget, compare
 from cdc.errors import (
     CdcError,
     ConfigError,
     DamagedState,
-    Incomplete,
     NoSuchTable,
+    NothingHeld,
     PositionLost,
     PreflightFailed,
     Temporary,
@@ -30,7 +31,7 @@ from cdc.formats.change import Changes
 from cdc.formats.values import converters
 from cdc.model import ADDED, Checkpoint, CopyAnew, Position, Rates, Table, TableDropped, TableId, TableProgress, TableState, servers_with
 from cdc.model.gtid import DomainGtids, Gtids, GtidSet
-from cdc.model.selection import Selection, held_name, matches, skip_reason
+from cdc.model.selection import Selection, skip_reason
 from cdc.mysql import preflight
 from cdc.mysql.connection import Connection, connect
 from cdc.mysql.names import name_rules
@@ -39,12 +40,9 @@ from cdc.mysql.snapshot import read_all
 from cdc.mysql.source import MySqlSource
 from cdc.ops import interrupts
 from cdc.ops.config_file import ConfigFile, Settings
-from cdc.ops.kept_tables import going_on, refuse_system_tables, tell_dropped
-from cdc.ops.status import HOW_TO_COMPLETE
+from cdc.ops.kept_tables import going_on, tell_dropped, to_verify
 from cdc.ops.supervisor import Supervisor, reloaded_by_signal
-from cdc.targets.mapstore.state_folder import require_folder
-from cdc.targets.mapstore.target import MapStoreTarget, read_copy_under_way, read_state
-from cdc.targets.mapstore.verifying import VerifyingTarget
+from cdc.targets import open_reader, open_target
 
 Watch = Callable[[Status], None]
 Names = Sequence[TableId | str]
@@ -95,7 +93,7 @@ def migrate(
     says what can be done, and Interrupted (a KeyboardInterrupt) after SIGINT, or after SIGTERM before it has caught up. Whatever it
     raises, the last checkpoint stays good.
     """
-    require_folder(config.target)
+    open_target(config.target_url)  # refused here, before the source is asked
     commands = commands or Commands()
     while True:
         try:
@@ -105,7 +103,7 @@ def migrate(
             config = replace(config, strategy=Strategy.INCREMENTAL, limits=read.limits, tables=read.tables, exclude=read.exclude)
             config = replace(config, drop_tables=())  # done by the first checkpoint
         except Temporary as error:
-            if _held(config.target) and "checkpoint" not in error.hint:
+            if _held(config) and "checkpoint" not in error.hint:
                 error.hint = f"{error.hint.replace(AGAIN, '').strip()} {_GOES_ON}".strip()
             raise
 
@@ -117,7 +115,7 @@ def _migrate(
     commands: Commands,
     say: Callable[[str], None],
 ) -> Report:
-    held, settings, given = _held(config.target), Settings(config.limits, config.tables, config.exclude), config.tables
+    held, settings, given = _held(config), Settings(config.limits, config.tables, config.exclude), config.tables
     known = {each.table.id for each in held.tables} if held and config.strategy is not Strategy.FULL else set()
     with ExitStack() as stack:
         source = stack.enter_context(_source(config))
@@ -131,16 +129,20 @@ def _migrate(
         stack.enter_context(reloaded_by_signal(supervisor.reload if file else None))
         for line in _require_fit(source, config.selection, known, given):  # what has become of a table that is known, the stream tells
             say(line)
-        target = MapStoreTarget(config.target, fresh=config.strategy is Strategy.FULL, on_demand=config.until_caught_up)
-        stack.enter_context(target)
-        if _held(config.target) != held:
-            raise Temporary(f"The state in {config.target} was changed by another process meanwhile.", hint="Run the same command again.")
+        target = stack.enter_context(closing(open_target(config.target_url)))
+        if isinstance(target, InMemory):
+            target.on_demand = config.until_caught_up
+        checkpoint = target.open(fresh=config.strategy is Strategy.FULL)
+        if _held(config) != held:
+            raise Temporary(
+                f"The state in {config.target_url} was changed by another process meanwhile.", hint="Run the same command again."
+            )
         stack.enter_context(_losses_noted(target))
-        start = begin(config, source, target.load_checkpoint(), partial(_unfit, source), given)
+        start = begin(config, source, checkpoint, partial(_unfit, source), given)
         start = replace(start, lower_case_table_names=names.lower_case_table_names)
-        if start.plan.strategy is Strategy.FULL and target.load_checkpoint():
+        if start.plan.strategy is Strategy.FULL and checkpoint:
             _require_fit(source, config.selection, (), given)
-            target.copy_afresh()
+            target.open(fresh=True)
         for table in known - {each.table.id for each in start.tables}:
             target.apply(TableDropped(table, "it is followed no more"))
         for table, reason in start.skipped.items():
@@ -168,14 +170,15 @@ def _migrate(
 
 
 @contextmanager
-def _losses_noted(target: MapStoreTarget) -> Iterator[None]:
+def _losses_noted(target: Target) -> Iterator[None]:
     """A position that its own server cannot continue stays lost: its GTIDs may look right again later."""
     try:
         yield
     except PositionLost as error:
-        checkpoint = target.load_checkpoint()
-        if checkpoint and checkpoint.source == error.server:
-            target.record_lost(error.message)
+        with suppress(CdcError):  # the loss is what matters to the caller
+            checkpoint = target.open()  # without what was applied since the last commit
+            if checkpoint and checkpoint.source == error.server:
+                target.commit(replace(checkpoint, lost=error.message)).finish(checkpoint.position.gtids)
         raise
 
 
@@ -187,12 +190,20 @@ def _source(config: Config) -> MySqlSource:
     )  # fmt: skip
 
 
-def _held(path: Path) -> Checkpoint | None:
-    """The checkpoint of a state folder that a run goes on from: that of a new copy under way, else the last; None if none can be read."""
+def _held(config: Config) -> Checkpoint | None:
+    """The checkpoint that a run goes on from, None where there is none.
+
+    One that cannot be read counts as none for a full copy, which replaces it; else it raises ConfigError or DamagedState.
+    """
     try:
-        return read_copy_under_way(path) or read_state(path)[0]
-    except (ConfigError, DamagedState):
+        with closing(open_reader(config.target_url)) as reader:
+            return goes_on_from(reader)
+    except NothingHeld:
         return None
+    except (ConfigError, DamagedState):
+        if config.strategy is Strategy.FULL:
+            return None
+        raise
 
 
 def _require_fit(source: MySqlSource, selection: Selection, known: Collection[TableId], given: Collection[TableId]) -> list[str]:
@@ -294,7 +305,7 @@ def changes(
     source: SourceUrl | str,
     tables: Names,
     *,
-    after: Gtids | str | Path | None = None,
+    after: Gtids | str | Path | TargetUrl | None = None,
     until_caught_up: bool = False,
     parse_json: bool = False,
     exclude: Names = (),
@@ -304,11 +315,11 @@ def changes(
 ) -> Changes:
     """The changes of these tables as `Change` objects, from a position on; nothing is copied or stored.
 
-    The tables are those that these names and patterns mean now and later. `after` is a set of GTIDs, the state folder of a migration (for
-    its last checkpoint's), or None: all that is committed once this has returned. `until_caught_up` ends where the binlog ends now.
-    `debezium_json`: JSON columns are printed as Debezium does, instead of as the server. `on_away` is told why, each time the connection is
-    lost; `say` gets a warning for each table that only patterns match and that cannot be followed, and a sentence for each statement that
-    changes a table: rows come with its new columns then.
+    The tables are those that these names and patterns mean now and later. `after` is a set of GTIDs, the target of a migration (for its
+    last checkpoint's; a state folder as a Path), or None: all that is committed once this has returned. `until_caught_up` ends where the
+    binlog ends now. `debezium_json`: JSON columns are printed as Debezium does, instead of as the server. `on_away` is told why, each
+    time the connection is lost; `say` gets a warning for each table that only patterns match and that cannot be followed, and a sentence
+    for each statement that changes a table: rows come with its new columns then.
 
     Raises PreflightFailed, PositionLost when the source cannot continue from there, SchemaChanged where it is not certain which columns
     rows have.
@@ -375,10 +386,11 @@ def _tell_virtual(table: Table, say: Callable[[str], None]) -> None:
         say(f"warning: {preflight.not_copied(table.id, [column.name for column in table.virtual])}")
 
 
-def _after(after: Gtids | str | Path, executed: Gtids) -> tuple[Position, tuple[str, ...], str]:
+def _after(after: Gtids | str | Path | TargetUrl, executed: Gtids) -> tuple[Position, tuple[str, ...], str]:
     """The position that was named to start after, the servers that led there where that is known, and why the last cannot go on."""
-    if isinstance(after, Path):
-        checkpoint, _ = read_state(after)
+    if isinstance(after, (Path, TargetUrl)):
+        with closing(open_reader(TargetUrl.parse(after))) as reader:
+            checkpoint = reader.checkpoint
         return Position(checkpoint.position.gtids, mark=checkpoint.position.mark), checkpoint.servers, checkpoint.lost
     if not isinstance(after, str):
         return Position(after), (), ""
@@ -393,7 +405,7 @@ def _after(after: Gtids | str | Path, executed: Gtids) -> tuple[Position, tuple[
 
 def verify(
     source_url: SourceUrl | str,
-    target: Path | str,
+    target: TargetUrl | Path | str,
     tables: Names = (),
     exclude: Names = (),
     *,
@@ -405,44 +417,29 @@ def verify(
     and may return a function that watches the run. Raises Incomplete when a table's copy
     is not complete, PositionLost when the source cannot continue from the checkpoint.
     """
-    url, folder = parse_source(source_url), parse_state(target)
-    held = read_state(folder)[0]
-    known = {each.table.id: each for each in held.tables}
-    called = partial(held_name, held=known, lower_case_table_names=held.lower_case_table_names)
-    selection = _selection(tables, exclude).called(called)
-    meant = [
-        table for table in known if (selection.wants(table) if tables else not any(matches(table, each) for each in selection.excluded))
-    ]
-    meant += [each for each in selection.wanted if not any(matches(table, each) for table in known)]  # read_state says what there is
-    if not known:
-        raise ConfigError("The target holds no table: there is nothing to verify.", hint=HOW_TO_COMPLETE)
-    if not meant:
-        raise ConfigError(
-            f"No table of the target is among {selection}." if tables else "All tables of the target are excluded.",
-            hint=f"Check --tables and --exclude. The target holds {', '.join(map(str, known))}.",
-        )
-    refuse_system_tables(table for table in meant if table in known)
-    checkpoint, maps = read_state(folder, rows_of=tuple(meant))
-    chosen = [known[table] for table in maps]
-    for each in chosen:
-        if each.state is not TableState.STREAMING:
-            raise Incomplete(f"The copy of {each.table.id} is not complete, there is nothing to verify yet.", hint=HOW_TO_COMPLETE)
-    config = Config(url, folder, tuple(maps), until_caught_up=True)
+    url, held_at = parse_source(source_url), TargetUrl.parse(target)
+    with closing(open_reader(held_at)) as reader:
+        chosen = to_verify(reader.checkpoint, held_at, _selection(tables, exclude))
+        return _verify(url, held_at, reader, chosen, on_start)
+
+
+def _verify(
+    url: SourceUrl, target: TargetUrl, reader: TargetReader, chosen: Sequence[TableProgress], on_start: Callable[[int], Watch | None]
+) -> list[Differences]:
+    checkpoint = reader.checkpoint
+    config = Config(url, target, tuple(each.table.id for each in chosen), until_caught_up=True)
     with _source(config) as source:
         source.select_server(checkpoint.position, checkpoint.servers, checkpoint.applied, checkpoint.lost)
         plan = choose(Strategy.INCREMENTAL, checkpoint, source.gtids()[0])
         walk = [TableProgress(each.table) for each in chosen]
-        verifying = VerifyingTarget([each.table for each in chosen], maps)
+        verifying = VerifyingTarget([each.table for each in chosen], reader)
         servers = servers_with(checkpoint.servers, source.server_uuid)
-        watch = on_start(sum(rows.held for rows in maps.values())) or (lambda *_: None)
+        watch = on_start(sum(each.rows_held for each in chosen)) or (lambda *_: None)
         Migration(config, source, verifying, Start(plan, servers, _position(checkpoint, source), walk), watch=watch).run()
         return verifying.differences()
 
 
-def compare_quiet(source_url: SourceUrl, target: MapStoreTarget, tables: Sequence[TableId]) -> list[Differences]:
+def compare_quiet(source_url: SourceUrl, target: TargetReader, tables: Sequence[TableId]) -> list[Differences]:
     """Compare tables row by row while nobody writes to the source."""
     with MySqlSource(source_url, heartbeat_seconds=1.0) as source:
-        return [
-            compare(table, read_all(source.url, table), partial(target.get, table.id), target.rows(table.id))
-            for table in source.tables(tables)
-        ]
+        return [compare(table, read_all(source.url, table), target) for table in source.tables(tables)]

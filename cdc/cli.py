@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+from contextlib import closing
 from enum import StrEnum
 from importlib.metadata import version
 from itertools import islice
@@ -29,7 +30,7 @@ from cdc.config import (
     Config,
     SourceUrl,
     Strategy,
-    parse_mapstore_url,
+    TargetUrl,
     parse_shares,
     parse_table,
 )
@@ -45,9 +46,9 @@ from cdc.ops import fault, interrupts, output, summary
 from cdc.ops.config_file import ConfigFile
 from cdc.ops.console import printable_json, show, terminal
 from cdc.ops.progress import ProgressLine
-from cdc.ops.status import HOW_TO_COMPLETE
+from cdc.ops.status import HOW_TO_COMPLETE, held_table
 from cdc.ops.status import status as read_status
-from cdc.targets.mapstore.target import read_state
+from cdc.targets import is_target, open_reader
 
 
 class _Commands(TyperGroup):
@@ -180,7 +181,7 @@ def migrate(
     file = ConfigFile(config, limits, _tables(tables), os.environ, _tables(exclude))
     settings = file.read()
     wanted = Config(
-        api.parse_source(source), parse_mapstore_url(target), settings.tables, strategy, until_caught_up, chunk_rows, checkpoint_seconds,
+        api.parse_source(source), TargetUrl.parse(target), settings.tables, strategy, until_caught_up, chunk_rows, checkpoint_seconds,
         checkpoint_bytes, limits=settings.limits, metrics_port=metrics_port, metrics_address=metrics_address,
         exclude=settings.exclude, drop_tables=_tables(drop_table),
     )  # fmt: skip
@@ -242,7 +243,7 @@ def verify(
     """Compare a target with its source, byte for byte. The source may be written to meanwhile."""
     try:
         found = api.verify(
-            api.parse_source(source), parse_mapstore_url(target), _tables(tables), _tables(exclude),
+            api.parse_source(source), TargetUrl.parse(target), _tables(tables), _tables(exclude),
             on_start=lambda rows: ProgressLine(terminal, rows, comparing=True),
         )  # fmt: skip
     finally:
@@ -289,7 +290,7 @@ def compare(
 @app.command()
 def status(target: StateArgument = DEFAULT_TARGET, *, as_json: JsonOption = False) -> None:
     """Show the last checkpoint of a target. Works while a migration runs."""
-    found = read_status(parse_mapstore_url(target))
+    found = read_status(target)
     if as_json:
         print(json.dumps(found.as_dict()))
         return
@@ -306,20 +307,22 @@ def dump(
     numbers: NumbersOption = Numbers.NUMBER,
 ) -> None:
     """Print a table's rows as of the last checkpoint."""
-    checkpoint, maps = read_state(parse_mapstore_url(target), rows_of=[parse_table(table)])
-    ((name, held),) = maps.items()
-    progress = next(each for each in checkpoint.tables if each.table.id == name)
-    if checkpoint.applied is not None:
-        ahead = checkpoint.applied.count_after(checkpoint.position.gtids)
-        terminal.say(
-            f"These rows were saved while the migration went on: they hold some changes of the {ahead:,} transactions after the "
-            "checkpoint's position. Going on makes them exact; a stop by SIGINT or SIGTERM leaves exact ones."
-        )
-    rows = held.values()
-    lines = map(printable_json, json_lines(progress.table, rows, numbers)) if form is DumpFormat.JSONL else tsv_lines(progress.table, rows)
-    sys.stdout.writelines(f"{line}\n" for line in lines)
+    name, url = parse_table(table), TargetUrl.parse(target)
+    with closing(open_reader(url)) as reader:
+        checkpoint = reader.checkpoint
+        progress = held_table(checkpoint, name, url)
+        definition = progress.table
+        if checkpoint.applied is not None:
+            ahead = checkpoint.applied.count_after(checkpoint.position.gtids)
+            terminal.say(
+                f"These rows were saved while the migration went on: they hold some changes of the {ahead:,} transactions after the "
+                "checkpoint's position. Going on makes them exact; a stop by SIGINT or SIGTERM leaves exact ones."
+            )
+        rows = (row for _, row in reader.rows(definition.id))
+        lines = map(printable_json, json_lines(definition, rows, numbers)) if form is DumpFormat.JSONL else tsv_lines(definition, rows)
+        sys.stdout.writelines(f"{line}\n" for line in lines)
     if progress.state is not TableState.STREAMING:
-        raise Incomplete(f"The copy of {name} is not complete: these are the rows copied so far.", hint=HOW_TO_COMPLETE)
+        raise Incomplete(f"The copy of {definition.id} is not complete: these are the rows copied so far.", hint=HOW_TO_COMPLETE)
 
 
 @app.command()
@@ -335,7 +338,7 @@ def tail(
     until_caught_up: Annotated[bool, typer.Option("--until-caught-up", help="stop at the present end of the source's binlog")] = False,
 ) -> None:
     """Print each change of tables as a line of JSON until interrupted. Copies and stores nothing."""
-    after = None if start == "now" else parse_mapstore_url(start) if start.startswith("mapstore:") else start
+    after = None if start == "now" else TargetUrl.parse(start) if is_target(start) else start
     position = start
     try:
         opened = api.changes(

@@ -178,16 +178,43 @@ class SourceUrl:
         return f"mysql://{self.user}@{self.address}/"
 
 
-def parse_mapstore_url(url: str) -> Path:
-    """The state folder in `mapstore:PATH`; raises ConfigError for anything else."""
-    scheme, _, path = url.partition(":")
-    if scheme == "mapstore" and not path:
-        raise ConfigError("The target mapstore: names no folder.", hint="A target looks like mapstore:./cdc-state")
-    if scheme != "mapstore":
-        raise ConfigError(
-            f"The target starts with {scheme + ':' if _ else 'no scheme'}, only mapstore: is built in this version.",
-            hint="A target looks like mapstore:./cdc-state",
-        )
+MAPSTORE = "mapstore"
+"""The scheme of the embedded target, and of a plain path."""
+TARGET_FORM = "A target looks like mapstore:./cdc-state; a plain path is a folder of the map store too."
+_TARGET = re.compile(r"([a-z][a-z0-9+.-]*):(.*)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class TargetUrl:
+    """Where the target is: a scheme, which `cdc.targets` knows targets by, and a place. `str` and repr() leave a password out."""
+
+    scheme: str
+    place: str = field(repr=False)
+    """What follows the colon: for `mapstore` the path of a folder."""
+
+    @classmethod
+    def parse(cls, target: TargetUrl | Path | str) -> TargetUrl:
+        """Read `SCHEME:PLACE` or a plain path; raises ConfigError for anything else. A Path is a path whatever is in it."""
+        if isinstance(target, TargetUrl):
+            return target
+        _require("target", isinstance(target, (str, Path)), 'a URL or a path: "mapstore:state" or Path("state")')
+        if isinstance(target, Path):
+            return cls(MAPSTORE, str(target))
+        match = _TARGET.fullmatch(target)
+        scheme, place = match.groups() if match else (MAPSTORE, target)
+        if not place:
+            raise ConfigError(f"The target {target or 'that is given'} names no place.", hint=TARGET_FORM)
+        return cls(scheme, str(_expanded(place)) if match and scheme == MAPSTORE else place)
+
+    def __str__(self) -> str:
+        """The URL without a password, for people to read."""
+        start, slashes, rest = self.place.partition("//")
+        login, at, host = rest.rpartition("@")
+        return f"{self.scheme}:{start}{slashes}{login.partition(':')[0]}{at}{host}"
+
+
+def _expanded(path: str) -> Path:
+    """A path whose `~` stands for a home folder."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -195,12 +222,6 @@ def parse_mapstore_url(url: str) -> Path:
         raise ConfigError(
             f"The target mapstore:{path} names a home folder, {user}, that is not known.", hint="Write its path in full."
         ) from None
-
-
-def parse_state(target: str | Path) -> Path:
-    """A state folder: a path, also as text, or `mapstore:PATH`. Raises ConfigError for anything else."""
-    _require("target", isinstance(target, (str, Path)), 'the path of a state folder: Path("state") or "state"')
-    return parse_mapstore_url(target) if isinstance(target, str) and target.startswith("mapstore:") else Path(target)
 
 
 _NAME = r"(`(?:[^`]|``)+`|[^.`]+)"
@@ -305,7 +326,8 @@ class Config:
     """One migration. Times in seconds, sizes in rows or bytes."""
 
     source: SourceUrl
-    target: Path
+    target: TargetUrl | Path | str
+    """Made a `TargetUrl`, which `target_url` gives."""
     tables: tuple[TableId, ...]
     """Names and patterns. Tables in the target's checkpoint continue, named or not."""
     strategy: Strategy = Strategy.AUTO
@@ -325,7 +347,7 @@ class Config:
     def __post_init__(self) -> None:
         """Raise ConfigError where a value is not of its type or range: type checkers see only those programs that they are run on."""
         _require("source", isinstance(self.source, SourceUrl), 'cdc.parse_source("mysql://user@host:3306/")')
-        _require("target", isinstance(self.target, Path), 'Path("state")')
+        object.__setattr__(self, "target", TargetUrl.parse(self.target))  # whose repr() leaves a password out
         for name in ("tables", "exclude"):
             given = getattr(self, name)
             fits = isinstance(given, tuple) and all(isinstance(each, TableId) for each in given)
@@ -340,6 +362,11 @@ class Config:
         port = self.metrics_port
         _require("metrics_port", port is None or (_is_number(port, int, 0) and port < 1 << 16), "None, or a port from 0 to 65535")
         _require("metrics_address", isinstance(self.metrics_address, str), 'an address as text: "127.0.0.1"')
+
+    @property
+    def target_url(self) -> TargetUrl:
+        """Where the target is."""
+        return TargetUrl.parse(self.target)
 
     @property
     def selection(self) -> Selection:

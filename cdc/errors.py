@@ -27,6 +27,10 @@ class ConfigError(CdcError):
     exit_code = 2
 
 
+class NothingHeld(ConfigError):
+    """The target has no checkpoint: no migration wrote to it, or none has come that far. Run a migration, or name another target."""
+
+
 class PreflightFailed(CdcError):
     """The source's settings, grants or tables do not allow a migration. Change the source."""
 

@@ -29,6 +29,7 @@ import tempfile
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
     Progress = Callable[[int, int], object]
     _Path = str | os.PathLike[str]
+    _Readable = _Path | FileIO
 
 _M = TypeVar("_M", bound="MapStore")
 
@@ -164,7 +166,7 @@ def _write_all(file: BinaryIO, data: bytes) -> None:
         view = view[file.write(view) :]
 
 
-def load(cls: type[_M], path: str | os.PathLike[str], progress: Progress | None, options: dict[str, Any]) -> _M:
+def load(cls: type[_M], path: _Readable, progress: Progress | None, options: dict[str, Any]) -> _M:
     """Read an image into a new map; ImageError if any byte of it is not as it was written."""
     with _open(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -180,7 +182,7 @@ def load(cls: type[_M], path: str | os.PathLike[str], progress: Progress | None,
         return store
 
 
-def check(path: str | os.PathLike[str]) -> int:
+def check(path: _Readable) -> int:
     """Read an image without making a map of it, and return how many entries it has; ImageError if a checksum does not match."""
     with _open(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -188,7 +190,9 @@ def check(path: str | os.PathLike[str]) -> int:
         return _read_blocks(file, path, size, partial(_payload, path), lambda _: None)
 
 
-def _read_blocks(file: BinaryIO, path: _Path, size: int, take: Callable[[bytes, bytes, int], object], told: Callable[[int], object]) -> int:
+def _read_blocks(
+    file: BinaryIO, path: _Readable, size: int, take: Callable[[bytes, bytes, int], object], told: Callable[[int], object]
+) -> int:
     """Read what follows the header and have two threads take the blocks; how many entries those count, as the trailer does."""
     blocks = entries = 0
     with _Pipeline(2) as pipeline:
@@ -215,7 +219,7 @@ def _read_blocks(file: BinaryIO, path: _Path, size: int, take: Callable[[bytes, 
     return entries
 
 
-def _payload(path: _Path, head: bytes, body: bytes, block: int) -> memoryview:
+def _payload(path: _Readable, head: bytes, body: bytes, block: int) -> memoryview:
     """A block's records, once its checksum was found right."""
     payload = memoryview(body)[: -_SUM.size]
     if _SUM.unpack(body[-_SUM.size :]) != (checksum(payload) ^ checksum(head),):
@@ -223,13 +227,13 @@ def _payload(path: _Path, head: bytes, body: bytes, block: int) -> memoryview:
     return payload
 
 
-def read_metadata(path: str | os.PathLike[str]) -> bytes:
+def read_metadata(path: _Readable) -> bytes:
     """Return the metadata given to save(); reads only the header."""
     with _open(path) as file:
         return _read_header(file, os.fstat(file.fileno()).st_size, path)[0]
 
 
-def _read_header(file: BinaryIO, size: int, path: str | os.PathLike[str]) -> tuple[bytes, int]:
+def _read_header(file: BinaryIO, size: int, path: _Readable) -> tuple[bytes, int]:
     head = _read(file, _HEADER.size, path)
     magic, version, length, entries = _HEADER.unpack(head)
     if magic != MAGIC:
@@ -244,8 +248,12 @@ def _read_header(file: BinaryIO, size: int, path: str | os.PathLike[str]) -> tup
     return metadata, entries
 
 
-def _open(path: _Path) -> BinaryIO:
-    """Open an image to read it: a regular file, not a symbolic link to one."""
+def _open(path: _Readable) -> BinaryIO:
+    """Open an image to read it: a regular file, not a symbolic link to one; or read one that is open already from its start."""
+    if isinstance(path, FileIO):
+        fd = os.dup(path.fileno())
+        os.lseek(fd, 0, os.SEEK_SET)
+        return os.fdopen(fd, "rb", buffering=0)
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
@@ -258,7 +266,7 @@ def _open(path: _Path) -> BinaryIO:
     return os.fdopen(fd, "rb", buffering=0)
 
 
-def _read(file: BinaryIO, n: int, path: str | os.PathLike[str]) -> bytes:
+def _read(file: BinaryIO, n: int, path: _Readable) -> bytes:
     """Read exactly n bytes."""
     data = file.read(n)
     if len(data) == n:

@@ -28,7 +28,7 @@ from cdc.mysql.flavor import flavor_of
 from cdc.mysql.schema import read_table
 from cdc.mysql.snapshot import read_all
 from cdc.sandbox import Sandbox
-from cdc.targets.mapstore.target import MapStoreTarget, read_state
+from tests.states import OpenState, read_state
 
 PATIENCE = 60
 """Seconds that something is waited for which takes less than one on a quiet machine."""
@@ -192,7 +192,7 @@ class Project:
     def assert_identical(self, *tables: TableId) -> int:
         """Compare the state with the source, byte for byte, both ways; the number of rows."""
         rows = 0
-        with MapStoreTarget(self.state) as target:
+        with OpenState(self.state) as target:
             for table in tables or (self.table,):
                 there = dict(read_all(self.source, read_table(self.admin, table)))
                 here = dict(target.rows(table))

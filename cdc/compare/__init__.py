@@ -10,16 +10,17 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Collection, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
 
 from cdc import api
-from cdc.config import Config, SourceUrl, Strategy
+from cdc.config import Config, SourceUrl, Strategy, TargetUrl
 from cdc.engine import verify
+from cdc.engine.interfaces import InMemory, Target, TargetReader
 from cdc.engine.lag import LagHistogram
 from cdc.engine.migration import Migration
 from cdc.errors import ConfigError, DifferencesFound
@@ -32,7 +33,7 @@ from cdc.mysql.names import name_rules
 from cdc.mysql.server_errors import explained
 from cdc.mysql.server_stats import binlog_bytes_since
 from cdc.mysql.source import MySqlSource
-from cdc.targets.mapstore.target import MapStoreTarget
+from cdc.targets import open_reader, open_target
 from mapstore import pauses
 
 WAIT_SECONDS = 60.0
@@ -163,10 +164,10 @@ def measure(
         return Comparison(tuple(map(str, tables)), tuple(levels), bench.memory())
 
 
-def _change(writer: Churn, share: float, say: Say, kept: MapStoreTarget) -> int:
+def _change(writer: Churn, share: float, say: Say, kept: TargetReader) -> int:
     """Change this share of each table's rows. They come in the map's own order, which is a random one."""
     changed = 0
-    for progress in _checkpoint(kept).tables:
+    for progress in kept.checkpoint.tables:
         table = progress.table.id
         wanted = round(share * sum(1 for _ in kept.rows(table)))
         say(f"{100 * share:.3g}% of {table}: {wanted:,} rows are changed")
@@ -179,10 +180,11 @@ def _wait(seconds: float, say: Say) -> None:
     time.sleep(seconds)
 
 
-def _checkpoint(target: MapStoreTarget) -> Checkpoint:
-    checkpoint = target.load_checkpoint()
-    assert checkpoint is not None, "a run has just committed one"
-    return checkpoint
+def _open(target: Target) -> Checkpoint | None:
+    """Open a target for a short run."""
+    if isinstance(target, InMemory):
+        target.on_demand = True
+    return target.open()
 
 
 class _Bench:
@@ -190,50 +192,54 @@ class _Bench:
 
     def __init__(self, source: SourceUrl, tables: Sequence[TableId], folder: Path, say: Say) -> None:
         self._source, self._tables, self._say = source, tables, say
-        self._kept, self._fresh = folder / "kept", folder / "fresh"
+        self._kept, self._fresh = TargetUrl.parse(folder / "kept"), folder / "fresh"
 
     def first_copy(self) -> None:
         """Make the copy that is kept. It is not counted: the source may have had to read from disk."""
         self._say("a first copy")
-        with MapStoreTarget(self._kept) as target:
-            self._run(target, Strategy.FULL)
+        with closing(open_target(self._kept)) as target:
+            target.open()
+            self._run(target, None)
 
-    def level(self, change: Callable[[MapStoreTarget], int | None]) -> Level:
+    def level(self, change: Callable[[TargetReader], int | None]) -> Level:
         """Let changes happen, then bring the kept copy up to date, make a fresh one, and compare the two."""
-        with MapStoreTarget(self._kept, on_demand=True) as kept:
-            before = _checkpoint(kept).position
-            changed = change(kept)
+        with closing(open_reader(self._kept)) as reader:
+            before = reader.checkpoint.position
+            changed = change(reader)
         with connect(self._source) as control, explained(self._source):
             binlog_bytes = binlog_bytes_since(control, before)
-        began = time.monotonic()
-        with MapStoreTarget(self._kept, on_demand=True) as kept:
+        fresh_url = TargetUrl.parse(self._fresh)
+        with closing(open_target(self._kept)) as kept, closing(open_target(fresh_url)) as fresh:
+            began = time.monotonic()
+            checkpoint = _open(kept)
             loading = time.monotonic() - began
             self._say("an incremental run from the checkpoint")
-            incremental, streamed = self._run(kept, Strategy.INCREMENTAL, loading)
-            with MapStoreTarget(self._fresh) as fresh:
-                self._say("a full copy")
-                full, _ = self._run(fresh, Strategy.FULL)
-                position = self._level_out(kept, fresh)
-                self._say("comparing the two")
-                definitions = {each.table.id: each.table for each in _checkpoint(kept).tables}
-                rows = sum(self._compare(definitions[table], fresh, kept) for table in self._tables)
+            incremental, streamed = self._run(kept, checkpoint, loading)
+            fresh.open()
+            self._say("a full copy")
+            full, _ = self._run(fresh, None)
+            position = self._level_out({self._kept: kept, fresh_url: fresh})
+        self._say("comparing the two")
+        with closing(open_reader(fresh_url)) as full_copy, closing(open_reader(self._kept)) as followed:
+            rows = sum(_compare(each.table, full_copy, followed) for each in followed.checkpoint.tables)
         shutil.rmtree(self._fresh)
         return Level(streamed if changed is None else changed, rows, binlog_bytes, str(position.gtids), full, incremental)
 
     def memory(self) -> tuple[pauses.Pauses, ...]:
         """The tables' own rows, written one by one into a map of each kind."""
         self._say("the same question in memory: growing a map")
-        with MapStoreTarget(self._kept) as kept:
+        with closing(open_reader(self._kept)) as kept:
             share = MEMORY_ROWS // len(self._tables)
             items = [item for table in self._tables for item in islice(kept.rows(table), share)]
         return pauses.compare(items)
 
-    def _run(self, target: MapStoreTarget, strategy: Strategy, loading: float = 0.0) -> tuple[Run, int]:
-        """One run until caught up; its figures, and how many changes were streamed."""
+    def _run(self, target: Target, checkpoint: Checkpoint | None, loading: float = 0.0) -> tuple[Run, int]:
+        """One run until caught up, from a checkpoint or a full copy; its figures, and how many changes were streamed."""
+        strategy = Strategy.INCREMENTAL if checkpoint else Strategy.FULL
         config = Config(self._source, self._kept, tuple(self._tables), strategy, until_caught_up=True)
         began = time.monotonic()
         with MySqlSource(self._source, heartbeat_seconds=config.heartbeat_seconds, give_up_seconds=config.give_up_seconds) as source:
-            start = api.begin(config, source, target.load_checkpoint() if strategy is Strategy.INCREMENTAL else None)
+            start = api.begin(config, source, checkpoint)
             watched = _Watched(source, start.clock_offset, at_end=strategy is Strategy.FULL)
             report = Migration(config, watched, target, start).run()
             watched.shown()
@@ -243,33 +249,42 @@ class _Bench:
             )  # fmt: skip
         return run, report.rows_streamed
 
-    def _level_out(self, *targets: MapStoreTarget) -> Position:
+    def _level_out(self, targets: Mapping[TargetUrl, Target]) -> Position:
         """Bring the targets to one position: what follows the earliest is applied to all, until none was further. Twice does no harm."""
-        checkpoints = [_checkpoint(target) for target in targets]
-        first = min(checkpoints, key=lambda each: sum(other.position.gtids <= each.position.gtids for other in checkpoints))
+        checkpoints = {url: _checkpoint(url) for url in targets}
+        first = min(
+            checkpoints.values(), key=lambda each: sum(other.position.gtids <= each.position.gtids for other in checkpoints.values())
+        )
         position = first.position
-        if all(each.position.gtids == position.gtids for each in checkpoints):
+        if all(each.position.gtids == position.gtids for each in checkpoints.values()):
             return position
         with MySqlSource(self._source, heartbeat_seconds=1.0) as source:
             source.start(position, first.tables)
             within = False
-            while within or not all(each.position.gtids <= position.gtids for each in checkpoints):
+            while within or not all(each.position.gtids <= position.gtids for each in checkpoints.values()):
                 match source.next(_TICK):
                     case Delivery() as delivery:
                         for batch in delivery.batches:
-                            for target in targets:
+                            for target in targets.values():
                                 target.apply(batch)
                         within = delivery.position is None
                         position = delivery.position or position
-        for target, checkpoint in zip(targets, checkpoints, strict=True):
-            target.commit(replace(checkpoint, position=position))
+        for url, target in targets.items():
+            target.commit(replace(checkpoints[url], position=position)).finish(position.gtids)
         return position
 
-    def _compare(self, table: Table, fresh: MapStoreTarget, kept: MapStoreTarget) -> int:
-        found = verify.compare(table, fresh.rows(table.id), partial(kept.get, table.id), kept.rows(table.id))
-        if not found.identical:
-            raise DifferencesFound(f"The incremental run and the full copy differ at one position: {found}.")
-        return found.rows
+
+def _checkpoint(url: TargetUrl) -> Checkpoint:
+    with closing(open_reader(url)) as reader:
+        return reader.checkpoint
+
+
+def _compare(table: Table, full_copy: TargetReader, followed: TargetReader) -> int:
+    """Compare all rows of a table. Raises DifferencesFound."""
+    found = verify.compare(table, full_copy.rows(table.id), followed)
+    if not found.identical:
+        raise DifferencesFound(f"The incremental run and the full copy differ at one position: {found}.")
+    return found.rows
 
 
 class _Watched:

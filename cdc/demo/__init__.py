@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from rich.console import Console
 
 from cdc import api, compare
 from cdc.compare import report
-from cdc.config import SourceUrl
+from cdc.config import SourceUrl, TargetUrl
 from cdc.demo import shop
 from cdc.engine.lag import milliseconds
 from cdc.errors import CdcError, ConfigError, DifferencesFound
@@ -29,7 +29,7 @@ from cdc.model import Checkpoint, TableId, TableProgress, TableState
 from cdc.mysql.connection import connect
 from cdc.mysql.flavor import flavor_of
 from cdc.sandbox import Sandbox
-from cdc.targets.mapstore.target import MapStoreTarget, read_state
+from cdc.targets import open_reader
 
 TABLE = TableId("shop", "orders")
 WRITES_PER_SECOND = 300
@@ -85,8 +85,8 @@ class _Demo:
                 last = self._stop(process)
         resumed = last["rows_copied"]
         say("[bold]7. Compare[/] source and map store, row by row, byte by byte")
-        with MapStoreTarget(self._state) as target:
-            (found,) = api.compare_quiet(self._source, target, [TABLE])
+        with closing(open_reader(TargetUrl.parse(self._state))) as reader:
+            (found,) = api.compare_quiet(self._source, reader, [TABLE])
             if not found.identical:
                 raise DifferencesFound(f"Source and target differ: {found}.")
         lag = {name: milliseconds(value) for name, value in last["lag_ms"].items()}
@@ -127,7 +127,7 @@ class _Demo:
             checkpoint = self._wait(process, "a checkpoint midway", lambda each: _progress(each).rows_copied >= KILL_AT * self._rows)
             process.send_signal(signal.SIGKILL)
             process.wait()
-        progress = _progress(read_state(self._state)[0])
+        progress = _progress(self._checkpoint())
         if progress.state is not TableState.COPYING:
             raise CdcError(f"The copy of {self._rows:,} rows was over before it could be killed midway.", hint="Use more --rows.")
         return max(progress, _progress(checkpoint), key=lambda each: each.rows_copied)
@@ -138,13 +138,17 @@ class _Demo:
             if process.poll() is not None:
                 raise CdcError(f"The migration ended with exit code {process.returncode} before {what}.")
             try:
-                checkpoint, _rows = read_state(self._state)
+                checkpoint = self._checkpoint()
             except ConfigError:
                 checkpoint = None
             if checkpoint and reached(checkpoint):
                 return checkpoint
             time.sleep(0.05)
         raise CdcError(f"The migration has not come to {what} within {PATIENCE} s.")
+
+    def _checkpoint(self) -> Checkpoint:
+        with closing(open_reader(TargetUrl.parse(self._state))) as reader:
+            return reader.checkpoint
 
     def _stop(self, process: subprocess.Popen[str]) -> dict[str, Any]:
         process.send_signal(signal.SIGTERM)

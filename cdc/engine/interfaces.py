@@ -1,12 +1,13 @@
-"""The seams between the layers: at most four methods each."""
+"""The protocols between the layers, at most four methods each. What only some targets have is a second protocol."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from cdc.model import Batch, Checkpoint, ChunkRequest, Delivery, Item, LogEnd, Position, TableChange, TableId, TableProgress
 from cdc.model.gtid import Gtids
+from cdc.model.packed import Packed
 
 
 class Source(Protocol):
@@ -28,38 +29,103 @@ class Source(Protocol):
         """Where the binlog of the server that `next` tells of ends now, None while it is away."""
 
 
-class Pending(Protocol):
-    """A checkpoint whose rows are being saved while more is applied."""
+class Commit(Protocol):
+    """A checkpoint whose rows are being saved, perhaps while more changes are applied."""
 
     def done(self) -> bool:
-        """Whether all of its rows are saved, or could not be."""
+        """Whether `finish` returns at once."""
 
-    def publish(self, applied: Gtids) -> None:
-        """Make it the last checkpoint, once it is done and between transactions. Raises what the saving raised.
+    def finish(self, applied: Gtids) -> None:
+        """Publish it as the last checkpoint, in one atomic step; waits until it is done. Called between transactions.
 
-        `applied` are the transactions applied by now: the saved rows may hold some of those that follow the checkpoint's position.
+        `applied` are the transactions applied by now. A target whose saved rows may hold some of those beyond the checkpoint's position
+        publishes it with `Checkpoint.applied`. Raises CdcError when it cannot be saved or when another writer has taken over; the last
+        checkpoint is then untouched.
         """
 
 
 class Target(Protocol):
-    """Where rows go. `apply` is idempotent; what was applied counts only once it was committed."""
+    """Where rows go. `apply` is idempotent; what was applied counts once the commit that follows it is finished.
+
+    tests/targets/contract.py is the exact meaning; docs/targets.md has a complete example.
+    """
+
+    def open(self, *, fresh: bool = False) -> Checkpoint | None:
+        """Take the target for writing; gives the checkpoint that a run goes on from, None where there is none.
+
+        Called again, it drops everything that was not committed. `fresh` begins a new, empty copy and gives None; readers see the old copy
+        until a commit in which every table is STREAMING. Without `fresh`, a new copy that was committed in part goes on. A second writer
+        is refused here, or makes the commits of the first one fail. Raises ConfigError or DamagedState.
+        """
 
     def apply(self, change: Batch | TableChange) -> None:
-        """Apply a batch's changes in order, or that of a table as a whole."""
+        """Apply a batch's changes in order, or that of a table as a whole. Applying them again changes nothing."""
 
-    def commit(self, checkpoint: Checkpoint) -> None:
-        """Make everything applied so far durable together with the checkpoint, in one atomic step. One that is pending is dropped."""
+    def commit(self, checkpoint: Checkpoint) -> Commit:
+        """Begin to make everything applied so far durable together with the checkpoint. A commit here and now is `commit(...).finish(...)`.
 
-    def begin_commit(self, checkpoint: Checkpoint) -> Pending:
-        """Begin to make everything applied so far durable, and go on applying meanwhile; one at a time."""
+        One commit is under way at a time: an earlier one that is not finished is dropped.
+        """
 
-    def held(self, table: TableId) -> int:
-        """About how many rows of a table are held, to tell a person."""
+    def close(self) -> None:
+        """Let the target go. What was not committed is dropped."""
 
 
 @runtime_checkable
-class Measured(Protocol):
-    """A target that tells what it holds in memory. Only observers get these figures."""
+class Counts(Protocol):
+    """A second protocol for targets that know how many rows they hold: told to a person when a table's rows are dropped."""
+
+    def held(self, table: TableId) -> int:
+        """About how many rows of a table are held."""
+
+
+@runtime_checkable
+class InMemory(Protocol):
+    """A second protocol for targets that keep their rows in memory, because loading them takes time and they take room."""
+
+    on_demand: bool
+    """Set before `open`: rows stay on disk until they are needed. A short run may not need them; one that follows for ever loads them
+    before lag counts."""
 
     def stats(self) -> Mapping[TableId, Mapping[str, int]]:
-        """Figures of each table in memory, by their names."""
+        """Figures of each table in memory, for metrics. Called from any thread."""
+
+
+class TargetReader(Protocol):
+    """A target's last published checkpoint and the rows that belong to it: one snapshot, whatever is committed meanwhile."""
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The rows are those at its position; where `applied` is set, some may be as of later transactions, up to `applied`."""
+
+    def rows(self, table: TableId, after: bytes | None = None, upto: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """Canonical (key, row) pairs in no particular order: those with `after` < key <= `upto`, without a bound where it is None.
+
+        Keys are compared in the target's own order, which may be its database's, or that of bytes; every row is in exactly one of
+        adjacent ranges. `table` is a table of the checkpoint.
+        """
+
+    def get_many(self, table: TableId, keys: Packed) -> Sequence[bytes | None]:
+        """The canonical row under each of these canonical keys, None where there is none."""
+
+    def close(self) -> None:
+        """Let the snapshot go."""
+
+
+@runtime_checkable
+class CopiesBeside(Protocol):
+    """A second protocol for readers of targets that keep the checkpoint of a new copy apart while the old one is published."""
+
+    @property
+    def copy_under_way(self) -> Checkpoint | None:
+        """The checkpoint of the new copy, which a run goes on from; None if there is none."""
+
+
+def goes_on_from(reader: TargetReader) -> Checkpoint:
+    """The checkpoint that `Target.open` would give: that of a new copy under way, else the published one."""
+    return copy_under_way(reader) or reader.checkpoint
+
+
+def copy_under_way(reader: TargetReader) -> Checkpoint | None:
+    """The checkpoint of a new copy that is being made beside the published one."""
+    return reader.copy_under_way if isinstance(reader, CopiesBeside) else None

@@ -15,7 +15,7 @@ from cdc.crash import crash_point
 from cdc.engine.checkpoint_schedule import CheckpointSchedule
 from cdc.engine.commands import CheckpointNow, Command, Commands, Follow, Pause, Resume, SetLimits, SetLoad, Stop
 from cdc.engine.handover import Handover
-from cdc.engine.interfaces import Measured, Pending, Source, Target
+from cdc.engine.interfaces import Commit, Counts, InMemory, Source, Target
 from cdc.engine.lag import Lag
 from cdc.engine.status import Counters, Report, Status, observed
 from cdc.engine.strategy import Plan
@@ -125,7 +125,7 @@ class Migration:
         self._began = time.monotonic()
         self._watch_due = self._part_due = self._began
         self._schedule = CheckpointSchedule(config.checkpoint_seconds, config.checkpoint_bytes)
-        self._pending: tuple[float, Pending] | None = None
+        self._pending: tuple[float, Commit] | None = None
         """The checkpoint that is being saved, and since when."""
         self._begun = self._saved = 0, start.position
         """The rows and changes applied, and the position, at the checkpoint that was begun last, and at the last one that is complete."""
@@ -259,7 +259,8 @@ class Migration:
 
     def _change_table(self, change: _Told) -> bool:
         """Apply and tell what has happened to a table; False if it is skipped as it was before."""
-        dropped = 0 if isinstance(change, (TableRenamed, ColumnsChanged)) else self._target.held(change.id)
+        drops = not isinstance(change, (TableRenamed, ColumnsChanged))
+        dropped = self._target.held(change.id) if drops and isinstance(self._target, Counts) else 0
         self._target.apply(change)
         crash_point("schema-change")
         if self._skipped_alike(change, dropped):
@@ -311,7 +312,7 @@ class Migration:
 
     def _read_memory(self, now: float) -> None:
         due, _ = self._memory
-        if now >= due and isinstance(self._target, Measured):
+        if now >= due and isinstance(self._target, InMemory):
             figures = self._target.stats()
             after = time.monotonic()
             self._memory = after + _MEMORY_SHARE * (after - now), figures
@@ -321,17 +322,17 @@ class Migration:
         if self._pending is not None:
             began, pending = self._pending
             if pending.done():
-                pending.publish(self._handover.position.gtids)
+                pending.finish(self._handover.position.gtids)
                 self._pending = None
                 self._committed(began)
         elif self._schedule.due(now):
-            self._pending = now, self._target.begin_commit(self._checkpoint())
+            self._pending = now, self._target.commit(self._checkpoint())
 
     def _commit(self) -> None:
         """Commit here and now, with rows exactly as of the position."""
         began = time.monotonic()
         self._pending = None
-        self._target.commit(self._checkpoint())
+        self._target.commit(self._checkpoint()).finish(self._handover.position.gtids)
         self._committed(began)
 
     def _checkpoint(self) -> Checkpoint:

@@ -1,17 +1,26 @@
-"""What a comparison of source and target found, and the plain comparison for a source that holds still.
+"""Is the target equal to its source? The exact comparison while both go on, and the plain one for two sides that hold still.
 
-The comparison that is exact under writes is the hand-over's walk with `targets.verifying` for a target.
+Rows of the target come from a `TargetReader`, so this works for any target.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 
-from cdc.model import Table, TableId, decode_row
+from cdc.engine.interfaces import TargetReader
+from cdc.errors import SchemaChanged
+from cdc.model import Batch, Checkpoint, DefinitionConfirmed, Table, TableChange, TableId, decode_row
+from cdc.model.gtid import Gtids
+from cdc.model.packed import Packed
+from mapstore import MapStore
 
 _SHOWN = 20
+_AT_ONCE = 4096
+"""Rows that are looked up together."""
 
 
 class DifferenceKind(StrEnum):
@@ -98,22 +107,85 @@ def _differing(table: Table, row: bytes, held: bytes) -> tuple[str, ...]:
         return tuple(names)
 
 
-def compare(
-    table: Table,
-    source_rows: Iterable[tuple[bytes, bytes]],
-    target_row: Callable[[bytes], bytes | None],
-    target_rows: Iterable[tuple[bytes, bytes]],
-) -> Differences:
-    """Compare every (key, row) of the source with what the target has under the key, then look for keys only the target has.
+def compare(table: Table, rows: Iterable[tuple[bytes, bytes]], target: TargetReader) -> Differences:
+    """Compare every canonical (key, row) with what the target has under the key, then look for keys that only the target has.
 
-    The source must hold still: neither side may change meanwhile.
+    Both sides must hold still meanwhile.
     """
-    tally = Tally(table)
-    seen = set()
-    for key, row in source_rows:
-        seen.add(key)
-        tally.compare(key, row, target_row(key))
-    for key, _ in target_rows:
-        if key not in seen:
+    tally, compared, waiting = Tally(table), MapStore(), iter(rows)
+    while some := list(islice(waiting, _AT_ONCE)):
+        keys = Packed.of(key for key, _ in some)
+        for (key, row), held in zip(some, target.get_many(table.id, keys), strict=True):
+            tally.compare(key, row, held)
+        compared.put_many(keys.buffers, (b"", array("Q", bytes(8 * (len(keys) + 1)))))
+    for key, _ in target.rows(table.id):
+        if key not in compared:
             tally.extra(key)
     return tally.result()
+
+
+class VerifyingTarget:
+    """A target that compares instead of storing: the hand-over's walk, with a snapshot of the real target to compare with.
+
+    The walk begins at the snapshot's position. What the stream changes from there on is kept beside the snapshot: by its keys, in memory. A
+    chunk's rows must equal what both have together. The hand-over lets through only rows that the stream has not touched since the chunk
+    was asked for, so this is exact while the source is written to. Nothing is written anywhere.
+    """
+
+    def __init__(self, tables: Iterable[Table], reader: TargetReader) -> None:
+        self._reader = reader
+        self._tallies = {table.id: Tally(table) for table in tables}
+        self._changed = {table: MapStore() for table in self._tallies}
+        """What the stream has written since the walk began: rows by their keys, an empty one where it has deleted."""
+        self._compared = {table: MapStore() for table in self._tallies}
+        """The keys of the chunks."""
+
+    def open(self, *, fresh: bool = False) -> None:
+        """The snapshot is open."""
+
+    def apply(self, change: Batch | TableChange) -> None:
+        """Compare a chunk's rows; note the stream's changes. Raises SchemaChanged when a table as a whole was changed."""
+        if isinstance(change, DefinitionConfirmed):
+            return
+        if not isinstance(change, Batch):
+            raise SchemaChanged(
+                f"The source has changed {change.id} since the checkpoint: {change.because}",
+                hint="Let the migration come to that and finish its copy, then compare again.",
+            )
+        if change.backfill:
+            self._compare(change)
+        else:
+            self._changed[change.table].put_many(change.keys.buffers, change.rows.buffers)
+
+    def _compare(self, batch: Batch) -> None:
+        table, keys = batch.table, batch.keys
+        tally, held = self._tallies[table], self._reader.get_many(table, keys)
+        if len(self._changed[table]):
+            changed = self._changed[table].get_many(keys.buffers)
+            held = [before if now is None else now or None for before, now in zip(held, changed, strict=True)]
+        for key, row, mine in zip(keys, batch.rows, held, strict=True):
+            tally.compare(key, row, mine)
+        self._compared[table].put_many(keys.buffers, batch.no_rows())
+
+    def commit(self, checkpoint: Checkpoint) -> VerifyingTarget:
+        """Nothing to make durable."""
+        return self
+
+    def done(self) -> bool:
+        """At once."""
+        return True
+
+    def finish(self, applied: Gtids) -> None:
+        """Nothing to publish."""
+
+    def close(self) -> None:
+        """The snapshot is closed by the one who opened it."""
+
+    def differences(self) -> list[Differences]:
+        """What the walk found, once it has reached every table's end: rows held that no chunk and no change accounts for are extra."""
+        for table, tally in self._tallies.items():
+            compared, changed = self._compared[table], self._changed[table]
+            for key, _ in self._reader.rows(table):
+                if key not in compared and key not in changed:
+                    tally.extra(key)
+        return [tally.result() for tally in self._tallies.values()]

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 
-from cdc.config import Config, Strategy
-from cdc.errors import ConfigError, PreflightFailed
-from cdc.model import Checkpoint, TableId
-from cdc.model.selection import SYSTEM_TABLE, Selection, is_pattern, is_system_table, matches
+from cdc.config import Config, Strategy, TargetUrl
+from cdc.errors import ConfigError, Incomplete, PreflightFailed
+from cdc.model import Checkpoint, TableId, TableProgress, TableState
+from cdc.model.selection import SYSTEM_TABLE, Selection, held_name, is_pattern, is_system_table, matches
 from cdc.mysql.names import NameRules
 from cdc.mysql.preflight.checks import count
-from cdc.targets.mapstore.target import require_readable
+from cdc.ops.status import HOW_TO_COMPLETE, held_table
 
 
 def going_on(config: Config, held: Checkpoint | None, names: NameRules, say: Callable[[str], None]) -> Config:
@@ -43,9 +43,8 @@ def going_on(config: Config, held: Checkpoint | None, names: NameRules, say: Cal
         if tables:
             raise ConfigError(
                 f"--drop-table leaves nothing to follow: the target holds {', '.join(map(str, tables))} alone.",
-                hint=f"Name another table with --tables DB.TABLE, or delete the state folder {config.target} if it is not needed any more.",
+                hint=f"Name another table with --tables DB.TABLE, or delete {config.target_url} if it is not needed any more.",
             )
-        require_readable(config.target)
         raise ConfigError(
             "No table is named, and the target holds none.", hint="Name tables with --tables DB.TABLE, or in the file of --config."
         )
@@ -68,3 +67,28 @@ def refuse_system_tables(held: Iterable[TableId]) -> None:
                 f"The target follows {table}, which {SYSTEM_TABLE}",
                 hint=f"Its rows may be wrong. To drop them and follow it no more: cdc migrate --drop-table {table}",
             )
+
+
+def to_verify(held: Checkpoint, target: TargetUrl, given: Selection) -> list[TableProgress]:
+    """The tables of a checkpoint that a verification is asked for. Raises ConfigError, PreflightFailed or Incomplete."""
+    known = {each.table.id: each for each in held.tables}
+    selection = given.called(partial(held_name, held=known, lower_case_table_names=held.lower_case_table_names))
+    named = bool(given.wanted)
+    if not known:
+        raise ConfigError("The target holds no table: there is nothing to verify.", hint=HOW_TO_COMPLETE)
+    chosen = [
+        table for table in known if (selection.wants(table) if named else not any(matches(table, each) for each in selection.excluded))
+    ]
+    unknown = [each for each in selection.wanted if not any(matches(table, each) for table in known)]
+    if not chosen and not unknown:
+        raise ConfigError(
+            f"No table of the target is among {selection}." if named else "All tables of the target are excluded.",
+            hint=f"Check --tables and --exclude. The target holds {', '.join(map(str, known))}.",
+        )
+    refuse_system_tables(chosen)
+    for name in unknown:
+        held_table(held, name, target)  # says what there is
+    for table in chosen:
+        if known[table].state is not TableState.STREAMING:
+            raise Incomplete(f"The copy of {table} is not complete, there is nothing to verify yet.", hint=HOW_TO_COMPLETE)
+    return [known[table] for table in chosen]

@@ -1,18 +1,21 @@
-"""What a state folder holds, for those who only read it; also while a migration writes to it."""
+"""What a target holds, for those who only read it; also while a migration writes to it."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cdc.config import parse_state, parse_table
-from cdc.errors import Incomplete
-from cdc.formats.values import converters, named
-from cdc.model import Checkpoint, TableId, TableState
-from cdc.targets.mapstore.target import read_copy_under_way, read_state
+from cdc.config import TargetUrl, parse_table
+from cdc.engine.interfaces import TargetReader, copy_under_way
+from cdc.errors import ConfigError, Incomplete
+from cdc.formats.values import Converter, converters, named
+from cdc.model import Checkpoint, Table, TableId, TableProgress, TableState
+from cdc.model.selection import held_name
+from cdc.targets import open_reader
 
 HOW_TO_COMPLETE = "Run `cdc migrate` until `cdc status` shows the table as streaming."
 
@@ -29,7 +32,7 @@ class TableStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The last checkpoint of a state folder."""
+    """The last checkpoint of a target."""
 
     source: str
     """The server's own name for itself."""
@@ -65,11 +68,10 @@ class Status:
         return asdict(self)
 
 
-def status(target: str | Path) -> Status:
-    """The last checkpoint of a state folder. Raises ConfigError where there is none, DamagedState where it cannot be read."""
-    folder = parse_state(target)
-    checkpoint, _ = read_state(folder)
-    new = read_copy_under_way(folder)
+def status(target: TargetUrl | Path | str) -> Status:
+    """The last checkpoint of a target. Raises NothingHeld where there is none, DamagedState where it cannot be read."""
+    with closing(open_reader(TargetUrl.parse(target))) as reader:
+        checkpoint, new = reader.checkpoint, copy_under_way(reader)
     position, run = checkpoint.position, checkpoint.report
     lag, now = run.get("lag_ms"), run.get("lag_now_ms")
     return Status(
@@ -89,16 +91,41 @@ def _tables(checkpoint: Checkpoint) -> dict[str, TableStatus]:
     }  # fmt: skip
 
 
-def rows(target: str | Path, table: TableId | str, *, parse_json: bool = False, incomplete: bool = False) -> Iterator[dict[str, object]]:
-    """A table's rows as of the last checkpoint of a state folder, in no order: Python values by the columns' names, NULL as None.
+def held_table(checkpoint: Checkpoint, name: TableId, target: TargetUrl) -> TableProgress:
+    """The progress of a table that is named as the source takes names. Raises ConfigError where the target does not hold it."""
+    known = {each.table.id: each for each in checkpoint.tables}
+    held = held_name(name, known, checkpoint.lower_case_table_names)
+    if held not in known:
+        raise ConfigError(f"{held} is not among the tables in {target}.", hint=f"It holds {', '.join(map(str, known)) or 'none'}.")
+    return known[held]
+
+
+def rows(
+    target: TargetUrl | Path | str, table: TableId | str, *, parse_json: bool = False, incomplete: bool = False
+) -> Iterator[dict[str, object]]:
+    """A table's rows as of the last checkpoint of a target, in no order: Python values by the columns' names, NULL as None.
 
     Values are made as those of `cdc.changes`. Raises ConfigError where there is no such table, and Incomplete where its copy is not
     complete, unless `incomplete` rows will do.
     """
-    checkpoint, maps = read_state(parse_state(target), rows_of=[parse_table(table)])
-    ((name, held),) = maps.items()
-    progress = next(each for each in checkpoint.tables if each.table.id == name)
-    if progress.state is not TableState.STREAMING and not incomplete:
-        raise Incomplete(f"The copy of {name} is not complete: it has {progress.rows_copied:,} rows so far.", hint=HOW_TO_COMPLETE)
-    convert = converters(progress.table, parse_json=parse_json)
-    return (named(progress.table, convert, row) for row in held.values())
+    name, url = parse_table(table), TargetUrl.parse(target)
+    reader = open_reader(url)
+    try:
+        progress = held_table(reader.checkpoint, name, url)
+        if progress.state is not TableState.STREAMING and not incomplete:
+            raise Incomplete(
+                f"The copy of {progress.table.id} is not complete: it has {progress.rows_copied:,} rows so far.", hint=HOW_TO_COMPLETE
+            )
+        held = reader.rows(progress.table.id)
+    except BaseException:
+        reader.close()
+        raise
+    return _rows(reader, held, progress.table, converters(progress.table, parse_json=parse_json))
+
+
+def _rows(
+    reader: TargetReader, held: Iterator[tuple[bytes, bytes]], table: Table, convert: Sequence[Converter]
+) -> Iterator[dict[str, object]]:
+    with closing(reader):
+        for _, row in held:
+            yield named(table, convert, row)

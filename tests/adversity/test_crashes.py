@@ -14,8 +14,8 @@ from cdc.crash import POINTS
 from cdc.demo import shop
 from cdc.errors import ConfigError
 from cdc.model import Checkpoint
-from cdc.targets.mapstore.target import read_copy_under_way, read_state
 from tests.fix_migration import HELD, Project
+from tests.states import read_copy_under_way, read_state
 
 pytestmark = pytest.mark.waits
 

@@ -17,8 +17,8 @@ from cdc.errors import PreflightFailed
 from cdc.model import TableId
 from cdc.mysql.connection import Connection
 from cdc.mysql.schema import read_table
-from cdc.targets.mapstore.target import read_state
 from tests.fix_migration import Background, Project, eventually
+from tests.states import read_state
 
 pytestmark = pytest.mark.waits
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from cdc.demo import shop
-from cdc.targets.mapstore.target import read_state
 from tests.fix_migration import PATIENCE, Project
+from tests.states import read_state
 
 ROWS = 4_000
 

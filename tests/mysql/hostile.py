@@ -18,7 +18,7 @@ from cdc.mysql.connection import Connection, connect
 from cdc.mysql.schema import read_table, tables_like
 from cdc.mysql.snapshot import read_all
 from cdc.sandbox import Sandbox
-from cdc.targets.mapstore.target import MapStoreTarget
+from tests.states import OpenState
 
 Value = int | str | None
 
@@ -171,7 +171,7 @@ class HostileServer:
     def _assert_identical(self, state: Path) -> None:
         """Compare over a session that began under the server's own settings."""
         names = tables_like(self.admin, [TableId(DATABASE, "*")])
-        with MapStoreTarget(state) as target:
+        with OpenState(state) as target:
             for name in names:
                 table = read_table(self.admin, name)
                 there = dict(read_all(self.source, table))

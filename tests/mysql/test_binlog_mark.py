@@ -14,8 +14,8 @@ from cdc.model import BinlogMark, LogEnd
 from cdc.mysql.binlog_mark import mark_at, require_mark
 from cdc.mysql.snapshot import log_end
 from cdc.sandbox import Sandbox
-from cdc.targets.mapstore.target import read_state
 from tests.fix_migration import PATIENCE, Project
+from tests.states import read_state
 
 pytestmark = pytest.mark.waits
 

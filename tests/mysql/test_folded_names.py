@@ -11,10 +11,10 @@ import pytest
 import cdc
 from cdc.model import TableId
 from cdc.sandbox import Sandbox
-from cdc.targets.mapstore.target import read_state
 from tests.fix_migration import Project
 from tests.fix_servers import fresh_database
 from tests.mysql.test_statement_rows import by_statement, copied
+from tests.states import read_state
 
 
 @pytest.fixture(scope="module", params=["mysql", "mariadb"])

@@ -16,8 +16,8 @@ import cdc
 from cdc.model import TableId
 from cdc.mysql.connection import Connection, connect
 from cdc.mysql.schema import read_table
-from cdc.targets.mapstore.target import read_state
 from tests.fix_migration import Project
+from tests.states import read_state
 
 FOREIGN = (
     "SET time_zone = '+05:00'", "SET lc_time_names = 'de_DE'", "SET div_precision_increment = 10", "SET default_week_format = 3",

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from cdc.model import TableId
-from cdc.targets.mapstore.target import read_state
 from tests.fix_migration import Project
+from tests.states import read_state
 
 
 @pytest.fixture

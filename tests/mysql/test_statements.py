@@ -17,9 +17,9 @@ import pytest
 from cdc.model import TableId
 from cdc.mysql.connection import Connection, connect
 from cdc.sandbox import Sandbox
-from cdc.targets.mapstore.target import read_state
 from tests.fix_migration import Project
 from tests.fix_servers import StartServer, fresh_database
+from tests.states import read_state
 
 NEW = "(id INT PRIMARY KEY, a INT, b INT)"
 ROWS = "VALUES (1, 11, 111), (2, 22, 222)"

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from cdc.targets.mapstore.target import read_copy_under_way, read_state
 from tests.fix_migration import Project
+from tests.states import read_copy_under_way, read_state
 
 ROWS = 20_000
 

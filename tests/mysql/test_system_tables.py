@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from cdc.model import TableId
-from cdc.targets.mapstore.target import MapStoreTarget
 from tests.fix_migration import Project
+from tests.states import OpenState
 
 USER = TableId("mysql", "user")
 NAMES = ("mysql.user", "MYSQL.db", "sys.sys_config", "information_schema.tables", "performance_schema.threads", "ndbinfo.nodes")
@@ -34,12 +34,12 @@ def test_target_holding_a_system_table_names_the_command_to_drop_it(project: Pro
     """A state of an older version is not continued by any command, and the hint's command repairs it."""
     project.sql("CREATE TABLE t (id INT PRIMARY KEY)", "INSERT INTO t VALUES (1)")
     project.migrate()
-    with MapStoreTarget(project.state) as target:
-        checkpoint = target.load_checkpoint()
+    with OpenState(project.state) as target:
+        checkpoint = target.found
         assert checkpoint
         (kept,) = checkpoint.tables
         held = replace(kept, table=replace(kept.table, id=USER))
-        target.commit(replace(checkpoint, tables=(kept, held), wanted=(project.table, USER)))
+        target.commit_now(replace(checkpoint, tables=(kept, held), wanted=(project.table, USER)))
     for arguments in (
         project.arguments("--until-caught-up", tables=False),
         ["verify", project.url, f"mapstore:{project.state}"],

@@ -14,8 +14,8 @@ import cdc
 from cdc.demo import shop
 from cdc.model import Batch, Op, TableId, encode_row
 from cdc.model.packed import Packed
-from cdc.targets.mapstore.target import MapStoreTarget
 from tests.fix_migration import Project
+from tests.states import OpenState
 
 
 @pytest.fixture
@@ -27,11 +27,11 @@ def migrated(project: Project) -> Project:
 
 def corrupt(project: Project) -> None:
     """Corrupt the target: one row has another's values, one is missing, one too many."""
-    with MapStoreTarget(project.state) as target:
+    with OpenState(project.state) as target:
         key, other, gone, extra = (encode_row([number]) for number in (b"17", b"18", b"400", b"999999"))
         rows = [target.get(project.table, other), b"", b"\xfb"]
         target.apply(Batch(project.table, bytes((Op.UPSERT, Op.DELETE, Op.UPSERT)), Packed.of([key, gone, extra]), Packed.of(rows)))
-        target.commit(target.load_checkpoint())
+        target.commit_now(target.found)
 
 
 def test_equal_target_verifies_under_writes(migrated: Project):

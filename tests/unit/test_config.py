@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc.config import DEFAULT_TARGET, Config, Limits, SourceUrl, Tls, TlsMode, parse_mapstore_url, parse_table
+from cdc.config import DEFAULT_TARGET, Config, Limits, SourceUrl, TargetUrl, Tls, TlsMode, parse_table
 from cdc.errors import ConfigError
 from cdc.model import TableId
+from cdc.targets import open_reader, open_target
 
 SECRET = "hunter2"
 ENVIRONMENT = {"CDC_SOURCE_PASSWORD": "from-environment"}
@@ -176,30 +177,40 @@ def test_password_survives_percent_encoding(password: str) -> None:
         ("mapstore:~/cdc", Path.home() / "cdc"),
         ("mapstore:with:colon", Path("with:colon")),
         (DEFAULT_TARGET, Path("cdc-state")),
+        ("cdc-state", Path("cdc-state")),
+        ("/var/lib/cdc:1", Path("/var/lib/cdc:1")),
     ],
 )
 def test_mapstore_url_is_a_folder(url: str, path: Path) -> None:
-    """The path follows the scheme, relative ones and the home folder included."""
-    assert parse_mapstore_url(url) == path
+    """The path follows the scheme, relative ones and the home folder included; a plain path is one too."""
+    assert TargetUrl.parse(url) == TargetUrl("mapstore", str(path)) == TargetUrl.parse(TargetUrl.parse(path))
+    assert Config(URL, url, (TableId("a", "b"),)).target_url == Config(URL, path, (TableId("a", "b"),)).target_url
 
 
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("", "starts with no scheme"),
-        ("./cdc-state", "starts with no scheme"),
-        ("sqlite:///file", "starts with sqlite:"),
-        (f"postgresql://cdc:{SECRET}@h/db", "starts with postgresql:"),
-        (f"mysql://cdc:{SECRET}@h/", "starts with mysql:"),
-        ("mapstore:", "names no folder"),
+        ("", "names no place"),
+        ("redis://h/0", "starts with redis:"),
+        (f"sqlserver://cdc:{SECRET}@h/db", "starts with sqlserver:, and the known targets are .*mapstore:"),
+        ("mapstore:", "names no place"),
     ],
 )
-def test_unsupported_target_is_refused_without_its_password(url: str, words: str) -> None:
-    """Known targets that this version lacks are named as such, and the hint shows the supported one."""
-    with pytest.raises(ConfigError, match=words) as error:
-        parse_mapstore_url(url)
-    assert "mapstore:./cdc-state" in error.value.hint
-    assert SECRET not in str(error.value)
+def test_unknown_target_is_refused_without_its_password(url: str, words: str) -> None:
+    """The error names the known ones, for writers and for readers."""
+    for opened in (open_target, open_reader):
+        with pytest.raises(ConfigError, match=words) as error:
+            opened(TargetUrl.parse(url))
+        assert "mapstore:./cdc-state" in error.value.hint
+        assert SECRET not in str(error.value)
+
+
+def test_target_is_shown_without_its_password() -> None:
+    """Also within a configuration, and whatever is in the password."""
+    url = TargetUrl.parse(f"sqlserver://cdc:{SECRET}/@h:1/db")
+    assert str(url) == "sqlserver://cdc@h:1/db"
+    for target in (url, f"sqlserver://cdc:{SECRET}@h/db"):
+        assert SECRET not in repr(Config(URL, target, (TableId("a", "b"),)))
 
 
 @pytest.mark.parametrize(
@@ -246,7 +257,7 @@ URL = SourceUrl("h", 3306, "u", "hunter2")
     ("name", "values"),
     [
         ("source", ["mysql://u:hunter2@h/", None]),
-        ("target", ["state", None]),
+        ("target", [5, None]),
         ("tables", [[TableId("a", "b")], ("a.b",), TableId("a", "b"), "a.b", None]),
         ("exclude", [["a.b"], "a.b"]),
         ("strategy", ["full", None, 1]),

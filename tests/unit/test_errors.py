@@ -14,13 +14,13 @@ from cdc import api
 from cdc.__main__ import main
 from cdc.config import Config, SourceUrl
 from cdc.engine.verify import Difference, DifferenceKind, Differences
-from cdc.errors import CdcError, ConfigError, DamagedEvent, DamagedState, PreflightFailed, Temporary, UnreadableAnswer
+from cdc.errors import CdcError, ConfigError, DamagedEvent, DamagedState, NothingHeld, PreflightFailed, Temporary, UnreadableAnswer
 from cdc.model import Batch, Checkpoint, Op, Position, TableProgress
 from cdc.model.gtid import GtidSet
 from cdc.model.packed import Packed
 from cdc.mysql.retry import Backoff
 from cdc.mysql.server_errors import explain, explained
-from cdc.targets.mapstore.target import MapStoreTarget, read_state
+from tests.states import OpenState, read_state
 from tests.unit.simulated_source import TABLES, UUID, key_bytes, row_bytes
 
 URL = SourceUrl("db.example", 3306, "cdc", "hunter2")
@@ -139,17 +139,17 @@ def test_unreadable_answer_is_the_sources_error() -> None:
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
     """A state folder with one table of 16 rows."""
-    with MapStoreTarget(tmp_path) as target:
+    with OpenState(tmp_path) as target:
         for key in range(16):
             target.apply(Batch(TABLE.id, bytes((Op.UPSERT,)), Packed.of([key_bytes(key)]), Packed.of([row_bytes(key, "v")])))
-        target.commit(Checkpoint((UUID,), Position(GtidSet.parse(f"{UUID}:1-5"), "binlog.000001", 9), (TableProgress(TABLE),), 1.0))
+        target.commit_now(Checkpoint((UUID,), Position(GtidSet.parse(f"{UUID}:1-5"), "binlog.000001", 9), (TableProgress(TABLE),), 1.0))
     return tmp_path
 
 
 def test_checkpoint_reads_back_as_committed(state: Path) -> None:
     """Position, progress and rows, for a writer and for a reader."""
-    with MapStoreTarget(state) as target:
-        checkpoint = target.load_checkpoint()
+    with OpenState(state) as target:
+        checkpoint = target.found
         assert checkpoint
         assert checkpoint.position == Position(GtidSet.parse(f"{UUID}:1-5"), "binlog.000001", 9)
         assert checkpoint.tables == (TableProgress(TABLE),)
@@ -163,20 +163,20 @@ def test_checkpoint_reads_back_as_committed(state: Path) -> None:
 @pytest.mark.parametrize("which", ["0000000001-0.map", "0000000002-0-changes.map"])
 def test_damaged_image_is_damaged_state(state: Path, which: str, *, on_demand: bool) -> None:
     """Cut, with one bit turned, or missing, also where its rows are not asked for; no part of it is used."""
-    with MapStoreTarget(state) as target:
+    with OpenState(state) as target:
         target.apply(Batch(TABLE.id, bytes((Op.UPSERT,)), Packed.of([key_bytes(7)]), Packed.of([row_bytes(7, "new")])))
-        target.commit(Checkpoint((UUID,), Position(GtidSet.parse(f"{UUID}:1-6")), (TableProgress(TABLE),), 2.0))
+        target.commit_now(Checkpoint((UUID,), Position(GtidSet.parse(f"{UUID}:1-6")), (TableProgress(TABLE),), 2.0))
     image = state / which
     whole = image.read_bytes()
     for broken in (whole[:-1], bytes((*whole[:-9], whole[-9] ^ 1, *whole[-8:]))):
         image.write_bytes(broken)
         with pytest.raises(DamagedState, match=r"cannot be used.*--strategy full"):
-            MapStoreTarget(state, on_demand=on_demand)
+            OpenState(state, on_demand=on_demand)
     image.unlink()
     with pytest.raises(DamagedState, match=r"is missing.*--strategy full"):
-        MapStoreTarget(state, on_demand=on_demand)
+        OpenState(state, on_demand=on_demand)
     image.write_bytes(whole)
-    MapStoreTarget(state, on_demand=on_demand).close()
+    OpenState(state, on_demand=on_demand).close()
 
 
 def test_hint_of_an_unreachable_source_mentions_an_existing_checkpoint(state: Path, tmp_path: Path) -> None:
@@ -196,10 +196,19 @@ def test_damaged_checkpoint_is_damaged_state(state: Path) -> None:
         read_state(state)
 
 
+def test_target_without_a_checkpoint_has_its_own_error(tmp_path: Path) -> None:
+    """A folder that does not exist, one with other files, and one without a first commit."""
+    (tmp_path / "other").mkdir()
+    OpenState(tmp_path / "begun").close()
+    for name in ("none", "other", "begun"):
+        with pytest.raises(NothingHeld):
+            read_state(tmp_path / name)
+
+
 def test_second_writer_learns_who_the_first_is(state: Path) -> None:
     """One folder, one process."""
-    with MapStoreTarget(state), pytest.raises(ConfigError, match=r"in use by the process \d+"):
-        MapStoreTarget(state)
+    with OpenState(state), pytest.raises(ConfigError, match=r"in use by the process \d+"):
+        OpenState(state)
 
 
 @pytest.mark.parametrize("as_json", [False, True])

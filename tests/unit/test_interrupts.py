@@ -35,8 +35,8 @@ from cdc.model import (
 from cdc.model.gtid import Gtids, GtidSet
 from cdc.model.packed import Packed
 from cdc.ops import interrupts
-from cdc.targets.mapstore.target import MapStoreTarget
 from tests.fix_migration import PATIENCE, end_process
+from tests.states import OpenState
 from tests.unit.simulated_source import TABLES, UUID, key_bytes, row_bytes
 
 pytestmark = pytest.mark.waits
@@ -59,9 +59,9 @@ def url(listener: socket.socket) -> str:
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
     """A state folder whose copy is complete."""
-    with MapStoreTarget(tmp_path) as target:
+    with OpenState(tmp_path) as target:
         progress = TableProgress(TABLE, TableState.STREAMING)
-        target.commit(Checkpoint((UUID,), Position(GtidSet.parse(f"{UUID}:1-5"), "binlog.000001", 9), (progress,), 1.0))
+        target.commit_now(Checkpoint((UUID,), Position(GtidSet.parse(f"{UUID}:1-5"), "binlog.000001", 9), (progress,), 1.0))
     return tmp_path
 
 
@@ -171,18 +171,20 @@ class Target:
 
     def apply(self, change: Batch | TableChange) -> None: ...
 
-    def commit(self, checkpoint: Checkpoint) -> None:
+    def open(self, *, fresh: bool = False) -> None: ...
+
+    def close(self) -> None: ...
+
+    def commit(self, checkpoint: Checkpoint) -> Target:
         if self.checkpoints:
             self._on_commit()
         self.checkpoints.append(checkpoint)
-
-    def begin_commit(self, checkpoint: Checkpoint) -> Target:
-        raise NotImplementedError
+        return self
 
     def done(self) -> bool:
         return True
 
-    def publish(self, applied: Gtids) -> None: ...
+    def finish(self, applied: Gtids) -> None: ...
 
 
 def signalled(number: signal.Signals) -> Callable[[], None]:

@@ -33,7 +33,8 @@ from cdc.model import (
 from cdc.model.gtid import GtidSet
 from cdc.model.packed import Packed
 from cdc.targets.mapstore import rows
-from cdc.targets.mapstore.target import MapStoreTarget, Saving, read_state
+from cdc.targets.mapstore.target import Saving
+from tests.states import OpenState, read_state
 
 A, B = TableId("shop", "a"), TableId("shop", "b")
 ROWS = 64
@@ -70,9 +71,9 @@ def files(folder: Path) -> list[str]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A state folder with a table of 64 rows, for which four changes are few and five are not."""
-    with MapStoreTarget(tmp_path) as target:
+    with OpenState(tmp_path) as target:
         target.apply(batch(A, ((key, b"old") for key in range(ROWS)), backfill=True))
-        target.commit(checkpoint(1, definition(A)))
+        target.commit_now(checkpoint(1, definition(A)))
     return tmp_path
 
 
@@ -88,61 +89,61 @@ def expected(changes: Iterable[tuple[int, bytes | None]]) -> dict[bytes, bytes]:
 def test_few_changes_are_saved_beside_the_image(folder: Path, *, on_demand: bool) -> None:
     """The image stays and both together are the table; too many changes load the map and save it whole."""
     image = (folder / "0000000001-0.map").read_bytes()
-    with MapStoreTarget(folder, on_demand=on_demand) as target:
+    with OpenState(folder, on_demand=on_demand) as target:
         target.apply(batch(A, FEW))
-        target.commit(checkpoint(2, definition(A)))
+        target.commit_now(checkpoint(2, definition(A)))
         assert list(target.stats()) == ([] if on_demand else [A])
     assert files(folder) == ["0000000001-0.map", "0000000002-0-changes.map"]
     assert (folder / "0000000001-0.map").read_bytes() == image
     assert dict(read_state(folder, rows_of=[A])[1][A].items()) == expected(FEW)
-    with MapStoreTarget(folder, on_demand=on_demand) as target:
+    with OpenState(folder, on_demand=on_demand) as target:
         target.apply(batch(A, [(1, b"newer")]))
         target.apply(batch(A, [(3, b"new")]))
-        target.commit(checkpoint(3, definition(A)))
+        target.commit_now(checkpoint(3, definition(A)))
         assert list(target.stats()) == ([] if on_demand else [A])
         assert files(folder) == ["0000000001-0.map", "0000000003-0-changes.map"]
         assert dict(read_state(folder, rows_of=[A])[1][A].items()) == expected([*FEW, (1, b"newer"), (3, b"new")])
         target.apply(batch(A, [(4, None)]))
         assert list(target.stats()) == [A]
-        target.commit(checkpoint(4, definition(A)))
+        target.commit_now(checkpoint(4, definition(A)))
         assert files(folder) == ["0000000004-0.map"]
         assert dict(target.rows(A)) == expected([*FEW, (1, b"newer"), (3, b"new"), (4, None)])
         target.apply(batch(A, [(5, None)]))
-        target.commit(checkpoint(5, definition(A)))
+        target.commit_now(checkpoint(5, definition(A)))
     assert files(folder) == ["0000000004-0.map", "0000000005-0-changes.map"]
     assert dict(read_state(folder, rows_of=[A])[1][A].items()) == expected([*FEW, (1, b"newer"), (3, b"new"), (4, None), (5, None)])
 
 
 def test_rows_of_a_copy_are_saved_with_the_map(folder: Path) -> None:
     """They are usually too many to save beside it."""
-    with MapStoreTarget(folder) as target:
+    with OpenState(folder) as target:
         target.apply(batch(A, [(100, b"copied")], backfill=True))
-        target.commit(checkpoint(2, definition(A)))
+        target.commit_now(checkpoint(2, definition(A)))
     assert files(folder) == ["0000000002-0.map"]
 
 
 def test_rows_of_an_unloaded_map_are_readable(folder: Path) -> None:
     """With the changes since they were saved."""
-    with MapStoreTarget(folder, on_demand=True) as target:
+    with OpenState(folder, on_demand=True) as target:
         target.apply(batch(A, FEW))
         assert target.get(A, key_of(1)) == encode_row([b"1", b"new"])
         assert target.get(A, key_of(2)) is None
         assert dict(target.rows(A)) == expected(FEW)
-    with MapStoreTarget(folder, on_demand=True) as target:
+    with OpenState(folder, on_demand=True) as target:
         assert dict(target.rows(A)) == expected([])
 
 
 def test_failed_save_makes_the_next_one_whole(folder: Path) -> None:
     """The checkpoint's image is the previous one, so the recent changes are not all changes."""
     everything = [(key, b"new") for key in range(ROWS)]
-    with MapStoreTarget(folder) as target:
+    with OpenState(folder) as target:
         target.apply(batch(A, everything))
         (folder / "0000000002-0.map").mkdir()
         with pytest.raises(CdcError, match="cannot be written"):
-            target.commit(checkpoint(2, definition(A)))
+            target.commit_now(checkpoint(2, definition(A)))
         (folder / "0000000002-0.map").rmdir()
         target.apply(batch(A, [(1, b"newer")]))
-        target.commit(checkpoint(3, definition(A)))
+        target.commit_now(checkpoint(3, definition(A)))
     assert files(folder) == ["0000000003-0.map"]
     assert dict(read_state(folder, rows_of=[A])[1][A].items()) == expected([*everything, (1, b"newer")])
 
@@ -160,7 +161,7 @@ class Saved(RuleBasedStateMachine):
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
         self.path = Path(self.folder.name)
-        self.target = MapStoreTarget(self.path)
+        self.target = OpenState(self.path)
         self.log: list[Batch | TableChange] = []
         self.model: dict[TableId, dict[bytes, bytes]] = {A: {}, B: {}}
         self.columns = {A: 2, B: 2}
@@ -213,7 +214,7 @@ class Saved(RuleBasedStateMachine):
 
     @rule()
     def commit(self) -> None:
-        self.target.commit(self.checkpoint())
+        self.target.commit_now(self.checkpoint())
         self.published, self.pending = len(self.log), None
         _, found = read_state(self.path, rows_of=[A, B])
         assert {table: dict(each.items()) for table, each in found.items()} == self.model
@@ -221,20 +222,20 @@ class Saved(RuleBasedStateMachine):
     @precondition(lambda self: not self.pending)
     @rule()
     def begin(self) -> None:
-        self.pending = len(self.log), self.target.begin_commit(self.checkpoint())
+        self.pending = len(self.log), self.target.commit(self.checkpoint())
 
     @precondition(lambda self: self.pending)
     @rule()
     def publish(self) -> None:
         self.published, saving = self.pending
-        saving.publish(gtids(len(self.log)))
+        saving.finish(gtids(len(self.log)))
         self.pending = None
 
     @rule(on_demand=st.booleans())
     def open_again(self, *, on_demand: bool) -> None:
         self.target.close()
-        self.target, self.pending = MapStoreTarget(self.path, on_demand=on_demand), None
-        found = self.target.load_checkpoint()
+        self.target, self.pending = OpenState(self.path, on_demand=on_demand), None
+        found = self.target.found
         assert (found.position.gtids if found else GtidSet()) == gtids(self.published)
         for each in self.log[self.published :]:
             self.target.apply(each)

@@ -25,7 +25,7 @@ from cdc.model import (
 from cdc.model.gtid import GtidSet
 from cdc.model.packed import Packed
 from cdc.targets.mapstore.rows import Rows
-from cdc.targets.mapstore.target import MapStoreTarget, read_state
+from tests.states import OpenState, read_state
 
 T = TableId("shop", "t")
 
@@ -97,22 +97,22 @@ def test_rows_of_several_shapes_are_saved_and_loaded(tmp_path: Path) -> None:
     def saved(table: Table) -> Checkpoint:
         return Checkpoint("uuid", Position(GtidSet()), (TableProgress(table, TableState.STREAMING, confirmed=False),), 0.0)
 
-    with MapStoreTarget(tmp_path) as target:
+    with OpenState(tmp_path) as target:
         target.apply(batch([(1, b"a"), (2, b"b"), (3, b"c")], 2))
         target.apply(reshaped((0, 1, b"\x015"), 2))
         target.apply(batch([(2, b"x")], 3))
         target.apply(reshaped((0, 2), 3))
         target.apply(batch([(3, None), (4, b"y")], 2))
-        target.commit(saved(definition(2)))
+        target.commit_now(saved(definition(2)))
         expected = dict(target.rows(T))
     assert {decode_row(key)[0]: decode_row(row)[1] for key, row in expected.items()} == {b"1": b"5", b"2": b"x", b"4": b"y"}
     checkpoint, rows = read_state(tmp_path, rows_of=[T])
     assert not checkpoint.tables[0].confirmed
     assert dict(rows[T].items()) == expected
-    with MapStoreTarget(tmp_path) as target:
+    with OpenState(tmp_path) as target:
         assert dict(target.rows(T)) == expected
         assert target.get(T, encode_row([b"1"])) == encode_row([b"1", b"5"])
         target.apply(TableRenamed(T, other, "RENAME TABLE t TO u"))
-        target.commit(saved(Table(other, definition(2).columns, (0,))))
+        target.commit_now(saved(Table(other, definition(2).columns, (0,))))
         assert len(list(tmp_path.glob("*.map"))) == 3
     assert dict(read_state(tmp_path, rows_of=[other])[1][other].items()) == expected

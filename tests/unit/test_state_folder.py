@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 
 import cdc
-from cdc.config import parse_mapstore_url
+from cdc.config import TargetUrl
 from cdc.errors import CdcError, ConfigError, DamagedState
 from cdc.model import Batch, Checkpoint, Op, Position, Rates, TableProgress, TableState
 from cdc.model.gtid import DomainGtids, Gtids, GtidSet
 from cdc.model.packed import Packed
 from cdc.ops import summary
-from cdc.targets.mapstore.target import MapStoreTarget, read_copy_under_way, read_state
+from tests.states import OpenState, read_copy_under_way, read_state
 from tests.unit.simulated_source import TABLES, key_bytes, row_bytes
 
 A = "3e11fa47-71ca-11e1-9e33-c80aa9429562"
@@ -43,8 +43,8 @@ def test_new_folder_has_no_checkpoint_yet(tmp_path: Path, made: tuple[str, ...])
 def test_checkpoint_gtids_keep_their_flavor(tmp_path: Path, gtids: Gtids) -> None:
     """Also an empty set."""
     checkpoint = Checkpoint(("other", "source"), Position(gtids, "binlog.000001", 4), (TableProgress(TABLES[0]),), 1.0)
-    with MapStoreTarget(tmp_path) as target:
-        target.commit(checkpoint)
+    with OpenState(tmp_path) as target:
+        target.commit_now(checkpoint)
     found, _ = read_state(tmp_path)
     assert found == checkpoint
     assert type(found.position.gtids) is type(gtids)
@@ -56,7 +56,7 @@ def held(position: int, state: TableState) -> Checkpoint:
     )
 
 
-def put(target: MapStoreTarget, key: int, value: str) -> None:
+def put(target: OpenState, key: int, value: str) -> None:
     target.apply(Batch(TABLES[0].id, bytes((Op.UPSERT,)), Packed.of([key_bytes(key)]), Packed.of([row_bytes(key, value)])))
 
 
@@ -78,9 +78,9 @@ os.kill(os.getpid(), signal.SIGKILL)
 @pytest.mark.waits
 def test_kill_within_a_commit_keeps_the_last_checkpoint(tmp_path: Path) -> None:
     """The first reader rolls SQLite's journal back."""
-    with MapStoreTarget(tmp_path) as target:
+    with OpenState(tmp_path) as target:
         put(target, 1, "old")
-        target.commit(held(5, TableState.STREAMING))
+        target.commit_now(held(5, TableState.STREAMING))
     subprocess.run([sys.executable, "-c", KILLED_WITHIN, str(tmp_path / "checkpoint.sqlite")], check=False)
     assert (tmp_path / "checkpoint.sqlite-journal").stat().st_size > 0
     assert seen(tmp_path) == (f"{A}:1-5", {key_bytes(1): row_bytes(1, "old")})
@@ -89,46 +89,46 @@ def test_kill_within_a_commit_keeps_the_last_checkpoint(tmp_path: Path) -> None:
 @pytest.mark.parametrize("begun", ["opened fresh", "decided later"])
 def test_new_copy_replaces_the_old_one_when_complete(tmp_path: Path, begun: str) -> None:
     """Until then readers see the old one, also over a resumed copy; another new copy drops the unfinished one."""
-    with MapStoreTarget(tmp_path) as target:
+    with OpenState(tmp_path) as target:
         put(target, 1, "old")
-        target.commit(held(5, TableState.STREAMING))
+        target.commit_now(held(5, TableState.STREAMING))
     old = (f"{A}:1-5", {key_bytes(1): row_bytes(1, "old")})
-    with MapStoreTarget(tmp_path, fresh=begun == "opened fresh") as target:
+    with OpenState(tmp_path, fresh=begun == "opened fresh") as target:
         if begun == "decided later":
-            target.copy_afresh()
-        assert target.load_checkpoint() is None
+            target.found = target.open(fresh=True)
+        assert target.found is None
         assert list(target.rows(TABLES[0].id)) == []
         put(target, 2, "new")
-        target.commit(held(7, TableState.COPYING))
+        target.commit_now(held(7, TableState.COPYING))
         assert seen(tmp_path) == old
         assert read_copy_under_way(tmp_path) == held(7, TableState.COPYING)
-    with MapStoreTarget(tmp_path, fresh=True) as target:  # anew: the row above is not in it
+    with OpenState(tmp_path, fresh=True) as target:  # anew: the row above is not in it
         assert seen(tmp_path) == old
-        target.commit(held(8, TableState.COPYING))
-    with MapStoreTarget(tmp_path) as target:  # goes on
-        assert target.load_checkpoint() == held(8, TableState.COPYING)
+        target.commit_now(held(8, TableState.COPYING))
+    with OpenState(tmp_path) as target:  # goes on
+        assert target.found == held(8, TableState.COPYING)
         put(target, 3, "new")
-        target.commit(held(9, TableState.COPYING))
+        target.commit_now(held(9, TableState.COPYING))
         assert seen(tmp_path) == old
-        target.commit(held(10, TableState.STREAMING))
+        target.commit_now(held(10, TableState.STREAMING))
         assert seen(tmp_path) == (f"{A}:1-10", {key_bytes(3): row_bytes(3, "new")})
         assert read_copy_under_way(tmp_path) is None
         put(target, 4, "newer")
-        target.commit(held(11, TableState.STREAMING))
+        target.commit_now(held(11, TableState.STREAMING))
     assert seen(tmp_path)[0] == f"{A}:1-11"
     assert len(list(tmp_path.glob("*.map*"))) == 1
 
 
 def test_uncommitted_new_copy_keeps_the_unfinished_one(tmp_path: Path) -> None:
     """Its images are removed by the commit that replaces it, not before."""
-    with MapStoreTarget(tmp_path) as target:
-        target.commit(held(5, TableState.STREAMING))
-    with MapStoreTarget(tmp_path, fresh=True) as target:
+    with OpenState(tmp_path) as target:
+        target.commit_now(held(5, TableState.STREAMING))
+    with OpenState(tmp_path, fresh=True) as target:
         put(target, 2, "new")
-        target.commit(held(7, TableState.COPYING))
-    MapStoreTarget(tmp_path, fresh=True).close()
-    with MapStoreTarget(tmp_path) as target:
-        assert target.load_checkpoint() == held(7, TableState.COPYING)
+        target.commit_now(held(7, TableState.COPYING))
+    OpenState(tmp_path, fresh=True).close()
+    with OpenState(tmp_path) as target:
+        assert target.found == held(7, TableState.COPYING)
         assert dict(target.rows(TABLES[0].id)) == {key_bytes(2): row_bytes(2, "new")}
 
 
@@ -136,23 +136,23 @@ def test_unreadable_copy_is_replaced(tmp_path: Path) -> None:
     """A new copy begins in its place."""
     (tmp_path / "checkpoint.sqlite").write_bytes(b"not a database, but long enough to be read as a header of one" * 9)
     with pytest.raises(DamagedState):
-        MapStoreTarget(tmp_path)
-    with MapStoreTarget(tmp_path, fresh=True) as target:
-        target.commit(held(7, TableState.COPYING))
+        OpenState(tmp_path)
+    with OpenState(tmp_path, fresh=True) as target:
+        target.commit_now(held(7, TableState.COPYING))
     assert seen(tmp_path) == (f"{A}:1-7", {})
 
 
 def test_rows_are_saved_while_changes_are_applied(tmp_path: Path) -> None:
     """Such a checkpoint says how far its rows may have gone, and the next one saves the changes since."""
-    with MapStoreTarget(tmp_path) as target:
+    with OpenState(tmp_path) as target:
         put(target, 1, "first")
-        pending = target.begin_commit(held(5, TableState.STREAMING))
+        pending = target.commit(held(5, TableState.STREAMING))
         put(target, 2, "second")
-        pending.publish(GtidSet.parse(f"{A}:1-6"))
+        pending.finish(GtidSet.parse(f"{A}:1-6"))
         found, maps = read_state(tmp_path, rows_of=[TABLES[0].id])
         assert found == replace(held(5, TableState.STREAMING), applied=GtidSet.parse(f"{A}:1-6"))
         assert maps[TABLES[0].id].get(key_bytes(1)) == row_bytes(1, "first")
-        target.commit(held(6, TableState.STREAMING))
+        target.commit_now(held(6, TableState.STREAMING))
     found, maps = read_state(tmp_path, rows_of=[TABLES[0].id])
     assert found == held(6, TableState.STREAMING)
     assert len(maps[TABLES[0].id]) == 2
@@ -160,37 +160,37 @@ def test_rows_are_saved_while_changes_are_applied(tmp_path: Path) -> None:
 
 def test_checkpoint_without_concurrent_changes_is_exact(tmp_path: Path) -> None:
     """`applied` is only for rows beyond the position."""
-    with MapStoreTarget(tmp_path) as target:
+    with OpenState(tmp_path) as target:
         put(target, 1, "first")
-        target.begin_commit(held(5, TableState.STREAMING)).publish(GtidSet.parse(f"{A}:1-5"))
+        target.commit(held(5, TableState.STREAMING)).finish(GtidSet.parse(f"{A}:1-5"))
     assert read_state(tmp_path)[0] == held(5, TableState.STREAMING)
 
 
 @pytest.mark.parametrize("begun", [False, True])
 def test_applied_is_kept_until_position_contains_it(tmp_path: Path, begun: bool) -> None:
     """After a restart the rows still include later transactions, so a source that lacks one cannot continue them."""
-    with MapStoreTarget(tmp_path) as target:
+    with OpenState(tmp_path) as target:
         put(target, 1, "of transaction 8")
-        target.begin_commit(held(5, TableState.STREAMING)).publish(GtidSet.parse(f"{A}:1-8"))
-    with MapStoreTarget(tmp_path) as target:
+        target.commit(held(5, TableState.STREAMING)).finish(GtidSet.parse(f"{A}:1-8"))
+    with OpenState(tmp_path) as target:
         for position in (5, 7):
             if begun:
-                target.begin_commit(held(position, TableState.STREAMING)).publish(GtidSet.parse(f"{A}:1-{position}:20"))
+                target.commit(held(position, TableState.STREAMING)).finish(GtidSet.parse(f"{A}:1-{position}:20"))
             else:
-                target.commit(held(position, TableState.STREAMING))
+                target.commit_now(held(position, TableState.STREAMING))
             assert read_state(tmp_path)[0].applied == GtidSet.parse(f"{A}:1-8:20" if begun else f"{A}:1-8")
         reached = replace(held(8, TableState.STREAMING), position=Position(GtidSet.parse(f"{A}:1-8:20")))
-        target.commit(reached)
+        target.commit_now(reached)
     assert read_state(tmp_path)[0] == reached
 
 
 def test_commit_drops_the_pending_one(tmp_path: Path) -> None:
     """A clean stop does not wait; the images of the dropped commit are removed."""
-    with MapStoreTarget(tmp_path) as target:
+    with OpenState(tmp_path) as target:
         put(target, 1, "first")
-        target.begin_commit(held(5, TableState.STREAMING))
+        target.commit(held(5, TableState.STREAMING))
         put(target, 1, "second")
-        target.commit(held(6, TableState.STREAMING))
+        target.commit_now(held(6, TableState.STREAMING))
     assert seen(tmp_path) == (f"{A}:1-6", {key_bytes(1): row_bytes(1, "second")})
     assert len(list(tmp_path.glob("*.map"))) == 1
 
@@ -203,9 +203,9 @@ def test_state_folder_is_private_under_any_umask(tmp_path: Path, umask: int) -> 
     """Its rows are as confidential as the source: 0700, and 0600 for each file, SQLite's journal included."""
     before = os.umask(umask)
     try:
-        with MapStoreTarget(tmp_path / "above" / "state") as target:
+        with OpenState(tmp_path / "above" / "state") as target:
             put(target, 1, "secret")
-            target.commit(held(5, TableState.STREAMING))
+            target.commit_now(held(5, TableState.STREAMING))
             with closing(sqlite3.connect(tmp_path / "above" / "state" / "checkpoint.sqlite")) as database:
                 database.execute("PRAGMA cache_size = 1")
                 database.execute("UPDATE checkpoint SET gtids = hex(zeroblob(1000000))")
@@ -221,10 +221,10 @@ def test_state_folder_is_private_under_any_umask(tmp_path: Path, umask: int) -> 
 def test_readable_files_of_an_older_version_become_private(tmp_path: Path) -> None:
     """The folder itself, which may be one of the user's with other files in it, keeps its mode."""
     tmp_path.chmod(0o755)
-    MapStoreTarget(tmp_path).close()
+    OpenState(tmp_path).close()
     for name in ("lock", "checkpoint.sqlite"):
         (tmp_path / name).chmod(0o644)
-    MapStoreTarget(tmp_path).close()
+    OpenState(tmp_path).close()
     assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
 
@@ -239,24 +239,24 @@ def test_state_files_are_not_written_through_symbolic_links(tmp_path: Path, name
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / name).symlink_to(elsewhere)
     with pytest.raises(ConfigError, match=f"{name} is a symbolic link"):
-        MapStoreTarget(tmp_path / "state")
+        OpenState(tmp_path / "state")
     assert (elsewhere.read_text() == "mine") if there else not elsewhere.exists()
     (tmp_path / "state" / name).unlink()
     os.mkfifo(tmp_path / "state" / name)
     with pytest.raises(ConfigError, match=f"{name} is not a regular file"):
-        MapStoreTarget(tmp_path / "state")
+        OpenState(tmp_path / "state")
 
 
 def test_image_behind_a_symbolic_link_is_refused(tmp_path: Path) -> None:
     """Its target may be another user's file."""
-    with MapStoreTarget(tmp_path / "state") as target:
+    with OpenState(tmp_path / "state") as target:
         put(target, 1, "mine")
-        target.commit(held(5, TableState.STREAMING))
+        target.commit_now(held(5, TableState.STREAMING))
     (image,) = (tmp_path / "state").glob("*.map")
     image.rename(tmp_path / "elsewhere.map")
     image.symlink_to(tmp_path / "elsewhere.map")
     with pytest.raises(CdcError, match="symbolic link"):
-        MapStoreTarget(tmp_path / "state")
+        OpenState(tmp_path / "state")
     with pytest.raises(CdcError, match="symbolic link"):
         read_state(tmp_path / "state", rows_of=[TABLES[0].id])
 
@@ -273,7 +273,7 @@ def test_leftovers_are_removed_and_foreign_files_stay(tmp_path: Path) -> None:
     others = ["app.js.map", "my.map", "0000000001-0.mapped"]
     for name in (*leftovers, *others):
         (tmp_path / name).touch()
-    MapStoreTarget(tmp_path).close()
+    OpenState(tmp_path).close()
     assert {path.name for path in tmp_path.iterdir()} == {*others, "lock", "checkpoint.sqlite"}
 
 
@@ -301,13 +301,13 @@ def test_impossible_state_folder_is_refused(tmp_path: Path, command: str) -> Non
             else:
                 cdc.rows(path, TABLES[0].id)
     with pytest.raises(ConfigError, match="home folder, ~nobody-of-this-name"):
-        parse_mapstore_url("mapstore:~nobody-of-this-name/x")
+        TargetUrl.parse("mapstore:~nobody-of-this-name/x")
 
 
 def test_status_omits_an_unknown_binlog_place(tmp_path: Path) -> None:
     """As before the stream's first event."""
-    with MapStoreTarget(tmp_path) as target:
-        target.commit(held(5, TableState.STREAMING))
+    with OpenState(tmp_path) as target:
+        target.commit_now(held(5, TableState.STREAMING))
     lines = list(summary.status(cdc.status(tmp_path)))
     assert lines[1] == f"position {A}:1-5"
 
@@ -315,8 +315,8 @@ def test_status_omits_an_unknown_binlog_place(tmp_path: Path) -> None:
 @pytest.mark.parametrize("change", ["report = '{'", "gtids = 'x'", "flavor = 'x'", "mark = '[1]'", "selection = '{}'", "rates = '5'"])
 def test_foreign_values_are_a_damaged_checkpoint(tmp_path: Path, change: str) -> None:
     """In a valid SQLite database: not an internal error."""
-    with MapStoreTarget(tmp_path) as target:
-        target.commit(held(5, TableState.STREAMING))
+    with OpenState(tmp_path) as target:
+        target.commit_now(held(5, TableState.STREAMING))
     with closing(sqlite3.connect(tmp_path / "checkpoint.sqlite")) as database, database:
         database.execute(f"UPDATE checkpoint SET {change}")
     with pytest.raises(DamagedState, match="cannot be read"):
@@ -325,9 +325,9 @@ def test_foreign_values_are_a_damaged_checkpoint(tmp_path: Path, change: str) ->
 
 def test_state_and_source_may_be_text(tmp_path: Path) -> None:
     """Values of other types are refused with a sentence, without a TypeError."""
-    with MapStoreTarget(tmp_path) as target:
+    with OpenState(tmp_path) as target:
         put(target, 1, "a")
-        target.commit(held(5, TableState.STREAMING))
+        target.commit_now(held(5, TableState.STREAMING))
     for state in (tmp_path, str(tmp_path), f"mapstore:{tmp_path}"):
         assert cdc.status(state).position == f"{A}:1-5"
         for table in (TABLES[0].id, str(TABLES[0].id)):
@@ -353,8 +353,8 @@ def test_state_and_source_may_be_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a?b", "a#b", "a%41b", "a b", "a&mode=ro"])
 def test_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
     """Also characters with a meaning in URLs, since SQLite gets a URL."""
-    with MapStoreTarget(tmp_path / name) as target:
-        target.commit(held(5, TableState.STREAMING))
+    with OpenState(tmp_path / name) as target:
+        target.commit_now(held(5, TableState.STREAMING))
     assert (tmp_path / name / "checkpoint.sqlite").is_file()
     assert read_state(tmp_path / name)[0] == held(5, TableState.STREAMING)
     assert [each.name for each in tmp_path.iterdir()] == [name]

@@ -164,14 +164,10 @@ def publish(engine: sa.Engine, number: int, checkpoint: Checkpoint, images: Imag
         connection.execute(sa.delete(_tables).where(_tables.c.checkpoint_id.in_(old)))
         connection.execute(sa.delete(_checkpoints).where(_checkpoints.c.part.in_(replaced)))
         connection.execute(sa.insert(_checkpoints), _checkpoint_row(number, part, checkpoint))
+        if checkpoint.lost:  # so is the position of the other part, which is of the same server or older
+            connection.execute(sa.update(_checkpoints).values(lost=checkpoint.lost))
         if checkpoint.tables:
             connection.execute(sa.insert(_tables), [_table_row(number, each, images[each.table.id]) for each in checkpoint.tables])
-
-
-def record_lost(engine: sa.Engine, why: str) -> None:
-    """Note in every checkpoint that the server it was taken from cannot continue it."""
-    with engine.begin() as connection:
-        connection.execute(sa.update(_checkpoints).values(lost=why))
 
 
 def _checkpoint_row(number: int, part: str, checkpoint: Checkpoint) -> dict[str, object]:

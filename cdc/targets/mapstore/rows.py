@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from itertools import compress, islice
 
 from cdc.model import Batch, ColumnsChanged, Op, decode_row, encode_value
+from cdc.model.packed import Packed
 from mapstore import MapStore
 
 
@@ -68,6 +69,11 @@ class Rows:
             if row is None and (found := each.store.get(key)) is not None:
                 row = each.present(found)
         return row
+
+    def get_many(self, keys: Packed) -> list[bytes | None]:
+        """The row under each key."""
+        rows = self.newest.get_many(keys.buffers)
+        return [self.get(key) if row is None else row for key, row in zip(keys, rows, strict=True)] if self.older else rows
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """Every key and row."""

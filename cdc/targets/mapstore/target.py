@@ -16,31 +16,20 @@ are complete takes the old one away in the same transaction. Until then whoever 
 from __future__ import annotations
 
 import re
-import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import IO
 
+import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
 from cdc.crash import crash_point
 from cdc.errors import CdcError, ConfigError, DamagedState
-from cdc.model import (
-    Batch,
-    Checkpoint,
-    ColumnsChanged,
-    DefinitionConfirmed,
-    TableChange,
-    TableId,
-    TableRenamed,
-    TableState,
-)
+from cdc.model import Batch, Checkpoint, ColumnsChanged, DefinitionConfirmed, TableChange, TableId, TableRenamed, TableState
 from cdc.model.gtid import Gtids
-from cdc.model.selection import held_name
 from cdc.targets.mapstore.checkpoints import (
     CURRENT,
     DATABASE,
@@ -53,131 +42,134 @@ from cdc.targets.mapstore.checkpoints import (
     file_names,
     publish,
     read_checkpoints,
-    record_lost,
 )
-from cdc.targets.mapstore.rows import Older, Recent, Rows
 from cdc.targets.mapstore.state_folder import locked, make_private, require_folder
-from mapstore import ImageError, MapStore, check_image
+from cdc.targets.mapstore.stored_table import StoredTable, Tables, none_missing
 
 _IMAGE = re.compile(r"\d{10}-\d+(-\d+|-changes)?\.map(\..*)?")
 """How images are called, and what a kill leaves of one."""
 
+Saved = Mapping[StoredTable, Image]
+"""What a commit has saved of each table. A table that is forgotten or renamed meanwhile is another one under its name."""
+
 
 class MapStoreTarget:
-    """A state folder, opened for writing by one process at a time. A context manager; leaving it commits nothing.
+    """A state folder, open for writing by one process at a time. What the methods mean: cdc/engine/interfaces.py.
 
-    What was begun last is gone on with: a new copy that is not complete yet, else what the folder holds. `fresh` begins a new copy: beside
-    what the folder holds if that can be read, else instead of it. `on_demand` leaves rows on the disk until they are asked for, or until
+    `open` goes on with what was begun last: a new copy that is not complete yet, else what the folder holds. A fresh copy is made beside
+    what the folder holds if that can be read, else instead of it. With `on_demand` rows stay on disk until they are asked for, or until
     more has changed than is saved as changes: their images are only checked.
     """
 
-    def __init__(self, path: Path, *, fresh: bool = False, on_demand: bool = False) -> None:
-        self._path = path
-        self._on_demand = on_demand
-        self._lock = locked(path)
-        try:
-            with _refusals(path):
-                self._engine = engine_of(path)
-        except BaseException:
-            self._lock.close()
-            raise
+    def __init__(self, path: str | Path, *, on_demand: bool = False) -> None:
+        self._path = Path(path)
+        require_folder(self._path)
+        self.on_demand = on_demand
+        self._lock: IO[bytes] | None = None
+        self._engine: sa.Engine
+        self._saver: ThreadPoolExecutor
+        self._saving: Future[None] | None = None
         self._generation = 0
         self._part = CURRENT
         self._published: dict[str, set[str]] = {}
         """The images that checkpoints name, by the checkpoint's part."""
-        self._maps: defaultdict[TableId, Rows] = defaultdict(Rows)
-        self._at_rest: Images = {}
-        """Of the tables whose rows are on the disk alone. What has changed in them is in `_recent`."""
-        self._recent: dict[TableId, Recent] = {}
-        """Of the tables whose map need not be saved as a whole."""
-        self._images: Images = {}
-        self._changes: Counter[TableId] = Counter()
-        """How often each map was changed: an image is of the map as it is while this number is the one it was begun at."""
+        self._tables: Tables = {}
         self._checkpoint: Checkpoint | None = None
-        self._saving: Future[Images] | None = None
-        self._saver = ThreadPoolExecutor(1, thread_name_prefix="cdc-images")
+
+    def open(self, *, fresh: bool = False) -> Checkpoint | None:
+        """Take the folder, and load what it holds."""
+        if self._lock is None:
+            self._take()
+        elif self._saving:
+            wait([self._saving])
         try:
+            self._tables, self._checkpoint = {}, None
             self._load(fresh)
-            with _refusals(path):
+            with _refusals(self._path):
                 create_tables(self._engine)
         except BaseException:
             self.close()
             raise
+        return self._checkpoint
 
-    def __enter__(self) -> MapStoreTarget:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def _take(self) -> None:
+        lock = locked(self._path)
+        try:
+            with _refusals(self._path):
+                self._engine = engine_of(self._path)
+        except BaseException:
+            lock.close()
+            raise
+        self._lock, self._saver = lock, ThreadPoolExecutor(1, thread_name_prefix="cdc-images")
 
     def close(self) -> None:
         """Let the folder go. What was not committed is gone."""
-        self._saver.shutdown()
-        self._engine.dispose()
-        self._lock.close()
-
-    def copy_afresh(self) -> None:
-        """Begin a new copy beside what is held, which stays as it is until the new one is complete."""
-        self._maps, self._at_rest, self._recent, self._images, self._checkpoint = defaultdict(Rows), {}, {}, {}, None
-        self._load(fresh=True)
+        if self._lock:
+            self._saver.shutdown()
+            self._engine.dispose()
+            self._lock.close()
+            self._lock = None
 
     def apply(self, change: Batch | TableChange) -> None:
         """Apply a batch's changes in order, or that of a whole table. Applying them again changes nothing."""
-        if isinstance(change, DefinitionConfirmed):
-            return
-        self._changes[change.table if isinstance(change, Batch) else change.id] += 1
-        if isinstance(change, Batch):
-            self._apply(change)
-        elif isinstance(change, ColumnsChanged):
-            if self._saving:
-                wait([self._saving])
-            self._whole(change.id).reshape(change)
-        elif isinstance(change, TableRenamed):
-            self._changes[change.to] += 1
-            rows = self._whole(change.id)
-            self._forget(change.id)
-            self._forget(change.to)
-            self._maps[change.to] = rows
-        else:  # one that is being saved stays as it was before
-            self._forget(change.id)
+        match change:
+            case Batch():
+                self._table(change.table).apply(change)
+            case DefinitionConfirmed():
+                pass
+            case ColumnsChanged():
+                if self._saving:
+                    wait([self._saving])
+                self._table(change.id).reshape(change)
+            case TableRenamed():
+                table = self._table(change.id)
+                table.rename()
+                self._tables.pop(change.id)
+                self._tables[change.to] = table
+            case _:  # one that is being saved stays as it was before
+                self._tables.pop(change.id, None)
 
-    def _apply(self, batch: Batch) -> None:
-        table = batch.table
-        if (recent := self._recent.get(table)) and recent.holds(batch):
-            recent.apply(batch)
-            if table not in self._at_rest:
-                self._maps[table].apply(batch)
-        else:
-            self._whole(table).apply(batch)
+    def _table(self, table: TableId) -> StoredTable:
+        found = self._tables.get(table)
+        if found is None:
+            found = self._tables[table] = StoredTable()
+        return found
 
-    def _whole(self, table: TableId) -> Rows:
-        """The rows of a table that is going to change in a way that is no longer noted as recent changes."""
-        rows = self._rows(table)
-        self._recent.pop(table, None)
-        return rows
+    def held(self, table: TableId) -> int:
+        """How many rows of a table are held; of one whose rows are on disk alone, how many its image has."""
+        return self._tables[table].held if table in self._tables else 0
 
-    def _rows(self, table: TableId) -> Rows:
-        """The rows of a table, loaded if they are at rest."""
-        if image := self._at_rest.get(table):
-            with _none_missing():
-                self._maps[table] = _load_rows(self._path, image, self._recent[table].changes)
-            del self._at_rest[table]
-        return self._maps[table]
+    def stats(self) -> dict[TableId, dict[str, int]]:
+        """The own counters of each map in memory. From any thread."""
+        figures = {table: stored.stats() for table, stored in list(self._tables.items())}
+        return {table: counted for table, counted in figures.items() if counted is not None}
 
-    def _forget(self, table: TableId) -> None:
-        for each in (self._maps, self._at_rest, self._recent):
-            each.pop(table, None)
+    def rows(self, table: TableId) -> Iterator[tuple[bytes, bytes]]:
+        """Every (key, row) of a table as it is now, committed or not."""
+        return self._table(table).rows.items()
 
-    def commit(self, checkpoint: Checkpoint) -> None:
-        """Publish the maps and the checkpoint together. Raises CdcError when the disk refuses; the last checkpoint stays good."""
-        self._publish(self._save(checkpoint).result(), checkpoint)
+    def commit(self, checkpoint: Checkpoint) -> Saving:
+        """Begin to save images of the tables, or of what has changed in them since the last ones, where that is anything."""
+        self._generation += 1
+        saved: dict[StoredTable, Image] = {}
+        stale = []
+        for number, table in enumerate(each.table.id for each in checkpoint.tables):
+            stored = self._table(table)
+            saved[stored], to_save = stored.save(f"{self._generation:010d}-{number}")
+            stale += [(table, file, store) for file, store in to_save]
 
-    def begin_commit(self, checkpoint: Checkpoint) -> Saving:
-        """Begin to save the maps; the rest of the commit is `publish` of what is returned."""
-        return Saving(checkpoint, self._save(checkpoint), self._publish)
+        def save() -> None:
+            for table, file, store in stale:
+                with _refusals(self._path):
+                    store.save(self._path / file, metadata=str(table).encode())
+                crash_point("mid-image")
 
-    def _publish(self, images: Images, checkpoint: Checkpoint) -> None:
+        self._saving = self._saver.submit(save)
+        return Saving(checkpoint, saved, self._saving, self._publish)
+
+    def _publish(self, saved: Saved, checkpoint: Checkpoint) -> None:
         checkpoint = checkpoint.following(self._checkpoint)
+        images = dict(zip((each.table.id for each in checkpoint.tables), saved.values(), strict=True))
         swap = self._part == NEXT and all(each.state is TableState.STREAMING for each in checkpoint.tables)
         crash_point("before-checkpoint")
         if swap:
@@ -186,68 +178,10 @@ class MapStoreTarget:
         if swap:
             crash_point("after-swap")
         crash_point("after-checkpoint")
-        self._images, self._checkpoint = images, checkpoint
+        for table in self._tables.values():
+            table.published(saved.get(table))
+        self._checkpoint = checkpoint
         self._remove_unused()
-
-    def record_lost(self, why: str) -> None:
-        """Note that the server that the checkpoint was taken from cannot continue it."""
-        with _refusals(self._path):
-            record_lost(self._engine, why)
-
-    def load_checkpoint(self) -> Checkpoint | None:
-        """The checkpoint of the last commit."""
-        return self._checkpoint
-
-    def rows(self, table: TableId) -> Iterator[tuple[bytes, bytes]]:
-        """Every (key, row) of a table."""
-        return self._rows(table).items()
-
-    def get(self, table: TableId, key: bytes) -> bytes | None:
-        """The row under a canonical key."""
-        return self._rows(table).get(key)
-
-    def held(self, table: TableId) -> int:
-        """How many rows of a table are held; of one whose rows are on the disk alone, how many its image has."""
-        if table in self._at_rest:
-            return self._recent[table].entries
-        return self._maps[table].held if table in self._maps else 0
-
-    def stats(self) -> dict[TableId, dict[str, int]]:
-        """The own counters of each map in memory. From any thread."""
-        return {table: store.stats() for table, store in list(self._maps.items())}
-
-    def _save(self, checkpoint: Checkpoint) -> Future[Images]:
-        """Begin to save images of the tables' maps, or of what has changed since the last ones, where that is anything."""
-        self._generation += 1
-        images, stale = {}, []
-        for number, table in enumerate(each.table.id for each in checkpoint.tables):
-            name, last = f"{self._generation:010d}-{number}", self._images.get(table)
-            if last and last.changes == self._changes[table]:
-                images[table] = last
-                continue
-            if last and (recent := self._recent.get(table)) and recent.image == last.name:
-                changed, counted = f"{name}-changes.map", table not in self._at_rest
-                images[table] = last._replace(changes=self._changes[table], recent=changed, rows=self.held(table), counted=counted)
-                stale.append((table, changed, recent.changes))
-                continue
-            rows = self._whole(table)
-            older = [(f"{name}-{i}.map", each) for i, each in enumerate(rows.older)]
-            shapes = tuple((file, each.values) for file, each in older)
-            images[table] = Image(f"{name}.map", self._changes[table], rows.held, older=shapes)
-            stale += [(table, file, each.store) for file, each in older]  # first: meanwhile keys only go from them to the newest
-            stale.append((table, images[table].name, rows.newest))
-            if not older:
-                self._recent[table] = Recent(images[table].name, len(rows.newest))
-
-        def save() -> Images:
-            for table, file, store in stale:
-                with _refusals(self._path):
-                    store.save(self._path / file, metadata=str(table).encode())
-                crash_point("mid-image")
-            return images
-
-        self._saving = self._saver.submit(save)
-        return self._saving
 
     def _replace(self, checkpoint: Checkpoint, images: Images, *, replaced: Sequence[str], part: str) -> None:
         """The atomic step: this checkpoint, as this part, in place of these."""
@@ -264,23 +198,11 @@ class MapStoreTarget:
         self._part = NEXT if NEXT in parts or (fresh and parts) else CURRENT
         self._published = {part: file_names(images) for part, (_, _, images) in parts.items()}
         if self._part in parts and not fresh:
-            _, self._checkpoint, self._images = parts[self._part]
-            with _none_missing():
-                for table, image in self._images.items():
-                    self._open(table, image)
+            _, self._checkpoint, images = parts[self._part]
+            with none_missing():
+                for table, image in images.items():
+                    self._tables[table] = StoredTable.load(self._path.joinpath, image, on_demand=self.on_demand)
         self._remove_unused()
-
-    def _open(self, table: TableId, image: Image) -> None:
-        """Load a table's rows, or make sure that they can be loaded."""
-        changes = _load_changes(self._path, image)
-        if self._on_demand and not image.older:
-            self._at_rest[table] = image
-            entries = _sound(check_image, self._path / image.name)
-        else:
-            rows = self._maps[table] = _load_rows(self._path, image, changes)
-            entries = len(rows.newest)
-        if not image.older:
-            self._recent[table] = Recent(image.name, entries, changes)
 
     def _readable(self) -> dict[str, Loaded]:
         """The checkpoints. Those that cannot be read are no copies to keep: their file goes."""
@@ -300,20 +222,24 @@ class MapStoreTarget:
                 path.unlink(missing_ok=True)
 
 
+@dataclass(frozen=True, slots=True)
 class Saving:
     """A commit whose images are being saved while changes are applied."""
 
-    def __init__(self, checkpoint: Checkpoint, images: Future[Images], publish: Callable[[Images, Checkpoint], None]) -> None:
-        self._checkpoint, self._images, self._publish = checkpoint, images, publish
+    _checkpoint: Checkpoint
+    _saved: Saved
+    _saving: Future[None]
+    _publish: Callable[[Saved, Checkpoint], None]
 
     def done(self) -> bool:
         """Whether the images are saved, or could not be."""
-        return self._images.done()
+        return self._saving.done()
 
-    def publish(self, applied: Gtids) -> None:
-        """Make it the checkpoint. `applied` is what was applied by now: the images may hold some of it. Raises what `commit` raises."""
+    def finish(self, applied: Gtids) -> None:
+        """Make it the checkpoint. `applied` is what was applied by now: the images may hold some of it."""
+        self._saving.result()
         exact = applied == self._checkpoint.position.gtids
-        self._publish(self._images.result(), self._checkpoint if exact else replace(self._checkpoint, applied=applied))
+        self._publish(self._saved, self._checkpoint if exact else replace(self._checkpoint, applied=applied))
 
 
 @contextmanager
@@ -327,84 +253,3 @@ def _refusals(path: Path) -> Iterator[None]:
             f"The state folder {path} cannot be written: {why}. The last checkpoint is untouched.",
             hint="Make room or give write permission, then run the same command again to resume.",
         ) from error
-
-
-def read_state(path: Path, *, rows_of: Sequence[TableId] = ()) -> tuple[Checkpoint, dict[TableId, Rows]]:
-    """The last checkpoint of a folder, and the rows of the tables asked for; also while a migration writes to it.
-
-    The tables asked for may be written as the source takes their names; the rows come by the names under which they are held.
-    Raises ConfigError when there is no state or no such table.
-    """
-    require_folder(path)
-    if not (path / DATABASE).is_file():
-        raise ConfigError(f"There is no migration state in {path}.", hint="Name the folder that `cdc migrate` wrote: mapstore:PATH.")
-    engine = engine_of(path, read_only=True)
-    try:
-        for attempt in range(5):
-            loaded = read_checkpoints(engine, path).get(CURRENT)
-            if loaded is None:
-                raise ConfigError(f"The migration in {path} has not reached its first checkpoint.", hint="Wait for it, or run it again.")
-            _, checkpoint, images = loaded
-            held = [held_name(table, images, checkpoint.lower_case_table_names) for table in rows_of]
-            unknown = [table for table in held if table not in images]
-            if unknown:
-                raise ConfigError(
-                    f"{unknown[0]} is not among the tables in {path}.", hint=f"It holds {', '.join(map(str, images)) or 'none'}."
-                )
-            try:
-                return checkpoint, {table: _load_rows(path, images[table], _load_changes(path, images[table])) for table in held}
-            except FileNotFoundError:  # a newer checkpoint has replaced it meanwhile
-                time.sleep(0.1 * attempt)
-        raise DamagedState(f"An image is missing in {path}.", hint="Copy again with --strategy full.")
-    finally:
-        engine.dispose()
-
-
-def read_copy_under_way(path: Path) -> Checkpoint | None:
-    """The checkpoint of a new copy that is being made beside what the folder holds, None if there is none."""
-    engine = engine_of(path, read_only=True)
-    try:
-        found = read_checkpoints(engine, path).get(NEXT)
-        return found[1] if found else None
-    finally:
-        engine.dispose()
-
-
-def require_readable(path: Path) -> None:
-    """Raise DamagedState or ConfigError if a folder holds a checkpoint that cannot be read."""
-    if (path / DATABASE).exists():
-        read_copy_under_way(path)
-
-
-def _load_rows(folder: Path, image: Image, changes: MapStore) -> Rows:
-    rows = Rows(_load_image(folder / image.name), [Older(_load_image(folder / name), values) for name, values in image.older])
-    rows.update(changes)
-    return rows
-
-
-def _load_changes(folder: Path, image: Image) -> MapStore:
-    return _load_image(folder / image.recent) if image.recent else MapStore()
-
-
-def _load_image(path: Path) -> MapStore:
-    return _sound(MapStore.load, path)
-
-
-_T = TypeVar("_T")
-
-
-def _sound(read: Callable[[Path], _T], path: Path) -> _T:
-    """What is read from an image."""
-    try:
-        return read(path)
-    except ImageError as error:
-        raise DamagedState(f"The image {path} cannot be used: {error}.", hint="Copy again with --strategy full.") from error
-
-
-@contextmanager
-def _none_missing() -> Iterator[None]:
-    """A checkpoint's images are there, unless someone has taken them away."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise DamagedState(f"The image {error.filename} is missing.", hint="Copy again with --strategy full.") from error
