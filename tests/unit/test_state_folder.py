@@ -22,12 +22,13 @@ from cdc.model.gtid import DomainGtids, Gtids, GtidSet
 from cdc.model.packed import Packed
 from cdc.ops import summary
 from tests.states import OpenState, read_copy_under_way, read_state
+from tests.unit import state_format_5
 from tests.unit.simulated_source import TABLES, key_bytes, row_bytes
 
 A = "3e11fa47-71ca-11e1-9e33-c80aa9429562"
 
 
-@pytest.mark.parametrize("made", [(), ("CREATE TABLE checkpoint (id INTEGER)",)])
+@pytest.mark.parametrize("made", [(), ("CREATE TABLE cdc_checkpoint (pipeline TEXT)",)])
 def test_new_folder_has_no_checkpoint_yet(tmp_path: Path, made: tuple[str, ...]) -> None:
     """A reader at that moment is told to wait, not that the folder is damaged."""
     with closing(sqlite3.connect(tmp_path / "checkpoint.sqlite")) as database:
@@ -70,7 +71,7 @@ KILLED_WITHIN = """
 import os, signal, sqlite3, sys
 database = sqlite3.connect(sys.argv[1])
 database.execute("PRAGMA cache_size = 1")  # so that pages are written before the commit
-database.execute("UPDATE checkpoint SET gtids = hex(zeroblob(1000000))")
+database.execute("UPDATE cdc_checkpoint SET gtids = hex(zeroblob(1000000))")
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -142,6 +143,39 @@ def test_unreadable_copy_is_replaced(tmp_path: Path) -> None:
     assert seen(tmp_path) == (f"{A}:1-7", {})
 
 
+def test_a_state_of_format_5_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    """By writers and readers; a full copy begins in its place."""
+    (tmp_path / "checkpoint.sqlite").write_bytes(state_format_5.DATABASE)
+    (tmp_path / "0000000001-0.map").touch()
+    refusals: list[Callable[[Path], object]] = [OpenState, read_state, lambda path: cdc.verify("mysql://u:p@127.0.0.1:1/", path)]
+    for refused in refusals:
+        with pytest.raises(ConfigError, match=r"has format 5, this version reads 6.* copy again with --strategy full"):
+            refused(tmp_path)
+    with OpenState(tmp_path, fresh=True) as target:
+        assert target.found is None
+        target.commit_now(held(7, TableState.COPYING))
+    assert seen(tmp_path) == (f"{A}:1-7", {})
+
+
+def test_a_writer_that_was_replaced_cannot_commit(tmp_path: Path) -> None:
+    """The lock keeps a second writer out; where locks get lost, as on network file systems, the epoch stops the first one."""
+    with OpenState(tmp_path) as first:
+        put(first, 1, "first")
+        first.commit_now(held(5, TableState.STREAMING))
+        with pytest.raises(ConfigError, match="is in use by the process"):
+            OpenState(tmp_path)
+        (tmp_path / "lock").unlink()
+        with OpenState(tmp_path) as second:
+            put(first, 2, "first")
+            with pytest.raises(CdcError, match="Another process has taken over"):
+                first.commit_now(held(6, TableState.STREAMING))
+            put(second, 3, "second")
+            second.commit_now(held(6, TableState.STREAMING))
+            with pytest.raises(CdcError, match="Another process has taken over"):
+                first.commit_now(held(7, TableState.STREAMING))
+    assert seen(tmp_path) == (f"{A}:1-6", {key_bytes(1): row_bytes(1, "first"), key_bytes(3): row_bytes(3, "second")})
+
+
 def test_rows_are_saved_while_changes_are_applied(tmp_path: Path) -> None:
     """Such a checkpoint says how far its rows may have gone, and the next one saves the changes since."""
     with OpenState(tmp_path) as target:
@@ -208,7 +242,7 @@ def test_state_folder_is_private_under_any_umask(tmp_path: Path, umask: int) -> 
             target.commit_now(held(5, TableState.STREAMING))
             with closing(sqlite3.connect(tmp_path / "above" / "state" / "checkpoint.sqlite")) as database:
                 database.execute("PRAGMA cache_size = 1")
-                database.execute("UPDATE checkpoint SET gtids = hex(zeroblob(1000000))")
+                database.execute("UPDATE cdc_checkpoint SET gtids = hex(zeroblob(1000000))")
                 modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "above" / "state").iterdir()}
     finally:
         os.umask(before)
@@ -318,7 +352,7 @@ def test_foreign_values_are_a_damaged_checkpoint(tmp_path: Path, change: str) ->
     with OpenState(tmp_path) as target:
         target.commit_now(held(5, TableState.STREAMING))
     with closing(sqlite3.connect(tmp_path / "checkpoint.sqlite")) as database, database:
-        database.execute(f"UPDATE checkpoint SET {change}")
+        database.execute(f"UPDATE cdc_checkpoint SET {change}")
     with pytest.raises(DamagedState, match="cannot be read"):
         read_state(tmp_path)
 

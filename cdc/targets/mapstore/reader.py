@@ -9,13 +9,13 @@ import io
 import os
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 from cdc.errors import NothingHeld
 from cdc.model import Checkpoint, TableId
 from cdc.model.packed import Packed
-from cdc.targets.mapstore.checkpoints import CURRENT, DATABASE, NEXT, Images, engine_of, file_names, read_checkpoints
+from cdc.targets.mapstore.checkpoints import CURRENT, DATABASE, NEXT, Checkpoints, Images, file_names
 from cdc.targets.mapstore.rows import Rows
 from cdc.targets.mapstore.state_folder import require_folder
 from cdc.targets.mapstore.stored_table import load_changes, load_rows, none_missing
@@ -46,15 +46,12 @@ class MapStoreReader:
             time.sleep(0.1 * attempt)
 
     def _read(self) -> None:
-        engine = engine_of(self._path, read_only=True)
-        try:
-            parts = read_checkpoints(engine, self._path)
-        finally:
-            engine.dispose()
+        with closing(Checkpoints(self._path, read_only=True)) as checkpoints:
+            parts = checkpoints.read()
         if CURRENT not in parts:
             raise NothingHeld(f"The migration in {self._path} has not reached its first checkpoint.", hint="Wait for it, or run it again.")
-        _, self.checkpoint, self._images = parts[CURRENT]
-        self.copy_under_way = parts[NEXT][1] if NEXT in parts else None
+        self.checkpoint, self._images = parts[CURRENT]
+        self.copy_under_way = parts[NEXT].checkpoint if NEXT in parts else None
 
     def _hold(self) -> bool:
         """Open the images' files; False if one has gone since the checkpoint was read. What is wrong with one is said when it is read."""

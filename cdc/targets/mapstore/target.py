@@ -16,33 +16,20 @@ are complete takes the old one away in the same transaction. Until then whoever 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
-import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
 from cdc.crash import crash_point
 from cdc.errors import CdcError, ConfigError, DamagedState
 from cdc.model import Batch, Checkpoint, ColumnsChanged, DefinitionConfirmed, TableChange, TableId, TableRenamed, TableState
 from cdc.model.gtid import Gtids
-from cdc.targets.mapstore.checkpoints import (
-    CURRENT,
-    DATABASE,
-    NEXT,
-    Image,
-    Images,
-    Loaded,
-    create_tables,
-    engine_of,
-    file_names,
-    publish,
-    read_checkpoints,
-)
+from cdc.targets.mapstore.checkpoints import CURRENT, DATABASE, NEXT, Checkpoints, Image, Part, file_names
 from cdc.targets.mapstore.state_folder import locked, make_private, require_folder
 from cdc.targets.mapstore.stored_table import StoredTable, Tables, none_missing
 
@@ -66,7 +53,7 @@ class MapStoreTarget:
         require_folder(self._path)
         self.on_demand = on_demand
         self._lock: IO[bytes] | None = None
-        self._engine: sa.Engine
+        self._checkpoints: Checkpoints
         self._saver: ThreadPoolExecutor
         self._saving: Future[None] | None = None
         self._generation = 0
@@ -84,9 +71,10 @@ class MapStoreTarget:
             wait([self._saving])
         try:
             self._tables, self._checkpoint = {}, None
-            self._load(fresh)
+            parts = self._readable() if fresh else self._checkpoints.read()
             with _refusals(self._path):
-                create_tables(self._engine)
+                self._checkpoints.take()
+            self._load(parts, fresh)
         except BaseException:
             self.close()
             raise
@@ -96,7 +84,7 @@ class MapStoreTarget:
         lock = locked(self._path)
         try:
             with _refusals(self._path):
-                self._engine = engine_of(self._path)
+                self._checkpoints = Checkpoints(self._path)
         except BaseException:
             lock.close()
             raise
@@ -106,7 +94,7 @@ class MapStoreTarget:
         """Let the folder go. What was not committed is gone."""
         if self._lock:
             self._saver.shutdown()
-            self._engine.dispose()
+            self._checkpoints.close()
             self._lock.close()
             self._lock = None
 
@@ -174,42 +162,37 @@ class MapStoreTarget:
         crash_point("before-checkpoint")
         if swap:
             crash_point("before-swap")
-        self._replace(checkpoint, images, replaced=(CURRENT, NEXT) if swap else (self._part,), part=CURRENT if swap else self._part)
+        with _refusals(self._path):
+            self._checkpoints.publish(checkpoint, images, part=self._part, swap=swap)
         if swap:
             crash_point("after-swap")
         crash_point("after-checkpoint")
+        if swap:
+            self._part = CURRENT
+            self._published.pop(NEXT)
+        self._published[self._part] = file_names(images)
         for table in self._tables.values():
             table.published(saved.get(table))
         self._checkpoint = checkpoint
         self._remove_unused()
 
-    def _replace(self, checkpoint: Checkpoint, images: Images, *, replaced: Sequence[str], part: str) -> None:
-        """The atomic step: this checkpoint, as this part, in place of these."""
-        with _refusals(self._path):
-            publish(self._engine, self._generation, checkpoint, images, replaced=replaced, part=part)
-        for each in replaced:
-            self._published.pop(each, None)
-        self._published[part] = file_names(images)
-        self._part = part
-
-    def _load(self, fresh: bool) -> None:
-        parts = self._readable() if fresh else read_checkpoints(self._engine, self._path)
-        self._generation = max((generation for generation, _, _ in parts.values()), default=0)
+    def _load(self, parts: Mapping[str, Part], fresh: bool) -> None:
         self._part = NEXT if NEXT in parts or (fresh and parts) else CURRENT
-        self._published = {part: file_names(images) for part, (_, _, images) in parts.items()}
+        self._published = {part: file_names(images) for part, (_, images) in parts.items()}
+        self._generation = max((int(name.partition("-")[0]) for names in self._published.values() for name in names), default=0)
         if self._part in parts and not fresh:
-            _, self._checkpoint, images = parts[self._part]
+            self._checkpoint, images = parts[self._part]
             with none_missing():
                 for table, image in images.items():
                     self._tables[table] = StoredTable.load(self._path.joinpath, image, on_demand=self.on_demand)
         self._remove_unused()
 
-    def _readable(self) -> dict[str, Loaded]:
+    def _readable(self) -> dict[str, Part]:
         """The checkpoints. Those that cannot be read are no copies to keep: their file goes."""
         try:
-            return read_checkpoints(self._engine, self._path)
+            return self._checkpoints.read()
         except (ConfigError, DamagedState):
-            self._engine.dispose()
+            self._checkpoints.close()
             for stale in self._path.glob(f"{DATABASE}*"):
                 stale.unlink()
             make_private(self._path / DATABASE)
