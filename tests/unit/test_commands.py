@@ -94,6 +94,8 @@ class Source:
 class Target:
     """Counts what is applied and keeps the checkpoints."""
 
+    on_demand = False
+
     def __init__(self) -> None:
         self.applied = 0
         self.checkpoints: list[Checkpoint] = []
@@ -104,17 +106,18 @@ class Target:
     def held(self, table: TableId) -> int:
         return 0
 
-    def commit(self, checkpoint: Checkpoint) -> None:
-        self.checkpoints.append(checkpoint)
+    def open(self, *, fresh: bool = False) -> None: ...
 
-    def begin_commit(self, checkpoint: Checkpoint) -> Target:
+    def close(self) -> None: ...
+
+    def commit(self, checkpoint: Checkpoint) -> Target:
         self.checkpoints.append(checkpoint)
         return self
 
     def done(self) -> bool:
         return True
 
-    def publish(self, applied: Gtids) -> None: ...
+    def finish(self, applied: Gtids) -> None: ...
 
     def stats(self) -> dict[TableId, dict[str, int]]:
         return {TABLE.id: {"count": self.applied}}
