@@ -193,7 +193,7 @@ def _source(config: Config) -> MySqlSource:
 def _held(config: Config) -> Checkpoint | None:
     """The checkpoint that a run goes on from, None where there is none.
 
-    One that cannot be read counts as none for a full copy, which replaces it; else it raises ConfigError or DamagedState.
+    One that cannot be read counts as none for a full copy of named tables, which replaces it; else it raises ConfigError or DamagedState.
     """
     try:
         with closing(open_reader(config.target_url)) as reader:
@@ -201,7 +201,7 @@ def _held(config: Config) -> Checkpoint | None:
     except NothingHeld:
         return None
     except (ConfigError, DamagedState):
-        if config.strategy is Strategy.FULL:
+        if config.strategy is Strategy.FULL and config.tables:
             return None
         raise
 

@@ -126,7 +126,7 @@ def test_drop_reports_rows_and_refuses_the_last_table(shop: Project):
     assert_identical(shop, "t")
     error = str(run(shop, "--drop-table", full(shop, "t"), expect=2)["error"])
     assert f"--drop-table leaves nothing to follow: the target holds {full(shop, 't')} alone." in error
-    assert f"delete the state folder {shop.state}" in error
+    assert f"delete mapstore:{shop.state} if it is not needed" in error
     assert_identical(shop, "t")
 
 
