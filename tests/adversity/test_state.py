@@ -149,7 +149,7 @@ def test_state_of_another_format_is_refused_unchanged(orders: Project, version: 
     """Its columns may differ, so this version does not touch it."""
     orders.migrate()
     with closing(sqlite3.connect(orders.state / "checkpoint.sqlite")) as database:
-        database.execute(f"UPDATE checkpoint SET format = {version}")
+        database.execute(f"UPDATE cdc_checkpoint SET format = {version}")
         database.execute(f"ALTER TABLE checkpoint {change}")
         database.commit()
     before = {path.name: path.read_bytes() for path in orders.state.iterdir() if path.name != "lock"}
