@@ -22,6 +22,9 @@ from cdc.mysql.retry import MAY_PASS, Backoff
 from cdc.mysql.schema_tracker import SchemaTracker
 from cdc.mysql.snapshot import SnapshotReader
 
+CHUNK_CONNECTIONS = 2
+"""Chunks read at once. The server sends each from one thread, and one thread here unpacks it."""
+
 _T = TypeVar("_T")
 
 

@@ -14,8 +14,9 @@ from cdc import changes
 from cdc.config import SourceUrl
 from cdc.demo import shop
 from cdc.errors import PositionLost, Temporary, TornTransaction
-from cdc.model import Position, TableState
-from cdc.mysql import failover
+from cdc.model import Boundary, Chunk, ChunkRequest, Delivery, Item, Position, SourceChanged, TableProgress, TableState
+from cdc.mysql import failover, preflight
+from cdc.mysql.source import MySqlSource
 from tests.fix_migration import PATIENCE, Project
 from tests.fix_proxy import Proxy
 from tests.fix_replicas import Pair
@@ -226,12 +227,12 @@ def test_replica_that_never_catches_up_exits_4(pair: Pair, first: Project, monke
     pair.sql(pair.second, pair.stop_receiving)
     first.sql("INSERT INTO t VALUES (1, 1)")
     asked = failover.Failover(SourceUrl.parse(pair.url_of((pair.second.host, pair.second.port)), {}), lambda _: None)
-    wanted = failover.Wanted(Position(first.gtids()))
+    wanted = failover.Requirement(Position(first.gtids()))
     with pytest.raises(Temporary, match="replica that is behind"):
         asked.choose(wanted)
     assert asked.behind
     monkeypatch.setattr(failover, "BEHIND_SECONDS", 0.0)
-    with pytest.raises(PositionLost, match="has not got there within") as found:
+    with pytest.raises(PositionLost, match="has not caught up within") as found:
         asked.choose(wanted)
     assert "--strategy full" in found.value.hint
     assert not asked.behind
@@ -260,3 +261,39 @@ def test_check_covers_every_host(pair: Pair, first: Project):
     assert lines
     for server in (pair.first, pair.second):
         assert sum(f"{server.host}:{server.port}: " in line for line in lines) == len(lines) // 2
+
+
+def test_a_rewind_while_the_server_is_down_goes_on_with_its_replica(pair: Pair, first: Project):
+    """The source starts again from a position whose file and offset are the dead server's; it continues by GTID on the replica."""
+    first.sql("CREATE TABLE t (id INT PRIMARY KEY)", "INSERT INTO t VALUES (1)")
+    pair.wait_in_sync()
+    with MySqlSource(SourceUrl.parse(pair.url, {}), heartbeat_seconds=1.0, give_up_seconds=PATIENCE, examine=preflight.examine) as source:
+        start = source.position()
+        (table,) = source.tables([first.table])
+        progress = [TableProgress(table, state=TableState.STREAMING)]
+        source.start(start, progress)
+        seen: list[Item | None] = []
+        first.sql("INSERT INTO t VALUES (2)")
+        wait_until(lambda: _rows(seen, source) == 1)
+        checkpoint = next(item.position for item in seen if isinstance(item, Delivery) and item.batches)
+        assert checkpoint
+        first.sql("INSERT INTO t VALUES (3)")
+        pair.wait_in_sync()
+        assert checkpoint.file
+        pair.first.kill()
+        pair.promote(pair.second)
+        told = source.start(checkpoint, progress)
+        assert told
+        assert told.position == Position(checkpoint.gtids)
+        source.request(ChunkRequest(table, None, 10, told.position))  # void with the SourceChanged that is waiting
+        again: list[Item | None] = []
+        wait_until(lambda: _rows(again, source) == 1)
+        assert not any(isinstance(item, (Boundary, Chunk)) for item in again)
+        assert next(type(item) for item in again if item) is SourceChanged
+        assert source.url.port == pair.second.port
+
+
+def _rows(items: list[Item | None], source: MySqlSource) -> int:
+    """Take what has come; the number of changed rows so far."""
+    items.append(source.next(0.0))
+    return sum(len(batch.keys) for item in items if isinstance(item, Delivery) for batch in item.batches)

@@ -224,8 +224,8 @@ from pathlib import Path
 from cdc.ops import interrupts
 from cdc.__main__ import main
 from cdc.config import SourceUrl
-from cdc.mysql import connection, source
-connection.CONNECT_SECONDS = source.LOG_END_SECONDS = source.LONGEST_PAUSE = 3600.0
+from cdc.mysql import connection, source, stream_loop
+connection.CONNECT_SECONDS = source.LOG_END_SECONDS = stream_loop.LONGEST_PAUSE = 3600.0
 """
 """The bounds of these waits are no help here: what ends within the test's patience is ended by the signal."""
 

@@ -13,7 +13,7 @@ import pytest
 import cdc
 from cdc.errors import SchemaChanged
 from cdc.formats.change import Change
-from cdc.mysql import source
+from cdc.mysql import inbox
 from tests.fix_migration import PATIENCE, Project
 
 pytestmark = pytest.mark.waits
@@ -72,8 +72,8 @@ def test_rows_come_with_their_own_columns(project_on_either: Project) -> None:
 
 def fill(project: Project) -> list[Row]:
     """Write so many transactions that a listener which takes none of them has not read what is written later."""
-    project.sql(*(f"INSERT INTO t (id) VALUES ({i})" for i in range(source._INBOX + 8)))
-    return [{"id": i, "v": None} for i in range(source._INBOX + 8)]
+    project.sql(*(f"INSERT INTO t (id) VALUES ({i})" for i in range(inbox.CAPACITY + 8)))
+    return [{"id": i, "v": None} for i in range(inbox.CAPACITY + 8)]
 
 
 OTHER_COLUMNS = "The columns of .* in the binlog .* are not those that are expected"

@@ -1,0 +1,125 @@
+"""A source that is started again goes back to the position it is given, and gives nothing of its previous start."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from cdc.model import Boundary, Chunk, ChunkRequest, CopyAnew, Delivery, Item, Position, TableId, TableProgress, TableState
+from cdc.mysql import preflight
+from cdc.mysql.inbox import CAPACITY
+from cdc.mysql.schema import read_table
+from cdc.mysql.source import MySqlSource
+from tests.fix_migration import PATIENCE, Project
+
+pytestmark = pytest.mark.waits
+
+
+@pytest.fixture
+def source(project: Project) -> Iterator[MySqlSource]:
+    """Of a table with two rows."""
+    project.sql("CREATE TABLE t (id INT PRIMARY KEY, v LONGTEXT)", "INSERT INTO t VALUES (1, 'a'), (2, 'b')")
+    with MySqlSource(project.source, heartbeat_seconds=1.0, give_up_seconds=PATIENCE, examine=preflight.examine) as made:
+        yield made
+
+
+def copied(source: MySqlSource, table: TableId) -> TableProgress:
+    """A table whose copy is complete, so that its definition counts as known."""
+    (definition,) = source.tables([table])
+    return TableProgress(definition, state=TableState.STREAMING)
+
+
+def take_until(source: MySqlSource, enough) -> list[Item]:
+    """The items up to the one for which `enough` holds; fails when nothing comes."""
+    items: list[Item] = []
+    silent = 0
+    while not (items and enough(items[-1])):
+        item = source.next(1.0)
+        silent = 0 if item else silent + 1
+        assert silent < PATIENCE, items
+        items += [item] if item else []
+    return items
+
+
+def is_at(position: Position):
+    """Tells whether an item is a delivery that has come to this position, or beyond."""
+    return lambda item: isinstance(item, Delivery) and item.position is not None and position.gtids <= item.position.gtids
+
+
+def keys(items: list[Item]) -> list[bytes]:
+    """The keys of all changed rows, in order."""
+    return [key for item in items if isinstance(item, Delivery) for batch in item.batches for key in batch.keys]
+
+
+def reading_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith("cdc-")}
+
+
+def test_a_rewind_gives_every_transaction_after_its_position_again(project: Project, source: MySqlSource) -> None:
+    """The inbox is full of deliveries of the first start then, and its thread waits for room: none of them comes after the second."""
+    start, progress = source.position(), copied(source, project.table)
+    source.start(start, [progress])
+    project.sql(*(f"INSERT INTO t VALUES ({number}, 'x')" for number in range(10, 10 + 2 * CAPACITY)))
+    seen = keys(take_until(source, lambda item: isinstance(item, Delivery) and item.batches))
+    before, received = reading_threads(), source.bytes_received
+    source.start(start, [progress])
+    assert not before & reading_threads()
+    end = source.position()
+    items = take_until(source, is_at(end))
+    assert len(keys(items)) == len(set(keys(items))) == 2 * CAPACITY
+    assert keys(items)[: len(seen)] == seen
+    assert source.bytes_received > received
+
+
+def test_a_rewind_in_the_middle_of_a_transaction_begins_it_again(project: Project, source: MySqlSource) -> None:
+    """Of a transaction that comes in parts, the rest of the first start is dropped."""
+    start, progress = source.position(), copied(source, project.table)
+    project.sql("BEGIN", *(f"INSERT INTO t VALUES ({number}, REPEAT('x', 3000000))" for number in range(10, 20)), "COMMIT")
+    source.start(start, [progress])
+    parts = take_until(source, lambda item: isinstance(item, Delivery) and item.batches)
+    assert all(item.position is None for item in parts if isinstance(item, Delivery) and item.batches)
+    source.start(start, [progress])
+    assert len(keys(take_until(source, is_at(source.position())))) == 10
+
+
+def test_a_chunk_of_before_a_rewind_never_comes(project: Project, source: MySqlSource) -> None:
+    """One that is requested afterwards does."""
+    start = source.position()
+    (table,) = source.tables([project.table])
+    source.start(start, [TableProgress(table)])
+    source.request(ChunkRequest(table, None, 10, start))
+    source.start(start, [TableProgress(table)])
+    wanted = ChunkRequest(table, None, 1, start)
+    source.request(wanted)
+    items = take_until(source, lambda item: isinstance(item, Chunk))
+    assert all(item.request is wanted for item in items if isinstance(item, (Boundary, Chunk)))
+
+
+def test_a_table_that_joined_after_the_checkpoint_joins_again(project: Project, source: MySqlSource) -> None:
+    """The rewind goes back to before it joined, and its changes are followed once more."""
+    start, progress = source.position(), copied(source, project.table)
+    other = TableId(project.database, "u")
+    project.sql("CREATE TABLE u (id INT PRIMARY KEY)", "INSERT INTO t VALUES (3, 'c')")
+    source.start(start, [progress])
+    source.follow([other], read_table)
+
+    def joined(item: Item) -> bool:
+        return isinstance(item, Delivery) and any(isinstance(change, CopyAnew) and change.id == other for change in item.tables)
+
+    take_until(source, joined)
+    source.start(start, [progress])
+    take_until(source, joined)
+    project.sql("INSERT INTO u VALUES (7)")
+    items = take_until(source, is_at(source.position()))
+    assert [batch.table for item in items if isinstance(item, Delivery) for batch in item.batches][-1] == other
+
+
+def test_an_unlogged_change_is_seen_by_a_rewind(project: Project, source: MySqlSource) -> None:
+    """The definitions are asked for again: the binlog does not say how these columns have changed."""
+    start, progress = source.position(), copied(source, project.table)
+    source.start(start, [progress])
+    project.sql("SET SESSION sql_log_bin = 0", "ALTER TABLE t ADD COLUMN more INT", "SET SESSION sql_log_bin = 1")
+    source.start(start, [progress])
+    take_until(source, lambda item: isinstance(item, Delivery) and any(isinstance(change, CopyAnew) for change in item.tables))
