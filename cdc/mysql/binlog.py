@@ -141,8 +141,8 @@ class BinlogReader:
     ) -> None:
         self._source, self._check = source, check
         self._position = position
-        self._followed = tables if isinstance(tables, SchemaTracker) else SchemaTracker(tables)
-        self._rows = rows or StatementRows(self._followed)
+        self._tracker = tables if isinstance(tables, SchemaTracker) else SchemaTracker(tables)
+        self._rows = rows or StatementRows(self._tracker)
         self._changes: list[TableChange] = []
         """What statements did to whole tables since the last delivery with a position."""
         self._within: list[TableChange] = []
@@ -152,7 +152,7 @@ class BinlogReader:
         self._server_id = random.randrange(1 << 30, 1 << 31)
         self._heartbeat_seconds = heartbeat_seconds
         self._stream = EventStream(
-            self._followed.resolve, self._on_statement, unpack, budget=BATCH_BYTES, keep=befores, debezium_json=debezium_json
+            self._tracker.resolve, self._on_statement, unpack, budget=BATCH_BYTES, keep=befores, debezium_json=debezium_json
         )
         self._befores = befores
         self._connection: StreamConnection | None = None
@@ -161,7 +161,7 @@ class BinlogReader:
     @property
     def events(self) -> Counter[str]:
         """How many events came, by type; skipped ones with the reason."""
-        return Counter(self._stream.counts_by_kind()) + self._followed.skipped
+        return Counter(self._stream.counts_by_kind()) + self._tracker.counts
 
     @property
     def bytes_received(self) -> int:
@@ -193,7 +193,7 @@ class BinlogReader:
                     if self._ended:
                         return
                 if isinstance(failure, Unexplained):
-                    yield Delivery(position=self._position, tables=tuple(self._followed.copy_unexplained(failure, self._position)))
+                    yield Delivery(position=self._position, tables=tuple(self._tracker.copy_unexplained(failure, self._position)))
                     return
                 if failure:
                     raise failure
@@ -269,7 +269,7 @@ class BinlogReader:
         self._position = Position(flavor_with(before).advanced(before, gtids), file, offset, mark)
         if apart:
             self._changes, self._within = self._changes + self._within, []
-        settled = self._followed.confirm(self._position)
+        settled = self._tracker.confirm(self._position)
         self._ended = any(not isinstance(change, DefinitionConfirmed) for change in settled)
         changes, self._changes = (*self._changes, *settled), []
         oldest, newest = (microseconds / 1e6 if microseconds else None for microseconds in committed)
@@ -291,7 +291,7 @@ class BinlogReader:
         what = meaning(event)
         place = Position(self._position.gtids, *self._stream.place)
         if what in (Meaning.TABLES, Meaning.TABLE_WITH_ROWS):
-            self._changes += [*self._followed.changes(event, place), *self._rows.on_tables(event, place)]
+            self._changes += [*self._tracker.changes(event, place), *self._rows.on_tables(event, place)]
         if what is Meaning.STATEMENT_ROWS or (what is Meaning.TABLES and fills_table(event)):
             copied = {change.id for change in self._within}
             self._within += [change for change in self._rows.on_rows(event, place) if change.id not in copied]

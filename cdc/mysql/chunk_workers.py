@@ -42,7 +42,7 @@ class Changed(NamedTuple):
     """A table that had another definition than the one that was asked for, by the time the binlog ended at `end`."""
 
     table: Table
-    refusal: SchemaChanged
+    conflict: SchemaChanged
     end: LogEnd
 
 
@@ -65,7 +65,7 @@ class ChangedTables:
         """Another server is read: all chunks are asked for again."""
         self._waiting.clear()
 
-    def look_again(self, position: Position, followed: SchemaTracker) -> list[TableChange]:
+    def look_again(self, position: Position, tracker: SchemaTracker) -> list[TableChange]:
         """What becomes of the first table whose place the stream has come to. Raises Temporary, and what cannot be followed."""
         for _ in range(len(self._waiting)):
             changed = self._waiting.popleft()
@@ -73,8 +73,8 @@ class ChangedTables:
                 self._waiting.append(changed)
             elif changed.table is not self._looked_at.get(changed.table.id):
                 try:
-                    unexplained = Unexplained(changed.table.id, changed.refusal)
-                    found = followed.copy_unexplained(unexplained, position) if followed.has(changed.table) else []
+                    unexplained = Unexplained(changed.table.id, changed.conflict)
+                    found = tracker.copy_unexplained(unexplained, position) if tracker.has(changed.table) else []
                 except Temporary:
                     self._waiting.append(changed)
                     raise

@@ -54,10 +54,10 @@ class Reach:
 
 
 class StatementRows:
-    """Decides for the tables of `followed`. `ask` asks the source; without it no answer bounds what is written."""
+    """Decides for the tables of `tracker`. `ask` asks the source; without it no answer bounds what is written."""
 
-    def __init__(self, followed: SchemaTracker, ask: Callable[[Question], Reach] | None = None) -> None:
-        self._followed, self._ask = followed, ask
+    def __init__(self, tracker: SchemaTracker, ask: Callable[[Question], Reach] | None = None) -> None:
+        self._tracker, self._ask = tracker, ask
         self._answers: dict[Question, Reach] = {}
 
     def on_rows(self, event: QueryEvent, place: Position) -> list[CopyAnew]:
@@ -65,8 +65,8 @@ class StatementRows:
 
         Raises UnsupportedEvent where that cannot be done, PreflightFailed where the user may not see what is needed to leave them alone.
         """
-        bound = None if event.schemas is None else frozenset(map(self._followed.fold, event.schemas))
-        possible = [table for table in self._followed.tables if bound is None or self._followed.fold(table.schema) in bound]
+        bound = None if event.schemas is None else frozenset(map(self._tracker.fold, event.schemas))
+        possible = [table for table in self._tracker.tables if bound is None or self._tracker.fold(table.schema) in bound]
         found = writes(event) if possible else Writes()
         found = replace(
             found,
@@ -88,13 +88,13 @@ class StatementRows:
             )
         touched = [table for table in possible if doubt or table in written]
         if not touched:
-            self._followed.skipped["skipped statement: changes rows of no followed table"] += 1
+            self._tracker.counts["skipped statement: changes rows of no followed table"] += 1
         others = f", and others may have changed: {doubt}" if doubt else ""
-        return self._followed.copy_again(touched, f"{shorten(event.text)} changed rows without row events{others}", place)
+        return self._tracker.copy_again(touched, f"{shorten(event.text)} changed rows without row events{others}", place)
 
     def on_rollback(self, place: Position) -> list[CopyAnew]:
         """The same where a transaction takes back rows that have come: a savepoint, or a transaction that has written other engines too."""
-        return self._followed.copy_again(self._followed.tables, "its transaction took rows back after sending them", place)
+        return self._tracker.copy_again(self._tracker.tables, "its transaction took rows back after sending them", place)
 
     def on_tables(self, event: QueryEvent, place: Position) -> list[CopyAnew]:
         """The same after any other statement: it may have changed what answers were about."""
@@ -103,7 +103,7 @@ class StatementRows:
         if not asked or not self._may_matter(event, self._ids(asked)):
             return []
         because = f"what statements changed without row events before {shorten(event.text)} is not certain any more"
-        return self._followed.copy_again(self._followed.tables, because, place)
+        return self._tracker.copy_again(self._tracker.tables, because, place)
 
     def _may_matter(self, event: QueryEvent, asked: set[TableId]) -> bool:
         """Whether the statement may have dropped or changed one of these tables, or stored code."""
@@ -117,7 +117,7 @@ class StatementRows:
         schemas = {effect.schema for effect in effects if isinstance(effect, ddl.SchemaDropped)}
         tables = {effect.table for effect in effects if not isinstance(effect, ddl.SchemaDropped)}
         return not self._ids(tables).isdisjoint(asked) or any(
-            self._followed.fold(schema) in {self._followed.fold(t.schema) for t in asked} for schema in schemas
+            self._tracker.fold(schema) in {self._tracker.fold(t.schema) for t in asked} for schema in schemas
         )
 
     def _answer(self, asked: Question) -> Reach:
@@ -128,7 +128,7 @@ class StatementRows:
         return self._answers[asked]
 
     def _ids(self, tables: Iterable[TableId]) -> set[TableId]:
-        return set(map(self._followed.id_of, tables))
+        return set(map(self._tracker.id_of, tables))
 
 
 def _not_behind(place: Position, end: LogEnd) -> bool:

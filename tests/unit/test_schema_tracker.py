@@ -99,7 +99,7 @@ def test_dropped_and_recreated_table_is_followed_by_name() -> None:
     assert kinds(tracker.changes(written("CREATE TABLE a (x INT)", "shop"), at(50))) == [(CopyAnew, A)]
     assert tracker.changes(written("CREATE TABLE IF NOT EXISTS a (x INT)", "shop"), at(60)) == []
     assert kinds(tracker.changes(written("CREATE OR REPLACE TABLE a (x INT)", "shop"), at(70))) == [(CopyAnew, A)]
-    assert tracker.skipped.total() == 3
+    assert tracker.counts.total() == 3
 
 
 def test_folded_names_match_in_any_case() -> None:
