@@ -9,7 +9,7 @@ from cdc.model import TableId
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """There is a table of this name now. If there was one before, it was replaced, or left alone, where that was said."""
+    """CREATE TABLE. An existing table of this name was replaced (`replacing`: OR REPLACE) or kept (`unless_there`: IF NOT EXISTS)."""
 
     table: TableId
     replacing: bool = False
@@ -39,7 +39,7 @@ class Truncated:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """The table has another name. `rebuilt`: its rows may have been written anew, as with `Rebuilt`."""
+    """The table has another name. `rebuilt`: its rows may have been rewritten, as with `Rebuilt`."""
 
     table: TableId
     to: TableId
@@ -50,8 +50,9 @@ class Moved:
 class Altered:
     """The table has other columns, or may have.
 
-    `rows_kept`: columns of the same name and type hold what they held. `renamed` are names of columns, old and new; `dropped` those that
-    were taken away, even if others of the same name were `added`. Of the names in `optional` this holds only IF [NOT] EXISTS.
+    `rows_kept`: columns of the same name and type hold the same values as before. `renamed` are pairs of column names, old and new.
+    `dropped` are removed columns, even if others of the same name were `added`. Names in `optional` had IF [NOT] EXISTS: their part may
+    have done nothing.
     """
 
     table: TableId
@@ -71,10 +72,10 @@ class IndexesChanged:
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """The table's rows may have been written anew, which keeps all but what the server computes from the statement's session.
+    """The table's rows may have been rewritten. Values stay, except those that the server computes again with the session's settings.
 
-    STORED generated columns are computed again, and in some SQL modes partial dates become zero ones. Whether a rebuild does so depends on
-    the algorithm, which a session sets without a word of it in the binlog.
+    STORED generated columns are computed again, and in some SQL modes partial dates become zero dates. Whether that happens depends on the
+    algorithm, a setting of the session that the binlog does not have.
     """
 
     table: TableId

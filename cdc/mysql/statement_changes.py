@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from cdc.errors import CdcError, SchemaChanged
 from cdc.model import ColumnsChanged, CopyAnew, Position, TableChange, TableDropped, TableId, TableRenamed, TableTruncated
-from cdc.mysql import ddl
+from cdc.mysql import ddl, possible_names
 from cdc.mysql.definitions import Described, TrackedTable, TrackedTables
 from cdc.mysql.query_events import QueryEvent, shorten
 from cdc.mysql.reshape import reshaped
@@ -63,7 +63,7 @@ class StatementChanges:
             return self._look_up(named, event, place, "another table may be meant")
         tables = [*map(self._id_of, ddl.tables(effects))]
         new = self._existing() if self._describe and not event.query.isascii() else ()
-        otherwise = set(filter(ddl.could_name_otherwise(event), (*self._tracked.names, *new))).difference(tables)
+        otherwise = set(filter(possible_names.could_name_otherwise(event), (*self._tracked.names, *new))).difference(tables)
         if otherwise:
             return self._look_up([*tables, *otherwise], event, place, "another table may be meant")
         lost = self._lost_names(effects) if event.dialect.mariadb else []
@@ -115,7 +115,7 @@ class StatementChanges:
     def _nameable(self, event: QueryEvent) -> list[TableId]:
         """The tables that the statement could name, and those that are new on the server."""
         new = [table for table in (self._existing() if self._describe else ()) if table not in self._tracked]
-        return [*filter(ddl.could_name(event), self._tracked.names), *new]
+        return [*filter(possible_names.could_name(event), self._tracked.names), *new]
 
     def _lost_names(self, effects: Sequence[ddl.Effect]) -> list[TableId] | None:
         """The new names of a RENAME that the server does not have any more; None where the names may be those of temporary tables.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from cdc.errors import PreflightFailed
 from cdc.model import CopyAnew, LogEnd, Position, TableId
-from cdc.mysql import ddl
+from cdc.mysql import ddl, possible_names
 from cdc.mysql.connection import Connection, text
 from cdc.mysql.dml import Writes, writes
 from cdc.mysql.information_schema import ask as ask_about
@@ -75,7 +75,7 @@ class StatementRows:
             places=frozenset(self._ids(found.places)),
         )
         written, doubt, hint = set(found.tables), found.doubt, ""
-        if not doubt and any(map(ddl.could_name_otherwise(event), set(possible) - written)):
+        if not doubt and any(map(possible_names.could_name_otherwise(event), set(possible) - written)):
             doubt = "it may be in another character set than the binlog says"
         if possible and not doubt and not (found.sure and written.issuperset(possible)):
             answer = self._answer(Question(found, frozenset(possible), bound, event.cascades_run_triggers))
