@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from typing_extensions import Buffer
 
-from cdc.mysql.tablemap import Definition
+from cdc.mysql.row_layout import Definition
 
 MORE: int
 FULL: int

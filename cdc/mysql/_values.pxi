@@ -52,7 +52,7 @@ cdef uint8_t[17] SIZES = [0, 4, 8, 0, 1, 3, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1]    
 
 
 cdef class RowLayout:
-    """How the rows of one table map are read and printed. Made from one ColumnPlan a column; see tablemap.py.
+    """How the rows of one table map are read and printed. Made from one ColumnLayout per column; see row_layout.py.
 
     Virtual columns are among `columns` and counted by the places in `key`; their values are passed over."""
     cdef Layout c

@@ -72,8 +72,9 @@ from cdc.mysql._events import RowLayout
 from cdc.mysql.definitions import Describe, Described, TrackedTable, TrackedTables, Unexplained
 from cdc.mysql.names import NameRules
 from cdc.mysql.query_events import QueryEvent
+from cdc.mysql.row_layout import row_layout
 from cdc.mysql.statement_changes import BEGIN_LATER, COPY, GO_ON, StatementChanges
-from cdc.mysql.tablemap import plan, table_named
+from cdc.mysql.tablemap import table_named
 
 UNEXPLAINED = "its columns or its key have changed, and the binlog does not say how"
 _WHY_UNFIT = "the binlog does not say why"
@@ -148,7 +149,7 @@ class SchemaTracker:
                 entry.conflict = SchemaChanged(f"{each.table.id}: {UNEXPLAINED}.", hint=COPY)
 
     def resolve(self, body: bytes) -> RowLayout | None:
-        """How to read the rows behind a table map, given its event's body; None: skip them. Raises as `plan` does.
+        """How to read the rows behind a table map, given its event's body; None: skip them. Raises as `row_layout` does.
 
         Raises Unexplained where rows do not fit a confirmed definition and the server can be asked for theirs.
         """
@@ -161,7 +162,7 @@ class SchemaTracker:
                 raise entry.conflict
             return None
         try:
-            layout = plan(body, entry.table, None if entry.confirmed else entry.asked_at)
+            layout = row_layout(body, entry.table, None if entry.confirmed else entry.asked_at)
         except SchemaChanged as error:
             if not self._copied:
                 raise SchemaChanged(error.message, hint=BEGIN_LATER) from error

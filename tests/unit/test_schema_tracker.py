@@ -30,9 +30,9 @@ from cdc.model.selection import Selection
 from cdc.mysql.definitions import Described, Unexplained
 from cdc.mysql.names import NameRules
 from cdc.mysql.query_events import QueryEvent, Session
+from cdc.mysql.row_layout import Definition
 from cdc.mysql.schema_tracker import UNEXPLAINED, SchemaTracker
 from cdc.mysql.sql_tokens import Dialect
-from cdc.mysql.tablemap import Definition
 
 A, B = TableId("shop", "a"), TableId("shop", "b")
 
