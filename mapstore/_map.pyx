@@ -2,11 +2,11 @@
 # cython: embedsignature=False
 """MapStore: a MutableMapping[bytes, bytes] outside Python's heap that grows by incremental evacuation.
 
-This file is the Python face: arguments, locks, exceptions. What the map does is in the included files, one concept
-each: without Python _platform (constants, the bucket), _hash, _arena (keys and values), _table (chains and growth),
-_cursor (iteration), _batch; with it _shards (made, locked, forked), _buffers (what goes in), _iterate (views and
-iterators), _check (for tests). It is longer than most files because a class is one piece. It does not decide when an idle map works on its growth (scheduler.py) nor how an image
-lies on disk (image.py).
+This file is the Python face: arguments, locks, exceptions. It is longer than 700 lines because a cdef class cannot be
+divided over files. The map's work is in the included files, one concept each. Without Python: _platform (constants, the
+bucket), _hash, _arena (keys and values), _table (chains and lookup), _growth, _writes, _cursor (iteration), _batch. With
+Python: _shards (made, locked, forked), _buffers (arguments), _iterate (views and iterators), _check (for tests).
+scheduler.py decides when an idle map works on its growth; image.py decides how an image lies on disk.
 
 Locking, in one rule: nobody waits for a shard's lock while holding the GIL, and nobody runs Python code while holding a
 shard's lock. So a thread may take the GIL back with a shard locked, and no two threads can wait for each other. To make an
@@ -43,6 +43,8 @@ include "_platform.pxi"
 include "_hash.pxi"
 include "_arena.pxi"
 include "_table.pxi"
+include "_growth.pxi"
+include "_writes.pxi"
 include "_cursor.pxi"
 include "_batch.pxi"
 include "_shards.pxi"
