@@ -26,8 +26,10 @@ from cdc.mysql.preflight.checks import Check
 from cdc.ops import summary
 
 ROOT = Path(__file__).parents[1]
-LONGEST_MODULE = 450
-"""Lines. When a module grows towards it, a concept is missing."""
+LONGEST = {".py": 400, ".pyx": 700, ".pxi": 700}
+"""Lines. When a file grows towards it, a concept is missing."""
+NOT_YET_CUT = {"cdc/api.py": 450, "cdc/cli.py": 410, "cdc/targets/mapstore/target.py": 410}
+"""Modules that are longer today, with their own bounds."""
 
 
 @cache
@@ -159,10 +161,16 @@ def test_what_is_printed_goes_through_the_console() -> None:
             assert call.startswith(("json.dumps(", "printable_json(", "cdc.migrate(")), f"{name}: print({call}"
 
 
-@pytest.mark.parametrize("name", modules("cdc"))
-def test_no_module_grows_beyond_what_is_read_at_once(name: str) -> None:
-    """Modules stay near 400 lines."""
-    assert len(modules("cdc")[name].read_text(encoding="utf-8").splitlines()) <= LONGEST_MODULE
+SOURCES = [path for path in tracked() if path.relative_to(ROOT).parts[0] in ("cdc", "mapstore") and path.suffix in LONGEST]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_source_file_grows_beyond_what_is_read_at_once(path: Path) -> None:
+    """Python and compiled files alike. A compiled file may be longer if its first lines say why."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    longest = NOT_YET_CUT.get(str(path.relative_to(ROOT)), LONGEST[path.suffix])
+    excused = path.suffix != ".py" and f"longer than {longest} lines because" in " ".join(lines[:15])
+    assert len(lines) <= longest or excused
 
 
 def test_the_packages_carry_all_of_their_data() -> None:
