@@ -3,51 +3,45 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from cdc.config import AWAY_SECONDS, SOURCE_FORM, Config, SourceUrl, Strategy, TargetUrl, parse_table
 from cdc.engine.commands import Commands
-from cdc.engine.interfaces import InMemory, Target, TargetReader, goes_on_from
+from cdc.engine.interfaces import TargetReader
 from cdc.engine.migration import Migration, Start
 from cdc.engine.status import Report, Status
-from cdc.engine.strategy import Costs, choose
+from cdc.engine.strategy import choose
 from cdc.engine.verify import Differences, VerifyingTarget, compare
 from cdc.errors import (
-    CdcError,
     ConfigError,
-    DamagedState,
-    NoSuchTable,
-    NothingHeld,
-    PositionLost,
-    PreflightFailed,
     Temporary,
     TornTransaction,
 )
 from cdc.formats.change import Changes
 from cdc.formats.values import converters
-from cdc.model import ADDED, Checkpoint, CopyAnew, Position, Rates, Table, TableDropped, TableId, TableProgress, TableState, servers_with
+from cdc.model import Position, TableId, TableProgress, servers_with
 from cdc.model.gtid import DomainGtids, Gtids, GtidSet
-from cdc.model.selection import Selection, skip_reason
+from cdc.model.selection import Selection
 from cdc.mysql import preflight
-from cdc.mysql.connection import Connection, connect
+from cdc.mysql.connection import connect
+from cdc.mysql.failover import Requirement
 from cdc.mysql.names import name_rules
 from cdc.mysql.server_errors import AGAIN, explained
 from cdc.mysql.snapshot import read_all
 from cdc.mysql.source import MySqlSource
 from cdc.ops import interrupts
 from cdc.ops.config_file import ConfigFile, Settings
-from cdc.ops.kept_tables import going_on, tell_dropped, to_verify
-from cdc.ops.supervisor import Supervisor, reloaded_by_signal
-from cdc.targets import open_reader, open_target
+from cdc.ops.kept_tables import to_verify
+from cdc.ops.prepare import Prepared, followable, held_checkpoint, open_source, position_on, prepare, require_fit
+from cdc.targets import open_reader
 
 Watch = Callable[[Status], None]
 Names = Sequence[TableId | str]
 """Names and patterns of tables."""
-Unfit = Callable[[Sequence[TableId], Selection], dict[TableId, str]]
 
 
 def parse_source(url: str | SourceUrl) -> SourceUrl:
@@ -93,212 +87,42 @@ def migrate(
     says what can be done, and Interrupted (a KeyboardInterrupt) after SIGINT, or after SIGTERM before it has caught up. Whatever it
     raises, the last checkpoint stays good.
     """
-    open_target(config.target_url)  # refused here, before the source is asked
     commands = commands or Commands()
     while True:
         try:
-            return _migrate(config, on_start, file, commands, say)
-        except TornTransaction:  # what the target holds in memory is no state of the source's any more
-            read = file.read() if file else Settings(config.limits, config.tables, config.exclude)
-            config = replace(config, strategy=Strategy.INCREMENTAL, limits=read.limits, tables=read.tables, exclude=read.exclude)
-            config = replace(config, drop_tables=())  # done by the first checkpoint
+            with prepare(config, file, commands, say) as prepared:
+                return _run(prepared, on_start, commands, say)
+        except TornTransaction:  # the rows in the target's memory are of no position of the source
+            config = _resumed(config, file)
         except Temporary as error:
-            if _held(config) and "checkpoint" not in error.hint:
+            if held_checkpoint(config) and "checkpoint" not in error.hint:
                 error.hint = f"{error.hint.replace(AGAIN, '').strip()} {_GOES_ON}".strip()
             raise
 
 
-def _migrate(
-    config: Config,
-    on_start: Callable[[Start, int], Watch | None],
-    file: ConfigFile | None,
-    commands: Commands,
-    say: Callable[[str], None],
-) -> Report:
-    held, settings, given = _held(config), Settings(config.limits, config.tables, config.exclude), config.tables
-    known = {each.table.id for each in held.tables} if held and config.strategy is not Strategy.FULL else set()
+def _run(prepared: Prepared, on_start: Callable[[Start, int], Watch | None], commands: Commands, say: Callable[[str], None]) -> Report:
+    config, source, supervisor = prepared.config, prepared.source, prepared.supervisor
+    watch = on_start(prepared.start, prepared.expected_rows) or (lambda _: None)
+    migration = Migration(
+        config, source, prepared.target, prepared.start, watch=watch, commands=commands,
+        follow=lambda names: source.follow(names, supervisor.admit), received=lambda: source.bytes_received, say=say,
+    )  # fmt: skip
     with ExitStack() as stack:
-        source = stack.enter_context(_source(config))
-        with explained(source.url):
-            names = name_rules(source.control)
-        config, given = going_on(config, held, names, say), tuple(map(names.stored, given))
-        source.selection = config.selection
-        supervisor = Supervisor(
-            lambda: source.url, settings, file, followed=config.selection, commands=commands, say=say, stored=names.stored
-        )
-        stack.enter_context(reloaded_by_signal(supervisor.reload if file else None))
-        for line in _require_fit(source, config.selection, known, given):  # what has become of a table that is known, the stream tells
-            say(line)
-        target = stack.enter_context(closing(open_target(config.target_url)))
-        if isinstance(target, InMemory):
-            target.on_demand = config.until_caught_up
-        checkpoint = target.open(fresh=config.strategy is Strategy.FULL)
-        if _held(config) != held:
-            raise Temporary(
-                f"The state in {config.target_url} was changed by another process meanwhile.", hint="Run the same command again."
-            )
-        stack.enter_context(_losses_noted(target))
-        start = begin(config, source, checkpoint, partial(_unfit, source), given)
-        start = replace(start, lower_case_table_names=names.lower_case_table_names)
-        if start.plan.strategy is Strategy.FULL and checkpoint:
-            _require_fit(source, config.selection, (), given)
-            target.open(fresh=True)
-        for table in known - {each.table.id for each in start.tables}:
-            target.apply(TableDropped(table, "it is followed no more"))
-        for table, reason in start.skipped.items():
-            say(f"warning: {table} is skipped: {reason}")
-        for each in start.tables:
-            if _from_start(each):
-                target.apply(CopyAnew(each.table, ADDED))
-                _tell_virtual(each.table, say)
-        with explained(source.url):  # again: one prepared since the first look may be in the position
-            preflight.require([preflight.prepared_xa(source.control)])
-        tell_dropped(config, held, say)
-        stack.enter_context(supervisor)
-        watch = on_start(start, source.sizes(each.table.id for each in start.tables)[0]) or (lambda *_: None)
-        migration = Migration(
-            config, source, target, start, watch=watch, commands=commands, follow=lambda names: source.follow(names, supervisor.admit),
-            received=lambda: source.bytes_received, say=say,
-        )  # fmt: skip
         if config.metrics_port is not None:
             from cdc.ops.metrics_server import served  # noqa: PLC0415
-            from cdc.ops.prometheus import Exporter  # noqa: PLC0415 (an HTTP server is not imported for nothing)
+            from cdc.ops.prometheus import Exporter  # noqa: PLC0415 (an HTTP server is imported only where it is used)
 
             exporter = Exporter(lambda: migration.status)
             say(f"metrics at {stack.enter_context(served(exporter, config.metrics_address, config.metrics_port))}")
         return interrupts.run(migration, until_caught_up=config.until_caught_up, say=say)
 
 
-@contextmanager
-def _losses_noted(target: Target) -> Iterator[None]:
-    """A position that its own server cannot continue stays lost: its GTIDs may look right again later."""
-    try:
-        yield
-    except PositionLost as error:
-        with suppress(CdcError):  # the loss is what matters to the caller
-            checkpoint = target.open()  # without what was applied since the last commit
-            if checkpoint and checkpoint.source == error.server:
-                target.commit(replace(checkpoint, lost=error.message)).finish(checkpoint.position.gtids)
-        raise
-
-
-def _source(config: Config) -> MySqlSource:
-    """A source whose changes of tables are followed."""
-    return MySqlSource(
-        config.source, heartbeat_seconds=config.heartbeat_seconds, give_up_seconds=config.give_up_seconds,
-        selection=config.selection, fit=_fit, examine=preflight.examine,
-    )  # fmt: skip
-
-
-def _held(config: Config) -> Checkpoint | None:
-    """The checkpoint that a run goes on from, None where there is none.
-
-    One that cannot be read counts as none for a full copy of named tables, which replaces it; else it raises ConfigError or DamagedState.
-    """
-    try:
-        with closing(open_reader(config.target_url)) as reader:
-            return goes_on_from(reader)
-    except NothingHeld:
-        return None
-    except (ConfigError, DamagedState):
-        if config.strategy is Strategy.FULL and config.tables:
-            return None
-        raise
-
-
-def _require_fit(source: MySqlSource, selection: Selection, known: Collection[TableId], given: Collection[TableId]) -> list[str]:
-    """Raise what makes the source, or a table that is named in full and not known, unfit; give the warnings that a run begins with."""
-    names = [name for name in source.selected(selection, required=given) if name not in known]
-    with explained(source.url):
-        checks = preflight.run(source.control, names, selection)
-    preflight.require(checks)
-    return preflight.warnings(checks)
-
-
-def _unfit(source: MySqlSource, names: Sequence[TableId], selection: Selection) -> dict[TableId, str]:
-    """Why which of these tables, which only patterns match, cannot be followed now."""
-    with explained(source.url):
-        return preflight.unfit(source.control, [name for name in names if not selection.names(name)], selection)
-
-
-def _fit(connection: Connection) -> None:
-    """Raise what makes a server unfit to be followed. Tables and prepared XA matter where a copy begins; later the stream tells of them."""
-    preflight.require(each for each in preflight.run(connection, ()) if each.name != "prepared_xa")
-
-
-def _from_start(progress: TableProgress) -> bool:
-    """Whether nothing of its copy counts: then it begins with the columns that the table has now."""
-    return not progress.confirmed or (progress.state is TableState.COPYING and progress.cursor is None)
-
-
-def begin(
-    config: Config,
-    source: MySqlSource,
-    checkpoint: Checkpoint | None,
-    unfit: Unfit = lambda *_: {},
-    required: Collection[TableId] | None = None,
-) -> Start:
-    """Where to start. The position is read before the tables, so that a change of theirs in between is seen in the stream.
-
-    `unfit` is asked which of the tables that nothing is held of cannot be followed, each with the reason: they are skipped. `required` are
-    names of tables that must be there; others of the config's are waited for.
-    """
-    if checkpoint and config.strategy is not Strategy.FULL:
-        source.select_server(checkpoint.position, checkpoint.servers, checkpoint.applied, checkpoint.lost)
-    executed, _ = source.gtids()
-    plan = choose(config.strategy, checkpoint, executed, _costs(config, source, checkpoint))
-    rates = checkpoint.rates if checkpoint else Rates()
-    if plan.strategy is Strategy.FULL:
-        checkpoint = None
-    position = _position(checkpoint, source) if checkpoint else source.position()
-    known = {each.table.id: each for each in checkpoint.tables} if checkpoint else {}
-    selection = config.selection
-    names = source.selected(selection, required=config.tables if required is None else required)
-    names += [table for table in known if table not in names and selection.wants(table)]
-    if not names and checkpoint is None:
-        raise PreflightFailed(f"No table on the source is called {' or '.join(map(str, config.tables))}.", hint="Check --tables.")
-    skipped = unfit([name for name in names if name not in known or _from_start(known[name])], selection)
-    described = source.described(name for name in names if name not in skipped)
-    going_on = {name: known[name] for name in described if name in known and not _from_start(known[name])}
-    fit = _fit_ones({name: table for name, table in described.items() if name not in going_on}, selection, skipped)
-    progress = [going_on.get(name) or TableProgress(fit[name]) for name in described if name in going_on or name in fit]
-    if not progress and checkpoint is None:
-        raise PreflightFailed(
-            "None of the tables can be followed." + "".join(f"\n  {table}: {reason}" for table, reason in skipped.items())
-        )
-    servers = servers_with(checkpoint.servers if checkpoint else (), source.server_uuid)
-    behind = source.behind(position) if checkpoint else None
-    return Start(plan, servers, position, progress, source.clock_offset, rates, behind, source.url.address, skipped)
-
-
-def _fit_ones(described: Mapping[TableId, Table | CdcError], selection: Selection, skipped: dict[TableId, str]) -> dict[TableId, Table]:
-    """Those that can be followed. Of the others, one that only a pattern matches joins `skipped`, unless it is gone since it was listed.
-
-    Raises why one that is named in full cannot be followed.
-    """
-    found = {}
-    for name, table in described.items():
-        if not isinstance(table, CdcError):
-            found[name] = table
-        elif selection.names(name):
-            raise table
-        elif not isinstance(table, NoSuchTable):
-            skipped[name] = skip_reason(name, table.message, table.hint)
-    return found
-
-
-def _position(checkpoint: Checkpoint, source: MySqlSource) -> Position:
-    """The checkpoint's, without file and offset if those are another server's: they say nothing about this one's binlog."""
-    return checkpoint.position if checkpoint.source == source.server_uuid else Position(checkpoint.position.gtids)
-
-
-def _costs(config: Config, source: MySqlSource, checkpoint: Checkpoint | None) -> Costs | None:
-    """What the two ways would cost, where there is a choice."""
-    if config.strategy is not Strategy.AUTO or checkpoint is None:
-        return None
-    behind = source.behind(_position(checkpoint, source))
-    rows, size = source.sizes(each.table.id for each in checkpoint.tables)
-    return Costs(behind.bytes if behind else None, rows, size, source.retention())
+def _resumed(config: Config, file: ConfigFile | None) -> Config:
+    """The config with which a run goes on from its last checkpoint: with the settings of now, and without what that has done already."""
+    settings = file.read() if file else Settings(config.limits, config.tables, config.exclude)
+    return replace(
+        config, strategy=Strategy.INCREMENTAL, limits=settings.limits, tables=settings.tables, exclude=settings.exclude, drop_tables=()
+    )
 
 
 def changes(
@@ -329,8 +153,8 @@ def changes(
     with ExitStack() as stack:
         stream = stack.enter_context(
             MySqlSource(
-                url, heartbeat_seconds=1.0, give_up_seconds=away, befores=True, debezium_json=debezium_json, fit=_fit, selection=selection,
-                examine=preflight.examine,
+                url, heartbeat_seconds=1.0, give_up_seconds=away, befores=True, debezium_json=debezium_json, fit=require_fit,
+                selection=selection, examine=preflight.examine,
             )
         )  # fmt: skip
         with explained(stream.url):
@@ -340,7 +164,7 @@ def changes(
         else:
             executed, _ = stream.gtids()
             start, followed, lost = _after(after, executed)
-            stream.select_server(start, followed, lost=lost)
+            stream.select_server(Requirement(start, followed, lost=lost))
         definitions, skipped = followable(stream, selection, say)
         if after is not None and not executed <= start.gtids and (end := stream.log_end()):
             say(
@@ -359,31 +183,6 @@ def _selection(tables: Names, exclude: Names) -> Selection:
         if isinstance(names, (str, TableId)):
             raise ConfigError("Tables are a list, and one name is given.", hint='Write ["shop.orders"].')
     return Selection(tuple(map(parse_table, tables)), tuple(map(parse_table, exclude)))
-
-
-def followable(source: MySqlSource, selection: Selection, say: Callable[[str], None]) -> tuple[list[Table], Collection[TableId]]:
-    """The definitions of the selected tables, and the tables that are skipped with a warning: only a pattern matches them."""
-    names = source.selected(selection)
-    with explained(source.url):
-        checks = [check for check in preflight.run(source.control, names, selection) if check.name != "prepared_xa"]
-    preflight.require(checks)
-    for line in preflight.warnings(checks):
-        say(line)
-    skipped = preflight.skipped(checks)
-    found = list(_fit_ones(source.described(name for name in names if name not in skipped), selection, skipped).values())
-    for table in found:
-        _tell_virtual(table, say)
-    for name, reason in skipped.items():
-        say(f"warning: {name} is skipped: {reason}")
-    if not found:
-        raise PreflightFailed(f"None of the tables {selection} can be followed.", hint="Check --tables and --exclude.")
-    return found, skipped.keys()
-
-
-def _tell_virtual(table: Table, say: Callable[[str], None]) -> None:
-    """Warn of columns that rows come without."""
-    if table.virtual:
-        say(f"warning: {preflight.not_copied(table.id, [column.name for column in table.virtual])}")
 
 
 def _after(after: Gtids | str | Path | TargetUrl, executed: Gtids) -> tuple[Position, tuple[str, ...], str]:
@@ -428,14 +227,13 @@ def _verify(
 ) -> list[Differences]:
     checkpoint = reader.checkpoint
     config = Config(url, target, tuple(each.table.id for each in chosen), until_caught_up=True)
-    with _source(config) as source:
-        source.select_server(checkpoint.position, checkpoint.servers, checkpoint.applied, checkpoint.lost)
+    with open_source(config, Requirement.of(checkpoint)) as source:
         plan = choose(Strategy.INCREMENTAL, checkpoint, source.gtids()[0])
         walk = [TableProgress(each.table) for each in chosen]
         verifying = VerifyingTarget([each.table for each in chosen], reader)
         servers = servers_with(checkpoint.servers, source.server_uuid)
         watch = on_start(sum(each.rows_held for each in chosen)) or (lambda *_: None)
-        Migration(config, source, verifying, Start(plan, servers, _position(checkpoint, source), walk), watch=watch).run()
+        Migration(config, source, verifying, Start(plan, servers, position_on(source, checkpoint), walk), watch=watch).run()
         return verifying.differences()
 
 

@@ -17,7 +17,6 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from cdc import api
 from cdc.config import Config, SourceUrl, Strategy, TargetUrl
 from cdc.engine import verify
 from cdc.engine.interfaces import InMemory, Target, TargetReader
@@ -29,10 +28,12 @@ from cdc.model.selection import Selection
 from cdc.mysql import preflight
 from cdc.mysql.churn import Churn, is_sandbox
 from cdc.mysql.connection import connect
+from cdc.mysql.failover import Requirement
 from cdc.mysql.names import name_rules
 from cdc.mysql.server_errors import explained
 from cdc.mysql.server_stats import binlog_bytes_since
 from cdc.mysql.source import MySqlSource
+from cdc.ops.prepare import followable, plan_start
 from cdc.targets import open_reader, open_target
 from mapstore import pauses
 
@@ -150,7 +151,7 @@ def measure(
             )
     with MySqlSource(source, heartbeat_seconds=1.0) as asked:
         selection = Selection(tuple(tables), tuple(exclude)).called(name_rules(asked.control).stored)
-        definitions, _ = api.followable(asked, selection, say)
+        definitions, _ = followable(asked, selection, say)
     tables = [table.id for table in definitions]
     with (
         Churn(source, definitions) if churn else nullcontext() as writer,
@@ -238,8 +239,11 @@ class _Bench:
         strategy = Strategy.INCREMENTAL if checkpoint else Strategy.FULL
         config = Config(self._source, self._kept, tuple(self._tables), strategy, until_caught_up=True)
         began = time.monotonic()
-        with MySqlSource(self._source, heartbeat_seconds=config.heartbeat_seconds, give_up_seconds=config.give_up_seconds) as source:
-            start = api.begin(config, source, checkpoint)
+        required = Requirement.of(checkpoint) if checkpoint else None
+        with MySqlSource(
+            self._source, heartbeat_seconds=config.heartbeat_seconds, give_up_seconds=config.give_up_seconds, required=required
+        ) as source:
+            start = plan_start(config, source, checkpoint)
             watched = _Watched(source, start.clock_offset, at_end=strategy is Strategy.FULL)
             report = Migration(config, watched, target, start).run()
             watched.shown()

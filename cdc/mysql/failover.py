@@ -15,7 +15,7 @@ from typing import Any
 from cdc.config import SourceUrl
 from cdc.engine.continuity import LOST, START_AGAIN, require_continuable
 from cdc.errors import CdcError, PositionLost, Temporary
-from cdc.model import Position, SourceChanged
+from cdc.model import Checkpoint, Position, SourceChanged
 from cdc.model.gtid import Gtids
 from cdc.mysql.binlog_mark import require_mark
 from cdc.mysql.connection import Connection, connect
@@ -81,6 +81,11 @@ class Requirement:
     lost: str = ""
     """The error that was recorded when the server followed last could not continue the position."""
 
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> Requirement:
+        """What a server must be able to continue to continue a checkpoint."""
+        return cls(checkpoint.position, checkpoint.servers, checkpoint.applied, checkpoint.lost)
+
 
 class Failover:
     """The servers of a URL. `fit` raises PreflightFailed for a server whose settings or grants make it unfit as a source."""
@@ -100,6 +105,13 @@ class Failover:
 
         Raises the reason if there is none: Temporary if one of them may do later.
         """
+        chosen, connection = self.connect(required, current=current)
+        self.bytes_received += connection.bytes_received
+        connection.abandon()
+        return chosen
+
+    def connect(self, required: Requirement | None = None, *, current: Server | None = None) -> tuple[Server, Connection]:
+        """The same, with the connection over which the server was asked: it leads to that very server."""
         reasons: dict[SourceUrl, CdcError] = {}
         for url in sorted(self._urls, key=lambda url: current is None or url != current.url):
             try:
@@ -111,20 +123,21 @@ class Failover:
                 return chosen
         raise _none_of(reasons)
 
-    def _ask(self, url: SourceUrl, required: Requirement | None, current: Server | None) -> Server:
-        connection = connect(url, read_timeout=ANSWER_SECONDS)
+    def _ask(self, url: SourceUrl, required: Requirement | None, current: Server | None) -> tuple[Server, Connection]:
+        connection = connect(url)
         try:
-            with explained(url):
+            with explained(url), connection.answering_within(ANSWER_SECONDS):
                 identity = flavor_of(connection).identity(connection)
                 if current is None or identity != current.identity:
                     self._fit(connection)
                 if required is not None:
                     with naming(identity):
                         self._require(required, url, connection, identity)
-                return Server(url, identity, _clock_offset(connection))
-        finally:
+                return Server(url, identity, _clock_offset(connection)), connection
+        except BaseException:
             self.bytes_received += connection.bytes_received
             connection.abandon()
+            raise
 
     def _require(self, required: Requirement, url: SourceUrl, connection: Connection, identity: str) -> None:
         """Raise unless the server can continue the position, and every view opened from now on shows all that the position contains."""

@@ -39,7 +39,7 @@ from cdc.model.gtid import Gtids
 from cdc.model.selection import ALL, Selection
 from cdc.mysql.binlog_mark import mark_at
 from cdc.mysql.chunk_workers import CHUNK_CONNECTIONS, ChunkWorkers
-from cdc.mysql.connection import Connection, connect
+from cdc.mysql.connection import Connection
 from cdc.mysql.failover import BEHIND_PAUSE, Failover, Requirement, Server
 from cdc.mysql.flavor import flavor_of
 from cdc.mysql.inbox import Inbox
@@ -78,7 +78,8 @@ class MySqlSource:
     """Follows one of the servers that the URL names. A context manager; leaving it ends its threads and connections for good.
 
     A lost connection is opened again, to another server of the URL if that one can continue. `give_up_seconds` bounds how long a server may
-    be away, None waits for ever. `fit` raises PreflightFailed for a server that is unfit as a source, apart from its GTIDs.
+    be away, None waits for ever. `fit` raises PreflightFailed for a server that is unfit as a source, apart from its GTIDs. `required` is
+    what the server must be able to continue, as for `select_server`.
 
     `befores`: deliveries also have the rows before each change, and changes of one transaction only; `debezium_json` prints their JSON as
     Debezium does instead of as the server. With `befores` no chunks are read.
@@ -96,6 +97,7 @@ class MySqlSource:
         befores: bool = False,
         debezium_json: bool = False,
         fit: Callable[[Connection], None] = lambda _: None,
+        required: Requirement | None = None,
         selection: Selection | None = None,
         examine: Callable[[Connection, TableId], None] | None = None,
     ) -> None:
@@ -103,10 +105,14 @@ class MySqlSource:
         self.selection = selection
         self._new_failover = partial(Failover, url, fit)
         self._failover = self._new_failover()
-        self._server = self._failover.choose()
-        """The server that the items given by `next` are of; the stream loop may follow another one already."""
-        self._requirement: Requirement | None = None
-        """What a server must be able to continue: at first as `select_server` was told, then as of the last start."""
+        self._closing = threading.Event()
+        self._requirement = required
+        """What a server must be able to continue: at first as was given, then as of the last start."""
+        self._server, self.control = self._choose()
+        """The server that the items given by `next` are of, and a connection to it for short questions from the migration's thread.
+
+        The stream loop may follow another server already.
+        """
         self._delivered: Gtids | None = None
         """Of the last delivery with a position."""
         self._taken_over_at: Gtids | None = None
@@ -118,13 +124,10 @@ class MySqlSource:
         self._joining: Joining = queue.SimpleQueue()
         self._joined: list[tuple[TableId, Admit]] = []
         """All tables that `follow` was given."""
-        self._closing = threading.Event()
         self._backoff = Backoff(self._closing, give_up_seconds)
         """For questions over `control`."""
         self._bytes_before = 0
         """Received by readers and control connections that are gone."""
-        self.control = connect(self._server.url)
-        """For short questions, from the migration's thread."""
 
     def __enter__(self) -> MySqlSource:
         return self
@@ -136,25 +139,26 @@ class MySqlSource:
 
     # choosing a server
 
-    def select_server(self, position: Position, followed: tuple[str, ...] = (), applied: Gtids | None = None, lost: str = "") -> None:
-        """Before `start`: go to the first server that can continue `position`, which was reached by following the servers `followed`.
+    def select_server(self, required: Requirement) -> None:
+        """Before `start`: go to the first server that can continue what is required.
 
-        `applied` are the transactions of which the target's rows may hold a part beyond the position. `lost` is the error that was recorded
-        when the last of `followed` could not continue. Waits for a replica that is behind. Raises PositionLost, or Temporary, when there is
-        no server.
+        Waits for a replica that is behind. Raises PositionLost, or Temporary, when there is no server.
         """
-        self._requirement = Requirement(position, followed, applied, lost)
+        self._requirement = required
+        chosen, connection = self._choose()
+        self._bytes_before += self.control.bytes_received
+        self.control.abandon()
+        self._server, self.control, self._inbox = chosen, connection, Inbox(chosen)
+
+    def _choose(self) -> tuple[Server, Connection]:
         backoff = Backoff(self._closing, None)
         while True:
             try:
-                self._server = self._failover.choose(self._requirement)
-                break
+                return self._failover.connect(self._requirement)
             except Temporary as error:
                 if not self._failover.behind:
                     raise
                 backoff.wait(error, BEHIND_PAUSE)
-        self._inbox = Inbox(self._server)
-        self._reconnect_control()
 
     def _reconnect_control(self) -> None:
         """Have `control` lead to the server that `next` tells of. Raises Temporary while that server is away."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from cdc import api
 from cdc.config import Config, SourceUrl, Strategy
-from cdc.engine.continuity import require_continuable
-from cdc.errors import CdcError, NoSuchTable, PositionLost, PreflightFailed
+from cdc.errors import CdcError, NoSuchTable, PreflightFailed, Temporary
 from cdc.model import Behind, Checkpoint, Column, LogEnd, Position, Rates, Table, TableId, TableProgress, TableState
 from cdc.model.gtid import GtidSet
 from cdc.model.selection import Selection
+from cdc.ops.prepare import _open, held_checkpoint, plan_start
+from cdc.targets import open_target
 from tests.unit.simulated_source import TABLES, UUID
 
 OTHER_UUID = UUID.replace("3", "4", 1)
@@ -21,7 +23,7 @@ HERE = Position(GtidSet.parse(f"{UUID}:1-5"), "binlog.000900", 1_000)
 
 
 class Source:
-    """The answers that `begin` needs from a source."""
+    """The answers that `plan_start` needs from a source."""
 
     def __init__(
         self, *, server_uuid: str = UUID, executed: str = f"{UUID}:1-7", purged: str = "", tables: tuple[Table, ...] = TABLES
@@ -32,9 +34,6 @@ class Source:
         self._tables = {table.id: table for table in tables}
         self.listed: list[TableId] = []
         """What patterns mean."""
-
-    def select_server(self, position: Position, followed: Any, applied: Any, lost: str) -> None:
-        require_continuable(position.gtids, *self._gtids, server=self.server_uuid, applied=applied, followed=followed)
 
     def gtids(self) -> tuple[GtidSet, GtidSet]:
         return self._gtids
@@ -65,7 +64,7 @@ def begin(
     source: Source, checkpoint: Checkpoint | None, strategy: Strategy = Strategy.AUTO, *, tables: tuple[TableId, ...] = (), **how: Any
 ) -> Any:
     config = Config(SourceUrl("h", 3306, "u"), Path("state"), tables or tuple(table.id for table in TABLES), strategy)
-    return api.begin(config, cast(Any, source), checkpoint, **how)
+    return plan_start(config, cast(Any, source), checkpoint, **how)
 
 
 def checkpoint(*progress: TableProgress) -> Checkpoint:
@@ -116,19 +115,10 @@ def test_unfit_table_of_a_pattern_is_skipped_at_the_start() -> None:
         begin(source, None, tables=(TABLES[0].id, *pattern))
     source = Source()
     source.listed = both
-    start = begin(source, None, tables=(TABLES[1].id, *pattern), unfit=lambda *_: {TABLES[0].id: "why"})
+    start = begin(source, None, tables=(TABLES[1].id, *pattern), check=lambda _: {TABLES[0].id: "why"})
     assert ([each.table for each in start.tables], start.skipped) == ([TABLES[1]], {TABLES[0].id: "why"})
     with pytest.raises(PreflightFailed, match=r"None of the tables can be followed\.\n  .*: why"):
-        begin(source, None, tables=pattern, unfit=lambda names, _: dict.fromkeys(names, "why"))
-
-
-@pytest.mark.parametrize(
-    ("source", "words"), [(Source(purged=f"{UUID}:1-6"), "purged"), (Source(executed=f"{UUID}:1-4"), "lost transactions")]
-)
-def test_source_that_cannot_continue_the_checkpoint_stops_the_run(source: Source, words: str) -> None:
-    """Purged binlogs or an unrelated server; the sentence says which."""
-    with pytest.raises(PositionLost, match=words):
-        begin(source, checkpoint())
+        begin(source, None, tables=pattern, check=lambda names: dict.fromkeys(names, "why"))
 
 
 def test_binlog_coordinates_are_void_on_another_server() -> None:
@@ -153,3 +143,45 @@ def test_auto_copies_anew_where_that_is_clearly_faster(binlog_bytes: int, strate
     else:
         assert (start.position, start.behind) == (HERE, Behind(10, LogEnd("binlog.000901", 4)))
         assert tuple(start.tables) == known
+
+
+def test_only_tables_whose_copy_begins_are_checked_after_the_position_was_read() -> None:
+    """The stream tells what has become of the others; and a change after the position comes by the stream, so that nothing is missed."""
+    calls: list[object] = []
+
+    class Noting(Source):
+        def position(self) -> Position:
+            calls.append("position")
+            return super().position()
+
+        def selected(self, selection: Selection, *, required: Any) -> list[TableId]:
+            calls.append("selected")
+            return super().selected(selection, required=required)
+
+    def check(tables: Any) -> dict[TableId, str]:
+        calls.append(tables)
+        return {}
+
+    begin(Noting(), None, check=check)
+    assert calls == ["position", "selected", [TABLES[0].id, TABLES[1].id]]
+    begin(Noting(), checkpoint(TableProgress(TABLES[0], TableState.STREAMING)), check=check)
+    assert calls[3:] == ["selected", [TABLES[1].id]]
+
+
+def test_target_changed_by_another_process_after_the_checkpoint_was_read_is_refused(tmp_path: Path) -> None:
+    """Whether it had a checkpoint before or not: what was planned is of the one that was read."""
+    config = Config(SourceUrl("h", 3306, "u"), tmp_path, (TABLES[0].id,))
+    start = begin(Source(), None, tables=(TABLES[0].id,))
+    with closing(open_target(config.target_url)) as other:
+        other.open()
+        written = checkpoint(TableProgress(TABLES[0], TableState.STREAMING))
+        other.commit(written).finish(written.position.gtids)
+    held = held_checkpoint(config)
+    assert held
+    for read in (None, replace(held, created_at=held.created_at - 1)):
+        for strategy in (Strategy.FULL, Strategy.INCREMENTAL):
+            planned = replace(start, plan=replace(start.plan, strategy=strategy))
+            with closing(open_target(config.target_url)) as target, pytest.raises(Temporary, match="Another process has changed the state"):
+                _open(target, config, read, planned)
+    with closing(open_target(config.target_url)) as target:
+        _open(target, config, held, replace(start, plan=replace(start.plan, strategy=Strategy.INCREMENTAL)))

@@ -20,7 +20,7 @@ from cdc.mysql.preflight.checks import Check, Source, Status, count, made
 from cdc.mysql.preflight.tables import ALL_TABLES, check_patterns, check_tables, not_copied
 from cdc.mysql.privileges import account
 
-__all__ = ["Check", "Status", "examine", "not_copied", "require", "run", "skipped", "unfit", "warnings"]
+__all__ = ["Check", "Status", "examine", "not_copied", "of_tables", "require", "run", "skipped", "unfit", "warnings"]
 
 OLDEST_VERSION = (8, 0, 14)
 LEAST_RETENTION = 3600
@@ -37,26 +37,33 @@ def run(connection: Connection, tables: Sequence[TableId], selection: Selection 
     checks = [_check_version(version)]
     if checks[0].status is not Status.OK:
         return checks
-    source = _source(connection, version)
+    source = _source(connection)
     variables = source.variables
     mariadb = connection.is_mariadb
     checks += (setting.check(variables) for setting in _SETTINGS if setting.name not in (_MYSQL_ONLY if mariadb else _MARIADB_ONLY))
     checks += (made(name, source, check) for name, check in (_MARIADB_CHECKS if mariadb else _CHECKS).items())
-    selection = selection or Selection(tuple(tables))
-    if tables:
-        checks += check_tables(source, tables, selection)
-    checks += check_patterns(source, selection)
+    checks += _checks_of_tables(source, tables, selection or Selection(tuple(tables)))
     return [_without_persist(check) for check in checks] if mariadb else checks
 
 
-def _source(connection: Connection, version: str) -> Source:
+def of_tables(connection: Connection, tables: Sequence[TableId], selection: Selection) -> list[Check]:
+    """The checks of tables and patterns alone, on a server that has passed its own; raises as `run` does."""
+    checks = _checks_of_tables(_source(connection), tables, selection)
+    return [_without_persist(check) for check in checks] if connection.is_mariadb else checks
+
+
+def _checks_of_tables(source: Source, tables: Sequence[TableId], selection: Selection) -> list[Check]:
+    return [*(check_tables(source, tables, selection) if tables else ()), *check_patterns(source, selection)]
+
+
+def _source(connection: Connection) -> Source:
     variables = {str(name): str(value) for name, value in connection.rows("SHOW GLOBAL VARIABLES")}
-    return Source(connection, _version_numbers(version), variables, account(connection))
+    return Source(connection, _version_numbers(variables["version"]), variables, account(connection))
 
 
 def examine(connection: Connection, table: TableId) -> None:
     """Raise PreflightFailed if this table cannot be migrated, NoSuchTable if there is none: asked when a statement has changed it."""
-    checks = _table_checks(connection, [table], Selection((table,)))
+    checks = list(check_tables(_source(connection), [table], Selection((table,))))
     for check in checks:
         if check.missing:
             raise NoSuchTable(check.message, hint=check.hint)
@@ -65,7 +72,7 @@ def examine(connection: Connection, table: TableId) -> None:
 
 def unfit(connection: Connection, tables: Sequence[TableId], selection: Selection) -> dict[TableId, str]:
     """Why which of these tables, which only patterns match, cannot be migrated now."""
-    return skipped(_table_checks(connection, tables, selection)) if tables else {}
+    return skipped(check_tables(_source(connection), tables, selection)) if tables else {}
 
 
 def warnings(checks: Iterable[Check]) -> list[str]:
@@ -82,10 +89,6 @@ def skipped(checks: Iterable[Check]) -> dict[TableId, str]:
     return {table: skip_reason(table, " ".join(problems)) for table, problems in found.items()}
 
 
-def _table_checks(connection: Connection, tables: Sequence[TableId], selection: Selection) -> list[Check]:
-    return list(check_tables(_source(connection, text(connection.one("SELECT VERSION()")[0])), tables, selection))
-
-
 def _without_persist(check: Check) -> Check:
     """MariaDB cannot keep a setting by itself."""
     if "SET PERSIST" not in check.hint:
@@ -95,7 +98,7 @@ def _without_persist(check: Check) -> Check:
 
 
 def prepared_xa(connection: Connection) -> Check:
-    """The check for prepared XA transactions alone: asked again once a copy's position is known, which may hold one prepared since."""
+    """The check for prepared XA transactions alone, for a copy whose position is known: only a transaction prepared before it matters."""
     check = mariadb.check_xa if connection.is_mariadb else _check_xa
     return made("prepared_xa", Source(connection, (), {}, account(connection)), check)
 
