@@ -11,9 +11,9 @@ import pytest
 
 import cdc
 from cdc.engine.status import Phase, Status
-from cdc.targets.mapstore.target import read_state
 from tests.fix_migration import HELD, PATIENCE, Project, break_connections, eventually
 from tests.mysql.test_throttle import ROWS, fill
+from tests.states import read_state
 
 pytestmark = pytest.mark.waits
 
