@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cdc.api import changes, check, migrate, parse_source, verify
     from cdc.config import Config, Limits, SourceUrl, Strategy, TargetUrl, Tls
     from cdc.engine.commands import CheckpointNow, Commands, Follow, Pause, Resume, SetLimits, Stop
-    from cdc.engine.status import Report
+    from cdc.engine.status import Report, RunStatus
     from cdc.engine.verify import Difference, DifferenceKind, Differences
     from cdc.errors import (
         CdcError,
@@ -58,7 +58,7 @@ _MODULES = {
     ),
     "cdc.ops.interrupts": ("Interrupted",),
     "cdc.engine.commands": ("CheckpointNow", "Commands", "Follow", "Pause", "Resume", "SetLimits", "Stop"),
-    "cdc.engine.status": ("Report",),
+    "cdc.engine.status": ("Report", "RunStatus"),
     "cdc.model": ("TableId",),
     "cdc.ops.status": ("Status", "TableStatus", "rows", "status"),
     "cdc.engine.verify": ("Difference", "DifferenceKind", "Differences"),
@@ -68,9 +68,10 @@ _MODULES = {
 __all__ = [
     "CdcError", "Change", "Changes", "Check", "CheckpointNow", "Commands", "Config", "ConfigError", "DamagedEvent", "DamagedState",
     "Difference", "DifferenceKind", "Differences", "DifferencesFound", "Follow", "Incomplete", "Interrupted", "Limits", "NoSuchTable",
-    "NothingHeld", "OutputLost", "Pause", "PositionLost", "PreflightFailed", "Report", "Resume", "SandboxUnavailable", "SchemaChanged",
-    "SetLimits", "SourceUrl", "Status", "Stop", "Strategy", "TableId", "TableStatus", "TargetUrl", "Temporary", "Tls", "TornTransaction",
-    "UnreadableAnswer", "UnsupportedEvent", "changes", "check", "migrate", "parse_source", "rows", "status", "verify",
+    "NothingHeld", "OutputLost", "Pause", "PositionLost", "PreflightFailed", "Report", "Resume", "RunStatus", "SandboxUnavailable",
+    "SchemaChanged", "SetLimits", "SourceUrl", "Status", "Stop", "Strategy", "TableId", "TableStatus", "TargetUrl", "Temporary", "Tls",
+    "TornTransaction", "UnreadableAnswer", "UnsupportedEvent", "changes", "check", "migrate", "parse_source", "rows", "status",
+    "verify",
 ]  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from cdc.config import AWAY_SECONDS, SOURCE_FORM, Config, SourceUrl, Strategy, T
 from cdc.engine.commands import Commands
 from cdc.engine.interfaces import TargetReader
 from cdc.engine.migration import Migration, Start
-from cdc.engine.status import Report, Status
+from cdc.engine.status import Report, RunStatus
 from cdc.engine.strategy import choose
 from cdc.engine.verify import Differences, VerifyingTarget, compare
 from cdc.errors import (
@@ -39,7 +39,7 @@ from cdc.ops.kept_tables import to_verify
 from cdc.ops.prepare import Prepared, followable, held_checkpoint, open_source, position_on, prepare, require_fit
 from cdc.targets import open_reader
 
-Watch = Callable[[Status], None]
+Watch = Callable[[RunStatus], None]
 Names = Sequence[TableId | str]
 """Names and patterns of tables."""
 

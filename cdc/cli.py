@@ -277,10 +277,7 @@ def compare(
         wait_seconds=wait_seconds, say=terminal.say,
     )  # fmt: skip
     if html:
-        try:
-            html.write_text(report.page(found), encoding="utf-8")
-        except OSError as error:
-            raise ConfigError(f"The page {html} cannot be written: {error.strerror}.", hint="Choose another file with --html.") from error
+        report.save(found, html)
     if as_json:
         print(json.dumps(found.as_dict()))
     else:
@@ -312,12 +309,8 @@ def dump(
         checkpoint = reader.checkpoint
         progress = held_table(checkpoint, name, url)
         definition = progress.table
-        if checkpoint.applied is not None:
-            ahead = checkpoint.applied.count_after(checkpoint.position.gtids)
-            terminal.say(
-                f"These rows were saved while the migration went on: they hold some changes of the {ahead:,} transactions after the "
-                "checkpoint's position. Going on makes them exact; a stop by SIGINT or SIGTERM leaves exact ones."
-            )
+        for line in summary.inexact_rows(checkpoint):
+            terminal.say(line)
         rows = (row for _, row in reader.rows(definition.id))
         lines = map(printable_json, json_lines(definition, rows, numbers)) if form is DumpFormat.JSONL else tsv_lines(definition, rows)
         sys.stdout.writelines(f"{line}\n" for line in lines)
@@ -343,11 +336,11 @@ def tail(
     try:
         opened = api.changes(
             source, _tables(tables), after=after, until_caught_up=until_caught_up, exclude=_tables(exclude),
-            debezium_json=form is TailFormat.DEBEZIUM, on_away=lambda reason: terminal.say(f"waiting: {reason}"), say=terminal.say,
+            debezium_json=form is TailFormat.DEBEZIUM, on_away=lambda reason: terminal.say(summary.waiting(reason)), say=terminal.say,
         )  # fmt: skip
         with opened, interrupts.stopped_by_signals(opened.stop) as asked:
             position = str(opened.position.gtids)
-            terminal.say(f"listening to {', '.join(tables)}: changes after {position or 'the start of the binlog'}")
+            terminal.say(summary.listening(tables, position))
             line, events = change_lines(numbers), envelopes(numbers)
             for change in islice(opened, limit):
                 for each in [line(change)] if form is TailFormat.JSON else events(change):
@@ -358,7 +351,7 @@ def tail(
         summary.reword_for_tail(error, position)
         raise
     if asked.number not in (None, signal.SIGTERM):
-        raise interrupts.Interrupted(f"Interrupted. To go on from here: --from '{position}'", asked.number)
+        raise interrupts.Interrupted(summary.interrupted_tail(position), asked.number)
 
 
 @app.command()
@@ -381,11 +374,6 @@ def demo(rows: Annotated[int, typer.Option(min=1000, help="rows to load")] = 200
     run(rows)
 
 
-def _ended(sentence: str) -> str:
-    """The sentence with a full stop, which Typer's may lack."""
-    return sentence if sentence.endswith((".", "?", "!")) else f"{sentence}."
-
-
 def run() -> int:
     """Run the command in the arguments and give its exit code. Raises KeyboardInterrupt after an interruption."""
     try:
@@ -395,7 +383,7 @@ def run() -> int:
         terminal.say(f"cdc: {error}")
         return error.exit_code
     except typer.TyperException as error:
-        terminal.say(f"cdc: {_ended(error.format_message())} `cdc --help` shows the commands, `cdc COMMAND --help` their options.")
+        terminal.say(f"cdc: {summary.usage(error.format_message())}")
         return ConfigError.exit_code
     except typer.Abort:
         return 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from html import escape
+from pathlib import Path
 
 from rich import markup
 from rich.console import Console
@@ -12,6 +13,7 @@ from rich.table import Table
 
 from cdc.compare import Comparison, Level, Run, total
 from cdc.engine.lag import milliseconds
+from cdc.errors import ConfigError
 from cdc.ops.console import printable
 from mapstore.pauses import BOUNDS, Pauses
 
@@ -78,6 +80,14 @@ def _pause(seconds: float) -> str:
 
 
 # the page
+
+
+def save(found: Comparison, path: Path) -> None:
+    """Write the page to a file. Raises ConfigError if it cannot be written."""
+    try:
+        path.write_text(page(found), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"The page {path} cannot be written: {error.strerror}.", hint="Choose another file with --html.") from error
 
 
 def page(found: Comparison) -> str:

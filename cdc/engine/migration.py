@@ -17,7 +17,7 @@ from cdc.engine.commands import CheckpointNow, Command, Commands, Follow, Pause,
 from cdc.engine.handover import Handover
 from cdc.engine.interfaces import Commit, Counts, InMemory, Source, Target
 from cdc.engine.lag import Lag
-from cdc.engine.status import Counters, Report, Status, observed
+from cdc.engine.status import Counters, Report, RunStatus, observed
 from cdc.engine.strategy import Plan
 from cdc.engine.throttle import Throttle
 from cdc.engine.throughput import Throughput
@@ -105,7 +105,7 @@ class Migration:
         target: Target,
         start: Start,
         *,
-        watch: Callable[[Status], None] = lambda _: None,
+        watch: Callable[[RunStatus], None] = lambda _: None,
         commands: Commands | None = None,
         follow: Callable[[Sequence[TableId]], None] = lambda _: None,
         received: Callable[[], int] = lambda: 0,
@@ -302,7 +302,7 @@ class Migration:
         if not self._handover.in_transaction:
             self._commit_when_due(now)
 
-    def observe(self) -> Status:
+    def observe(self) -> RunStatus:
         """A status of this moment. From the migration's own thread."""
         return observed(
             self._counters, self._handover, self._throttle, self._lag, plan=self._start.plan, skipped=self._skipped,

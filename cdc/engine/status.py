@@ -1,4 +1,4 @@
-"""What a run has done so far, for observers: one frozen `Status` a tick, made by the migration's own thread, and the `Report` at the end.
+"""What a run has done so far, for observers: one frozen `RunStatus` a tick, made by the migration's own thread; a `Report` at the end.
 
 The progress line, Prometheus, programs and tests get these values and never the objects that the migration works with. Decides nothing.
 """
@@ -46,7 +46,7 @@ class Counters:
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class RunStatus:
     """A run at one moment. Times in seconds, counts of this run; texts are empty where nothing is to be told."""
 
     at: float
@@ -118,9 +118,9 @@ def observed(
     saved_position: Position,
     unsaved_rows: int,
     memory: Mapping[TableId, Mapping[str, int]],
-) -> Status:
+) -> RunStatus:
     """A migration's status now, from what it works with."""
-    return Status(
+    return RunStatus(
         at=time.time(), phase=Phase.COPYING if handover.copying else Phase.FOLLOWING, paused=counters.paused, plan=plan,
         source=counters.source, position=handover.position, tables=tuple(handover.progress.values()), skipped=dict(skipped),
         rows_copied=handover.rows_copied, rows_streamed=counters.rows_streamed, transactions=counters.transactions,
@@ -175,7 +175,7 @@ class Report:
     """The signal that ended the run, empty if it ended by itself."""
 
     @classmethod
-    def of(cls, status: Status) -> Report:
+    def of(cls, status: RunStatus) -> Report:
         """The same figures as plain values."""
         return cls(
             status.plan.strategy.value, status.plan.reason, status.rows_copied, status.rows_streamed, status.transactions, status.seconds,

@@ -14,7 +14,7 @@ from dataclasses import replace
 from types import FrameType
 
 from cdc.engine.migration import Migration
-from cdc.engine.status import Report, Status
+from cdc.engine.status import Report, RunStatus
 from cdc.errors import TornTransaction
 from cdc.mysql import waits
 
@@ -126,7 +126,7 @@ def run(migration: Migration, *, until_caught_up: bool, say: Callable[[str], Non
     raise Interrupted("Interrupted. The last checkpoint is saved: run the same command again to go on from it.", asked.number, report)
 
 
-def _unsaved(status: Status) -> str:
+def _unsaved(status: RunStatus) -> str:
     """What is lost by a run that ends without a last checkpoint, in words."""
     if not status.checkpointed_at:
         return "Interrupted before a first checkpoint: nothing of this run is kept."

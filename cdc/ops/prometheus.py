@@ -12,14 +12,14 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from cdc.engine.lag import BOUNDS
-from cdc.engine.status import Status
+from cdc.engine.status import RunStatus
 from cdc.model import TableState
 
 
 class Exporter(Collector):
     """The figures of one run. `latest` gives its last status, from any thread."""
 
-    def __init__(self, latest: Callable[[], Status]) -> None:
+    def __init__(self, latest: Callable[[], RunStatus]) -> None:
         self._latest = latest
 
     def collect(self) -> Iterator[Metric]:
@@ -32,7 +32,7 @@ class Exporter(Collector):
         yield from _memory(status)
 
 
-def _progress(status: Status) -> Iterator[Metric]:
+def _progress(status: RunStatus) -> Iterator[Metric]:
     yield CounterMetricFamily("cdc_rows_copied", "Rows of chunks in this run.", value=status.rows_copied)
     yield CounterMetricFamily("cdc_rows_streamed", "Changes of rows in this run.", value=status.rows_streamed)
     yield CounterMetricFamily("cdc_transactions", "Transactions applied in this run.", value=status.transactions)
@@ -46,7 +46,7 @@ def _progress(status: Status) -> Iterator[Metric]:
     yield tables
 
 
-def _lag(status: Status, now: float) -> Iterator[Metric]:
+def _lag(status: RunStatus, now: float) -> Iterator[Metric]:
     yield GaugeMetricFamily("cdc_lag_seconds", "How far the target is behind the source.", value=status.lag.now(now))
     histogram = HistogramMetricFamily("cdc_transaction_lag_seconds", "From commit on the source to applied on the target.")
     names = [*map(str, BOUNDS), "+Inf"]
@@ -54,14 +54,14 @@ def _lag(status: Status, now: float) -> Iterator[Metric]:
     yield histogram
 
 
-def _checkpoints(status: Status, now: float) -> Iterator[Metric]:
+def _checkpoints(status: RunStatus, now: float) -> Iterator[Metric]:
     yield CounterMetricFamily("cdc_checkpoints", "Checkpoints of this run.", value=status.checkpoints)
     age = now - status.checkpointed_at if status.checkpointed_at else 0.0
     yield GaugeMetricFamily("cdc_checkpoint_age_seconds", "Since the last checkpoint.", value=age)
     yield GaugeMetricFamily("cdc_checkpoint_duration_seconds", "How long the last one took.", value=status.checkpoint_seconds)
 
 
-def _throttling(status: Status) -> Iterator[Metric]:
+def _throttling(status: RunStatus) -> Iterator[Metric]:
     seconds = CounterMetricFamily("cdc_throttled_seconds", "How long each cause has held the copy back.", labels=["cause"])
     now = GaugeMetricFamily("cdc_throttled", "1 for the cause that holds the copy back now.", labels=["cause"])
     for cause, held in status.throttled_seconds.items():
@@ -78,7 +78,7 @@ _STORE = {
 """The figures of a MapStore that are exported: its own name for each, the metric's, and the help."""
 
 
-def _memory(status: Status) -> Iterator[Metric]:
+def _memory(status: RunStatus) -> Iterator[Metric]:
     for figure, (name, text) in _STORE.items():
         family = GaugeMetricFamily(f"cdc_store_{name}", text, labels=["table"])
         for table, counted in status.memory.items():

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from cdc.engine.lag import milliseconds
 from cdc.engine.status import Report
 from cdc.engine.verify import Difference, Differences
 from cdc.errors import CdcError
 from cdc.formats.values import json_key
-from cdc.model import Table
+from cdc.model import Checkpoint, Table
 from cdc.ops.status import Status, TableStatus
 
 
@@ -106,6 +106,37 @@ def _json_key(table: Table, found: Difference) -> dict[str, object] | str:
         return json_key(table, found.key)
     except ValueError:
         return f"0x{found.key.hex()}"
+
+
+def inexact_rows(checkpoint: Checkpoint) -> Iterator[str]:
+    """A warning about rows that are not exactly as of the checkpoint's position, if they are not."""
+    if checkpoint.applied is not None:
+        ahead = checkpoint.applied.count_after(checkpoint.position.gtids)
+        yield (
+            f"These rows were saved while the migration went on: they hold some changes of the {ahead:,} transactions after the "
+            "checkpoint's position. Going on makes them exact; a stop by SIGINT or SIGTERM leaves exact ones."
+        )
+
+
+def listening(tables: Iterable[str], position: str) -> str:
+    """What `cdc tail` says first."""
+    return f"listening to {', '.join(tables)}: changes after {position or 'the start of the binlog'}"
+
+
+def waiting(reason: str) -> str:
+    """Why nothing comes at the moment."""
+    return f"waiting: {reason}"
+
+
+def interrupted_tail(position: str) -> str:
+    """What `cdc tail` says last, after a signal."""
+    return f"Interrupted. To go on from here: --from '{position}'"
+
+
+def usage(problem: str) -> str:
+    """A command line that cannot be parsed; the parser's sentence may lack its full stop."""
+    stop = "" if problem.endswith((".", "?", "!")) else "."
+    return f"{problem}{stop} `cdc --help` shows the commands, `cdc COMMAND --help` their options."
 
 
 # errors: messages written for `cdc migrate`, reworded for other commands

@@ -10,7 +10,7 @@ from typing import Self
 import pytest
 
 import cdc
-from cdc.engine.status import Phase, Status
+from cdc.engine.status import Phase, RunStatus
 from tests.fix_migration import HELD, PATIENCE, Project, break_connections, eventually
 from tests.mysql.test_throttle import ROWS, fill
 from tests.states import read_state
@@ -23,24 +23,24 @@ class Run:
 
     def __init__(self, project: Project, pool: ThreadPoolExecutor, limits: cdc.Limits, checkpoint_seconds: float) -> None:
         self.commands = cdc.Commands()
-        self.now: Status | None = None
+        self.now: RunStatus | None = None
         self.said: list[str] = []
         config = cdc.Config(project.source, project.state, (project.table,), limits=limits, checkpoint_seconds=checkpoint_seconds)
         self.done: Future[cdc.Report] = pool.submit(
             cdc.migrate, config, on_start=lambda *_: self._watch, commands=self.commands, say=self.said.append
         )
 
-    def _watch(self, status: Status) -> None:
+    def _watch(self, status: RunStatus) -> None:
         self.now = status
 
     @property
-    def status(self) -> Status:
+    def status(self) -> RunStatus:
         assert not self.done.done(), self.done.result()
         eventually(lambda: self.now is not None or self.done.done())
         assert self.now, self.done.result()
         return self.now
 
-    def later(self, statuses: int = 3) -> Status:
+    def later(self, statuses: int = 3) -> RunStatus:
         """A status that is so many after the last one."""
         for _ in range(statuses):
             before = self.status

@@ -7,7 +7,7 @@ from dataclasses import replace
 from cdc.config import Limits, Strategy
 from cdc.engine.handover import Handover
 from cdc.engine.lag import Lag
-from cdc.engine.status import Counters, Status, observed
+from cdc.engine.status import Counters, RunStatus, observed
 from cdc.engine.strategy import Plan
 from cdc.engine.throttle import Throttle
 from cdc.model import Position, TableProgress, TableState
@@ -15,7 +15,7 @@ from cdc.model.gtid import GtidSet
 from tests.unit.simulated_source import TABLES
 
 
-def status(state: TableState = TableState.COPYING, *, lag: float = 0.0, **figures: object) -> Status:
+def status(state: TableState = TableState.COPYING, *, lag: float = 0.0, **figures: object) -> RunStatus:
     """One table in this state with 1,500 rows copied, `lag` seconds behind."""
     handover = Handover([TableProgress(TABLES[0], state, None, 1_500)], Position(GtidSet()), chunk_rows=1)
     made = observed(

@@ -14,7 +14,7 @@ import pytest
 from cdc.config import Config, Limits, SourceUrl, Strategy
 from cdc.engine.commands import CheckpointNow, Command, Commands, Follow, Pause, Resume, SetLimits, SetLoad, Stop
 from cdc.engine.migration import Migration, Start
-from cdc.engine.status import Phase, Report, Status
+from cdc.engine.status import Phase, Report, RunStatus
 from cdc.engine.strategy import Plan
 from cdc.model import (
     Batch,
@@ -125,7 +125,7 @@ class Target:
 
 def migration(
     source: Source, target: Target, commands: Commands, *, state: TableState = TableState.STREAMING, seconds: float = 3600.0,
-    follow: Callable[[Sequence[TableId]], None] = lambda _: None, watch: Callable[[Status], None] = lambda _: None,
+    follow: Callable[[Sequence[TableId]], None] = lambda _: None, watch: Callable[[RunStatus], None] = lambda _: None,
 ) -> Migration:  # fmt: skip
     config = Config(SourceUrl("h", 1, "u"), Path("x"), (TABLE.id,), checkpoint_seconds=seconds, chunk_rows=1)
     start = Start(Plan(Strategy.FULL, "why"), (UUID,), position(5), [TableProgress(TABLE, state)])
@@ -180,7 +180,7 @@ def test_a_pause_holds_copy_and_stream_while_checkpoints_go_on() -> None:
     commands, target, seen = Commands(), Target(), list[tuple[int, int, int, int]]()
     source = Source(lambda taken: commands.put(Pause()) if taken == 3 else commands.put(Stop()) if taken > 20 else None, halves=True)
 
-    def watch(status: Status) -> None:
+    def watch(status: RunStatus) -> None:
         if status.paused:
             seen.append((source.taken, len(source.requests), target.applied, status.checkpoints))
         if len(seen) == 6:
@@ -203,7 +203,7 @@ def test_a_paused_run_can_be_stopped() -> None:
     commands.put(Pause())
     source = Source()
 
-    def watch(status: Status) -> None:
+    def watch(status: RunStatus) -> None:
         assert status.paused
         commands.put(Stop())
 
@@ -219,7 +219,7 @@ def test_new_limits_hold_the_copy_at_once_and_let_it_go_again() -> None:
     commands.put(SetLimits(limits, Load(threads_running=9)))
     source = Source(lambda taken: commands.put(SetLoad(Load(threads_running=1))) if taken == 10 else None)
 
-    def watch(status: Status) -> None:
+    def watch(status: RunStatus) -> None:
         reasons.append(status.throttled)
         if status.phase is Phase.FOLLOWING:
             commands.put(Stop())
@@ -266,9 +266,9 @@ def test_a_checkpoint_that_is_asked_for_is_begun_between_transactions() -> None:
 
 
 @pytest.fixture
-def statuses() -> Iterator[list[Status]]:
+def statuses() -> Iterator[list[RunStatus]]:
     """Those of a run that copies a table and follows for a while."""
-    commands, seen = Commands(), list[Status]()
+    commands, seen = Commands(), list[RunStatus]()
     source = Source(lambda taken: commands.put(Stop()) if taken == 100 else None)
     run = migration(source, Target(), commands, state=TableState.COPYING, watch=seen.append)
     seen.insert(0, run.status)
@@ -277,7 +277,7 @@ def statuses() -> Iterator[list[Status]]:
     yield seen
 
 
-def test_a_status_stays_as_it_was_made(statuses: list[Status]) -> None:
+def test_a_status_stays_as_it_was_made(statuses: list[RunStatus]) -> None:
     """It is frozen, and shares nothing that goes on."""
     first, *_, last = statuses
     assert (first.phase, first.rows_in_copy, first.rows_streamed, first.checkpoints) == (Phase.COPYING, 0, 0, 0)
@@ -289,7 +289,7 @@ def test_a_status_stays_as_it_was_made(statuses: list[Status]) -> None:
         last.rows_copied = 0  # type: ignore[misc]
 
 
-def test_a_status_has_the_target_s_figures_and_the_report_has_the_status_s(statuses: list[Status]) -> None:
+def test_a_status_has_the_target_s_figures_and_the_report_has_the_status_s(statuses: list[RunStatus]) -> None:
     """A report is the last status in plain values."""
     last = statuses[-1]
     assert set(last.memory) == {TABLE.id}

@@ -6,14 +6,14 @@ import math
 
 import pytest
 
-from cdc.engine.status import Status
+from cdc.engine.status import RunStatus
 from cdc.model import TableState
 from cdc.ops.console import Terminal
 from cdc.ops.progress import ProgressLine
 from tests.unit.made_status import status
 
 
-def shown(capsys: pytest.CaptureFixture[str], now: Status, *, expected: int = 4_000, times: int = 1) -> str:
+def shown(capsys: pytest.CaptureFixture[str], now: RunStatus, *, expected: int = 4_000, times: int = 1) -> str:
     line = ProgressLine(Terminal(), expected)
     for _ in range(times):
         line(now)
