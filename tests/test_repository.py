@@ -217,6 +217,24 @@ def test_an_exit_code_belongs_to_one_kind_of_error() -> None:
     assert inherited == GENERAL
 
 
+def explained_sentences() -> list[tuple[str, str]]:
+    """The table of errors in docs/reference.md: each part of a sentence between `...`, with the row's codes."""
+    section = text("docs/reference.md").partition("## What the errors mean")[2].partition("\n#")[0]
+    rows = re.findall(r"^\| ([\d, ]+) \| (.+?) \|", section, re.MULTILINE)
+    return [(part.strip(" ,"), codes) for codes, cell in rows for part in re.split(r"\.\.\.|;", cell) if part.strip(" ,")]
+
+
+def test_sentences_that_are_explained_are_those_that_are_printed() -> None:
+    """Each part is found in a text of the package, and each code is one of the table of exit codes."""
+    nodes = [node for path in modules("cdc").values() for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+    texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    compiled = [path.read_text(encoding="utf-8") for suffix in ("*.pyx", "*.pxi") for path in (ROOT / "cdc" / "mysql").glob(suffix)]
+    known = "\n".join([*texts, *compiled])
+    assert len(explained_sentences()) > 60
+    assert [part for part, _ in explained_sentences() if part not in known] == []
+    assert {int(code) for _, codes in explained_sentences() for code in codes.split(",")} <= set(documented_codes())
+
+
 @pytest.mark.parametrize("error", errors(), ids=lambda error: error.__name__)
 def test_every_error_is_named_by_a_test(error: type[CdcError]) -> None:
     """Or by its exit code, where the command is what is tested."""
