@@ -320,6 +320,16 @@ def test_make_targets_that_a_document_names_exist(name: str) -> None:
         assert {"demo", "test"} <= named
 
 
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_tests_and_modules_that_a_document_names_exist(name: str) -> None:
+    """`test_...` by its name, files by their path from the top."""
+    tests = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    for test in set(re.findall(r"`(test_\w+)`", text(name))):
+        assert re.search(rf"def {test}\(", tests), test
+    for path in set(re.findall(r"`((?:cdc|mapstore|tests|docs|docker|benchmarks)/[\w./-]+)`", text(name))):
+        assert (ROOT / path).exists(), path
+
+
 def anchors(markdown: str) -> set[str]:
     """The names under which a document's headings are linked to, as GitHub makes them."""
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in re.findall(r"^#+ (.+)$", markdown, re.MULTILINE)}
