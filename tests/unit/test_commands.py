@@ -183,14 +183,12 @@ def test_a_pause_holds_copy_and_stream_while_checkpoints_go_on() -> None:
     def watch(status: RunStatus) -> None:
         if status.paused:
             seen.append((source.taken, len(source.requests), target.applied, status.checkpoints))
-        if len(seen) == 6:
+        if len(seen) >= 6 and seen[-1][3] > seen[0][3] + 1:
             commands.put(Resume())
 
     run = migration(source, target, commands, state=TableState.COPYING, seconds=0.1, watch=watch)
     report = run.run()
-    assert len(seen) == 6
     assert len({each[:3] for each in seen}) == 1
-    assert seen[-1][3] > seen[0][3]
     assert all(each.position != position(6) for each in target.checkpoints), "a pause never stands within a transaction"
     assert source.taken > 20
     assert report.rows_streamed == source.delivered
