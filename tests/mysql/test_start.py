@@ -9,6 +9,8 @@ import pytest
 import cdc
 from cdc.config import SourceUrl
 from cdc.engine.migration import Start
+from cdc.model import Position
+from cdc.mysql.source import MySqlSource
 from tests.fix_migration import Project
 
 COUNTS = (
@@ -58,3 +60,20 @@ def test_start_takes_one_connection_and_one_for_the_mark(project: Project, count
         assert connections == 2, name
         assert statements <= most, name
         project.sql("REPLACE INTO t1 VALUES (1)")
+
+
+def test_xa_transaction_prepared_just_before_the_position_was_read_is_refused(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its GTID is in the position and no view shows its rows yet, so they would be missed. Checks of the server came before."""
+    project.sql("CREATE TABLE t (id INT PRIMARY KEY)")
+    position = MySqlSource.position
+
+    def prepared_first(source: MySqlSource) -> Position:
+        project.sql("XA START 'late'", "INSERT INTO t VALUES (1)", "XA END 'late'", "XA PREPARE 'late'")
+        return position(source)
+
+    monkeypatch.setattr(MySqlSource, "position", prepared_first)
+    try:
+        with pytest.raises(cdc.PreflightFailed, match=r"XA .*late|late.* XA|6C617465"):
+            cdc.migrate(cdc.Config(project.source, project.state, (project.table,), until_caught_up=True))
+    finally:
+        project.sql("XA ROLLBACK 'late'")
