@@ -90,11 +90,13 @@ class CheckpointTable:
     def read(self, connection: sa.Connection) -> Checkpoint | None:
         """The last checkpoint that was written, None before the first. Raises ConfigError for another format, and DamagedState."""
         try:
-            row = connection.execute(sa.select(_checkpoints).where(_checkpoints.c.pipeline == self._pipeline)).one_or_none()
+            mine = _checkpoints.c.pipeline == self._pipeline
+            found = connection.execute(sa.select(_checkpoints.c.format).where(mine)).scalar_one_or_none()
+            if found not in (None, FORMAT):  # the columns of another format may be others
+                raise other_format(self._place, found)
+            row = connection.execute(sa.select(_checkpoints).where(mine)).one_or_none()
             if row is None or row.gtids is None:
                 return None
-            if row.format != FORMAT:
-                raise other_format(self._place, row.format)
             tables = connection.execute(sa.select(_tables).where(_tables.c.pipeline == self._pipeline)).all()
             return _checkpoint(row, tables)
         except (DatabaseError, ValueError, KeyError, TypeError, AttributeError) as error:

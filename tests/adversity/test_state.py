@@ -142,7 +142,7 @@ def test_damaged_image_is_refused_until_a_full_copy(orders: Project, damage: str
 
 @pytest.mark.parametrize(
     ("version", "change"),
-    [(99, "ADD COLUMN more INT"), (1, "DROP COLUMN rates"), (1, "DROP COLUMN part")],
+    [(99, "ADD COLUMN more INT"), (1, "DROP COLUMN rates"), (1, "DROP COLUMN selection")],
     ids=["newer", "older", "oldest"],
 )
 def test_state_of_another_format_is_refused_unchanged(orders: Project, version: int, change: str) -> None:
@@ -150,7 +150,7 @@ def test_state_of_another_format_is_refused_unchanged(orders: Project, version: 
     orders.migrate()
     with closing(sqlite3.connect(orders.state / "checkpoint.sqlite")) as database:
         database.execute(f"UPDATE cdc_checkpoint SET format = {version}")
-        database.execute(f"ALTER TABLE checkpoint {change}")
+        database.execute(f"ALTER TABLE cdc_checkpoint {change}")
         database.commit()
     before = {path.name: path.read_bytes() for path in orders.state.iterdir() if path.name != "lock"}
     assert f"has format {version}" in orders.refused(expect=2)
