@@ -47,7 +47,7 @@ class Commit(Protocol):
 class Target(Protocol):
     """Where rows go. `apply` is idempotent; what was applied counts once the commit that follows it is finished.
 
-    tests/targets/contract.py is the exact meaning; docs/targets.md has a complete example.
+    tests/targets/test_contract.py is the exact meaning; docs/targets.md has a complete example.
     """
 
     def open(self, *, fresh: bool = False) -> Checkpoint | None:

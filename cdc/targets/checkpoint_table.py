@@ -56,6 +56,7 @@ _tables = sa.Table(
     sa.Column("pipeline", sa.ForeignKey(_checkpoints.c.pipeline), primary_key=True),
     sa.Column("schema", _NAME, primary_key=True),
     sa.Column("name", _NAME, primary_key=True),
+    sa.Column("number", sa.Integer, nullable=False),
     sa.Column("definition", _JSON, nullable=False),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("cursor", sa.LargeBinary),
@@ -97,7 +98,7 @@ class CheckpointTable:
             row = connection.execute(sa.select(_checkpoints).where(mine)).one_or_none()
             if row is None or row.gtids is None:
                 return None
-            tables = connection.execute(sa.select(_tables).where(_tables.c.pipeline == self._pipeline)).all()
+            tables = connection.execute(sa.select(_tables).where(_tables.c.pipeline == self._pipeline).order_by(_tables.c.number)).all()
             return _checkpoint(row, tables)
         except (DatabaseError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise damaged(self._place, error) from error
@@ -105,8 +106,9 @@ class CheckpointTable:
     def write(self, connection: sa.Connection, checkpoint: Checkpoint) -> None:
         """Replace the checkpoint. Raises CdcError if another one has taken the pipeline: then nothing of this transaction may stay."""
         self._update(connection, _checkpoint_row(checkpoint))
-        if checkpoint.tables:
-            connection.execute(sa.insert(_tables), [{"pipeline": self._pipeline} | _table_row(each) for each in checkpoint.tables])
+        rows = [{"pipeline": self._pipeline, "number": i} | _table_row(each) for i, each in enumerate(checkpoint.tables)]
+        if rows:
+            connection.execute(sa.insert(_tables), rows)
 
     def clear(self, connection: sa.Connection) -> None:
         """Forget the checkpoint. Raises as `write`."""
