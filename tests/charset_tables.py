@@ -1,4 +1,4 @@
-"""What servers know about character sets, for the tests.
+"""The servers' character sets, for the tests.
 
 `python -m tests.charset_tables [URL ...]` writes it to `cdc/model/charsets.zip`. The tables come from the sandbox's MySQL; the numbers of
 collations from the sandbox's two servers, and from those at the given addresses (a newer MariaDB has more of them).
@@ -51,7 +51,7 @@ def answer(cursor: Cursor, query: str) -> bytes:
 
 
 def names(cursor: Cursor) -> list[str]:
-    """The server's character sets, without `binary`, which converts nothing."""
+    """The server's character sets, without `binary`, which does not convert."""
     cursor.execute("SELECT character_set_name FROM information_schema.character_sets WHERE character_set_name <> 'binary' ORDER BY 1")
     return [name for (name,) in cursor.fetchall()]
 
@@ -65,9 +65,9 @@ def collations(cursor: Cursor) -> dict[int, str]:
 
 
 def prefixes(name: str) -> Iterator[tuple[str, int]]:
-    """Which sequences of bytes are tried: what they begin with, in hexadecimal, and how many more bytes there are, one or two.
+    """The byte sequences to try: their first bytes in hexadecimal, and the number of bytes that follow, one or two.
 
-    All of as many bytes as the set has, up to two; of three, and of the four of utf32, those that can be characters, and their neighbours.
+    All sequences of the set's length up to two; of three, and of utf32's four, those that can be characters, and their neighbours.
     """
     if name not in ("ucs2", "utf16", "utf16le", "utf32"):
         yield "", 1
@@ -84,7 +84,7 @@ def prefixes(name: str) -> Iterator[tuple[str, int]]:
 
 
 def characters(cursor: Cursor, name: str) -> dict[bytes, int]:
-    """The code point of each sequence of bytes that is one character for the server, and that it does not replace."""
+    """The code point of each byte sequence that is one character for the server, without its replacements."""
     question = encodings(cursor, name)[ord("?")]
     found = {}
     for prefix, width in prefixes(name):
@@ -117,7 +117,7 @@ def encodings(cursor: Cursor, name: str) -> dict[int, bytes]:
 
 
 def beyond_encoded(cursor: Cursor, name: str) -> bytes:
-    """All characters beyond U+FFFF, in order, in this character set; `?` for each that it does not have."""
+    """All characters beyond U+FFFF, in order, in this character set; `?` for each that the set lacks."""
     return answer(cursor, f"SELECT CAST(CONVERT(s USING {name}) AS BINARY) FROM beyond")
 
 

@@ -21,7 +21,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    """Print what repeats the order."""
+    """Print the seed that repeats the order."""
     return [f"rounds: --rounds-seed {config.getoption('rounds_seed')}"] if config.getoption("rounds") > 1 else []
 
 
@@ -34,7 +34,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """In each round the modules come in another order, and the tests of each forwards or backwards: its servers start once."""
+    """In each round the modules come in another order, and the tests of each forwards or backwards, so that its servers start once."""
     if config.getoption("rounds") == 1:
         return
     rng, drawn, places = random.Random(config.getoption("rounds_seed")), {}, {}

@@ -1,4 +1,4 @@
-"""A server of the tests' own that speaks MySQL's protocol as far as a script makes it: for what no real server does to its clients.
+"""A fake server that speaks MySQL's protocol as its script says, for behaviour that real servers do not show.
 
 A script is a function that is called with each connection's `Conversation`, in a thread; the connection ends when it returns.
 """
@@ -50,7 +50,7 @@ class Hung(Exception):
 
 
 class Conversation:
-    """One connection, from the server's end."""
+    """One connection, from the server's side."""
 
     def __init__(self, connection: socket.socket, server: FakeServer) -> None:
         self.socket, self.server = connection, server
@@ -71,7 +71,7 @@ class Conversation:
         return payload
 
     def start_tls(self) -> None:
-        """Take the client's wish for TLS, and go on encrypted."""
+        """Read the client's TLS request, and continue encrypted."""
         self.receive()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         with tempfile.NamedTemporaryFile() as file:
@@ -92,7 +92,7 @@ class Conversation:
 
 @dataclass
 class FakeServer:
-    """Where it listens, and the packets that clients have sent."""
+    """Its address, and the packets that clients have sent."""
 
     port: int
     received: list[bytes] = field(default_factory=list)
@@ -103,7 +103,7 @@ class FakeServer:
         return f"mysql://cdc:{SECRET}@127.0.0.1:{self.port}/"
 
     def knows_the_password(self) -> bool:
-        """Whether it could be read from what came, with our RSA key."""
+        """Whether the received packets reveal it, with our RSA key."""
         return any(SECRET.encode() in each or _undone(each) == SECRET.encode() for each in self.received)
 
 
@@ -155,7 +155,7 @@ def _key() -> rsa.RSAPrivateKey:
 
 
 def public_key() -> bytes:
-    """The server's RSA key for passwords, which it has the other half of."""
+    """The server's RSA key for passwords."""
     return _key().public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 

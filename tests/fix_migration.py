@@ -1,4 +1,4 @@
-"""The `cdc` command as a user runs it, and the plain comparison that tests judge it by."""
+"""The `cdc` command as a user runs it, and the plain comparison by which tests judge the result."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ HELD = 40
 
 
 def eventually(reached: Callable[[], bool]) -> None:
-    """Wait until this holds, not for ever."""
+    """Wait until this holds; fails after a bound."""
     for _ in range(PATIENCE * 20):
         if reached():
             return
@@ -60,7 +60,7 @@ class Project:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Kill what a failed test has left running, and close the connection: one failure stays one failure."""
+        """Kill processes that a failed test has left running, and close the connection: one failure stays one failure."""
         for process in self._started:
             end_process(process)
         self.admin.close()
@@ -72,7 +72,7 @@ class Project:
             self.admin.rows(statement)
 
     def gtids(self) -> Gtids:
-        """What the source has executed."""
+        """The GTIDs that the source has executed."""
         return flavor_of(self.admin).gtids(self.admin)[0]
 
     def cdc(self, *arguments: str, crash_at: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
@@ -93,14 +93,14 @@ class Project:
         return ["migrate", url or self.url, f"mapstore:{self.state}", *named, *options]
 
     def migrate(self, *options: str, table: str = "", expect: int = 0, **more: str) -> dict[str, object]:
-        """Run `cdc migrate --until-caught-up --json` and give its JSON; empty when another exit code is expected."""
+        """Run `cdc migrate --until-caught-up --json` and return its JSON; empty when another exit code is expected."""
         done = self.cdc(*self.arguments("--until-caught-up", "--json", *options, table=table), **more)
         assert done.returncode == expect, done.stderr
         assert self.source.password not in done.stdout + done.stderr
         return json.loads(done.stdout.splitlines()[-1]) if expect == 0 else {}
 
     def refused(self, *options: str, expect: int) -> str:
-        """Run `cdc migrate` that must fail with this exit code; give its sentence."""
+        """Run `cdc migrate` that must fail with this exit code; returns its sentence."""
         done = self.cdc(*self.arguments("--until-caught-up", *options))
         assert done.returncode == expect, f"exit code {done.returncode}: {done.stderr}"
         assert "Traceback" not in done.stderr
@@ -111,18 +111,18 @@ class Project:
         return self.begin(*self.arguments("--json", "--checkpoint-seconds", "0.2", *options, table=table, tables=tables))
 
     def begin(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start `cdc`, which is killed with the end of the test if it is still there."""
+        """Start `cdc`, which is killed at the end of the test if it is still running."""
         process = subprocess.Popen([sys.executable, "-m", "cdc", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self._started.append(process)
         return process
 
     def start_held(self, *options: str) -> subprocess.Popen[str]:
-        """Start a migration whose copy takes for ever, until `let_go`: a test that needs a copy under way cannot come too late for it."""
+        """Start a migration whose copy is paused until `let_go`, for tests that need a copy under way."""
         self._hold(HELD)
         return self.start("--config", str(self._limits), *options)
 
     def let_go(self, process: subprocess.Popen[str]) -> None:
-        """Let a copy that was held go on at full speed."""
+        """Let a held copy continue at full speed."""
         self._hold(10**9)
         process.send_signal(signal.SIGHUP)
 
@@ -134,7 +134,7 @@ class Project:
         return self.state.with_suffix(".toml")
 
     def wait(self, process: subprocess.Popen[str], reached: Callable[[Checkpoint], bool]) -> Checkpoint:
-        """Wait until the running migration's checkpoint says so."""
+        """Wait until this holds for the running migration's checkpoint."""
         for _ in range(PATIENCE * 20):
             assert process.poll() is None, process.communicate()[1]
             try:
@@ -157,7 +157,7 @@ class Project:
 
     @contextmanager
     def interrupted(self, rng: random.Random, *options: str, table: str) -> Iterator[subprocess.Popen[str]]:
-        """A migration that has taken a checkpoint, for the block; then it is killed, or now and then stopped."""
+        """A migration that has a checkpoint, for the block; afterwards it is killed, or now and then stopped."""
         begun = time.time()
         process = self.start("--checkpoint-seconds", str(rng.choice((0, 0.2))), *options, table=table)
         try:
@@ -171,7 +171,7 @@ class Project:
             process.communicate()
 
     def end(self, process: subprocess.Popen[str], number: signal.Signals = signal.SIGTERM) -> tuple[dict[str, object], str]:
-        """Stop it with a signal; its report and what it wrote to stderr."""
+        """Stop it with a signal; returns its report and its stderr."""
         process.send_signal(number)
         out, err = process.communicate(timeout=PATIENCE)
         assert process.returncode == (130 if number is signal.SIGINT else 0), err
@@ -190,7 +190,7 @@ class Project:
                 raise AssertionError(f"{name} differs") from error
 
     def assert_identical(self, *tables: TableId) -> int:
-        """Compare the state with the source, byte for byte, both ways; the number of rows."""
+        """Compare the state with the source, byte for byte, in both directions; returns the number of rows."""
         rows = 0
         with OpenState(self.state) as target:
             for table in tables or (self.table,):
@@ -209,7 +209,7 @@ def changed_in_all_ways(writer: shop.Writer) -> bool:
 
 
 def end_process(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
-    """Kill a process if it is still there, and close its pipes."""
+    """Kill a process if it is still running, and close its pipes."""
     process.kill()
     process.wait()
     for pipe in (process.stdin, process.stdout, process.stderr):
@@ -218,7 +218,7 @@ def end_process(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> Non
 
 
 class Background:
-    """Takes step after step on a connection of its own to the project's database, from entry to exit, which raises what went wrong."""
+    """Runs step after step on its own connection to the project's database, from entry to exit, which raises the error of a step."""
 
     def __init__(self, project: Project, seed: int, *, pause: float) -> None:
         self._project, self._pause = project, pause
@@ -227,7 +227,7 @@ class Background:
         self.error: BaseException | None = None
 
     def step(self, connection: Connection) -> None:
-        """What is done over and over."""
+        """The action that is repeated."""
         raise NotImplementedError
 
     def __enter__(self) -> Self:
@@ -251,7 +251,7 @@ class Background:
 
 
 class Collisions(Background):
-    """Writes to few keys of a table `t (id INT PRIMARY KEY, v INT)`, those that are being copied; new binlog files in between."""
+    """Writes to few keys of a table `t (id INT PRIMARY KEY, v INT)` that is being copied; new binlog files in between."""
 
     def __init__(self, project: Project) -> None:
         super().__init__(project, 1, pause=0)
@@ -269,14 +269,14 @@ class Collisions(Background):
 
 @pytest.fixture
 def project(mysql_server: Sandbox, source_db: str, tmp_path: Path) -> Iterator[Project]:
-    """A database of its own on the shared server, and an empty state folder."""
+    """A separate database on the shared server, and an empty state folder."""
     with Project(mysql_server, source_db, tmp_path / "state") as made:
         yield made
 
 
 @pytest.fixture(params=["mysql", "mariadb"])
 def project_on_either(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Project]:
-    """The same on each of the servers."""
+    """The same, on each of the servers."""
     server, database = {"mysql": ("mysql_server", "source_db"), "mariadb": ("mariadb_server", "mariadb_db")}[request.param]
     with Project(request.getfixturevalue(server), request.getfixturevalue(database), tmp_path / "state") as made:
         yield made
@@ -284,7 +284,7 @@ def project_on_either(request: pytest.FixtureRequest, tmp_path: Path) -> Iterato
 
 @pytest.fixture
 def user(project: Project) -> Iterator[Callable[..., str]]:
-    """Make a user with these grants (`user("SELECT ON *.*")`); gives its URL. Dropped in the end."""
+    """Make a user with these grants (`user("SELECT ON *.*")`); returns its URL; dropped at the end."""
     names: list[str] = []
 
     def make(*grants: str) -> str:
@@ -301,7 +301,7 @@ def user(project: Project) -> Iterator[Callable[..., str]]:
 
 
 def break_connections(connection: pymysql.Connection, command: str) -> int:
-    """Kill the source's connections that run this command ("Binlog Dump GTID"); how many there were."""
+    """Kill the source's connections that run this command ("Binlog Dump GTID"); returns their number."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT id FROM information_schema.processlist WHERE command = %s", (command,))
         ids = [row[0] for row in cursor.fetchall()]

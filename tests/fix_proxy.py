@@ -1,4 +1,4 @@
-"""A TCP proxy in front of a server that can cut connections at a chosen place, lose their packets, damage them, or slow them down."""
+"""A TCP proxy in front of a server that can cut connections at a chosen place, drop, damage or delay their bytes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 
 class Proxy:
-    """Passes bytes both ways. Faults are counted in bytes from the server, per connection, from when they are set."""
+    """Passes bytes in both directions. Faults are counted in bytes from the server, per connection, from when they are set."""
 
     def __init__(self, host: str, port: int) -> None:
         self._there = (host, port)
@@ -50,21 +50,21 @@ class Proxy:
         self._threads[-1].start()
 
     def lead_to(self, host: str, port: int) -> None:
-        """Lead new connections elsewhere."""
+        """Direct new connections to another address."""
         self._there = (host, port)
 
     def cut(self) -> None:
-        """Cut what is connected now."""
+        """Cut the present connections."""
         with self._gate:
             for pair in list(self._pairs):
                 self._end(pair)
 
     def swallow(self) -> None:
-        """Lose all packets of what is connected now, both ways, while the sockets stay open."""
+        """Drop all bytes of the present connections in both directions, while the sockets stay open."""
         self._swallowed |= set(self._pairs)
 
     def slow_down(self, size: int, pause: float) -> None:
-        """Let so many bytes from the server pass at once on what is connected now, with a pause in seconds behind them."""
+        """Pass this many bytes from the server at once on the present connections, with a pause in seconds after them."""
         self._slow |= dict.fromkeys(self._pairs, (size, pause))
 
     def _end(self, pair: tuple[socket.socket, socket.socket]) -> None:
@@ -125,7 +125,7 @@ class Proxy:
 
 @pytest.fixture
 def proxy() -> Iterator[Callable[[str, int], Proxy]]:
-    """Make a proxy in front of an address; closed in the end."""
+    """Make a proxy in front of an address; closed at the end."""
     made: list[Proxy] = []
 
     def make(host: str, port: int) -> Proxy:

@@ -1,4 +1,4 @@
-"""Two servers of which the second replicates from the first, to be killed, promoted and spoiled; each test gets them as new."""
+"""A source and its replica, to be killed, promoted and damaged; every test gets them fresh."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _FOLLOW = {
 
 
 class Pair:
-    """A source and its replica, with a user that both know."""
+    """A source and its replica, with a user that exists on both."""
 
     def __init__(self, flavor: str, first: Sandbox, second: Sandbox) -> None:
         self.flavor, self.first, self.second = flavor, first, second
@@ -46,7 +46,7 @@ class Pair:
         return self.url_of((self.first.host, self.first.port), (self.second.host, self.second.port))
 
     def url_of(self, *addresses: tuple[str, int]) -> str:
-        """A URL that names these."""
+        """A URL that names these servers."""
         hosts = ",".join(f"{host}:{port}" for host, port in addresses)
         return f"mysql://{USER}:{PASSWORD.replace(' ', '%20')}@{hosts}/"
 
@@ -57,12 +57,12 @@ class Pair:
                 connection.rows(statement)
 
     def gtids(self, server: Sandbox) -> Gtids:
-        """What it has executed."""
+        """The GTIDs that it has executed."""
         with closing(connect(SourceUrl.parse(server.url, {}))) as connection:
             return flavor_of(connection).gtids(connection)[0]
 
     def renew(self) -> None:
-        """Both up and empty, with no history, and the second a replica of the first."""
+        """Both running and empty, without a history, and the second a replica of the first."""
         for server in (self.first, self.second):
             try:
                 self.sql(server, "SET SESSION sql_log_bin = 0")
@@ -85,30 +85,30 @@ class Pair:
             connection.rows(f"START {self._replica}")
 
     def promote(self, replica: Sandbox) -> None:
-        """End its being a replica."""
+        """Make a replica an independent server."""
         self.sql(replica, f"STOP {self._replica}", _FRESH[self.flavor][0])
 
     def pause(self, replica: Sandbox) -> None:
         """Let it receive and not apply."""
         self.sql(replica, f"STOP {self._replica} SQL_THREAD")
 
-    def go_on(self, replica: Sandbox) -> None:
+    def resume(self, replica: Sandbox) -> None:
         """Let it apply again."""
         self.sql(replica, f"START {self._replica} SQL_THREAD")
 
     @property
     def stop_receiving(self) -> str:
-        """The statement after which a replica gets nothing new."""
+        """The statement after which a replica receives no further transactions."""
         return f"STOP {self._replica} IO_THREAD"
 
     def purge(self, server: Sandbox) -> None:
-        """Remove all binlogs but an empty one."""
+        """Remove all binlogs except an empty one."""
         with closing(connect(SourceUrl.parse(server.url, {}))) as connection:
             connection.rows("FLUSH BINARY LOGS")
             connection.rows("PURGE BINARY LOGS TO %s", (connection.one(connection.log_status)[0],))
 
     def forget(self, server: Sandbox) -> None:
-        """Have it lose its history, and write something new."""
+        """Reset its history, and write other transactions."""
         self.sql(server, _FRESH[self.flavor][1], f"CREATE TABLE {DATABASE}.new (id INT)", f"DROP TABLE {DATABASE}.new")
 
     @property
@@ -116,13 +116,13 @@ class Pair:
         return "SLAVE" if self.flavor == "mariadb" else "REPLICA"
 
     def wait_in_sync(self) -> Gtids:
-        """Wait until the replica has executed what the source has; what that is."""
+        """Wait until the replica has executed what the source has; returns those GTIDs."""
         end = self.gtids(self.first)
         self.wait_for(self.second, end)
         return end
 
     def wait_for(self, server: Sandbox, end: Gtids) -> None:
-        """Wait until it has executed this."""
+        """Wait until it has executed these GTIDs."""
         self._wait(server, lambda connection: end <= flavor_of(connection).gtids(connection)[0])
 
     def wait_received(self) -> None:
@@ -139,14 +139,14 @@ class Pair:
             raise AssertionError(f"the replica has not come that far: {connection.rows(f'SHOW {self._replica} STATUS')}")
 
     def project(self, server: Sandbox, state: Path) -> Project:
-        """Their database, looked at on this server; the command is given both."""
+        """A project on their database, compared with this server; the command gets both."""
         made = Project(server, DATABASE, state)
         made.url = self.url
         return made
 
 
 def _received(connection: Connection, end: Gtids) -> Gtids:
-    """What a replica has received: on MySQL beyond what it has executed too."""
+    """What a replica has received: on MySQL in addition to what it has executed."""
     if connection.is_mariadb:
         with connection.cursor() as cursor:
             cursor.execute("SHOW SLAVE STATUS")
@@ -166,11 +166,11 @@ _REPLICA_OPTIONS = {"mysql": {"server-id": 12}, "mariadb": {"server-id": 12, "lo
 
 @pytest.fixture(scope="module")
 def mysql_servers() -> Iterator[Pair]:
-    """Two MySQL."""
+    """Two MySQL servers."""
     yield from _pair("mysql")
 
 
 @pytest.fixture(scope="module")
 def mariadb_servers() -> Iterator[Pair]:
-    """Two MariaDB."""
+    """Two MariaDB servers."""
     yield from _pair("mariadb")

@@ -1,4 +1,4 @@
-"""Real servers for tests, by the code of `cdc sandbox`. Tests whose server cannot be had fail: nothing is skipped."""
+"""Real servers for tests, by the code of `cdc sandbox`. Tests whose server cannot be had fail: tests are not skipped."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def connect(server: Sandbox, database: str | None = None) -> pymysql.Connection:
 
 
 def address_inside(server: Sandbox) -> tuple[str, int]:
-    """Where another server reaches it: containers see each other under addresses of their own."""
+    """The address under which another server reaches it: containers see each other under their own addresses."""
     if isinstance(server.server, ContainerServer):
         return server.server.address_inside
     return server.host, server.port
 
 
 def replicate(source: Sandbox, replica: Sandbox, *databases: str) -> None:
-    """Make one server follow another from now on; the databases are there already, and empty."""
+    """Make one server follow another from now on; the databases exist already, and are empty."""
     host, port = address_inside(source)
     with closing(connect(source)) as from_there, from_there.cursor() as asked, closing(connect(replica)) as there, there.cursor() as cursor:
         cursor.execute("SET SESSION sql_log_bin = 0")
@@ -81,7 +81,7 @@ def fresh_database(server: Sandbox) -> Iterator[str]:
 
 @contextmanager
 def changed(admin: Connection, **settings: str | int) -> Iterator[None]:
-    """Set global variables and put them back, whatever a hint made of them in between."""
+    """Set global variables and restore them afterwards, also after changes by a hint."""
     before = {name: admin.one(f"SELECT @@GLOBAL.{name}")[0] for name in settings}
     try:
         for name, value in settings.items():
@@ -94,14 +94,14 @@ def changed(admin: Connection, **settings: str | int) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def mysql_server() -> Iterator[Sandbox]:
-    """One MySQL for the whole run: change data in databases of your own, leave its settings and users alone."""
+    """One MySQL for the whole run: change data in separate databases, and leave its settings and users alone."""
     with Sandbox.start("mysql") as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def mariadb_server() -> Iterator[Sandbox]:
-    """One MariaDB for the whole run, with the same manners."""
+    """One MariaDB for the whole run, with the same rules."""
     with Sandbox.start("mariadb") as server:
         yield server
 
@@ -122,13 +122,13 @@ def mariadb_db(mariadb_server: Sandbox) -> Iterator[str]:
 
 @pytest.fixture
 def start_mysql() -> Iterator[StartServer]:
-    """Start a MySQL with options of its own (`start_mysql({"log-bin": False})`), ended with the test."""
+    """Start a separate MySQL with options (`start_mysql({"log-bin": False})`), stopped after the test."""
     with ExitStack() as stack:
         yield lambda options: stack.enter_context(Sandbox.start("mysql", options=options))
 
 
 @pytest.fixture
 def start_mariadb() -> Iterator[StartServer]:
-    """Start a MariaDB with options of its own, ended with the test."""
+    """Start a separate MariaDB with options, stopped after the test."""
     with ExitStack() as stack:
         yield lambda options: stack.enter_context(Sandbox.start("mariadb", options=options))

@@ -17,7 +17,7 @@ _TELLING = b"\x00\x01\xfa\xfb\xfc\xfd\xfe\xff"
 
 
 def run(data: bytes, columns: int, key: list[int], cuts: list[int], sequence: int = 0, *, take_early: bool = False) -> Result:
-    """What the compiled reader makes of a stream that comes in pieces."""
+    """The compiled reader's result for a stream that arrives in pieces."""
     reader, result = RowReader(columns, key, sequence), Result()
 
     def take() -> None:
@@ -60,7 +60,7 @@ def _length(rng: random.Random) -> int:
 
 
 def mutate(rng: random.Random, data: bytes) -> bytes:
-    """Change some bytes, most often those that are lengths, marks or sequence numbers; cut, repeat or insert some."""
+    """Change some bytes, most often lengths, marks and sequence numbers; cut, repeat or insert some."""
     out = bytearray(data)
     for _ in range(rng.choice((0, 1, 1, 1, 2, 3, 8))):
         at = rng.randrange(len(out)) if out else 0
@@ -79,7 +79,7 @@ def mutate(rng: random.Random, data: bytes) -> bytes:
 
 
 def fuzz(seed: int, results: int = 0, seconds: float = 0.0) -> Counter[str]:
-    """So many mutated results, or as many as there is time for; how many ended in which way. Fails where the two readers differ."""
+    """Read this many mutated results, or as many as the time allows; returns counts of the outcomes. Fails where the two readers differ."""
     rng, outcomes, until = random.Random(seed), Counter[str](), time.monotonic() + seconds
     while outcomes.total() < results or time.monotonic() < until:
         data, columns, key, sequence = sample(rng)

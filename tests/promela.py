@@ -31,7 +31,7 @@ MEGABYTES = 1_500
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What spin said of a variant."""
+    """spin's result for a variant."""
 
     states: int
     claim_broken: bool
@@ -43,7 +43,7 @@ class Search:
 
 
 def spin() -> list[str]:
-    """The command line that begins with spin; raises SandboxUnavailable, or OSError, when it cannot be had or has no gcc."""
+    """The command line that begins with spin; raises SandboxUnavailable, or OSError, when spin or gcc is missing."""
     if shutil.which("gcc") is None:
         raise SandboxUnavailable("there is no gcc on PATH, with which spin's searches are compiled")
     if found := shutil.which("spin"):
@@ -52,7 +52,7 @@ def spin() -> list[str]:
 
 
 def search(leave_out: str) -> Search:
-    """Search the states of the model with a part left out, or with none ("")."""
+    """Search the states of the model with one part left out, or complete ("")."""
     tool, defined = spin(), [f"-D{leave_out}"] if leave_out else []
     shortest = ["-DBFS"] if leave_out else []
     with tempfile.TemporaryDirectory() as folder:
@@ -78,12 +78,12 @@ def search(leave_out: str) -> Search:
 
 
 def as_expected(leave_out: str, found: Search) -> bool:
-    """Whether the claim holds in every state with all parts there, and is seen broken without one."""
+    """Whether the claim holds in every state of the complete model, and a run breaks it without any one part."""
     return found.claim_broken and bool(found.run) if leave_out else found.complete
 
 
 def main() -> None:
-    """Print a table of the variants and the shortest runs that break the claim; end with 1 unless all is as expected."""
+    """Print a table of the variants and the shortest runs that break the claim; exit with 1 unless all is as expected."""
     print(f"{'left out':<50}{'states':>10}  the claim")
     failed, runs = [], []
     for leave_out, part in PARTS.items():

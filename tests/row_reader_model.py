@@ -1,4 +1,4 @@
-"""An executable specification of `RowReader`: the same results from a whole stream, in plain Python, without care for speed."""
+"""An executable specification of `RowReader`: the same results from a whole stream, in plain Python, without regard to speed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ WHOLE = 0xFFFFFF
 
 
 def packets(payload: bytes, sequence: int) -> tuple[bytes, int]:
-    """A payload as packets, and the number of the packet after them."""
+    """A payload as packets, and the sequence number after them."""
     out = b""
     while True:
         part, payload = payload[:WHOLE], payload[WHOLE:]
@@ -33,7 +33,7 @@ END = b"\xfe\x00\x00\x02\x00"
 
 @dataclass
 class Result:
-    """What came of a stream: the rows before its end or fault; `outcome` is "more", "ended", "error" or "malformed"."""
+    """The result of a stream: the rows before its end or fault; `outcome` is "more", "ended", "error" or "malformed"."""
 
     keys: list[bytes] = field(default_factory=list)
     rows: list[bytes] = field(default_factory=list)

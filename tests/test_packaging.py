@@ -1,4 +1,4 @@
-"""What is handed out: the source distribution is whole, the wheel has what runs and no more, and type checkers see both packages."""
+"""The distributions: the source distribution is complete, the wheel has exactly the files that run, and type checkers see both packages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def build(kind: str, source: Path, into: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def distributions(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The source distribution of a clean copy, and the wheel that is built of it."""
+    """The source distribution of a clean copy, and the wheel that is built from it."""
     clean, unpacked, out = (tmp_path_factory.mktemp(name) for name in ("clean", "unpacked", "out"))
     for path in tracked():
         copy = clean / path.relative_to(ROOT)
@@ -40,15 +40,15 @@ def distributions(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]
     return sdist, build("wheel", source, out)
 
 
-def test_the_source_distribution_has_all_that_the_repository_has(distributions: tuple[Path, Path]) -> None:
-    """And nothing that was generated."""
+def test_source_distribution_equals_the_repository(distributions: tuple[Path, Path]) -> None:
+    """Without generated files."""
     with tarfile.open(distributions[0]) as archive:
         names = {name.partition("/")[2] for name, each in zip(archive.getnames(), archive.getmembers(), strict=True) if each.isfile()}
     assert {str(path.relative_to(ROOT)) for path in tracked()} - names == set()
     assert [name for name in names if name.endswith((".c", ".so", ".pyc"))] == []
 
 
-def test_the_wheel_has_what_runs(distributions: tuple[Path, Path]) -> None:
+def test_wheel_has_exactly_the_files_that_run(distributions: tuple[Path, Path]) -> None:
     """Modules, compiled extensions, their types and data; no generated C, no sources of the extensions, no tests."""
     with zipfile.ZipFile(distributions[1]) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
@@ -90,8 +90,8 @@ wrong: str = cdc.Config
 """
 
 
-def test_a_user_s_file_is_checked_strictly(tmp_path: Path) -> None:
-    """Beside the installed packages, from a folder that knows nothing of this one; the last line is wrong, and said to be."""
+def test_types_of_the_installed_packages_are_checked_strictly(tmp_path: Path) -> None:
+    """From a folder outside the repository; mypy reports the last line, which is wrong."""
     (tmp_path / "user.py").write_text(USER)
     environment = {name: value for name, value in os.environ.items() if name not in ("MYPYPATH", "PYTHONPATH")}
     command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "user.py"]

@@ -1,4 +1,4 @@
-"""Guards of the repository: which way imports point, that what the documents name exists, that every error is documented and tested."""
+"""Guards of the repository: import directions, names in documents, documentation and tests of every error."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NOT_YET_CUT = {"cdc/api.py": 450, "cdc/cli.py": 410, "cdc/targets/mapstore/targe
 
 @cache
 def tracked() -> list[Path]:
-    """What git knows; a folder without git is taken as it is."""
+    """The files that git tracks, or all files of a folder without git."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
     if listed.returncode:
         return [path for path in ROOT.rglob("*") if path.is_file() and not {".venv", "build"} & set(path.relative_to(ROOT).parts)]
@@ -58,7 +58,7 @@ def modules(package: str) -> dict[str, Path]:
 
 
 def imports(path: Path) -> set[str]:
-    """The full names of our own modules that a file imports, wherever in it."""
+    """The full names of our own modules that a file imports, anywhere in it."""
     known = modules("cdc") | modules("mapstore")
     names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -108,15 +108,15 @@ def room_of(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", [name for name in modules("cdc") if name not in ("cdc", "cdc.__main__")])
-def test_imports_point_down_the_house(name: str) -> None:
+def test_imports_follow_the_table(name: str) -> None:
     """So that the merge and the values can be read, tested and used without a server or a target."""
     room = room_of(name)
     wrong = {each for each in imports(modules("cdc")[name]) if not any(within(each, allowed) for allowed in {room, *MAY_IMPORT[room]})}
     assert not wrong, f"{name} is in {room}"
 
 
-def test_targets_do_not_know_each_other() -> None:
-    """A target is one folder, or one file; what several use lies beside them, and imports none."""
+def test_targets_do_not_import_each_other() -> None:
+    """A target is one folder, or one file; shared modules lie beside them, and import no target."""
     kinds = {"mapstore", "sql"}
     for name, path in modules("cdc").items():
         if within(name, "targets"):
@@ -131,29 +131,29 @@ def test_targets_are_reached_through_their_one_door() -> None:
     assert {name for name in users if not within(name, "targets.mapstore")} == {"cdc.targets"}
 
 
-def test_the_map_store_is_used_where_it_is_a_target_a_set_of_keys_or_compared() -> None:
-    """The map is one target and the hand-over's set of keys, not a habit."""
+def test_map_store_is_imported_only_where_allowed() -> None:
+    """The map is one target, the hand-over's set of keys and the subject of comparisons."""
     users = {name for name, path in modules("cdc").items() if any(within(each, "mapstore") for each in imports(path))}
     keys = {"cdc.engine.handover", "cdc.engine.verify"}
     assert all(name in keys or within(name, "targets.mapstore") or within(name, "compare") for name in users)
 
 
 def test_mapstore_stands_alone() -> None:
-    """It is useful without cdc, so it knows nothing of it; nor does its compiled part."""
+    """It is useful without cdc, so it does not import cdc, nor does its compiled part."""
     for name, path in modules("mapstore").items():
         assert not any(each.split(".")[0] == "cdc" for each in imports(path)), name
     for path in [*(ROOT / "mapstore").glob("*.pyx"), *(ROOT / "mapstore").glob("*.pxi")]:
         assert not re.search(r"^\s*(?:from|import|cimport) cdc\b", path.read_text(encoding="utf-8"), re.MULTILINE), path.name
 
 
-def test_nobody_imports_the_command_line() -> None:
-    """Except the file that makes `python -m cdc` work."""
+def test_command_line_is_imported_only_by_main() -> None:
+    """The file that makes `python -m cdc` work."""
     users = {name for package in ("cdc", "mapstore") for name, path in modules(package).items() if "cdc.cli" in imports(path)}
     assert users == {"cdc.__main__"}
 
 
-def test_what_is_printed_goes_through_the_console() -> None:
-    """Which escapes what a server could control the terminal with; JSON has its own way. The sandbox's server is ours."""
+def test_output_goes_through_the_console() -> None:
+    """The console escapes control sequences of a server; JSON has its own escaping, and the sandbox's server is ours."""
     for name, path in modules("cdc").items():
         if name.startswith(("cdc.sandbox", "cdc.demo", "cdc.ops.console")):
             continue
@@ -173,8 +173,8 @@ def test_no_source_file_grows_beyond_what_is_read_at_once(path: Path) -> None:
     assert len(lines) <= longest or excused
 
 
-def test_the_packages_carry_all_of_their_data() -> None:
-    """What is neither Python nor compiled has to be named in pyproject.toml, or no wheel has it."""
+def test_packages_include_all_of_their_data() -> None:
+    """Files that are neither Python nor compiled have to be named in pyproject.toml to be in the wheel."""
     named = tomllib.loads(text("pyproject.toml"))["tool"]["setuptools"]["package-data"]
     for path in tracked():
         package = ".".join(path.relative_to(ROOT).parts[:-1])
@@ -196,7 +196,7 @@ GENERAL = {"UnsupportedEvent", "UnreadableAnswer", "DamagedState"}
 
 
 def documented_codes() -> dict[int, str]:
-    """The table of exit codes in docs/reference.md: what each row says, by its number."""
+    """The table of exit codes in docs/reference.md: the text of each row, by its number."""
     section = text("docs/reference.md").partition("## Exit codes")[2].partition("\n## ")[0]
     rows = {int(code): rest for code, rest in re.findall(r"^\| *(\d+) *\|(.+)$", section, re.MULTILINE)}
     assert rows
@@ -209,8 +209,8 @@ def test_every_error_is_in_the_table_of_exit_codes(error: type[CdcError]) -> Non
     assert f"`{error.__name__}`" in documented_codes()[error.exit_code]
 
 
-def test_an_exit_code_belongs_to_one_kind_of_error() -> None:
-    """A script can tell apart whatever it could act upon; a subclass may keep the code of what it is a case of."""
+def test_exit_code_belongs_to_one_kind_of_error() -> None:
+    """A script can distinguish every case that it could act upon; a subclass may share the code of its base."""
     own = [each for each in errors() if "exit_code" in vars(each)]
     assert len({each.exit_code for each in own}) == len(own)
     inherited = {each.__name__ for each in errors() if "exit_code" not in vars(each) and each.__bases__ == (CdcError,)}
@@ -236,15 +236,15 @@ def test_sentences_that_are_explained_are_those_that_are_printed() -> None:
 
 
 @pytest.mark.parametrize("error", errors(), ids=lambda error: error.__name__)
-def test_every_error_is_named_by_a_test(error: type[CdcError]) -> None:
-    """Or by its exit code, where the command is what is tested."""
+def test_every_error_has_a_test(error: type[CdcError]) -> None:
+    """By its name, or by its exit code where the command is tested."""
     named = re.compile(rf"\b{error.__name__}\b")
     others = [path for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__)]
     assert any(named.search(path.read_text(encoding="utf-8")) for path in others)
 
 
-def test_a_program_finds_all_errors_and_names_in_cdc() -> None:
-    """Each name is loaded from where it is said to be."""
+def test_public_names_are_importable_from_cdc() -> None:
+    """Each name is loaded from the module that the table gives."""
     names = [name for some in cdc._MODULES.values() for name in some]
     assert sorted(names) == sorted(cdc.__all__)
     assert all(getattr(cdc, name) for name in names)
@@ -253,8 +253,8 @@ def test_a_program_finds_all_errors_and_names_in_cdc() -> None:
     assert cdc.__version__ == version("cdc")
 
 
-def test_hints_name_options_that_the_command_has() -> None:
-    """Made for a migration, they are reworded for the commands that have no --strategy, or that cannot simply be run again."""
+def test_hints_name_options_of_their_command() -> None:
+    """Hints made for a migration are reworded for commands without --strategy, or that cannot simply be run again."""
     sources = [
         ast.parse(path.read_text(encoding="utf-8")) for name, path in modules("cdc").items() if name not in ("cdc.cli", "cdc.ops.summary")
     ]
@@ -296,13 +296,13 @@ def prose(markdown: str) -> list[str]:
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_prose_is_wrapped(name: str) -> None:
-    """A person reads it in an editor beside the code, and a diff shows the sentence that changed."""
+    """For people who read it in an editor beside the code, and for diffs that show the changed sentence."""
     assert [line for line in prose(text(name)) if len(line) > WIDEST] == []
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_commands_that_a_document_names_exist(name: str) -> None:
-    """With the options it shows them with."""
+def test_commands_in_documents_exist(name: str) -> None:
+    """With the options shown."""
     for line in shell_lines(text(name).partition("## What this version does not do")[0]):
         if found := re.match(r"cdc ([a-z]+)(.*)", line):
             assert found[1] in COMMANDS, line
@@ -311,7 +311,7 @@ def test_commands_that_a_document_names_exist(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_make_targets_that_a_document_names_exist(name: str) -> None:
+def test_make_targets_in_documents_exist(name: str) -> None:
     """The Makefile is the one command file."""
     targets = set(re.findall(r"^([a-z-]+):", text("Makefile"), re.MULTILINE))
     named = {found[1] for line in shell_lines(text(name)) if (found := re.match(r"make ([a-z-]+)", line))}
@@ -336,7 +336,7 @@ def anchors(markdown: str) -> set[str]:
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_places_that_a_document_links_to_exist(name: str) -> None:
+def test_links_in_documents_resolve(name: str) -> None:
     """Files relative to the document, as a browser follows them, and headings in them."""
     for target, heading in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", text(name)):
         linked = (ROOT / name).parent.joinpath(target) if target else ROOT / name
@@ -344,8 +344,8 @@ def test_places_that_a_document_links_to_exist(name: str) -> None:
         assert not heading or heading in anchors(linked.read_text(encoding="utf-8")), f"{target}#{heading}"
 
 
-def test_every_command_is_documented_for_operators() -> None:
-    """With its options: what the command line offers is what docs/reference.md explains."""
+def test_every_command_is_documented() -> None:
+    """With its options, in docs/reference.md."""
     reference = text("docs/reference.md")
     for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
         assert f"### cdc {name}" in reference
@@ -356,7 +356,7 @@ def test_every_command_is_documented_for_operators() -> None:
 
 
 def check_names() -> set[str]:
-    """The names of preflight's checks, from its tables and from what it makes directly."""
+    """The names of preflight's checks, from its tables and from direct calls."""
     names = {
         *preflight._CHECKS,
         *preflight._MARIADB_CHECKS,
@@ -376,15 +376,15 @@ def test_every_preflight_check_is_documented() -> None:
     assert set(re.findall(r"^\| `(\w+)`", section, re.MULTILINE)) == check_names()
 
 
-def test_every_variable_that_a_session_sets_is_documented() -> None:
-    """Those that are set, and no others."""
+def test_every_session_variable_is_documented() -> None:
+    """Those that sessions set, and no others."""
     section = text("docs/reference.md").partition("## What a session sets")[2].partition("\n## ")[0]
     named = {name for row in re.findall(r"^\| (`.+?) \|", section, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
     assert named == {*session._TEXT, *session._EVERY, *session._MYSQL, *session._MARIADB, "lock_wait_timeout"}
 
 
 def test_every_crash_point_is_used_and_documented() -> None:
-    """Once in the code, once in docs/handover.md, and nowhere a name that is none."""
+    """Once in the code and once in docs/handover.md, and only existing names anywhere."""
     used = [name for path in modules("cdc").values() for name in re.findall(r'crash_point\("([\w-]+)"\)', path.read_text(encoding="utf-8"))]
     assert sorted(used) == sorted(crash.POINTS)
     section = text("docs/handover.md").partition("## Crash points")[2].partition("\n## ")[0]
@@ -399,8 +399,8 @@ def test_every_environment_variable_is_documented() -> None:
     assert set(re.findall(r"^\| `(CDC_[A-Z_]+)`", section, re.MULTILINE)) == read
 
 
-def test_every_folder_has_its_line_in_the_house() -> None:
-    """So that a newcomer knows which folder answers a question."""
+def test_every_folder_is_described() -> None:
+    """In CONTRIBUTING.md, so that a newcomer finds the folder that answers a question."""
     house = text("CONTRIBUTING.md").partition("## The house")[2].partition("\n## ")[0]
     named = set(re.findall(r"`([a-z/]+)/`", house))
     folders = {path.relative_to(ROOT).parent for path in tracked() if path.suffix in (".py", ".pyx")} - {Path()}
@@ -411,19 +411,19 @@ def test_every_folder_has_its_line_in_the_house() -> None:
 
 
 def glossary() -> list[tuple[str, str]]:
-    """The words of docs/glossary.md with what they mean, in its order."""
+    """The words of docs/glossary.md with their definitions, in its order."""
     return re.findall(r"^\* \*\*([^*]+)\*\*: (.+?)(?=^\* |\Z)", text("docs/glossary.md"), re.MULTILINE | re.DOTALL)
 
 
-def test_the_glossary_defines_each_word_once_in_alphabetical_order() -> None:
-    """In one or two sentences, and a third at most: it is looked up, not read."""
+def test_glossary_defines_words_once_in_alphabetical_order() -> None:
+    """In one or two sentences, three at most: it is looked up, not read."""
     words = [word.casefold() for word, _ in glossary()]
     assert len(words) == text("docs/glossary.md").count("\n* ") > 40
     assert words == sorted(set(words))
     assert [word for word, meaning in glossary() if len(re.findall(r"[.:](?:\s|$)", meaning)) > 3] == []
 
 
-def test_words_of_the_glossary_are_used() -> None:
+def test_glossary_words_are_used() -> None:
     """In the code or on another page, in singular or plural, as words or within a name: `ChunkRange`, `chunk_range`."""
     paths = [path for path in tracked() if path.suffix in (".py", ".pyx", ".pxi", ".md") and path.name != "glossary.md"]
     used = " ".join(path.read_text(encoding="utf-8") for path in paths if path.parts[len(ROOT.parts)] in ("cdc", "mapstore", "docs"))
@@ -435,21 +435,21 @@ ROW_PAGE = "docs/how-a-row-travels.md"
 
 
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"`((?:cdc|mapstore)\.[\w.]+)`", text(ROW_PAGE)))))
-def test_functions_that_the_way_of_a_row_names_exist(name: str) -> None:
-    """The page follows the code, so it is mended in the commit that moves or renames a function."""
+def test_functions_named_in_the_way_of_a_row_exist(name: str) -> None:
+    """A commit that moves or renames a function corrects the page."""
     pkgutil.resolve_name(name)
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_members_of_the_hand_over_that_a_document_names_exist(name: str) -> None:
+def test_handover_members_named_in_documents_exist(name: str) -> None:
     """Attributes too, which cannot be imported."""
     source = text("cdc/engine/handover.py")
     for member in set(re.findall(r"`Handover\.(\w+)`", text(name))):
         assert re.search(rf"(?:self\.|def ){member}\b", source), member
 
 
-def test_the_way_of_a_row_names_the_functions_that_do_the_work() -> None:
-    """From the socket to the map and from the crash to the stream: more than twenty, and each short name belongs to one in full."""
+def test_way_of_a_row_names_the_working_functions() -> None:
+    """From the socket to the map and from the crash to the stream: more than twenty, and every short name belongs to a full one."""
     names = set(re.findall(r"`((?:cdc|mapstore)\.[\w.]+)`", text(ROW_PAGE)))
     assert len(names) > 20
     short = set(re.findall(r"\b([A-Z][A-Za-z]+\.[a-z_]+)\b", text(ROW_PAGE)))
@@ -460,20 +460,20 @@ MACHINE = re.compile(r"(?<![\w.:/-])/(?:work|root|home|tmp|Users)/[\w.-]+")
 
 
 @pytest.mark.parametrize("path", [path for path in tracked() if path.suffix in (".md", ".toml", ".yml")], ids=lambda path: path.name)
-def test_documents_name_no_path_of_one_machine(path: Path) -> None:
-    """What is written works wherever the project is."""
+def test_documents_avoid_paths_of_one_machine(path: Path) -> None:
+    """The commands work wherever the project is."""
     assert not MACHINE.findall(path.read_text(encoding="utf-8"))
 
 
-def test_the_commands_start() -> None:
-    """Each with -h, in the form a person calls it."""
+def test_commands_start() -> None:
+    """Each with -h, as a person calls it."""
     for name in sorted(COMMANDS):
         done = subprocess.run([sys.executable, "-m", "cdc", name, "-h"], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
 
 
-def test_the_command_tells_its_version_and_completes_commands_and_options() -> None:
-    """As a shell asks it to, once `cdc --install-completion` was called."""
+def test_command_prints_its_version_and_completes_words() -> None:
+    """As a shell asks it to, after `cdc --install-completion`."""
 
     def said(*arguments: str, **environment: str) -> str:
         program = str(Path(sys.executable).with_name("cdc"))

@@ -112,7 +112,7 @@ def test_lagging_replica_is_waited_for(pair: Pair, first: Project, second: Proje
     pair.first.kill()
     wait_until(lambda: "it is a replica that is behind" in str(status(first)["last_run"]))
     assert status(first)["position"] == str(end)
-    pair.go_on(pair.second)
+    pair.resume(pair.second)
     pair.wait_for(pair.second, end)
     pair.promote(pair.second)
     second.sql("UPDATE t SET note = 'then' WHERE id <= 20")

@@ -29,10 +29,10 @@ from cdc.mysql.server_errors import explained
 from cdc.mysql.snapshot import SnapshotReader
 from cdc.ops.console import printable
 from cdc.sandbox import Sandbox
+from tests.damage import CONTROLS, DAMAGES, Burst, Damaged, DamagingProxy, headed, recording
 from tests.fake_server import EOF, OK, SECRET, Conversation, error, fake_server, handshake
 from tests.fix_migration import Project
 from tests.fix_servers import fresh_database
-from tests.hostile import CONTROLS, DAMAGES, Burst, Damaged, DamagingProxy, headed, recording
 
 pytestmark = pytest.mark.waits
 

@@ -25,7 +25,7 @@ _SMALL_NUMBERS = (0, 1, 2, 0x7F, 0x80, 0xFA, 0xFB, 0xFC, 0xFD, 0xFE, 0xFF)
 
 
 def unpacked() -> list[bytes]:
-    """The events inside of the recorded compressed transaction."""
+    """The events within the recorded compressed transaction."""
     found = []
     for event in events():
         if event[4] == 40:
@@ -39,7 +39,7 @@ def unpacked() -> list[bytes]:
 
 
 def mutated(rng: random.Random, event: bytes, header: int = HEADER) -> bytes:
-    """One to a few bytes changed, cut, repeated or inserted, behind the header more often than in it; the header is not cut."""
+    """One to a few bytes changed, cut, repeated or inserted, more often behind the header than in it; the header is not cut."""
     data = bytearray(event)
     for _ in range(rng.choice((1, 1, 1, 2, 4, 16))):
         if not data:
@@ -62,7 +62,7 @@ def mutated(rng: random.Random, event: bytes, header: int = HEADER) -> bytes:
 
 
 class Sender:
-    """A kind of server: what it sends, and what a decoder of it has got before anything mutated."""
+    """A kind of server: what it sends, and what its decoder has received before the mutated events."""
 
     def __init__(self, form: bytes, pool: list[bytes], rows: list[bytes]) -> None:
         self.pool, self.rows = pool, rows
@@ -80,7 +80,7 @@ class Sender:
 
 
 class MariaDb(Sender):
-    """Its rows are compressed more often than not: then what is mutated is the rows, or what they are packed in."""
+    """Its rows are usually compressed; then either the rows or their compressed form is mutated."""
 
     def __init__(self) -> None:
         plain = [rows for each in mariadb.row_events() for rows in (each, mariadb.as_version_1(each))]
@@ -106,7 +106,7 @@ def senders() -> dict[str, Sender]:
 
 
 def take(decoder: EventStream, *, keep: bool) -> None:
-    """What comes out is whole: a canonical key and row for each change, and the row before where it is kept."""
+    """Check that the output is whole: a canonical key and row for each change, and the row before where it is kept."""
     while decoder.ready:
         runs, *_ = decoder.take()
         for (table, _), ops, keys, rows, befores in runs:
@@ -122,7 +122,9 @@ def take(decoder: EventStream, *, keep: bool) -> None:
 
 
 def fuzz(count: int, seed: int) -> Counter[str]:
-    """Decode `count` mutated events, of each sender, with and without the rows before changes, JSON in both forms; what became of them."""
+    """Decode `count` mutated events of each sender, with and without the rows before changes, JSON in both forms; returns counts of the
+    outcomes.
+    """
     rng = random.Random(seed)
     outcome: Counter[str] = Counter()
     kinds = [

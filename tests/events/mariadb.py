@@ -1,4 +1,4 @@
-"""MariaDB's own events, made from those that MySQL sent: compressed rows and statements, GTIDs, and what only it has."""
+"""MariaDB's own events, made from MySQL's: compressed rows and statements, GTIDs, and events that only MariaDB has."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def compressed(data: bytes) -> bytes:
 
 
 def row_events() -> list[bytes]:
-    """The plain ones, of tables that have a map."""
+    """The uncompressed ones, of tables that have a map."""
     return [each for each in events() if each[4] in PLAIN and each[HEADER : HEADER + 6] != b"\xff\xff\xff\0\0\0"]
 
 
@@ -33,7 +33,7 @@ def as_version_1(rows: bytes) -> bytes:
 
 
 def with_packed_rows(rows: bytes, packer: Callable[[bytes], bytes] = compressed) -> bytes:
-    """A row event as MariaDB compresses it: all but what comes before the rows."""
+    """A row event as MariaDB compresses it: everything behind the fixed fields."""
     at = HEADER + 8 + (int.from_bytes(rows[HEADER + 8 : HEADER + 10], "little") if rows[4] in PLAIN else 0)
     columns = rows[at]
     assert columns < 0xFB
@@ -51,7 +51,7 @@ def statement(text: bytes, packer: Callable[[bytes], bytes] = compressed) -> byt
 
 
 def heartbeat(offset: int) -> bytes:
-    """One with more than 32 bits of offset."""
+    """A heartbeat with an offset of more than 32 bits."""
     return event(27, offset.to_bytes(8, "little") + b"binlog.000009")
 
 

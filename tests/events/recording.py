@@ -1,4 +1,4 @@
-"""What record.py recorded, as packets and events; and streams that decode it without a server."""
+"""The recording of record.py, as packets and events; and streams that decode it without a server."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def packets(data: bytes) -> Iterator[bytes]:
 
 @cache
 def events() -> tuple[bytes, ...]:
-    """Every event without its checksum, its header's length mended, the format saying that there are none."""
+    """Every event without its checksum, with corrected lengths and a format event that announces no checksums."""
     bare = []
     for packet in packets(received()):
         event = bytearray(packet[5:-4])
@@ -61,7 +61,7 @@ _plans: dict[bytes, RowLayout | None] = {}
 
 
 def resolve(table_map: bytes) -> RowLayout | None:
-    """The plan of a recorded table, made once."""
+    """The row layout of a recorded table, made once."""
     if table_map not in _plans:
         if len(_plans) > 2000:
             _plans.clear()
@@ -80,7 +80,7 @@ def stream(
 
 
 def feeder(data: bytes, piece: int = 1 << 30) -> Callable[[memoryview], int]:
-    """A `readinto` that gives `data` in pieces, then nothing."""
+    """A `readinto` that gives `data` in pieces, then 0 bytes."""
     at = 0
 
     def readinto(buffer: memoryview) -> int:
@@ -94,11 +94,12 @@ def feeder(data: bytes, piece: int = 1 << 30) -> Callable[[memoryview], int]:
 
 
 def with_checksum(event: bytes) -> bytes:
+    """An event with its checksum appended."""
     return event + zlib.crc32(event).to_bytes(4, "little")
 
 
 def packet(payload: bytes, sequence: int) -> bytes:
-    """A payload as packets, continued where it has 16 MB or more."""
+    """A payload as packets, continued from 16 MB on."""
     parts = []
     while True:
         part, payload = payload[:0xFFFFFF], payload[0xFFFFFF:]

@@ -1,4 +1,4 @@
-"""The decoder without a socket: what a real server once sent, in pieces, damaged, and in sizes that no test would wait for."""
+"""The decoder without a socket: events recorded from a real server, in pieces, damaged, and in sizes too large to wait for."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HEADER = 19
 
 
 def decoded(data: bytes, piece: int, budget: int = 1 << 20) -> tuple[list[tuple[object, bytes, list[bytes]]], EventStream, list[object]]:
-    """Everything that comes out, change by change, the decoder, and the positions on the way."""
+    """All changes one by one, the decoder, and the positions on the way."""
     decoder, changes, positions = stream(budget), [], []
     readinto = feeder(data, piece)
     while True:
@@ -34,7 +34,7 @@ def decoded(data: bytes, piece: int, budget: int = 1 << 20) -> tuple[list[tuple[
             return changes, decoder, positions
 
 
-def test_what_comes_out_does_not_depend_on_how_it_came_in() -> None:
+def test_output_does_not_depend_on_the_pieces_of_input() -> None:
     """Byte by byte, in odd pieces and at once; with a small budget, where transactions come in parts, and a large one."""
     whole, decoder, _ = decoded(received(), 1 << 20)
     assert len(whole) > 50
@@ -47,8 +47,8 @@ def test_what_comes_out_does_not_depend_on_how_it_came_in() -> None:
         assert any(gtids is None for gtids, _ in positions) == (budget < 1000)
 
 
-def kept(piece: int, budget: int) -> list[tuple[object, int, bytes, bytes, bytes, bytes]]:
-    """Every change with its transaction's number, key, row and the row before, decoded with those kept."""
+def changes_with_before(piece: int, budget: int) -> list[tuple[object, int, bytes, bytes, bytes, bytes]]:
+    """Every change with its transaction's number, key, row and the row before."""
     decoder, changes = stream(budget, keep=True), []
     readinto = feeder(received(), piece)
     while True:
@@ -64,20 +64,20 @@ def kept(piece: int, budget: int) -> list[tuple[object, int, bytes, bytes, bytes
             return changes
 
 
-def test_rows_before_changes_are_kept_when_asked_for() -> None:
-    """However the bytes come and the budget cuts; the changes are the same, but for updates of keys, which stay one."""
-    whole = kept(1 << 20, 1 << 20)
+def test_rows_before_changes_are_kept_on_request() -> None:
+    """For every piece size and budget the changes are the same, except that a key update stays one change."""
+    whole = changes_with_before(1 << 20, 1 << 20)
     for piece, budget in ((1, 1 << 20), (1000, 300), (4099, 1)):
-        assert kept(piece, budget) == whole
+        assert changes_with_before(piece, budget) == whole
     plain, _, _ = decoded(received(), 1 << 20)
     assert [(table, bytes((op,)), [key, row]) for table, _, op, key, row, _ in whole] == [
-        each for i, each in enumerate(plain) if not (each[1] == b"\2" and i + 1 < len(plain) and moved(each, plain[i + 1], whole))
+        each for i, each in enumerate(plain) if not (each[1] == b"\2" and i + 1 < len(plain) and is_key_update(each, plain[i + 1], whole))
     ]
     assert {(bool(row), bool(before)) for *_, row, before in whole} == {(True, False), (True, True), (False, True)}
 
 
-def moved(drop, upsert, whole) -> bool:
-    """Whether these two are an update of a key, which the kept form has as one change."""
+def is_key_update(drop, upsert, whole) -> bool:
+    """Whether these two changes are a key update, which is one change when rows before are kept."""
     return (
         upsert[0] == drop[0]
         and any(table == upsert[0] and [key, row] == upsert[2] and before for table, _, _, key, row, before in whole)
@@ -85,8 +85,8 @@ def moved(drop, upsert, whole) -> bool:
     )
 
 
-def test_every_byte_of_an_event_counts_for_its_checksum() -> None:
-    """A changed byte stops the stream before anything of its event comes out, and says where."""
+def test_checksum_covers_every_byte_of_an_event() -> None:
+    """A changed byte stops the stream with its place before any row of the event comes out."""
     whole, _, _ = decoded(received(), 1 << 20)
     assert whole
     parts = list(packets(received()))
@@ -97,8 +97,8 @@ def test_every_byte_of_an_event_counts_for_its_checksum() -> None:
             decoded(b"".join([*parts[:number], bytes(damaged), *parts[number + 1 :]]), 1 << 20)
 
 
-def test_a_damaged_description_does_not_switch_checksums_off() -> None:
-    """The byte that says whether there are any, and the event before, which names the file and comes before that is known."""
+def test_damaged_format_description_does_not_disable_checksums() -> None:
+    """The byte that announces checksums, and the earlier event that names the file."""
     rotate, description, *others = packets(received())
     says_none = bytearray(description)
     says_none[-5] = 0
@@ -110,7 +110,7 @@ def test_a_damaged_description_does_not_switch_checksums_off() -> None:
 
 
 def applied(positions) -> set[tuple[str, int, frozenset[tuple[bytes, bytes, int]]]]:
-    """The transactions that have come up to each place, which is a file and an offset."""
+    """The transactions delivered up to each place, which is a file and an offset."""
     found: set[tuple[bytes, bytes, int]] = set()
     every = set()
     for gtids, (file, offset, *_) in positions:
@@ -120,10 +120,9 @@ def applied(positions) -> set[tuple[str, int, frozenset[tuple[bytes, bytes, int]
     return every
 
 
-def test_flipped_bits_never_change_what_comes_out() -> None:
-    """Single ones and bursts of up to 32, wherever: packets' headers, the event that names the file, the description of the format, rows.
-
-    What comes out is what would have come, up to the damage.
+def test_flipped_bits_never_change_the_output() -> None:
+    """Single bits and bursts of up to 32, in packet headers, the event that names the file, the format description and rows; the output is
+    right up to the damage.
     """
     rng = random.Random(11)
     whole, _, positions = decoded(received(), 1, budget=1)
@@ -157,8 +156,8 @@ def test_flipped_bits_never_change_what_comes_out() -> None:
     assert refused > 1_500
 
 
-def test_damages_are_told_apart_and_recognized() -> None:
-    """The same damage at the same place is what the binlog holds; another one there is the link's."""
+def test_damage_of_the_binlog_differs_from_damage_of_the_link() -> None:
+    """The same damage at the same place is in the binlog; a different one is the link's."""
     parts = list(packets(received()))
 
     def evidence(at: int, bit: int) -> int:
@@ -174,8 +173,8 @@ def test_damages_are_told_apart_and_recognized() -> None:
     assert len(set(found)) == len(found)
 
 
-def test_a_packet_out_of_order_or_of_impossible_length_is_refused() -> None:
-    """So that no event is lost unseen."""
+def test_packet_out_of_order_or_of_impossible_length_is_refused() -> None:
+    """Otherwise an event could be lost unseen."""
     parts = list(packets(received()))
     with pytest.raises(UnsupportedEvent, match="out of order"):
         decoded(b"".join([*parts[:5], *parts[6:]]), 1 << 20)
@@ -184,8 +183,8 @@ def test_a_packet_out_of_order_or_of_impossible_length_is_refused() -> None:
             decoded(b"".join([*parts[:5], packet(payload, 6)]), 1 << 20)
 
 
-def test_a_damaged_header_is_noticed_before_the_rest_is_waited_for() -> None:
-    """A sequence number after 4 bytes, a length when the event's own has come: nothing else may come but heartbeats for ever."""
+def test_damaged_header_is_detected_before_the_body_arrives() -> None:
+    """A sequence number after 4 bytes, a length with the event's own: afterwards only heartbeats may come for ever."""
     parts = list(packets(received()))
     before, whole = b"".join(parts[:5]), parts[5]
     for at, wrong, size, words in (
@@ -206,7 +205,7 @@ def test_a_damaged_header_is_noticed_before_the_rest_is_waited_for() -> None:
         decoded(before + whole[:size], 1 << 20)
 
 
-def test_a_continued_packet_has_the_length_that_is_left() -> None:
+def test_continued_packet_has_the_remaining_length() -> None:
     """Of an event of 40 MB, which takes three."""
     parts = list(packets(received()))[:3]
     size = 40_000_000
@@ -217,7 +216,7 @@ def test_a_continued_packet_has_the_length_that_is_left() -> None:
     decoded(b"".join([*parts, first, b"\xff\xff\xff\5"]), 1 << 20)
 
 
-def test_nothing_is_skipped_but_what_has_a_reason() -> None:
+def test_only_events_with_a_reason_are_skipped() -> None:
     """An unknown event ends the stream, one that the source marks as ignorable does not, an incident has its own sentence."""
     parts = list(packets(received()))[:3]
 
@@ -232,8 +231,8 @@ def test_nothing_is_skipped_but_what_has_a_reason() -> None:
     assert decoder.counts_by_kind()["skipped 99: marked ignorable by the source"] == 1
 
 
-def test_the_beginning_of_a_file_is_a_position() -> None:
-    """A dump by GTID begins in a file that has nothing before it which is not known: no event or heartbeat need come to tell the place."""
+def test_beginning_of_a_file_is_a_position() -> None:
+    """A dump by GTID starts in a file whose earlier transactions are all known, so the place is certain without an event or heartbeat."""
     rotate, description, previous = list(packets(received()))[:3]
     _, _, positions = decoded(rotate + description, 1 << 20)
     assert positions == []
@@ -243,7 +242,7 @@ def test_the_beginning_of_a_file_is_a_position() -> None:
     assert offset == int.from_bytes(previous[5 + 13 : 5 + 17], "little")
 
 
-def test_an_event_of_many_packets_is_joined() -> None:
+def test_event_of_many_packets_is_joined() -> None:
     """Rows over 16 MB come so; also when the last packet is empty."""
     parts = list(packets(received()))[:3]
     for size in (0xFFFFFF - 1, 0xFFFFFF, 40_000_000):
@@ -253,8 +252,8 @@ def test_an_event_of_many_packets_is_joined() -> None:
         assert decoder.counts_by_kind()["skipped ROWS_QUERY: the statement's text, a comment"] == 1
 
 
-def test_the_source_s_last_words_are_passed_on() -> None:
-    """An end, or an error packet with its text."""
+def test_end_and_error_packets_of_the_source_are_passed_on() -> None:
+    """The error keeps its text."""
     decoder = stream()
     decoder.fill(feeder(packet(b"\xfe\0\0\0\0", 1)))
     assert decoder.decode() == ENDED
@@ -264,8 +263,8 @@ def test_the_source_s_last_words_are_passed_on() -> None:
     assert decoder.packet == b"\xff\xd4\x04#HY000gone"
 
 
-def test_a_format_that_this_version_does_not_read_is_refused() -> None:
-    """Other header lengths, or another way of checking."""
+def test_unsupported_format_is_refused() -> None:
+    """Other header lengths, or another checksum algorithm."""
     parts = list(packets(received()))
     assert parts[1][9] == FORMAT
     for at in (HEADER, HEADER + 56, HEADER + 57 + 18, HEADER + 57 + 29, -5):
@@ -275,8 +274,8 @@ def test_a_format_that_this_version_does_not_read_is_refused() -> None:
             decoded(parts[0] + packet(b"\0" + with_checksum(bytes(event)), 2), 1 << 20)
 
 
-def test_a_full_budget_stops_the_work_until_something_is_taken() -> None:
-    """What waits is bounded by the budget and one event."""
+def test_full_budget_stops_decoding_until_a_batch_is_taken() -> None:
+    """The waiting changes are bounded by the budget and one event."""
     decoder = stream(budget=200)
     decoder.fill(feeder(received()))
     full = 0
@@ -313,7 +312,7 @@ def payload_event(says: int, compressed: bytes) -> bytes:
 
 
 class Metered:
-    """Unpacks as the reader does, and counts what it is asked for."""
+    """Decompresses like the reader does, and counts the requested bytes."""
 
     def __init__(self) -> None:
         self.unpacked = self.room = 0
@@ -345,8 +344,8 @@ HARMLESS = struct.pack("<IBIIIH", 0, 28, 1, 64, 0, 0) + bytes(64 - HEADER)
     ],
     ids=["an event of 4 GiB", "of more than any event has", "of more than is to come", "more than it says", "none", "less than it says"],
 )
-def test_a_compressed_transaction_takes_no_more_memory_than_it_says_and_an_event_has(says: int, inside: bytes, words: str) -> None:
-    """A few bytes may unpack to gigabytes: what cannot be is refused before it is unpacked."""
+def test_compressed_transaction_cannot_exceed_its_declared_size(says: int, inside: bytes, words: str) -> None:
+    """A few bytes may unpack to gigabytes: impossible sizes are refused before unpacking."""
     inside += bytes(max(0, 64 * MIB - len(inside))) if "length" in words else b""
     meter = Metered()
     event = payload_event(says, zstandard.ZstdCompressor().compress(inside))
@@ -356,8 +355,8 @@ def test_a_compressed_transaction_takes_no_more_memory_than_it_says_and_an_event
     assert meter.unpacked <= 3 * MIB
 
 
-def test_a_large_compressed_transaction_is_worked_off_as_it_is_unpacked() -> None:
-    """However large it is: what is held at a time is a read's worth."""
+def test_large_compressed_transaction_is_decoded_while_unpacking() -> None:
+    """For any size, one read's worth is held at a time."""
     inside, meter = HARMLESS * (256 * MIB // 64), Metered()
     decoder = stream(unpacker=meter)
     decoder.decode_one(payload_event(len(inside), zstandard.ZstdCompressor().compress(inside)))

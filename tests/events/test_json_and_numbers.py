@@ -1,4 +1,4 @@
-"""Binary JSON and floating-point numbers: what the server would print, and a clean error for damaged bytes.
+"""Binary JSON and floating-point numbers: the server's text, and a clean error for damaged bytes.
 
 That whole documents print as the server prints them is shown on a real server, in tests/mysql/test_rows_agree.py.
 """
@@ -69,7 +69,7 @@ documents = st.recursive(
 
 
 @given(documents)
-def test_a_document_prints_as_json_with_the_same_values(document: object) -> None:
+def test_document_prints_as_json_with_the_same_values(document: object) -> None:
     """Types, order and nesting survive; numbers come back exactly."""
     data = b"".join(encoded(document))
     assert json.loads(json_text(data)) == document
@@ -89,13 +89,13 @@ def test_a_document_prints_as_json_with_the_same_values(document: object) -> Non
         ("x" * 16_384, b'"' + b"x" * 16_384 + b'"'),
     ],
 )
-def test_a_document_prints_as_the_server_prints_it(document: object, text: bytes) -> None:
+def test_document_prints_like_the_server(document: object, text: bytes) -> None:
     """Spaces after commas and colons, the server's escapes, a double that looks like one."""
     assert json_text(b"".join(encoded(document))) == text
 
 
 @given(documents)
-def test_a_document_prints_as_debezium_prints_it(document: object) -> None:
+def test_document_prints_like_debezium(document: object) -> None:
     """Without spaces, and without exponents: a double of which Java would show one has all of its digits."""
     data = b"".join(encoded(document))
     text = json_text(data, debezium=True)
@@ -111,27 +111,27 @@ def _compact(document: object) -> bytes:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_double_that_is_no_number_is_refused_in_both_forms(value: float) -> None:
+def test_non_finite_double_is_refused_in_both_forms(value: float) -> None:
     for debezium in (False, True):
         with pytest.raises(DAMAGED):
             json_text(b"".join(encoded(value)), debezium=debezium)
 
 
-def test_an_empty_value_is_null() -> None:
-    """What an UPDATE IGNORE of a NOT NULL column leaves behind."""
+def test_empty_value_is_null() -> None:
+    """UPDATE IGNORE of a NOT NULL column leaves it behind."""
     assert json_text(b"") == b"null"
 
 
 @given(st.binary(max_size=80))
-def test_any_bytes_print_or_are_refused(data: bytes) -> None:
-    """Nothing but the errors that the reader turns into its own."""
+def test_arbitrary_bytes_print_or_are_refused(data: bytes) -> None:
+    """With only the errors that the reader turns into its own."""
     for debezium in (False, True):
         with suppress(DAMAGED):
             json_text(data, debezium=debezium)
 
 
 @given(documents, st.data())
-def test_a_damaged_document_prints_or_is_refused(document: object, data: st.DataObject) -> None:
+def test_damaged_document_prints_or_is_refused(document: object, data: st.DataObject) -> None:
     """One byte changed, or cut anywhere."""
     whole = bytearray(b"".join(encoded(document)))
     at = data.draw(st.integers(0, len(whole) - 1))
@@ -145,7 +145,7 @@ def test_a_damaged_document_prints_or_is_refused(document: object, data: st.Data
 
 
 @pytest.mark.parametrize("at", range(1, 25))
-def test_a_document_cut_short_is_refused(at: int) -> None:
+def test_truncated_document_is_refused(at: int) -> None:
     """At every byte of an object with a string in it."""
     whole = b"".join(encoded({"k": "value", "l": [7]}))
     assert len(whole) > 25
@@ -153,14 +153,14 @@ def test_a_document_cut_short_is_refused(at: int) -> None:
         json_text(whole[:at])
 
 
-def test_an_unknown_literal_is_refused() -> None:
-    """There are null, true and false."""
+def test_unknown_literal_is_refused() -> None:
+    """Only null, true and false are valid."""
     with pytest.raises(DAMAGED):
         json_text(LITERAL + b"\x03")
 
 
-def test_a_container_that_holds_itself_is_refused() -> None:
-    """A value's offset that points back would be followed for ever."""
+def test_container_that_holds_itself_is_refused() -> None:
+    """An offset that points back would be followed for ever."""
     with pytest.raises(DAMAGED):
         json_text(ARRAY + struct.pack("<HH", 1, 7) + ARRAY + struct.pack("<H", 0))
 
@@ -176,29 +176,29 @@ def test_values_that_share_their_bytes_are_refused() -> None:
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
-def test_a_double_s_text_gives_it_back(value: float) -> None:
+def test_double_text_parses_back(value: float) -> None:
     """Exactly, the sign of zero included."""
     assert struct.pack("<d", float(double_text(value))) == struct.pack("<d", value)
     assert double_text(value) == specified_double_text(value)
 
 
-def test_every_power_of_two_and_its_neighbours_are_as_specified() -> None:
+def test_powers_of_two_and_neighbours_equal_the_specification() -> None:
     """Where the doubles change their density, the closest decimal of 16 digits may not be the one that reads back."""
     for power in range(-1074, 1024):
         for value in (math.ldexp(1.0, power), math.nextafter(math.ldexp(1.0, power), 0), math.nextafter(math.ldexp(1.0, power), math.inf)):
             assert double_text(value) == specified_double_text(value)
 
 
-def test_what_is_no_number_is_refused() -> None:
-    """No server stores one."""
+def test_nan_and_infinity_are_refused() -> None:
+    """Servers do not store them."""
     for value in (math.inf, -math.inf, math.nan):
         with pytest.raises(DAMAGED):
             double_text(value)
 
 
 @pytest.mark.parametrize("text", [b"1616987538888774.5", b"-2211230944384151.2", b"1404815679809800.5"])
-def test_a_large_double_with_a_fraction_has_no_exponent(text: bytes) -> None:
-    """What MySQL 9.7 prints; seen by comparing some thousand random numbers with the server."""
+def test_large_double_with_a_fraction_has_no_exponent(text: bytes) -> None:
+    """As MySQL 9.7 prints; found by comparing some thousand random numbers with the server."""
     assert double_text(float(text)) == text
 
 
@@ -221,6 +221,6 @@ def test_a_large_double_with_a_fraction_has_no_exponent(text: bytes) -> None:
         (1.7976931348623157e308, b"1.7976931348623157e308"),
     ],
 )
-def test_a_double_has_the_server_s_form(value: float, text: bytes) -> None:
+def test_double_has_the_servers_form(value: float, text: bytes) -> None:
     """Seen on MySQL 9.7."""
     assert double_text(value) == text

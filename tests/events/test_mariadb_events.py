@@ -40,8 +40,8 @@ def decoded(*more: bytes) -> tuple[object, ...]:
     return decoder.take()
 
 
-def test_compressed_rows_are_the_rows() -> None:
-    """Inserts, updates and deletes of all types, compressed, give what they give as they are."""
+def test_compressed_rows_equal_uncompressed_rows() -> None:
+    """Inserts, updates and deletes of all types."""
     assert {each[4] for each in row_events()} == set(PLAIN)
     for rows in row_events():
         plain = decoded(rows)[0]
@@ -68,20 +68,20 @@ def test_compressed_rows_are_the_rows() -> None:
     ids=["empty", "plain", "longer", "shorter", "huge", "no size", "unknown algorithm", "cut", "checksum", "more behind", "rows cut"],
 )
 def test_damaged_compressed_rows_are_a_typed_error(packer) -> None:
-    """Nothing of them is used, and no more memory than the event can hold."""
+    """No row is used, and memory stays within what the event can hold."""
     with pytest.raises(UnsupportedEvent, match=r"cannot be unpacked|ends before its contents do"):
         decoded(with_packed_rows(row_events()[0], packer))
 
 
-def test_a_gtid_begins_a_transaction_that_its_end_counts() -> None:
-    """Domain and server come as they are in the event; the time is that of the last event, in microseconds."""
+def test_gtid_begins_a_transaction_and_its_end_advances_the_position() -> None:
+    """Domain and server come from the event; the time is that of the last event, in microseconds."""
     rows = row_events()[0]
     _, gtids, _, _, transactions, *committed, _ = decoded(gtid(41), rows, event(16, bytes(8), timestamp=9))
     assert gtids == [(struct.pack("<II", 5, 3) + bytes(8), b"", 41, 41)]
     assert (transactions, committed) == (1, [9_000_000, 9_000_000])
 
 
-def test_what_comes_in_the_middle_of_a_transaction_is_an_error() -> None:
+def test_gtid_within_a_transaction_is_an_error() -> None:
     """A GTID before the last one's end, or one that is cut or has no number."""
     with pytest.raises(UnsupportedEvent, match="before the last one ended"):
         decoded(gtid(1), row_events()[0], gtid(2))
@@ -91,7 +91,7 @@ def test_what_comes_in_the_middle_of_a_transaction_is_an_error() -> None:
         decoded(gtid(0))
 
 
-def test_a_compressed_statement_is_the_statement() -> None:
+def test_compressed_statement_equals_the_statement() -> None:
     """The decoder asks about it as about any other."""
     asked: list[bytes] = []
     decoder = EventStream(lambda body: None, lambda head, status, schema, text: asked.append(text) or 0, lambda *_: None, budget=1 << 20)
@@ -102,15 +102,15 @@ def test_a_compressed_statement_is_the_statement() -> None:
 
 
 @pytest.mark.parametrize("kind", [160, 161, 163, 164])
-def test_what_changes_nothing_is_skipped_with_its_reason(kind: int) -> None:
-    """And counted."""
+def test_events_without_changes_are_skipped_and_counted(kind: int) -> None:
+    """By their reason."""
     decoder = fresh()
     decoder.decode_one(event(kind, bytes(20)))
     assert sum(count for name, count in decoder.counts_by_kind().items() if name.startswith("skipped") and ":" in name) >= 1
 
 
-def test_a_heartbeat_beyond_four_gigabytes_has_its_offset_before_the_name() -> None:
-    """A header holds 32 bits of it; only MariaDB's heartbeats say so by a zero."""
+def test_heartbeat_beyond_4_gb_has_its_offset_before_the_name() -> None:
+    """A header holds 32 bits of it; only MariaDB's heartbeats mark this by a zero."""
     decoder = stream()
     decoder.decode_one(mariadb_format())
     decoder.decode_one(heartbeat(7 << 32))

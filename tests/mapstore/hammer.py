@@ -1,4 +1,5 @@
-"""Threads that write to one map while it grows; a program (`python -m tests.mapstore.hammer`), for without the lock it may crash.
+"""Threads that write to one map while it grows; a separate program (`python -m tests.mapstore.hammer`), because it may crash without the
+lock.
 
 Each thread has keys of its own and shares all chains with the others, so a lost update is seen at the end. Used by
 test_threads.py with the ordinary build, which must survive, and with the lock left out, which must not.
@@ -12,7 +13,7 @@ from array import array
 
 
 def hammer(module, *, threads: int = 4, rounds: int = 6, shards: int = 1, n: int = 20_000) -> None:
-    """Raise AssertionError if anything was lost."""
+    """Raise AssertionError if an update was lost."""
     store = module.MapStore(shards=shards, hash="trusted")
     start = threading.Barrier(threads)
     errors: list[BaseException] = []

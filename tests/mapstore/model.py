@@ -39,13 +39,13 @@ class Table:
         self.chains = [[(EMPTY_REST, None)] * self.slots for _ in range(1 << self.B)]
 
     def touch(self, index: int) -> int:
-        """Store something in a chain: 1 if its chunk has to be allocated for that."""
+        """Store a slot in a chain: 1 if its chunk has to be allocated for that."""
         new = index // self.chunk not in self.chunks
         self.chunks.add(index // self.chunk)
         return new
 
     def reserve(self, n: int) -> int:
-        """Have room for n more overflow buckets: the number of allocations that takes."""
+        """Have room for n more overflow buckets; returns the number of allocations that takes."""
         allocs = 0
         while self.pool < self.overflow + n:
             if self.pool < self.chunk:  # the first chunk starts small and doubles
@@ -219,7 +219,7 @@ class Model:
         return True
 
     def clear(self) -> None:
-        """Begin anew."""
+        """Replace the table with an empty one."""
         self.values = {}
         self.cur = Table(0, self.slots, self.chunk)
         self.old = None

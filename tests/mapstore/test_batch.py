@@ -24,7 +24,7 @@ def unpack(data, offsets, found):
 
 @pytest.fixture(params=[list, tuple, pack], ids=["list", "tuple", "packed"])
 def columns(request):
-    """How a batch's keys and values are given."""
+    """The forms in which a batch's keys and values are given."""
     return request.param
 
 
@@ -56,7 +56,7 @@ def test_the_last_of_equal_keys_wins(columns):
 
 
 def test_large_values_come_back(columns):
-    """They take another way than through the slice's buffer."""
+    """They bypass the slice's buffer."""
     values = [b"x" * 200_000, b"", b"y" * 65_536, b"z" * 65_537]
     keys = [b"%d" % i for i in range(4)]
     store = MapStore()
@@ -66,7 +66,7 @@ def test_large_values_come_back(columns):
 
 
 def test_offsets_may_begin_anywhere_and_be_signed():
-    """A slice of an Arrow column has them so; int64 is Arrow's type for large columns."""
+    """As in a slice of an Arrow column; int64 is Arrow's type for large columns."""
     store = MapStore()
     store.put_many((b"__ab", array("q", [2, 3, 4])), (b"12", array("Q", [0, 1, 2])))
     assert dict(store) == {b"a": b"1", b"b": b"2"}
@@ -83,8 +83,8 @@ def test_offsets_may_begin_anywhere_and_be_signed():
         ((b"ab", array("Q")), [b""], "n \\+ 1 offsets"),
     ],
 )
-def test_wrong_columns_are_refused_before_anything_is_put(keys, values, text):
-    """Nothing of the batch is in the map."""
+def test_wrong_columns_are_refused_before_any_put(keys, values, text):
+    """The map has no entry of the batch."""
     store = MapStore()
     with pytest.raises(ValueError, match=text):
         store.put_many(keys, values)
@@ -93,12 +93,12 @@ def test_wrong_columns_are_refused_before_anything_is_put(keys, values, text):
 
 @pytest.mark.parametrize("wrong", [b"abc", "abc", bytearray(b"abc"), 5])
 def test_bytes_are_not_a_sequence_of_keys(wrong):
-    """Nobody means the single characters."""
+    """Treating them as single characters is always a mistake."""
     with pytest.raises(TypeError):
         MapStore().get_many(wrong)
 
 
-def test_a_pair_of_keys_is_not_taken_for_buffer_and_offsets():
+def test_pair_of_keys_is_not_taken_for_buffer_and_offsets():
     """Only 8-byte integers are offsets."""
     store = MapStore()
     store.put_many((b"a", b"12345678"), (b"1", b"2"))

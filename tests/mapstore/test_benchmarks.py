@@ -1,4 +1,4 @@
-"""The benchmarks run, and print what they say they print."""
+"""The benchmarks run, and print the promised figures."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ ROOT = Path(__file__).parents[2]
 
 
 def figures(*arguments):
-    """Run a benchmark, return its JSON: the last line."""
+    """Run a benchmark; returns its JSON, the last line."""
     command = [sys.executable, "-m", "benchmarks", *arguments, "--json", "--quick"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=250)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_the_map_is_measured_beside_a_dict():
-    """One part is enough here."""
+def test_map_benchmark_measures_a_dict_too():
+    """One part suffices here."""
     found = figures("map", "--only", "single", "--repeats", "1")
     assert {"get", "set"} == set(found["single"]["dict"]) == set(found["single"]["map"])
 
 
-def test_an_attacker_gains_nothing_from_a_keyed_hash(tmp_path):
-    """With the unkeyed hash his keys share a chain; under a secret key they are keys like any other."""
+def test_keyed_hash_defeats_chosen_keys(tmp_path):
+    """With the unkeyed hash the chosen keys share a chain; under a secret key they spread like any others."""
     found = figures("probing", "--plot", str(tmp_path))["hostile: slot"]
     assert found["unkeyed"]["linear"] > 50 * found["keyed"]["linear"]
     assert found["map_trusted"]["longest_chain"] > 10 * found["map_siphash"]["longest_chain"]

@@ -1,4 +1,4 @@
-"""Buffers that others write to while the map reads them: a wrong value at worst, never a lost key or a crash."""
+"""Buffers that other code writes to while the map reads them: a wrong value at worst, never a lost key or a crash."""
 
 from __future__ import annotations
 
@@ -89,15 +89,15 @@ print(dict(outcomes))
 
 @pytest.mark.waits
 def test_offsets_that_another_thread_changes_never_crash():
-    """In a process of its own; a batch is done, or refused before it or while it runs."""
+    """In a separate process; a batch is done, or refused before it or while it runs."""
     done = subprocess.run([sys.executable, "-c", HOSTILE], cwd=variants.ROOT, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "refused meanwhile" in done.stdout
 
 
 @pytest.mark.waits
-def test_every_key_can_be_deleted_though_its_buffer_changed():
-    """One thread puts keys that another overwrites, in a bytearray as in a list of bytearrays; then everything is deleted by iteration."""
+def test_every_key_can_be_deleted_after_its_buffer_changed():
+    """One thread puts keys that another overwrites, in a bytearray and in a list of bytearrays; then everything is deleted by iteration."""
     n = 20_000
     data, offsets = rows(n)
     singles = [bytearray(8) for _ in range(2000)]
@@ -132,7 +132,7 @@ def test_every_key_can_be_deleted_though_its_buffer_changed():
 
 
 def test_keys_of_one_buffer_are_copied_in_parts(build):
-    """Some batches copy more than fits at a time: long keys, and one longer than all."""
+    """Some batches copy more than fits at a time: long keys, and one longer than the copy buffer."""
     keys = [b"%d" % i * size for i, size in enumerate([3, 1 << 20, 5 << 20, 9 << 20, 1, 0, 2 << 20, 7 << 20, 20])]
     offsets = array("Q", [0])
     for key in keys:
@@ -147,8 +147,8 @@ def test_keys_of_one_buffer_are_copied_in_parts(build):
     assert store.delete_many((bytearray(b"".join(keys)), offsets)) == len(keys)
 
 
-def test_a_generator_may_use_its_buffer_again():
-    """As those who read a file into one buffer do."""
+def test_generator_may_reuse_its_buffer():
+    """As programs do that read a file into one buffer."""
 
     def again():
         buffer = bytearray(1)
@@ -192,7 +192,7 @@ def test_setdefault_returns_what_it_put():
     ],
     ids=lambda o: f"{memoryview(o).format}{memoryview(o).ndim}",
 )
-def test_offsets_of_any_other_kind_are_refused(offsets):
+def test_offsets_of_other_types_are_refused(offsets):
     """They are meant as offsets, and are not taken for a second key."""
     store = MapStore()
     for call in (
@@ -209,8 +209,8 @@ def test_offsets_of_any_other_kind_are_refused(offsets):
 
 
 @pytest.mark.parametrize("kind", ["Q", "q", "L", "l", "=Q", "=q", "@q", "<Q" if sys.byteorder == "little" else ">Q"])
-def test_offsets_of_eight_bytes_in_native_order_are_taken(kind):
-    """Signed or not; also where they begin at an odd address."""
+def test_offsets_of_eight_bytes_in_native_order_are_accepted(kind):
+    """Signed or not; also at an odd address."""
     offsets = testbuffer.ndarray([0, 1, 2], shape=[3], format=kind)
     store = MapStore()
     store.put_many((b"ab", offsets), (b"12", offsets))
@@ -218,19 +218,19 @@ def test_offsets_of_eight_bytes_in_native_order_are_taken(kind):
 
 
 def test_offsets_may_lie_at_an_odd_address():
-    """As a part of a larger buffer does."""
+    """As in a part of a larger buffer."""
     offsets = memoryview(b"x" + array("Q", [0, 1, 2]).tobytes())[1:].cast("Q")
     assert MapStore({b"a": b"1"}).contains_many((b"ab", offsets)) == b"\1\0"
 
 
-def test_a_negative_offset_is_named():
-    """As it was given."""
+def test_negative_offset_is_named():
+    """In the error, with its value."""
     for offsets, text in (([0, -1, 2], "negative: 0 before -1"), ([-1, 1, 2], "negative: -1 before 1"), ([-1], "after the buffer")):
         with pytest.raises(ValueError, match=text):
             MapStore().get_many((b"ab", array("q", offsets)))
 
 
-def test_arrays_that_are_not_contiguous_are_bytes_in_their_order():
+def test_non_contiguous_arrays_are_read_in_their_order():
     """In one dimension or two, as keys and as values, alone and in batches."""
     for strided in (
         testbuffer.ndarray(list(b"k.e.y."), shape=[6], format="B")[::2],

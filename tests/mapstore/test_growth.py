@@ -1,4 +1,4 @@
-"""Growth, shrinking, scheduling: what a write may do at most, and who pushes a growth on."""
+"""Growth, shrinking, scheduling: the most that a write does, and what pushes a growth on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def key_of(h: int) -> bytes:
 
 
 def fill_until_growing(store, first=0):
-    """Put keys with consecutive hashes until a growth begins; how many."""
+    """Put keys with consecutive hashes until a growth begins; returns their number."""
     n = first
     while not store.stats()["growing"]:
         store[key_of(n)] = b"value"
@@ -30,20 +30,20 @@ def raw(module, **options):
 
 
 @pytest.mark.parametrize(("entries", "buckets"), [(8, 1), (9, 2), (13, 2), (14, 4), (26, 4), (27, 8), (52, 8), (53, 16)])
-def test_buckets_for_a_number_of_entries_are_gos(entries, buckets):
+def test_bucket_counts_equal_gos(entries, buckets):
     """The counts that Go's own tests check."""
     store = MapStore(((b"%d" % i, b"") for i in range(entries)), shards=1)
     assert store.stats()["buckets"] == buckets
 
 
-def test_a_bucket_is_one_cache_line():
+def test_bucket_is_one_cache_line():
     """64 bytes, and 1024 of them are a chunk of 64 KiB."""
     constants = _map.constants()
     if constants["slots"] == 8:
         assert (constants["bucket_bytes"], constants["chunk"], constants["ring"]) == (64, 1024, 1024)
 
 
-def test_one_write_does_a_bounded_amount_of_work(build):
+def test_work_of_one_write_is_bounded(build):
     """The maxima over 200,000 writes, with growth and shrinking, stay within the bounds of the design."""
     store = build.MapStore(shards=2)
     keys = [b"%d" % i for i in range(100_000)]
@@ -63,8 +63,8 @@ def test_one_write_does_a_bounded_amount_of_work(build):
     assert stats["max_frees"] <= 2
 
 
-def test_a_growth_ends_within_as_many_writes_as_it_had_chains(build):
-    """So that a second one can never be due before."""
+def test_growth_ends_within_one_write_per_chain(build):
+    """A second growth is never due earlier."""
     store = raw(build)
     n = fill_until_growing(store)
     for _ in range(12):
@@ -75,7 +75,7 @@ def test_a_growth_ends_within_as_many_writes_as_it_had_chains(build):
         n = fill_until_growing(store, n)
 
 
-def test_an_update_never_starts_a_growth():
+def test_update_never_starts_a_growth():
     """Only a new key does."""
     store = MapStore(((b"%d" % i, b"") for i in range(8)), shards=1)
     for i in range(100):
@@ -83,8 +83,8 @@ def test_an_update_never_starts_a_growth():
     assert store.stats()["buckets"] == 1
 
 
-def test_a_lookup_moves_nothing(build):
-    """It leaves hints, no more."""
+def test_lookup_moves_no_entries(build):
+    """It only leaves hints."""
     store = raw(build)
     n = fill_until_growing(store)
     before = store.stats()
@@ -117,7 +117,7 @@ def test_shrinks_after_deletes_and_gives_memory_back():
 
 
 def test_clear_frees_in_steps():
-    """The call itself frees nothing; each write afterwards a little."""
+    """The call itself frees no memory; each later write frees a little."""
     store = MapStore(((b"%d" % i, b"v" * 100) for i in range(100_000)), shards=1)
     store.clear()
     assert len(store) == 0
@@ -128,7 +128,7 @@ def test_clear_frees_in_steps():
     store._check()
 
 
-def test_many_deletions_lead_to_a_growth_of_the_same_size(tiny):
+def test_many_deletions_cause_a_growth_of_the_same_size(tiny):
     """Long chains of holes are compacted."""
     store = raw(tiny)
     for i in range(20):
@@ -150,9 +150,9 @@ def test_many_deletions_lead_to_a_growth_of_the_same_size(tiny):
 
 
 class TestScheduling:
-    """Who moves chains when nobody writes."""
+    """What moves chains without writes."""
 
-    def test_an_idle_map_finishes_its_growth_by_ticks(self, build):
+    def test_ticks_finish_the_growth_of_an_idle_map(self, build):
         """Without them it would stay half-grown for ever."""
         store = raw(build)
         n = fill_until_growing(store)
@@ -163,7 +163,7 @@ class TestScheduling:
         assert all(store[key_of(i)] == b"value" for i in range(n))
         assert now < 60
 
-    def test_a_tick_uses_the_injected_clock(self):
+    def test_tick_uses_the_injected_clock(self):
         """It is asked only when no time is given."""
         times = iter([1.0, 2.0])
         store = MapStore(clock=lambda: next(times))
@@ -189,8 +189,8 @@ class TestScheduling:
         assert store.tick(0.0015) == 0, "nothing is due before the millisecond is over"
         assert store.tick(0.002) == 16
 
-    def test_a_chain_not_accessed_for_two_seconds_is_cold(self):
-        """Its hint is forgotten; the mark gets there."""
+    def test_chain_not_accessed_for_two_seconds_is_cold(self):
+        """Its hint is dropped; the mark reaches the chain later."""
         store = MapStore(shards=1, hash="_raw", trace=1 << 12, reserve=13 * 64)
         fill_until_growing(store)
         store.tick(0.0)
@@ -211,7 +211,7 @@ class TestScheduling:
         assert store._dump()["heat"][100] == 1
 
     def test_hints_are_dropped_when_the_ring_is_full(self, tiny):
-        """A ring of four: the fifth hint is counted and lost, and nothing else is."""
+        """A ring of four: the fifth hint is counted and lost, and the rest stays."""
         store = raw(tiny, reserve=100)
         n = fill_until_growing(store)
         for i in range(n):
@@ -223,7 +223,7 @@ class TestScheduling:
         store.drain()
         assert all(store[key_of(i)] == b"value" for i in range(n))
 
-    def test_the_scheduler_catches_up_but_not_without_limit(self):
+    def test_scheduler_catches_up_within_a_limit(self):
         """After a long silence one tick moves 64 chains of a heat, not thousands."""
         scheduler = HeatScheduler()
         assert scheduler.due(0.0) == (16, 4, 1)
@@ -232,7 +232,7 @@ class TestScheduling:
         assert scheduler.due(0.011) == (64, 8, 0)
         assert scheduler.due(100.0) == (64, 64, 64)
 
-    def test_garbage_collection_ticks(self):
+    def test_garbage_collection_ticks_the_map(self):
         """The fifth trigger; it ends with the map."""
         now = [0.0]
         store = MapStore(shards=1, hash="_raw", clock=lambda: now[0])
@@ -250,7 +250,7 @@ class TestScheduling:
         gc.collect()
         assert len(gc.callbacks) == before
 
-    def test_each_trigger_moves_chains_of_its_own(self):
+    def test_every_trigger_moves_chains(self):
         """Insert, delete, iteration, tick, drain, and the write at which the load factor starts a growth."""
         now = [0.0]
         store = MapStore(shards=1, hash="_raw", clock=lambda: now[0], reserve=13 * 64)
@@ -268,7 +268,7 @@ class TestScheduling:
             assert stats[f"chains_by_{trigger}"] > 0, trigger
 
 
-def test_the_trace_tells_a_growth_from_beginning_to_end():
+def test_trace_has_a_growth_from_beginning_to_end():
     """Grow, each chain exactly once, finish."""
     store = MapStore(shards=1, trace=1 << 12)
     for i in range(500):
@@ -283,7 +283,7 @@ def test_the_trace_tells_a_growth_from_beginning_to_end():
     assert last[-1][1] == "finish"
 
 
-def test_the_trace_keeps_only_the_newest_events():
+def test_trace_keeps_only_the_newest_events():
     """A ring of fixed size."""
     store = MapStore(((b"%d" % i, b"") for i in range(5000)), shards=1, trace=8)
     assert len(store.trace()) == 8

@@ -1,4 +1,4 @@
-"""Images: what was saved comes back; what is damaged is refused whole."""
+"""Images: what was saved is loaded again; a damaged image is refused whole."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.mapstore import variants
 
 @pytest.fixture
 def path(tmp_path):
-    """Where the image goes."""
+    """Where the image is written."""
     return tmp_path / "image"
 
 
 @pytest.mark.parametrize("size", [0, 1, 100, 10_000, 3_000_000])
-def test_an_image_brings_back_every_entry_and_the_metadata(build, path, rng, size):
+def test_image_restores_every_entry_and_the_metadata(build, path, rng, size):
     """Also with values larger than a block, also into another number of shards."""
     store = build.MapStore({b"big": b"x" * size}, shards=4)
     store.update((rng.randbytes(6), rng.randbytes(rng.randrange(300))) for _ in range(5000))
@@ -37,8 +37,8 @@ def test_an_image_brings_back_every_entry_and_the_metadata(build, path, rng, siz
     assert check_image(path) == len(store)
 
 
-def test_an_empty_map_has_an_image(path):
-    """With metadata all the same."""
+def test_empty_map_has_an_image(path):
+    """It has metadata too."""
     MapStore().save(path, b"nothing yet")
     assert len(MapStore.load(path)) == check_image(path) == 0
     assert read_metadata(path) == b"nothing yet"
@@ -73,7 +73,7 @@ print(peak() - before)
 
 @pytest.mark.skipif(bool(variants.EXTRA), reason="the memory under a sanitizer is the sanitizer's")
 def test_saving_and_loading_take_little_more_memory_than_the_map(path):
-    """A few blocks of 4 MiB on their way, of an image of 110 MB; measured in processes of their own, as the peak of what they ever had."""
+    """A few blocks of 4 MiB, for an image of 110 MB; measured in separate processes by their peak memory."""
     saved, loaded = (
         int(subprocess.run([sys.executable, "-c", GROWTH, step, path], capture_output=True, text=True, check=True).stdout)
         for step in ("save", "load")
@@ -84,8 +84,8 @@ def test_saving_and_loading_take_little_more_memory_than_the_map(path):
     assert loaded < 1.4 * size + (48 << 10)
 
 
-def test_a_failed_save_leaves_the_old_image(path):
-    """It is written beside and renamed; nothing half-written stays."""
+def test_failed_save_keeps_the_old_image(path):
+    """It is written to another file and renamed; the partial file is removed."""
     MapStore({b"old": b""}).save(path)
 
     def fail(*_):
@@ -97,7 +97,7 @@ def test_a_failed_save_leaves_the_old_image(path):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_truncated_image_is_refused(path):
+def test_truncated_image_is_refused(path):
     """Cut anywhere."""
     MapStore({b"key": b"value"}).save(path, b"meta")
     data = path.read_bytes()
@@ -108,7 +108,7 @@ def test_a_truncated_image_is_refused(path):
                 read(path)
 
 
-def test_errors_say_what_is_wrong(path):
+def test_errors_name_the_fault(path):
     """Not an image, newer, damaged, cut short, too long."""
     MapStore({b"key": b"value"}).save(path, b"meta")
     data = path.read_bytes()
@@ -140,7 +140,7 @@ def parts(data):
 
 
 def seal(data, offsets):
-    """Make the checksums right again, so that a mutation gets past them."""
+    """Correct the checksums, so that a mutation gets past them."""
     for start, end in itertools.pairwise(offsets):
         body = bytes(data[start : end - 8])
         value = checksum(body)
@@ -150,7 +150,7 @@ def seal(data, offsets):
 
 
 def test_10000_mutated_images_are_refused_or_equal(build, path, rng):
-    """Bits flipped, ranges cut, doubled, zeroed or replaced; every third with its checksums made right."""
+    """Bits flipped, ranges cut, doubled, zeroed or replaced; every third with corrected checksums."""
     store = build.MapStore({rng.randbytes(rng.randrange(12)): rng.randbytes(rng.randrange(200)) for _ in range(20)}, shards=2)
     store.save(path, b"metadata")
     original = path.read_bytes()
@@ -192,8 +192,8 @@ def test_10000_mutated_images_are_refused_or_equal(build, path, rng):
     assert survived > 100
 
 
-def test_an_image_with_a_key_twice_is_refused(path):
-    """Then it was not written by save()."""
+def test_image_with_a_duplicate_key_is_refused(path):
+    """save() never writes one."""
     MapStore({b"key1": b"value"}).save(path)
     data = bytearray(path.read_bytes())
     start, block, trailer, end = parts(data)
@@ -208,8 +208,8 @@ def test_an_image_with_a_key_twice_is_refused(path):
 
 
 @pytest.mark.waits
-def test_an_image_taken_while_others_write_is_exact_after_a_replay(build, path):
-    """What was there throughout is in it; replaying the log from before the save gives the map as it was afterwards."""
+def test_image_saved_under_writes_is_exact_after_a_replay(build, path):
+    """It has the entries that were present throughout; replaying the log from before the save gives the map as it was afterwards."""
     store = build.MapStore(((b"stay %d" % i, b"v" * (i % 60)) for i in range(20_000)), shards=4)
     log = []
     stop = threading.Event()
@@ -248,7 +248,7 @@ def test_an_image_taken_while_others_write_is_exact_after_a_replay(build, path):
 
 
 @pytest.mark.waits
-def test_saves_to_one_path_at_once_leave_a_whole_image(path):
+def test_concurrent_saves_to_one_path_leave_a_whole_image(path):
     """A second save begins and ends in the middle of the first; then many at once, read all the while."""
     first = MapStore((b"first %d" % i, bytes(1000)) for i in range(10_000))
     second = MapStore((b"second %d" % i, bytes(1000)) for i in range(10_000))
@@ -283,8 +283,8 @@ MapStore({b"key": b"value"}).save(sys.argv[1], progress=lambda *_: os.kill(os.ge
 
 
 @pytest.mark.waits
-def test_the_next_save_removes_what_a_killed_one_left(path):
-    """Only that: the file of a save that is running and files with similar names stay."""
+def test_next_save_removes_the_file_of_a_killed_one(path):
+    """The file of a running save and files with similar names stay."""
     for _ in range(2):
         done = subprocess.run([sys.executable, "-c", KILLED, path], check=False)
         assert done.returncode == -signal.SIGKILL
@@ -309,8 +309,8 @@ def test_the_next_save_removes_what_a_killed_one_left(path):
     assert dict(MapStore.load(path)) == {b"key": b"value"}
 
 
-def test_an_image_is_readable_for_its_owner_only(path):
-    """While it is written and afterwards, whatever the umask and the old image allow."""
+def test_image_is_readable_for_its_owner_only(path):
+    """During writing and afterwards, for every umask and mode of the old image."""
     path.write_bytes(b"")
     path.chmod(0o666)
     before = os.umask(0)
@@ -326,7 +326,7 @@ def test_an_image_is_readable_for_its_owner_only(path):
 
 
 def test_symbolic_links_are_not_followed(path):
-    """Save replaces the link and leaves what it points to; reading through one is refused."""
+    """Saving replaces the link and leaves its target; reading through one is refused."""
     elsewhere = path.with_name("elsewhere")
     MapStore({b"old": b""}).save(elsewhere)
     path.symlink_to(elsewhere)
@@ -338,8 +338,8 @@ def test_symbolic_links_are_not_followed(path):
     assert dict(MapStore.load(elsewhere)) == {b"old": b""}
 
 
-def test_only_a_regular_file_is_read(path):
-    """A pipe would wait for a writer, for ever."""
+def test_only_regular_files_are_read(path):
+    """A pipe would block for ever."""
     os.mkfifo(path)
     for wrong in (path, path.parent):
         for read in (MapStore.load, check_image, read_metadata):

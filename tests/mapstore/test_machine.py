@@ -29,10 +29,10 @@ reached: Counter[str] = Counter()
 
 
 class Walker:
-    """An open iterator, and which keys it owes us."""
+    """An open iterator, and the keys that it still has to return."""
 
     def __init__(self, store, keys):
-        """Everything that is there now must come, unless it goes before."""
+        """Every present key must come, unless it is deleted first."""
         self.iterator = iter(store.items())
         self.owed = set(keys)
         self.seen = set()
@@ -61,7 +61,7 @@ class Machine(RuleBasedStateMachine):
         return self.module.MapStore(shards=self.shards, hash=self.hash, seed=bytes(16), trace=1 << 14, clock=lambda: self.now, **options)
 
     def teardown(self):
-        """Remove the images, and remember which rare states there were."""
+        """Remove the images, and record which rare states occurred."""
         stats = self.store.stats()
         reached.update({name: stats[name] for name in RARE})
         self.folder.cleanup()
@@ -75,7 +75,7 @@ class Machine(RuleBasedStateMachine):
         self.events = len(events)
 
     def gone(self, key):
-        """No iterator owes this key any more."""
+        """Iterators need not return this key any more."""
         for walker in self.walkers:
             walker.owed.discard(key)
 
@@ -253,10 +253,10 @@ class ShardedMachine(Machine):
     shards = 4
 
     def replay(self):
-        """Nothing to replay."""
+        """The model has no layout to replay."""
 
     def drain(self):
-        """Nothing but that it ends."""
+        """Only its end is checked."""
         drawn["drain"] += 1
         self.store.drain()
         assert not self.store.stats()["growing"]

@@ -53,7 +53,7 @@ def test_is_a_mutable_mapping():
 
 
 @pytest.mark.parametrize("make", [bytes, bytearray, memoryview, lambda b: array.array("B", b)])
-def test_any_bytes_like_goes_in_and_bytes_come_out(make):
+def test_bytes_like_objects_are_accepted_and_bytes_returned(make):
     """Keys and values may be any object with a buffer."""
     store = MapStore()
     store[make(b"key")] = make(b"value")
@@ -65,14 +65,14 @@ def test_any_bytes_like_goes_in_and_bytes_come_out(make):
     assert store.pop(make(b"a")) == b"b"
 
 
-def test_a_buffer_that_is_not_contiguous_is_copied():
+def test_non_contiguous_buffer_is_copied():
     """Every second byte is a key like any other."""
     store = MapStore({memoryview(b"k-e-y-")[::2]: b"value"})
     assert store[b"key"] == b"value"
 
 
 @pytest.mark.parametrize("wrong", ["text", 5, None, [b"x"], 1.5])
-def test_anything_but_bytes_is_a_type_error(wrong):
+def test_other_types_are_a_type_error(wrong):
     """A str is not encoded, a number is not a length."""
     store = MapStore()
     for call in (
@@ -92,7 +92,7 @@ def test_anything_but_bytes_is_a_type_error(wrong):
 
 
 def test_empty_keys_and_values_are_ordinary(build):
-    """No length is special."""
+    """Every length is allowed."""
     store = build.MapStore({b"": b"", b"x": b""})
     assert store[b""] == b""
     assert dict(store) == {b"": b"", b"x": b""}
@@ -111,8 +111,8 @@ def test_values_of_every_size_class_survive_updates(build, size):
 
 
 @pytest.mark.skipif(memory_available() < 12 * GIB or SANITIZED, reason="needs 12 GiB of memory, and no sanitizer")
-def test_a_value_of_two_to_the_31_minus_1_bytes():
-    """The largest value goes in and comes out; one byte more is refused."""
+def test_largest_value_has_2_to_the_31_minus_1_bytes():
+    """It is stored and returned; one byte more is refused."""
     store = MapStore()
     store[b"big"] = bytearray(2**31 - 1)
     value = store[b"big"]
@@ -125,7 +125,7 @@ def test_a_value_of_two_to_the_31_minus_1_bytes():
 
 
 def test_refuses_to_be_pickled_or_copied():
-    """The error says what to use instead."""
+    """The error names the alternative."""
     for call in (pickle.dumps, copy.copy, copy.deepcopy):
         with pytest.raises(TypeError, match=r"save\(\)"):
             call(MapStore())
@@ -133,13 +133,13 @@ def test_refuses_to_be_pickled_or_copied():
 
 @pytest.mark.parametrize("options", [{"shards": 3}, {"shards": 512}, {"hash": "md5"}, {"growth": "never"}, {"seed": b"x"}, {"trace": 3}])
 def test_wrong_options_are_value_errors(options):
-    """Each names what is allowed."""
+    """Each message names the allowed values."""
     with pytest.raises(ValueError, match="must be"):
         MapStore(**options)
 
 
-def test_iteration_does_not_mind_changes(build):
-    """Unlike a dict's: entries that stay come once, whatever happens to the others and to the buckets."""
+def test_iteration_survives_changes(build):
+    """Unlike a dict's: entries that stay come once, through all changes of others and of the buckets."""
     store = build.MapStore({b"%d" % i: b"old" for i in range(500)})
     seen = []
     for n, key in enumerate(store):
@@ -152,8 +152,8 @@ def test_iteration_does_not_mind_changes(build):
     assert len(seen) == len(set(seen))
 
 
-def test_an_iterator_returns_the_latest_value(build):
-    """A value changed after its chain was read is still the new one."""
+def test_iterator_returns_the_latest_value(build):
+    """A value changed after its chain was read comes in its new state."""
     store = build.MapStore({b"%d" % i: b"old" for i in range(100)})
     items = iter(store.items())
     next(items)
@@ -162,8 +162,8 @@ def test_an_iterator_returns_the_latest_value(build):
     assert {value for _, value in items} == {b"new"}
 
 
-def test_an_iterator_begins_anywhere():
-    """So that nobody comes to rely on an order."""
+def test_iteration_starts_at_a_random_place():
+    """So that programs cannot rely on an order."""
     store = MapStore({b"%d" % i: b"" for i in range(1000)})
     assert len({next(iter(store)) for _ in range(50)}) > 10
 
@@ -182,7 +182,7 @@ def test_pop_setdefault_and_popitem():
 
 
 def test_bool_repr_and_equality():
-    """Small things a mapping does."""
+    """The small operations of a mapping."""
     assert not MapStore()
     assert MapStore({b"a": b""})
     assert "1 entries" in repr(MapStore({b"a": b""}))
@@ -193,7 +193,7 @@ def test_bool_repr_and_equality():
         hash(MapStore())
 
 
-def test_the_hash_is_siphash_1_3():
+def test_hash_is_siphash_1_3():
     """Python's own hash of bytes is SipHash-1-3; with PYTHONHASHSEED=0 its key is zero."""
     if sys.hash_info.algorithm != "siphash13":
         pytest.skip(f"this Python hashes bytes with {sys.hash_info.algorithm}")
@@ -218,13 +218,13 @@ def test_the_hash_is_siphash_1_3():
         (63, "a8b3bbb76290199d"),
     ],
 )
-def test_the_hash_has_known_answers(length, expected):
+def test_hash_equals_known_answers(length, expected):
     """SipHash-1-3 of 00 01 02 ... under the key 00 01 ... 0f, as its reference vectors are made; little-endian."""
     assert MapStore(seed=bytes(range(16)))._hash(bytes(range(length))).to_bytes(8, "little").hex() == expected
 
 
 def test_every_map_has_its_own_hash_key():
-    """Who chooses keys must not be able to choose buckets."""
+    """Choosing keys must not allow choosing buckets."""
     assert len({MapStore()._hash(b"key") for _ in range(20)}) == 20
     assert MapStore(hash="trusted")._hash(b"key") == MapStore(hash="trusted")._hash(b"key")
 
@@ -239,7 +239,7 @@ def test_every_map_has_its_own_hash_key():
         (b"Nobody inspects the spammish repetition", 0xFBCEA83C8A378BF1),
     ],
 )
-def test_the_checksum_is_xxh64(data, expected):
+def test_checksum_is_xxh64(data, expected):
     """Vectors published for XXH64 with seed 0."""
     assert checksum(data) == expected
 

@@ -1,4 +1,4 @@
-"""What a dict's user expects of a mapping: the same question is put to a dict and to a map."""
+"""A dict's behaviour as a mapping: each operation runs on a dict and on a map."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Eccentric(MapStore):
 
 
 def same(question):
-    """Ask a dict and a map, whose answers must agree: a value, or the type of the exception."""
+    """Run this on a dict and on a map, which must agree: a value, or the type of the exception."""
     answers = []
     for mapping in (dict(PLAIN), MapStore(PLAIN)):
         try:
@@ -37,8 +37,8 @@ def same(question):
 
 
 @pytest.mark.parametrize("key", [b"a", b"c", *FOREIGN, *UNHASHABLE], ids=repr)
-def test_lookups_of_any_object_are_as_in_a_dict(key):
-    """An object that no bytes equal is absent; one that no dict takes is a TypeError."""
+def test_lookups_agree_with_a_dict_for_every_object(key):
+    """An object that equals no bytes is absent; one that a dict refuses is a TypeError."""
     same(lambda m: key in m)
     same(lambda m: m.get(key))
     same(lambda m: m.get(key, "default"))
@@ -51,11 +51,11 @@ def test_lookups_of_any_object_are_as_in_a_dict(key):
 
 @pytest.mark.parametrize("item", [(b"a", b"1"), (b"a", b"2"), (b"a", 1), (b"a",), (b"a", b"1", b"1"), [b"a", b"1"], b"ab", 5], ids=repr)
 def test_items_contain_pairs_only(item):
-    """Whatever else it is, it is not in there."""
+    """Objects of other kinds are absent."""
     same(lambda m: item in m.items())
 
 
-def test_set_operations_of_views_are_a_dict_s():
+def test_set_operations_of_views_agree_with_a_dict():
     """With sets, lists and views that hold keys of other types too."""
     others = [set(), {b"a"}, {b"a", "text", 5}, [b"b", "text"], PLAIN.keys(), {"x": 1}.keys(), MapStore({b"b": b""}).keys()]
     for other in others:
@@ -101,7 +101,7 @@ def test_equal_to_every_mapping_with_the_same_entries(other):
 
 
 def test_union_and_update_in_place():
-    """The right side wins; a new map for `|`, the same for `|=`; what is no mapping is a TypeError, as with a dict."""
+    """The right side wins; a new map for `|`, the same for `|=`; other types are a TypeError, as with a dict."""
     store = MapStore(PLAIN, shards=2, hash="trusted", growth="full", trace=8)
     for union, expected in (
         (store | {b"b": b"x", b"c": b"3"}, {**PLAIN, b"b": b"x", b"c": b"3"}),
@@ -127,7 +127,7 @@ def test_union_and_update_in_place():
 
 
 def test_copy_has_the_entries_and_the_options(rng):
-    """And is a map of its own."""
+    """The copy is independent."""
     store = MapStore({rng.randbytes(5): rng.randbytes(rng.randrange(6000)) for _ in range(3000)}, shards=4, trace=8)
     copy = store.copy()
     copy._check()
@@ -138,7 +138,7 @@ def test_copy_has_the_entries_and_the_options(rng):
 
 
 def test_fromkeys():
-    """One value for all; the default is empty, for None is no value here."""
+    """One value for all; the default is empty, because None cannot be a value."""
     assert dict(MapStore.fromkeys([b"a", b"b"])) == {b"a": b"", b"b": b""}
     assert dict(MapStore.fromkeys(iter([b"a"]), b"x")) == {b"a": b"x"}
     assert type(MapStore.fromkeys([])) is MapStore
@@ -146,7 +146,7 @@ def test_fromkeys():
         MapStore.fromkeys(["a"])
 
 
-def test_the_default_may_be_named():
+def test_default_may_be_a_keyword():
     """As in the signature of MutableMapping."""
     store = MapStore({b"a": b"1"})
     assert store.get(b"x", default=5) == store.pop(b"x", default=5) == 5
@@ -155,8 +155,8 @@ def test_the_default_may_be_named():
     assert store.get_many([b"y"], default=5) == [5]
 
 
-def test_setdefault_with_none_is_a_lookup_while_the_key_is_there():
-    """None can't be stored, so for an absent key it is a TypeError, and nothing is put."""
+def test_setdefault_with_none_is_a_lookup_of_a_present_key():
+    """For an absent key None is a TypeError, and the map stays unchanged."""
     store = MapStore({b"a": b"1"})
     assert store.setdefault(b"a", None) == b"1"
     with pytest.raises(TypeError, match="bytes-like"):
@@ -164,21 +164,21 @@ def test_setdefault_with_none_is_a_lookup_while_the_key_is_there():
     assert dict(store) == {b"a": b"1"}
 
 
-def test_may_be_written_with_its_types():
+def test_class_is_subscriptable():
     """For annotations that are evaluated."""
     assert MapStore[bytes, bytes].__origin__ is MapStore
     assert dict(MapStore[bytes, bytes]({b"a": b""})) == {b"a": b""}
 
 
-def test_reversed_says_no_at_once():
+def test_reversed_is_refused_at_once():
     """Not when the first key is asked for."""
     for backwards in (MapStore(PLAIN), MapStore(PLAIN).keys(), MapStore(PLAIN).values(), MapStore(PLAIN).items()):
         with pytest.raises(TypeError, match="not reversible"):
             reversed(backwards)
 
 
-def test_a_subclass_may_have_arguments_of_its_own():
-    """Its options are those it gives to super().__init__()."""
+def test_subclass_may_have_its_own_arguments():
+    """It passes its options to super().__init__()."""
     store = Eccentric(b"Ada", colour="blue", shards=2, seed=bytes(16), hash="_raw")
     assert (store.name, store.colour, store.n_shards) == (b"Ada", "blue", 2)
     assert dict(store) == {b"name": b"Ada"}
@@ -195,7 +195,7 @@ def test_a_subclass_may_have_arguments_of_its_own():
 
 
 def test_options_are_given_once_and_early():
-    """What walks over the shards, and what lies in them, would be lost."""
+    """Iterators over the shards, and their entries, would be lost."""
 
     class Late(MapStore):
         def __init__(self, **options):
@@ -215,8 +215,8 @@ def test_options_are_given_once_and_early():
     assert set(walk) >= set(PLAIN)
 
 
-def test_a_subclass_that_forgets_its_base_is_a_map_all_the_same():
-    """By default settings; an iterator begun before super().__init__() ends in peace."""
+def test_subclass_without_super_init_is_a_map():
+    """With default settings; an iterator begun before super().__init__() ends without an error."""
 
     class Forgetful(MapStore):
         def __init__(self):
@@ -237,14 +237,14 @@ def test_a_subclass_that_forgets_its_base_is_a_map_all_the_same():
 
 
 @pytest.mark.parametrize("seed", [16, "x" * 16, list(range(16))])
-def test_a_seed_is_bytes(seed):
-    """The number 16 is not 16 zero bytes, which everybody knows."""
+def test_seed_is_bytes(seed):
+    """The number 16 is not 16 zero bytes, which would be a known key."""
     with pytest.raises(TypeError, match="bytes-like"):
         MapStore(seed=seed)
 
 
 def test_keys_and_values_together_are_refused():
-    """Each view has an order of its own, so the pairs would be others."""
+    """Each view has its own order, so the pairs would be wrong."""
     store = MapStore((b"%d" % i, b"%d" % i) for i in range(100))
     for keys in (store.keys(), list(store)):
         with pytest.raises(TypeError, match="order of their own"):

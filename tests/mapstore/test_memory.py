@@ -1,4 +1,4 @@
-"""Running out of memory: the map stays as it was. Each allocation is made to fail in turn."""
+"""Running out of memory leaves the map unchanged; each allocation is made to fail in turn."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 
 def fails_everywhere(module, store, operation):
-    """Let the first allocation of an operation fail, then the second, ... until it succeeds; how many failed."""
+    """Let the first allocation of an operation fail, then the second, ... until it succeeds; returns how many failed."""
     before = dict(store.items())
     for n in range(1000):
         module.MapStore._fail_allocation(n)
@@ -34,7 +34,7 @@ def grown(tiny):
     return make
 
 
-def test_a_put_that_fails_changes_nothing(tiny, grown):
+def test_failed_put_leaves_the_map_unchanged(tiny, grown):
     """New keys and updates, at every stage of a growth."""
     failed = 0
     for n in range(1, 120):
@@ -46,14 +46,14 @@ def test_a_put_that_fails_changes_nothing(tiny, grown):
     assert failed > 300
 
 
-def test_a_delete_that_fails_changes_nothing(tiny, grown):
+def test_failed_delete_leaves_the_map_unchanged(tiny, grown):
     """It may have to move a chain first."""
     failed = sum(fails_everywhere(tiny, grown(n), lambda s: s.__delitem__(b"0")) for n in range(1, 120))
     assert failed > 10
 
 
 def test_clear_drain_tick_and_iteration_survive_without_memory(tiny, grown, tmp_path):
-    """They raise MemoryError or do less; the entries are all there."""
+    """They raise MemoryError or do less; all entries stay."""
     for n in (1, 20, 60, 100):
         fails_everywhere(tiny, grown(n), lambda s: s.drain())
         fails_everywhere(tiny, grown(n), lambda s: s.tick(1.0))
@@ -63,8 +63,8 @@ def test_clear_drain_tick_and_iteration_survive_without_memory(tiny, grown, tmp_
         assert fails_everywhere(tiny, grown(n, 4), lambda s: s.clear()) > 12
 
 
-def test_a_map_that_can_not_be_made_is_a_memory_error(tiny):
-    """And leaks nothing (the sanitizer would say)."""
+def test_failed_construction_is_a_memory_error(tiny):
+    """Without a leak, which the sanitizer would report."""
     for n in range(12):
         tiny.MapStore._fail_allocation(n)
         with pytest.raises(MemoryError):

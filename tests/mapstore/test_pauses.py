@@ -1,4 +1,4 @@
-"""How long single writes took: every one is counted once, and the maps hold what was written."""
+"""Durations of single writes: each write is counted once, and the maps hold what was written."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ ITEMS = [(b"%d" % n, b"value %d" % n) for n in range(5_000)]
 
 
 def test_every_write_is_in_the_histogram_once():
-    """By the smallest bound that it kept; the longest is at most where the last one stands."""
+    """In the smallest bound that it kept; the longest is at most the last bound."""
     store = MapStore(shards=1)
     found = pauses.measure("a map", store, ITEMS)
     assert dict(store.items()) == dict(ITEMS)
@@ -19,6 +19,6 @@ def test_every_write_is_in_the_histogram_once():
     assert last == 0 or found.worst * 1e9 > pauses.BOUNDS[last - 1]
 
 
-def test_nothing_written_is_no_pause():
-    """An empty table is no error."""
+def test_empty_histogram_has_no_pauses():
+    """An empty table is not an error."""
     assert [each.writes for each in pauses.compare([])] == [0, 0, 0]

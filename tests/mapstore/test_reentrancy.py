@@ -1,4 +1,4 @@
-"""Python code that runs in the middle of the map's own: the collector's, a signal's, another thread's, a fork's child's."""
+"""Python code that runs within the map's own code: of the collector, a signal, another thread, a fork's child."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from tests.mapstore import variants
 
 
 def run(program, *arguments):
-    """Run a program in a process of its own, which may hang."""
+    """Run a program in a separate process, which may hang."""
     command = [sys.executable, "-c", textwrap.dedent(program), *arguments]
     done = subprocess.run(command, cwd=variants.ROOT, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
 
 
-def test_the_collector_may_use_the_map_whenever_it_runs():
-    """Each object the map makes for its caller may set off a collection, whose callbacks and finalizers read and write the map."""
+def test_garbage_collector_may_use_the_map_at_any_time():
+    """Each object the map makes for its caller may trigger a collection, whose callbacks and finalizers read and write the map."""
     run("""
         import gc
         from mapstore import MapStore
@@ -76,7 +76,7 @@ def test_the_collector_may_use_the_map_whenever_it_runs():
 
 @pytest.mark.waits
 def test_threads_that_share_an_iterator_share_its_keys(build):
-    """Each key comes to one of them, once; though they read it while the map grows and another thread writes."""
+    """Each key comes to one thread, once, while the map grows and another thread writes."""
     store = build.MapStore(((b"stay %d" % i, b"x" * (i % 50)) for i in range(3000)), shards=4)
     stop = threading.Event()
 
@@ -110,8 +110,8 @@ def test_threads_that_share_an_iterator_share_its_keys(build):
         sys.setswitchinterval(before)
 
 
-def test_an_iterator_may_be_used_by_the_clock_it_asks():
-    """While it reads the next chains it asks the map's clock, which may be Python code that reads on."""
+def test_clock_may_use_the_iterator_that_calls_it():
+    """While it reads the next chains it calls the map's clock, which may be Python code that advances the iterator."""
     found, asked = [], []
 
     def clock():
@@ -145,7 +145,7 @@ def ctrl_c():
 @pytest.mark.waits
 @pytest.mark.parametrize("kind", ["put", "get", "packed", "contains", "delete"])
 def test_ctrl_c_ends_a_batch_of_lists_between_two_slices(ctrl_c, kind):
-    """What was done so far is in the map. The last key would be a TypeError, had the batch come so far."""
+    """The earlier slices are in the map; the last key would be a TypeError, had the batch reached it."""
     n = 65_536 * 12
     keys = [b"%d" % i for i in range(n)]
     store = MapStore() if kind == "put" else MapStore.fromkeys(keys)
@@ -170,8 +170,8 @@ def test_ctrl_c_ends_a_batch_of_lists_between_two_slices(ctrl_c, kind):
 
 
 @pytest.mark.waits
-def test_ctrl_c_ends_an_iteration_that_does_not_return_to_the_interpreter(ctrl_c):
-    """As list() and set() do; the list at the end would be a TypeError."""
+def test_ctrl_c_ends_an_iteration_within_c_code(ctrl_c):
+    """As in list() and set(); the list at the end would be a TypeError."""
     store = MapStore.fromkeys(b"%d" % i for i in range(500_000))
     walk = itertools.chain(store, [[]])
     ctrl_c()
@@ -179,7 +179,7 @@ def test_ctrl_c_ends_an_iteration_that_does_not_return_to_the_interpreter(ctrl_c
         set(walk)
 
 
-def test_a_map_can_not_be_pickled_nor_its_iterators():
+def test_maps_and_iterators_refuse_to_be_pickled():
     """They hold memory outside Python's heap."""
     store = MapStore({b"a": b""})
     for each in (store, iter(store), iter(store.items()), store._blocks(100)):
@@ -189,7 +189,7 @@ def test_a_map_can_not_be_pickled_nor_its_iterators():
 
 
 def test_iterators_are_made_by_maps_only():
-    """Nothing else has what they walk over."""
+    """Other callers do not have the shards that they walk over."""
     for kind in (type(iter(MapStore())), type(MapStore()._blocks(100))):
         for wrong in (None, {}, 5):
             with pytest.raises(TypeError):
@@ -197,8 +197,8 @@ def test_iterators_are_made_by_maps_only():
 
 
 @pytest.mark.parametrize("now", [float("nan"), float("inf"), float("-inf"), 1e308])
-def test_a_time_that_is_none_is_refused_and_forgotten(now):
-    """Whether tick() is told it or the clock says it; the ticks after it work."""
+def test_invalid_time_is_refused_without_effect(now):
+    """From the argument of tick() and from the clock; later ticks work."""
     times = [now]
     store = MapStore(((b"%d" % i, b"") for i in range(900)), shards=1, clock=lambda: times[0])
     assert store.stats()["growing"]
@@ -212,15 +212,15 @@ def test_a_time_that_is_none_is_refused_and_forgotten(now):
 
 
 @pytest.mark.parametrize("wrong", ["1", None, b"1", [1]])
-def test_a_time_is_a_number(wrong):
-    """Without an argument the clock is asked, whose answer is looked at likewise."""
+def test_time_is_a_number(wrong):
+    """Without an argument the clock is called, and its result checked likewise."""
     store = MapStore(clock=lambda: wrong)
     with pytest.raises((TypeError, ValueError)):
         store.tick()
 
 
-def test_ticks_go_on_after_a_clock_that_ran_backwards():
-    """A wrong time far ahead does not put an end to them."""
+def test_ticks_continue_after_the_clock_ran_backwards():
+    """Also after a wrong time far ahead."""
     store = MapStore(((b"%d" % i, b"") for i in range(900)), shards=1)
     store.tick(1e12)
     store.tick(1.0)
@@ -228,8 +228,8 @@ def test_ticks_go_on_after_a_clock_that_ran_backwards():
 
 
 @pytest.mark.waits
-def test_clear_beside_batches_and_iterators(build):
-    """The memory that clear() takes away is not what others are reading."""
+def test_clear_is_safe_beside_batches_and_iterators(build):
+    """The memory that clear() takes away is not being read."""
     store = build.MapStore(shards=2)
     stop = threading.Event()
     errors = []
@@ -320,13 +320,13 @@ FORK = """
 
 @pytest.mark.waits
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_a_fork_beside_batches_gives_the_child_a_whole_map():
-    """No lock of a thread that the child does not have stays locked; the parent goes on."""
+def test_fork_beside_batches_gives_the_child_a_whole_map():
+    """Locks of threads that the child does not have are free; the parent continues."""
     run(FORK, "20")
 
 
 @pytest.mark.waits
-def test_the_collector_is_as_it_was_after_a_fork():
+def test_fork_restores_the_garbage_collector():
     """It is off only while the locks are held."""
     for on in (True, False):
         (gc.enable if on else gc.disable)()

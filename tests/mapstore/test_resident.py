@@ -1,4 +1,4 @@
-"""Memory that goes back to the system: measured as the resident pages of a process of its own."""
+"""Memory that returns to the system, measured as the resident pages of a separate process."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ print(json.dumps(figures))
     [(400_000, 100, "deleted"), (100_000, 700, "deleted"), (200, 300_000, "deleted"), (5_000, 10_000, "drained")],
     ids=["small", "middling", "mapped one by one", "above 4 KiB"],
 )
-def test_what_is_deleted_goes_back_to_the_system(n, size, by):
-    """At once where whole slabs or large records are concerned; with drain() what is left over, and records from 4 to 64 KiB."""
+def test_deleted_memory_returns_to_the_system(n, size, by):
+    """At once for whole slabs and large records; with drain() the rest, and records from 4 to 64 KiB."""
     done = subprocess.run([sys.executable, "-c", PROGRAM, str(n), str(size)], capture_output=True, text=True, check=True)
     figures = json.loads(done.stdout)
     assert figures["full"] > 0.9 * n * size, figures

@@ -14,24 +14,24 @@ from tests.mapstore.hammer import hammer
 pytestmark = pytest.mark.waits
 
 
-def hammer_elsewhere(build: str, rounds: int) -> subprocess.CompletedProcess[str]:
-    """In a process of its own, which may crash."""
+def hammer_in_process(build: str, rounds: int) -> subprocess.CompletedProcess[str]:
+    """In a separate process, which may crash."""
     command = [sys.executable, "-m", "tests.mapstore.hammer", build, str(rounds), "1"]
     return subprocess.run(command, cwd=variants.ROOT, capture_output=True, text=True, check=False, timeout=200)
 
 
 @pytest.mark.parametrize("shards", [1, 16])
-def test_no_update_is_lost_while_the_map_grows(build, shards):
+def test_threads_lose_no_update_while_the_map_grows(build, shards):
     """Batches without the GIL, single calls, deletes and iteration at once."""
     hammer(build, shards=shards, n=20_000 if build.constants()["slots"] == 8 else 3000)
 
 
 @pytest.mark.skipif(bool(variants.EXTRA), reason="the race is a crash on purpose")
-def test_without_the_lock_the_same_test_fails():
-    """The race is real, and the test above would see it."""
+def test_build_without_the_lock_loses_updates():
+    """The race is real, and the test above would detect it."""
     variants.library("nolock")
-    assert hammer_elsewhere("nolock", 3).returncode != 0, "four threads without a lock lost nothing"
-    locked = hammer_elsewhere("shipped", 1)
+    assert hammer_in_process("nolock", 3).returncode != 0, "four threads without a lock lost nothing"
+    locked = hammer_in_process("shipped", 1)
     assert locked.returncode == 0, locked.stderr
 
 
@@ -61,7 +61,7 @@ def test_iterators_and_writers_share_the_map(build):
     store._check()
 
 
-def test_a_batch_lets_others_in(build):
+def test_batch_lets_other_threads_in(build):
     """A second thread gets its turn in the middle of a batch on the only shard."""
     keys = [b"%d" % i for i in range(300_000)]
     for _ in range(100):  # the machine may be busy with something else during one

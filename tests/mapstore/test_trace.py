@@ -14,8 +14,8 @@ from mapstore import trace
 from mapstore.canvas import _GLYPHS, Canvas
 
 
-def test_the_command_draws_a_png_and_an_svg(tmp_path):
-    """Both are what their names say."""
+def test_command_draws_a_png_and_an_svg(tmp_path):
+    """Both have the format of their names."""
     command = [sys.executable, "-m", "mapstore.trace", "--buckets", "16"]
     subprocess.run([*command, "--png", tmp_path / "a.png", "--svg", tmp_path / "a.svg"], check=True)
     png = (tmp_path / "a.png").read_bytes()
@@ -25,15 +25,15 @@ def test_the_command_draws_a_png_and_an_svg(tmp_path):
     assert ET.parse(tmp_path / "a.svg").getroot().get("width") == str(width)
 
 
-def test_the_command_says_what_is_missing():
+def test_command_names_what_is_missing():
     """No file, no drawing."""
     done = subprocess.run([sys.executable, "-m", "mapstore.trace"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "--png FILE or --svg FILE" in done.stderr
 
 
-def test_a_recorded_growth_goes_from_all_waiting_to_all_gone():
-    """Every old bucket moves exactly once, and all entries arrive."""
+def test_recorded_growth_moves_every_bucket_once():
+    """From all waiting to all gone, and all entries arrive."""
     frames, stats = trace.record(4, seed=3)
     assert frames[0].old.count("waiting") > 10
     assert set(frames[-1].old) <= {"gone", "moved"}
@@ -43,7 +43,7 @@ def test_a_recorded_growth_goes_from_all_waiting_to_all_gone():
 
 
 @pytest.mark.parametrize("color", ["#ff0000", "#0000ff"])
-def test_a_rectangle_is_where_it_was_drawn(color):
+def test_rectangle_is_where_it_was_drawn(color):
     """Pixel for pixel, clipped at the edge."""
     canvas = Canvas(4, 3)
     canvas.rect(2, 1, 10, 10, color)
@@ -55,7 +55,7 @@ def test_a_rectangle_is_where_it_was_drawn(color):
 
 
 def test_every_letter_of_the_drawing_has_a_glyph():
-    """One that is missing would be a black box."""
+    """A missing one would be a black box."""
     canvas = trace.draw(*trace.record(3, seed=1))
     letters = {letter for *_, text, _ in canvas.texts for letter in text.upper()}
     assert letters <= set(_GLYPHS)

@@ -37,7 +37,7 @@ def _cache() -> Path:
 
 
 def _fingerprint(*parts: str) -> str:
-    """Names a build by everything it is made of."""
+    """Names a build by all of its inputs."""
     digest = hashlib.sha256("\0".join((sys.version, *parts)).encode())
     for path in sorted((ROOT / "mapstore").glob("_*.p[yx][xi]")):
         digest.update(path.read_bytes())
@@ -45,7 +45,7 @@ def _fingerprint(*parts: str) -> str:
 
 
 def _once(target: Path, command: list[str], made: Path) -> Path:
-    """Run a command that makes a file, unless it is there; several processes may try at once."""
+    """Run a command that makes a file, unless it exists; several processes may try at once."""
     if not target.exists():
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -55,7 +55,7 @@ def _once(target: Path, command: list[str], made: Path) -> Path:
 
 
 def library(name: str) -> Path:
-    """Compile a build unless the cache has it, and return where it is."""
+    """Compile a build unless the cache has it; returns its path."""
     cache = _cache()
     made = cache / f"{os.getpid()}.c"
     c_file = cache / f"_map-{_fingerprint()}.c"

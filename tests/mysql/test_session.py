@@ -15,7 +15,7 @@ from cdc.errors import PreflightFailed
 from cdc.mysql import session
 from cdc.mysql.connection import connect
 from cdc.sandbox import Sandbox
-from tests.mysql.hostile import DATABASE, HostileServer, Value
+from tests.mysql.hostile_settings import DATABASE, HostileServer, Value
 
 TOGETHER = int(os.environ.get("CDC_VARIABLES_TOGETHER", "12"))
 """Variables that are turned in one migration. With 1, as `make soak` has it, each is tried alone."""

@@ -1,4 +1,4 @@
-"""Conversations of a real server, recorded between it and a client, and played again with damages of every kind."""
+"""Conversations of a real server, recorded between it and a client, and replayed with damages of every kind."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def packets(data: bytes) -> Burst:
 
 @contextmanager
 def recording(host: str, port: int) -> Iterator[tuple[int, list[list[Burst]]]]:
-    """A port that leads to the server, and what each connection to it received, once it has ended."""
+    """A port that leads to the server; collects the bytes of each connection once it has ended."""
     listening = socket.create_server(("127.0.0.1", 0))
     recorded: list[list[Burst]] = []
     threads = []
@@ -80,9 +80,9 @@ def recording(host: str, port: int) -> Iterator[tuple[int, list[list[Burst]]]]:
 
 
 class DamagingProxy:
-    """Leads to a server, over any number of connections, and damages one packet of the server, the `at`-th of all that come.
+    """Leads to a server, over any number of connections, and damages one packet of the server, the `at`-th overall.
 
-    The connection ends a second later: a client may wait for minutes for bytes that a packet has promised.
+    The connection ends a second later, because a client may wait for minutes for bytes that a packet has promised.
     """
 
     def __init__(self, host: str, port: int, rng: random.Random, at: int) -> None:
@@ -122,7 +122,7 @@ class DamagingProxy:
                 self._run(self._pass, server, client, partial(self._damaged, client))
 
     def _pass(self, source: socket.socket, sink: socket.socket, through: Callable[[bytes], tuple[bytes, bytes]]) -> None:
-        """Pass on what `through` makes of the bytes that came; it gives back those that are the beginning of something."""
+        """Pass on what `through` makes of the received bytes; it returns those that begin an incomplete packet."""
         rest = b""
         with suppress(OSError):
             while data := source.recv(1 << 16):
@@ -169,7 +169,7 @@ PLANTED = (
 
 
 def damaged(rng: random.Random, burst: Burst) -> tuple[str, Burst]:
-    """What was done, and the packets then."""
+    """The kind of damage, and the packets with it."""
     burst = list(burst)
     at = rng.randrange(len(burst))
     header, payload = bytearray(burst[at][:4]), bytearray(burst[at][4:])
@@ -246,7 +246,7 @@ DAMAGES: dict[str, Callable[[random.Random, Burst, bytearray, bytearray], Burst]
 
 
 class Damaged:
-    """Plays a recorded conversation, each packet of the client answered by the next burst, with a damage to one of them."""
+    """Replays a recorded conversation, one burst for each packet of the client, with a damage to one of them."""
 
     def __init__(self, bursts: list[Burst], rng: random.Random) -> None:
         self.bursts = [list(burst) for burst in bursts]
