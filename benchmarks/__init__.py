@@ -1,1 +1,1 @@
-"""Figures beside a peer, in one run: `python -m benchmarks NAME [--json]`."""
+"""Our figures beside a peer's, measured in one run: `python -m benchmarks NAME [--json]`."""

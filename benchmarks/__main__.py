@@ -1,4 +1,4 @@
-"""`python -m benchmarks NAME [--json]`: run one benchmark; each is a module here with `run(arguments) -> dict`."""
+"""`python -m benchmarks NAME [--json]`: run one benchmark; every one is a module here with `run(options, rest) -> dict`."""
 
 import argparse
 import importlib
@@ -17,7 +17,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("name", choices=names)
     parser.add_argument("--json", action="store_true", help="print one JSON object, last, on stdout")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the size: to try it, not to quote it")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the size: for a trial, not for quoted figures")
     parser.add_argument("--plot", type=Path, default=Path("build/benchmarks"), help="folder for plots (build/benchmarks)")
     parser.add_argument("--beside", type=Path, help="another checkout with its own .venv, measured in turn with this one")
     options, rest = parser.parse_known_args()

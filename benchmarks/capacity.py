@@ -1,7 +1,7 @@
 """Slots in a bucket: 4, 8 and 16 compared, by three builds of the same source.
 
-Lookups a second, key comparisons and buckets read by a lookup, cache misses simulated by cachegrind (first and last
-level), bytes of the table an entry. Sizes run from one doubling to the next, so that no capacity is caught at its best.
+Lookups per second, key comparisons and buckets read per lookup, cache misses simulated by cachegrind (first and last
+level), table bytes per entry. Sizes run from one doubling to the next, so that the result does not depend on the fill.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def fill(build: str, n: int) -> Any:
 
 
 def rates(build: str, sizes: list[int]) -> dict[str, float]:
-    """Millions of lookups a second of keys that are there, and of keys that are not; bytes of the table an entry."""
+    """Millions of lookups per second of present keys and of absent keys; table bytes per entry."""
     gc.disable()
     hit, miss, size = [], [], []
     for n in sizes:
@@ -55,7 +55,7 @@ def rates(build: str, sizes: list[int]) -> dict[str, float]:
 
 
 def work(build: str, sizes: list[int]) -> dict[str, float]:
-    """Buckets read and keys compared by a lookup, counted in the chains as they lie there."""
+    """Buckets read and keys compared per lookup, counted in the chains."""
     slots = variants.load(build).constants()["slots"]
     buckets = keys = entries = absent = absent_buckets = chains = 0
     for n in sizes:
@@ -86,7 +86,7 @@ def work(build: str, sizes: list[int]) -> dict[str, float]:
 
 
 def cache_misses(build: str, n: int) -> dict[str, float]:
-    """Misses a lookup by cachegrind: the difference between a run with many lookups and one with few."""
+    """Misses per lookup by cachegrind: the difference between a run with many lookups and one with few."""
     counts = []
     for rounds in (1, 5):
         code = (
@@ -96,8 +96,8 @@ def cache_misses(build: str, n: int) -> dict[str, float]:
         )
         command = ["valgrind", "--tool=cachegrind", "--cache-sim=yes", "--cachegrind-out-file=/dev/null", sys.executable]
         done = subprocess.run([*command, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-        found = re.findall(r"(D1|LLd) +misses: +([\d,]+)", done.stderr)
-        counts.append({name: int(value.replace(",", "")) for name, value in found})
+        misses = re.findall(r"(D1|LLd) +misses: +([\d,]+)", done.stderr)
+        counts.append({name: int(value.replace(",", "")) for name, value in misses})
     return {name: (counts[1][name] - counts[0][name]) / (4 * n) for name in ("D1", "LLd")}
 
 
@@ -128,9 +128,9 @@ def run(options: argparse.Namespace, rest: list[str]) -> dict[str, Any]:
         "buckets_miss": "buckets read, absent",
         "keys_hit": "keys compared, present",
         "keys_miss": "keys compared, absent",
-        "D1": "cache misses a lookup, first level",
-        "LLd": "cache misses a lookup, last level",
-        "bytes": "bytes of table an entry",
+        "D1": "cache misses per lookup, first level",
+        "LLd": "cache misses per lookup, last level",
+        "bytes": "table bytes per entry",
     }
     labels = {name: label for name, label in labels.items() if name in figures["8"]}
     rows = [(label, *(float(figures[str(s)][name]) for s in BUILDS)) for name, label in labels.items()]

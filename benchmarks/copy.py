@@ -25,7 +25,7 @@ from cdc.mysql.connection import Connection
 NAME = "orders"
 PER_SECOND, FOLLOW_SECONDS = 2_000, 10
 _BURST = 10
-"""Transactions the writer makes at once; so many every few milliseconds come close to an even load."""
+"""Transactions per call of the writer; calls every few milliseconds come close to an even load."""
 
 
 def run(general: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def _spread(values: Sequence[float]) -> list[float]:
 
 
 def _median(runs: Sequence[dict[str, Any]], phase: str, key: str) -> float:
-    return statistics.median(each[phase]["lag_ms"][key] for each in runs)
+    return statistics.median(run[phase]["lag_ms"][key] for run in runs)
 
 
 def _transactions(runs: Sequence[dict[str, Any]], phase: str) -> int:
@@ -110,7 +110,7 @@ def _written(here: Place, admin: Connection, python: str, wanted: argparse.Names
 
 @contextmanager
 def _migration(here: Place, admin: Connection, command: Sequence[str], *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """The command, from the moment that it follows the binlog."""
+    """The running command, from the moment when it follows the binlog."""
     known, line = senders(admin), [*command, "--json", *arguments]
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=here.environment) as process:
         while process.poll() is None and senders(admin) <= known:
@@ -119,17 +119,17 @@ def _migration(here: Place, admin: Connection, command: Sequence[str], *argument
 
 
 def _report(process: subprocess.Popen[str]) -> dict[str, Any]:
-    """What the command prints at its end."""
+    """The report that the command prints at its end."""
     out, _ = process.communicate()
     if process.returncode:
         raise AssertionError(f"cdc migrate ended with exit code {process.returncode}")
-    found: dict[str, Any] = json.loads(out.splitlines()[-1])
-    return found
+    report: dict[str, Any] = json.loads(out.splitlines()[-1])
+    return report
 
 
 @contextmanager
 def _writer(here: Place, rows: int, per_second: int) -> Iterator[Event]:
-    """A process that updates single rows, each committed, while the event is set. Says by how much it could not keep its pace."""
+    """A process that updates single rows, each committed, while the event is set. At the end it prints how far it was behind its pace."""
     context = get_context("spawn")
     writing, ended, behind = context.Event(), context.Event(), context.Value("d", 0.0)
     process = context.Process(target=_write, args=(here, rows, _BURST / per_second, (writing, ended, behind)))

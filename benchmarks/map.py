@@ -45,7 +45,7 @@ def make(kind: str) -> Any:
     return {} if kind == "dict" else MapStore(growth="full", shards=1) if kind == "full" else MapStore()
 
 
-# --- each runs in a process of its own
+# --- every function runs in a separate process
 
 
 def pauses(kind: str, n: int) -> dict[str, float]:
@@ -164,7 +164,7 @@ def memory(kind: str, sizes: list[int]) -> list[float]:
 
 
 def threads(count: int, n: int) -> float:
-    """put_many of n entries on one map by so many threads; entries a second."""
+    """put_many of n entries on one map by several threads; entries per second."""
     store = MapStore()
     share = n // count
     columns = [(packed(keys_of(n, 1)[i * share : (i + 1) * share]), values_of(share)) for i in range(count)]
@@ -239,7 +239,7 @@ def images(n: int, folder: str) -> dict[str, float]:
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> dict[str, Any]:
-    """Measure everything; each figure beside its peer, medians of alternating runs."""
+    """Measure every figure beside its peer, as medians of alternating runs."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks map")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS), help="parts, to run it in pieces: all if not given")
@@ -255,7 +255,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> dict[str, Any]:
 
 
 def runs(repeats: int, function: Any, kinds: tuple[Any, ...], n: int) -> dict[Any, list[Any]]:
-    """Alternate over the kinds, each in a fresh process."""
+    """Alternate over the kinds, every run in a fresh process."""
     return alternate(repeats, {kind: partial(isolated, function, kind, n) for kind in kinds})
 
 

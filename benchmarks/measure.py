@@ -1,4 +1,4 @@
-"""What benchmarks share: processes of their own, medians of alternating runs, tables, bars."""
+"""Shared by all benchmarks: separate processes, medians of alternating runs, tables, bars."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ COLORS = ("#2f7fc1", "#f5a742", "#6b8f3c", "#8a4fa3")
 
 
 def isolated(function: Callable[..., Any], *args: Any) -> Any:
-    """Call a function in a fresh process: its memory and its garbage are its own."""
+    """Call a function in a fresh process, so that memory and garbage are not shared."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(function, *args).result()
 
 
 def alternate(repeats: int, tasks: dict[str, Callable[[], Any]]) -> dict[str, list[Any]]:
-    """Run all tasks in turn, again and again, so that a slow minute of the machine falls on all of them."""
+    """Run all tasks in turn, `repeats` times, so that a slow minute of the machine affects all of them."""
     results: dict[str, list[Any]] = {name: [] for name in tasks}
     for turn in range(repeats):
         for name, task in tasks.items():
@@ -46,7 +46,7 @@ def resident() -> int:
 
 
 def say(text: str) -> None:
-    """Tell how far we are, on stderr."""
+    """Print the progress on stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -62,7 +62,7 @@ def table(title: str, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> Non
 
 
 def bars(path: Path, title: str, groups: dict[str, dict[str, float]]) -> None:
-    """Draw groups of horizontal bars, each group on a scale of its own, as PNG and as SVG."""
+    """Draw groups of horizontal bars, every group on its own scale, as PNG and as SVG."""
     names = list(dict.fromkeys(name for group in groups.values() for name in group))
     height = 60 + sum(26 + 16 * len(group) for group in groups.values())
     canvas = Canvas(760, height)

@@ -1,4 +1,4 @@
-"""What the binlog's reader holds while one transaction much larger than its budget goes through, plain and compressed."""
+"""Memory of the binlog reader while one transaction much larger than its budget passes, plain and compressed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MIB = 1 << 20
 
 
 def run(general: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
-    """Measure it for one transaction of `--megabytes`, 2,048 if not given."""
+    """Measure one transaction of `--megabytes`, 2,048 if not given."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks memory")
     parser.add_argument("--megabytes", type=int, default=200 if general.quick else 2048, help="the transaction's size")
     parser.add_argument("--repeats", type=int, default=5)
@@ -57,7 +57,7 @@ def _insert(admin: Any, name: str, rows: int) -> tuple[int, int]:
 
 
 def follow(here: Place, name: str, span: Span) -> dict[str, float]:
-    """Read the transaction and drop it; by how much this process grew at its highest. Fails unless every row came."""
+    """Read the transaction and drop it; returns the growth of this process at its peak. Fails unless every row arrived."""
     with here.connect() as admin:
         description = read_table(admin, here.table(name))
     before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()

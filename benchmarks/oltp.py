@@ -1,4 +1,4 @@
-"""Following transactions of a single row into a map, beside mysql-replication and `mysqlbinlog -v`."""
+"""Following single-row transactions into a map, beside mysql-replication and `mysqlbinlog -v`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.measure import isolated, say
 from benchmarks.source import TABLES, Place, Span, compare, create, fill, machine, options, place, record
 
 TRANSACTIONS_SHARE = 5
-"""One transaction for so many rows: the server takes as long to commit one as to insert a hundred rows in bulk."""
+"""Rows of `--rows` per transaction: the server takes as long to commit one as to insert a hundred rows in bulk."""
 SLICE = 20_000
 
 _WORK = """
@@ -30,7 +30,7 @@ _COLUMNS = {"sbtest": "k", "orders": "customer"}
 
 
 def run(general: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
-    """Measure it for each table: single-row updates spread over its rows, each committed."""
+    """Measure every table: single-row updates spread over its rows, each committed."""
     wanted = options(rest, quick=general.quick, slice=SLICE)
     transactions = max(1, wanted.rows // TRANSACTIONS_SHARE)
     beside = general.beside
@@ -63,7 +63,7 @@ def run(general: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
 
 
 def define_work(admin: Any, name: str) -> None:
-    """Make `CALL work(first, transactions, rows)`: so many updates, each of one of the first `rows` rows, each committed."""
+    """Make `CALL work(first, transactions, rows)`: that many updates of one of the first `rows` rows, each committed."""
     admin.rows("DROP PROCEDURE IF EXISTS work")
     admin.rows(_WORK.format(table=name, column=_COLUMNS[name]))
 

@@ -1,6 +1,6 @@
-"""What our figures stand beside: MySQL's own clients, PyMySQL's cursor, mysql-replication; and our side of it.
+"""The peers of our figures: MySQL's own clients, PyMySQL's cursor, mysql-replication; and our side of the comparison.
 
-Python code runs in a process of its own and counts from its first connection on; a client's time is that of its whole process.
+Python code runs in a separate process and counts from its first connection on; a client's time is that of its whole process.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _batches(handover: Handover, item: object) -> list[Batch]:
 def our_stream(place: Place, name: str, span: Span) -> float:
     """Follow a part of the binlog into a map as a migration does, read by one thread and applied by another; seconds.
 
-    Fails unless every row and transaction came.
+    Fails unless every row and transaction arrived.
     """
     store, end, rows, transactions = MapStore(), GtidSet.parse(span.end), 0, 0
     with MySqlSource(place.source, heartbeat_seconds=1.0) as source:
@@ -102,7 +102,7 @@ print(json.dumps(getattr(peers, function)(source.Place(*place), *arguments, *([s
 
 
 def of_checkout(checkout: Path, function: str, place: Place, name: str, span: Span | None = None) -> float:
-    """What `our_copy` or `our_stream` of another checkout measures, by its own code in its own .venv."""
+    """The figure of `our_copy` or `our_stream` of another checkout, by its own code in its own .venv."""
     call = json.dumps([function, astuple(place), astuple(span) if span else None, name])
     done = subprocess.run([checkout / ".venv/bin/python", "-c", _CALL, call], cwd=checkout, capture_output=True, text=True, check=True)
     return float(json.loads(done.stdout.splitlines()[-1]))
@@ -141,20 +141,20 @@ def mysql_replication(place: Place, name: str, span: Span, limit: int) -> tuple[
         else:
             rows += len(event.rows)
     seconds = time.perf_counter() - began
-    stream._stream_connection._force_close()  # closing it would wait for the rest
+    stream._stream_connection._force_close()  # an orderly close would read the rest
     return rows, transactions, seconds
 
 
 def client(name: str) -> list[str]:
-    """The command line's start of a MySQL client, from PATH or from Debian's packages."""
-    found = shutil.which(name)
-    if found and "MariaDB" not in subprocess.run([found, "--version"], capture_output=True, text=True, check=False).stdout:
-        return [found]
+    """The start of a MySQL client's command line, from PATH or from Debian's packages."""
+    path = shutil.which(name)
+    if path and "MariaDB" not in subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout:
+        return [path]
     return unpack(FLAVORS["mysql"], say).command(name)
 
 
 def run_client(place: Place, name: str, *arguments: str) -> float:
-    """Run a client to its end, its output thrown away; seconds."""
+    """Run a client to its end, discarding its output; returns the seconds."""
     source = place.source
     line = [*client(name), "--no-defaults", f"--host={source.host}", f"--port={source.port}", f"--user={source.user}", *arguments]
     began = time.perf_counter()

@@ -3,7 +3,7 @@
 Three tables of the same size and load hold the same keys: linear probing, double hashing, and our buckets of eight with
 chains. Each is asked with an unkeyed hash, which an attacker can compute, and with SipHash under a secret key. The attacker
 finds keys whose unkeyed hashes share the bits that choose the slot (and, for the third set, the bits that choose double
-hashing's step), by trying; what that costs is printed too.
+hashing's step), by trying; the number of attempts is printed too.
 """
 
 from __future__ import annotations
@@ -59,16 +59,16 @@ def chained(hashes: list[int]) -> float:
 
 
 def hostile(n: int, bits: int) -> tuple[list[bytes], int]:
-    """Return n keys whose unkeyed hashes agree in so many low bits, and how many had to be tried."""
+    """Return n keys whose unkeyed hashes agree in this many low bits, and the number of keys tried."""
     hash_of = MapStore(hash="trusted", shards=1)._hash
     wanted = hash_of(b"\0" * 8) & ((1 << bits) - 1)
-    found = []
+    colliding = []
     for tried in itertools.count(1):
         key = tried.to_bytes(8, "little")
         if hash_of(key) & ((1 << bits) - 1) == wanted:
-            found.append(key)
-            if len(found) == n:
-                return found, tried
+            colliding.append(key)
+            if len(colliding) == n:
+                return colliding, tried
     raise AssertionError
 
 

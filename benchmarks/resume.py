@@ -1,7 +1,7 @@
 """After a SIGKILL: seconds from the start of the process until it streams, with rows in the store and with none.
 
-It streams when the source shows the thread that sends it the binlog. By then the images are loaded and checked, the checkpoint is compared
-with the source, the preflight checks are made.
+It streams when the source lists the thread that sends it the binlog. By then the images are loaded and checked, the checkpoint is
+compared with the source, and the preflight checks are made.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from cdc.mysql.connection import Connection
 
 AIM_SECONDS = 3.0
 _LOOK = 0.005
-"""Seconds between two looks at the source's threads."""
+"""Seconds between two queries of the source's threads."""
 
 
 def run(general: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
-    """Copy each table and an empty one, kill, and resume again and again."""
+    """Copy every table and an empty one, kill, and resume repeatedly."""
     wanted = options(rest, quick=general.quick)
     with place() as here, here.connect() as admin, tempfile.TemporaryDirectory(prefix="cdc-benchmark-") as folder:
         commands: dict[str, list[str]] = {}
@@ -41,8 +41,8 @@ def run(general: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
         for command in commands.values():
             say("  the copy")
             subprocess.run([*command, "--until-caught-up"], env=here.environment, check=True, capture_output=True)
-        tasks: dict[str, Callable[[], float]] = {each: partial(_resumed, here, admin, command) for each, command in commands.items()}
-        figures = {name: figure(each) for name, each in alternate(wanted.repeats, tasks).items()}
+        tasks: dict[str, Callable[[], float]] = {name: partial(_resumed, here, admin, command) for name, command in commands.items()}
+        figures = {name: figure(runs) for name, runs in alternate(wanted.repeats, tasks).items()}
         stored = {name: sum(path.stat().st_size for path in Path(folder, f"{name}-0").glob("*.map")) for name in TABLES}
         table(
             f"Seconds from the start of a process that goes on after SIGKILL until it streams (median of {wanted.repeats} runs in turn)",
@@ -53,7 +53,7 @@ def run(general: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
 
 
 def _resumed(here: Place, admin: Connection, command: Sequence[str]) -> float:
-    """Start the migration, wait until it streams, kill it; how long it took to stream."""
+    """Start the migration, wait until it streams, kill it; returns the seconds until it streamed."""
     known = senders(admin)
     began = time.monotonic()
     with subprocess.Popen(command, env=here.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:

@@ -14,7 +14,7 @@ from cdc.config import CHUNK_ROWS
 
 
 def run(general: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
-    """Measure it for each table."""
+    """Measure every table."""
     wanted = options(rest, quick=general.quick, chunk_rows=CHUNK_ROWS)
     beside = general.beside
     with place() as here, here.connect() as admin:
@@ -23,7 +23,7 @@ def run(general: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
             say(f"{name}: {wanted.rows:,} rows")
             create(admin, name)
             fill(admin, name, wanted.rows)
-            admin.rows("FLUSH BINARY LOGS")  # the server finds a stream's beginning by reading through its file
+            admin.rows("FLUSH BINARY LOGS")  # the server finds a stream's start by reading its file from the beginning
             results["tables"][name] = compare(
                 f"Snapshot of {name}, {wanted.rows:,} rows",
                 wanted.repeats,

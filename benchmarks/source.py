@@ -1,4 +1,4 @@
-"""What the benchmarks on a real server share: the server, its tables, what they tell about the machine, and how runs are summed up."""
+"""Shared by the benchmarks on a real server: the server, its tables, the machine's description, and the summary of runs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ TABLES = {
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A database of our own on a server; plain values, so that it can be sent to other processes."""
+    """The benchmark's own database on a server; plain values, so that it can be sent to other processes."""
 
     url: str
     database: str
@@ -62,7 +62,7 @@ class Place:
 
     @property
     def environment(self) -> dict[str, str]:
-        """With the password."""
+        """The environment with the password."""
         return os.environ | {"CDC_SOURCE_PASSWORD": self.source.password}
 
     def connect(self) -> Connection:
@@ -74,7 +74,7 @@ class Place:
 
 @contextmanager
 def place() -> Iterator[Place]:
-    """A server of the sandbox (the one in CDC_SANDBOX_MYSQL_URL if there is one), and an empty database there, dropped in the end."""
+    """A server of the sandbox (the one in CDC_SANDBOX_MYSQL_URL if set), and an empty database there, dropped at the end."""
     with Sandbox.start("mysql", say=say) as server:
         made = Place(server.url, f"benchmark_{os.getpid()}")
         with connect(made.source) as admin:
@@ -92,7 +92,7 @@ def create(admin: Connection, name: str) -> None:
 
 
 def fill(admin: Connection, name: str, rows: int) -> None:
-    """Insert rows 1 to `rows`, the same ones every time, in transactions of up to 50,000."""
+    """Insert rows 1 to `rows`, equal in every run, in transactions of up to 50,000."""
     admin.rows(f"SET SESSION cte_max_recursion_depth = {_LOADED_AT_ONCE}")
     for first in range(1, rows + 1, _LOADED_AT_ONCE):
         last = min(rows, first + _LOADED_AT_ONCE - 1)
@@ -101,7 +101,7 @@ def fill(admin: Connection, name: str, rows: int) -> None:
 
 
 def options(rest: Sequence[str], *, quick: bool, **more: int) -> argparse.Namespace:
-    """`--rows`, `--repeats` and what a benchmark adds, with a default for each."""
+    """Parse `--rows`, `--repeats` and the options in `more`, each with its default."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks NAME")
     defaults = {"rows": QUICK_ROWS if quick else ROWS, "repeats": REPEATS} | more
     for name, default in defaults.items():
@@ -119,7 +119,7 @@ def interpreters(beside: Path | None) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A part of the binlog: whole files, and what a stream by GTID needs. `start` and `end` are GTID sets as text."""
+    """A part of the binlog: whole files, and the GTID sets, as text, at its `start` and `end`."""
 
     files: tuple[str, ...]
     start: str
@@ -129,14 +129,14 @@ class Span:
 
     @property
     def position(self) -> Position:
-        """Where it begins."""
+        """The position at its start."""
         from cdc.model.gtid import GtidSet  # noqa: PLC0415 (beside its only use)
 
         return Position(GtidSet.parse(self.start))
 
 
 def record(admin: Connection, work: Callable[[], tuple[int, int]]) -> Span:
-    """Do the work in binlog files of its own; it tells how many rows it changed in how many transactions."""
+    """Do the work in separate binlog files; `work` returns the numbers of changed rows and of transactions."""
     admin.rows("FLUSH BINARY LOGS")
     first, start = _log(admin)
     rows, transactions = work()
@@ -152,7 +152,7 @@ def _log(admin: Connection) -> tuple[str, str]:
 
 
 def senders(admin: Connection) -> set[int]:
-    """The server's threads that send the binlog to somebody."""
+    """The server's threads that send the binlog."""
     rows = admin.rows("SELECT processlist_id FROM performance_schema.threads WHERE processlist_command LIKE 'Binlog Dump%'")
     return {row[0] for row in rows}
 
@@ -161,7 +161,7 @@ def senders(admin: Connection) -> set[int]:
 
 
 def machine(admin: Connection) -> dict[str, Any]:
-    """What the figures depend on."""
+    """The machine, server and versions that the figures depend on."""
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     version, tls = admin.one("SELECT VERSION()")[0], admin.one("SHOW STATUS LIKE 'Ssl_cipher'")[1]
     return {
@@ -173,17 +173,17 @@ def machine(admin: Connection) -> dict[str, Any]:
 def compare(
     title: str, repeats: int, unit: str, tasks: Mapping[str, Callable[[], float]], beside: Mapping[str, Callable[[], float]] | None = None
 ) -> dict[str, Any]:
-    """Run ours (the first) and the peers in turn; print and return medians, their spread, and what ours is to each peer.
+    """Run ours (the first) and the peers in turn; print and return medians, their spread, and the ratio of ours to each peer.
 
     `beside` (another checkout) takes the peers' place where it is given.
 
-    A task returns what it did a second. The noise is the distance from the lowest to the highest run, as a share of the median.
+    A task returns its rate per second. The noise is the distance from the lowest to the highest run, as a fraction of the median.
     """
     ours, *peers = tasks
     if beside:
         tasks, peers = {ours: tasks[ours], **beside}, [*beside]
     runs = alternate(repeats, dict(tasks))
-    figures = {name: figure(each) for name, each in runs.items()}
+    figures = {name: figure(rates) for name, rates in runs.items()}
     ratios = {name: figure([a / b for a, b in zip(runs[ours], runs[name], strict=True)]) for name in peers}
     table(
         f"{title} ({unit}, median of {repeats} runs in turn)",
@@ -198,6 +198,6 @@ def _cells(figure: Mapping[str, Any]) -> list[Any]:
 
 
 def figure(runs: Sequence[float]) -> dict[str, Any]:
-    """The median of runs, their spread, and the noise: the spread as a share of the median."""
+    """The median of runs, their lowest and highest, and the noise: the spread as a fraction of the median."""
     middle = statistics.median(runs)
     return {"median": middle, "lowest": min(runs), "highest": max(runs), "noise": (max(runs) - min(runs)) / middle, "runs": list(runs)}

@@ -13,11 +13,11 @@ from benchmarks.measure import isolated, say
 from benchmarks.source import TABLES, Place, Span, compare, create, fill, machine, options, place, record
 
 SLICE = 50_000
-"""Rows of which mysql-replication is given this many at most: it takes as long for them as the others for all."""
+"""The number of rows, at most, that mysql-replication reads: it takes as long for them as the others for all."""
 
 
 def run(general: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
-    """Measure it for each table: its rows inserted in transactions of 50,000."""
+    """Measure every table, with its rows inserted in transactions of 50,000."""
     wanted = options(rest, quick=general.quick, slice=SLICE)
     beside = general.beside
     with place() as here, here.connect() as admin:

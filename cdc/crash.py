@@ -1,7 +1,7 @@
-"""Named crash points: the places where state changes hands, so that tests can kill the process exactly there.
+"""Named crash points: the places where state changes hands, at which tests kill the process.
 
-A point does nothing unless the environment names it: `CDC_CRASH_AT=after-apply` kills the process with SIGKILL the first time it gets
-there, `CDC_CRASH_AT=after-apply:3` the third time.
+Only the point that the environment names is active: `CDC_CRASH_AT=after-apply` kills the process with SIGKILL when it first passes the
+point, `CDC_CRASH_AT=after-apply:3` at the third time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _passed: Counter[str] = Counter()
 
 
 def crash_point(name: str) -> None:
-    """Die here if this is the point, and the time, that the environment asks for."""
+    """Kill the process if the environment names this point and this passing of it."""
     if name == _NAME:
         _passed[name] += 1
         if _passed[name] == int(_COUNT or 1):

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Make an image of an unpacked tree of Debian's packages: docker/import.sh ROOT NAME [docker import's options]
 #
-# STAGE, if set, is a folder with more files for the image. What only installed packages need is left out, and the one
-# thing is done that an installation would have done and programs ask for: the bundle of certificates.
+# STAGE, if set, is a folder with more files for the image. Files that only installed packages need are left out, and the
+# bundle of certificates is made, which an installation would have made and programs need.
 set -euo pipefail
 
 root=$1
@@ -17,7 +17,7 @@ if [ -d "$root/usr/share/ca-certificates" ] && [ ! -f "$root/etc/ssl/certs/ca-ce
     find "$root/usr/share/ca-certificates" -name '*.crt' -exec cat {} + >"$extra/etc/ssl/certs/ca-certificates.crt"
 fi
 
-# An engine refuses a path that comes twice: of the extra folders, only those are named that the tree does not have.
+# An engine refuses a path that comes twice: only those of the extra folders are named that the tree lacks.
 cd "$extra"
 find . -mindepth 1 | while read -r path; do
     [ -d "$path" ] && [ ! -L "$path" ] && [ -d "$root/$path" ] || echo "$path"

@@ -1,8 +1,8 @@
-"""Full copy or incremental run? Answered by doing both on the user's own tables, from the same changes to the same position.
+"""Full copy or incremental run? Measures both on the user's own tables, from the same changes to the same position.
 
-A copy is kept up to date by incremental runs, each from the checkpoint of the one before, loaded from disk as after a restart. After
-each, a fresh full copy is made. Both are brought to one position and must then be equal byte for byte. What runs is what `cdc migrate`
-runs; what is added here is a clock, and the changes when they are wanted. `report.py` shows the result.
+Incremental runs keep one copy up to date, each from the previous checkpoint, loaded from disk as after a restart. After each run a fresh
+full copy is made. Both are brought to one position and must then be equal byte for byte. The runs are those of `cdc migrate`; this module
+adds a clock and, on request, the changes. `report.py` shows the result.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from mapstore import pauses
 
 WAIT_SECONDS = 60.0
 MEMORY_ROWS = 300_000
-"""Rows of the tables that go into the maps compared in memory, at most."""
+"""The number of rows, at most, that go into the maps compared in memory."""
 _TICK = 0.25
 
 Say = Callable[[str], None]
@@ -47,52 +47,52 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One way of bringing a target up to date. Times in seconds."""
+    """One run that brought a target up to date. Times in seconds."""
 
     seconds: float
     """From the first connection to the source until the target is up to date and committed."""
     loading_seconds: float
-    """Before that: reading the saved state from disk."""
+    """Before `seconds`: reading the saved state from disk."""
     bytes_received: int
     rows: int
-    """Copied and streamed."""
+    """Copied and streamed rows."""
     lag_ms: dict[str, float]
     """`p50`, `p99`, `max`: from a change's commit, or the run's start if that came later, until the target shows it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """Both ways after the same changes, ending at the same position."""
+    """Both strategies after the same changes, ending at the same position."""
 
     changed: int
     """Rows changed."""
     rows: int
-    """Rows that the tables have, each compared."""
+    """All rows of the tables; every one is compared."""
     binlog_bytes: int | None
-    """What the source wrote to its binlogs meanwhile."""
+    """Bytes that the source wrote to its binlogs meanwhile; None if unknown."""
     position: str
     full: Run
     incremental: Run
 
     @property
     def churn(self) -> float:
-        """The share of rows changed; more than 1 when rows changed several times."""
+        """The fraction of rows changed; more than 1 when rows changed several times."""
         return self.changed / max(1, self.rows)
 
     @property
     def gain(self) -> float:
-        """How many times longer the full copy took, the loading of the state counted."""
+        """How many times longer the full copy took, including the time to load the state."""
         return total(self.full) / total(self.incremental)
 
 
 def total(run: Run) -> float:
-    """Seconds, from nothing in memory."""
+    """Seconds from an empty memory, including the time to load the state."""
     return run.seconds + run.loading_seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All that was measured."""
+    """All figures of a comparison."""
 
     tables: tuple[str, ...]
     levels: tuple[Level, ...]
@@ -100,20 +100,20 @@ class Comparison:
 
     @property
     def crossover(self) -> float | None:
-        """The churn from which a full copy is faster, interpolated between levels; None if it is at none of them."""
+        """The churn from which a full copy is faster, interpolated between levels; None if it is slower at every level."""
         return crossover([(level.churn, total(level.incremental) - total(level.full)) for level in self.levels])
 
     def as_dict(self) -> dict[str, object]:
         """Plain values, for JSON."""
         levels = [{"churn": level.churn, "gain": level.gain, "identical": True} | asdict(level) for level in self.levels]
-        memory = {"bounds_ns": pauses.BOUNDS, "maps": [asdict(each) for each in self.memory]}
+        memory = {"bounds_ns": pauses.BOUNDS, "maps": [asdict(pause) for pause in self.memory]}
         return {"tables": self.tables, "crossover": self.crossover, "levels": levels, "memory": memory}
 
 
 def crossover(points: Sequence[tuple[float, float]]) -> float | None:
-    """Where the difference (incremental minus full) first turns positive, by straight lines between (churn, difference).
+    """The churn at which the difference (incremental minus full) first turns positive, by straight lines between (churn, difference).
 
-    The lowest churn itself when it is positive there already; None when it never is.
+    The lowest churn itself when it is positive at the start; None when it never is.
     """
     before: tuple[float, float] | None = None
     for churn, difference in sorted(points):
@@ -135,10 +135,10 @@ def measure(
     wait_seconds: float = WAIT_SECONDS,
     say: Say = lambda text: None,
 ) -> Comparison:
-    """Compare both ways after changing each of these shares of the rows; without any, after waiting for real changes.
+    """Compare both strategies after changing each of these fractions of the rows; without any, after waiting for real changes.
 
-    Raises ConfigError unless `may_write` or the source is a sandbox when there are changes to make, and DifferencesFound when the two ways
-    do not give the same rows.
+    Raises ConfigError when it is to change rows without `may_write` on a source that is not a sandbox, and DifferencesFound when the two
+    strategies give different rows.
     """
     if source.others:
         raise ConfigError(f"A comparison measures one server, and {source.redacted} names several.", hint="Name one of them.")
@@ -146,8 +146,8 @@ def measure(
         preflight.require(preflight.run(control, ()))
         if churn and not may_write and not is_sandbox(control):
             raise ConfigError(
-                f"--churn changes rows of {', '.join(map(str, tables))}, and {source.redacted} is no sandbox.",
-                hint="Say --may-write if these tables may be written to, or leave out --churn to wait for real changes.",
+                f"--churn changes rows of {', '.join(map(str, tables))}, and {source.redacted} is not a sandbox.",
+                hint="Add --may-write if these tables may be written to, or leave out --churn to wait for real changes.",
             )
     with MySqlSource(source, heartbeat_seconds=1.0) as asked:
         selection = Selection(tuple(tables), tuple(exclude)).called(name_rules(asked.control).stored)
@@ -166,7 +166,7 @@ def measure(
 
 
 def _change(writer: Churn, share: float, say: Say, kept: TargetReader) -> int:
-    """Change this share of each table's rows. They come in the map's own order, which is a random one."""
+    """Change this fraction of each table's rows, in the map's own order, which is random."""
     changed = 0
     for progress in kept.checkpoint.tables:
         table = progress.table.id
@@ -177,7 +177,7 @@ def _change(writer: Churn, share: float, say: Say, kept: TargetReader) -> int:
 
 
 def _wait(seconds: float, say: Say) -> None:
-    say(f"waiting {seconds:g} s for changes; --churn makes some instead, --wait-seconds waits for longer")
+    say(f"waiting {seconds:g} s for changes; --churn makes changes instead, --wait-seconds waits longer")
     time.sleep(seconds)
 
 
@@ -189,14 +189,14 @@ def _open(target: Target) -> Checkpoint | None:
 
 
 class _Bench:
-    """The tables, the folder with the copy that is kept, and how runs on them are timed."""
+    """The tables, the folder with the kept copy, and timed runs on them."""
 
     def __init__(self, source: SourceUrl, tables: Sequence[TableId], folder: Path, say: Say) -> None:
         self._source, self._tables, self._say = source, tables, say
         self._kept, self._fresh = TargetUrl.parse(folder / "kept"), folder / "fresh"
 
     def first_copy(self) -> None:
-        """Make the copy that is kept. It is not counted: the source may have had to read from disk."""
+        """Make the kept copy. Its time is not counted, because the source may have read from disk."""
         self._say("a first copy")
         with closing(open_target(self._kept)) as target:
             target.open()
@@ -222,12 +222,12 @@ class _Bench:
             position = self._level_out({self._kept: kept, fresh_url: fresh})
         self._say("comparing the two")
         with closing(open_reader(fresh_url)) as full_copy, closing(open_reader(self._kept)) as followed:
-            rows = sum(_compare(each.table, full_copy, followed) for each in followed.checkpoint.tables)
+            rows = sum(_compare(progress.table, full_copy, followed) for progress in followed.checkpoint.tables)
         shutil.rmtree(self._fresh)
         return Level(streamed if changed is None else changed, rows, binlog_bytes, str(position.gtids), full, incremental)
 
     def memory(self) -> tuple[pauses.Pauses, ...]:
-        """The tables' own rows, written one by one into a map of each kind."""
+        """Write the tables' own rows one by one into a map of each kind."""
         self._say("the same question in memory: growing a map")
         with closing(open_reader(self._kept)) as kept:
             share = MEMORY_ROWS // len(self._tables)
@@ -235,7 +235,7 @@ class _Bench:
         return pauses.compare(items)
 
     def _run(self, target: Target, checkpoint: Checkpoint | None, loading: float = 0.0) -> tuple[Run, int]:
-        """One run until caught up, from a checkpoint or a full copy; its figures, and how many changes were streamed."""
+        """One run until caught up; returns its figures, and the number of streamed changes."""
         strategy = Strategy.INCREMENTAL if checkpoint else Strategy.FULL
         config = Config(self._source, self._kept, tuple(self._tables), strategy, until_caught_up=True)
         began = time.monotonic()
@@ -254,18 +254,19 @@ class _Bench:
         return run, report.rows_streamed
 
     def _level_out(self, targets: Mapping[TargetUrl, Target]) -> Position:
-        """Bring the targets to one position: what follows the earliest is applied to all, until none was further. Twice does no harm."""
+        """Bring the targets to one position: all get the changes after the earliest one; applying a change twice is harmless."""
         checkpoints = {url: _checkpoint(url) for url in targets}
         first = min(
-            checkpoints.values(), key=lambda each: sum(other.position.gtids <= each.position.gtids for other in checkpoints.values())
+            checkpoints.values(),
+            key=lambda checkpoint: sum(other.position.gtids <= checkpoint.position.gtids for other in checkpoints.values()),
         )
         position = first.position
-        if all(each.position.gtids == position.gtids for each in checkpoints.values()):
+        if all(checkpoint.position.gtids == position.gtids for checkpoint in checkpoints.values()):
             return position
         with MySqlSource(self._source, heartbeat_seconds=1.0) as source:
             source.start(position, first.tables)
             within = False
-            while within or not all(each.position.gtids <= position.gtids for each in checkpoints.values()):
+            while within or not all(checkpoint.position.gtids <= position.gtids for checkpoint in checkpoints.values()):
                 match source.next(_TICK):
                     case Delivery() as delivery:
                         for batch in delivery.batches:
@@ -292,7 +293,7 @@ def _compare(table: Table, full_copy: TargetReader, followed: TargetReader) -> i
 
 
 class _Watched:
-    """A source that notes when the target shows what it delivered: at once, or `at_end` as of a copy that is swapped in when complete."""
+    """A source that notes when the target shows its deliveries: at once, or `at_end` for a copy that is swapped in when complete."""
 
     def __init__(self, source: MySqlSource, clock_offset: float, *, at_end: bool) -> None:
         self._source, self._offset, self._at_end = source, clock_offset, at_end
@@ -301,7 +302,7 @@ class _Watched:
         self.lag = LagHistogram()
 
     def shown(self) -> None:
-        """The target shows all that has come so far."""
+        """Record that the target shows all deliveries so far."""
         for oldest, newest, count in self._waiting:
             shortest, longest = (max(0.0, self._now() - max(committed, self._began)) for committed in (newest, oldest))
             self.lag.add_between(shortest, longest, count)
@@ -311,7 +312,7 @@ class _Watched:
         return time.time() + self._offset
 
     def start(self, position: Position, tables: Sequence[TableProgress], skipped: Collection[TableId] = ()) -> Delivery | None:
-        """Begin to stream what follows `position` for these tables."""
+        """Begin to stream these tables from `position` on."""
         return self._source.start(position, tables, skipped)
 
     def request(self, chunk: ChunkRequest) -> None:
@@ -319,7 +320,7 @@ class _Watched:
         self._source.request(chunk)
 
     def next(self, timeout: float) -> Item | None:
-        """What came next; what came before it has been applied."""
+        """The next item; the items before it have been applied."""
         if not self._at_end:
             self.shown()
         item = self._source.next(timeout)
@@ -328,5 +329,5 @@ class _Watched:
         return item
 
     def log_end(self) -> LogEnd | None:
-        """Where the source's binlog ends now, None while it is away."""
+        """The present end of the source's binlog, None while it is away."""
         return self._source.log_end()

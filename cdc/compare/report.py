@@ -1,4 +1,4 @@
-"""How a comparison is shown: one table for the terminal, one page with plots for a browser. It measures nothing."""
+"""The result of a comparison: one table for the terminal, one page with plots for a browser. It measures nothing itself."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from mapstore.pauses import BOUNDS, Pauses
 
 _SERIES = ("full copy", "incremental run")
 _WIDEST = 132
-"""Characters that the terminal's table takes when figures are large."""
+"""Width of the terminal's table in characters when figures are large."""
 _WIDTH, _HEIGHT = 360, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 20, 14, 40
 
 
-def verdict(found: Comparison) -> str:
+def verdict(comparison: Comparison) -> str:
     """The answer in a sentence or two."""
-    if not any(level.changed for level in found.levels):
-        return "Nothing changed meanwhile, so there is nothing to tell full copy and incremental run apart by."
-    highest = max(level.churn for level in found.levels)
-    lowest = min(level.churn for level in found.levels)
-    best = max(found.levels, key=lambda level: level.gain)
-    if found.crossover is None:
+    if not any(level.changed for level in comparison.levels):
+        return "The source did not change meanwhile, so full copy and incremental run cannot be compared."
+    highest = max(level.churn for level in comparison.levels)
+    lowest = min(level.churn for level in comparison.levels)
+    best = max(comparison.levels, key=lambda level: level.gain)
+    if comparison.crossover is None:
         answer = f"The incremental run is faster at every churn measured: no crossover up to {_share(highest)} of the rows."
-    elif found.crossover <= lowest:
+    elif comparison.crossover <= lowest:
         answer = f"The full copy is faster at every churn from {_share(lowest)} on; the crossover lies below."
     else:
-        answer = f"From {_share(found.crossover)} of the rows changed on, a full copy is faster."
+        answer = f"From {_share(comparison.crossover)} of the rows changed on, a full copy is faster."
     received = best.incremental.bytes_received / max(1, best.full.bytes_received)
     return (
         f"{answer} At {_share(best.churn)} it takes the full copy {best.gain:.1f} times as long, "
@@ -44,26 +44,26 @@ def verdict(found: Comparison) -> str:
     )
 
 
-def table(found: Comparison) -> Table:
-    """One row for each way at each churn, and one for each map."""
-    names = markup.escape(printable(", ".join(found.tables)))
-    shown = Table(title=f"Full copy or incremental run: {names}", caption=verdict(found), caption_justify="left")
-    shown.add_column("rows changed", no_wrap=True)
-    shown.add_column("way", no_wrap=True)
+def table(comparison: Comparison) -> Table:
+    """One row per strategy and churn, and one for each map."""
+    names = markup.escape(printable(", ".join(comparison.tables)))
+    result = Table(title=f"Full copy or incremental run: {names}", caption=verdict(comparison), caption_justify="left")
+    result.add_column("rows changed", no_wrap=True)
+    result.add_column("strategy", no_wrap=True)
     for head in ("rows", "seconds", "loading", "bytes received", "lag p99", "peak lag", "identical"):
-        shown.add_column(head, justify="right", no_wrap=True)
-    for level in found.levels:
+        result.add_column(head, justify="right", no_wrap=True)
+    for level in comparison.levels:
         for name, run in _ways(level):
             first = _share(level.churn) if name == _SERIES[0] else ""
-            shown.add_row(first, name, *_figures(run), "yes" if not first else "", end_section=not first)
-    for each in found.memory:
-        shown.add_row("", each.name, f"{each.writes:,}", f"{each.seconds:.3f}", "", "", *map(_pause, (each.p99, each.worst)), "")
-    return shown
+            result.add_row(first, name, *_figures(run), "yes" if not first else "", end_section=not first)
+    for pause in comparison.memory:
+        result.add_row("", pause.name, f"{pause.writes:,}", f"{pause.seconds:.3f}", "", "", *map(_pause, (pause.p99, pause.worst)), "")
+    return result
 
 
-def show(found: Comparison) -> None:
-    """Print the table. On something narrower than it, lines are longer rather than cells cut."""
-    Console(highlight=False, width=max(Console().width, _WIDEST)).print(table(found))
+def show(comparison: Comparison) -> None:
+    """Print the table. On a narrower terminal, lines wrap instead of cells being cut."""
+    Console(highlight=False, width=max(Console().width, _WIDEST)).print(table(comparison))
 
 
 def _ways(level: Level) -> tuple[tuple[str, Run], tuple[str, Run]]:
@@ -90,9 +90,9 @@ def save(found: Comparison, path: Path) -> None:
         raise ConfigError(f"The page {path} cannot be written: {error.strerror}.", hint="Choose another file with --html.") from error
 
 
-def page(found: Comparison) -> str:
-    """A page of HTML that stands alone: styles and plots are in it, in light and in dark."""
-    levels = sorted(found.levels, key=lambda level: level.churn)
+def page(comparison: Comparison) -> str:
+    """A self-contained page of HTML, with styles and plots, in light and in dark."""
+    levels = sorted(comparison.levels, key=lambda level: level.churn)
     plots: list[tuple[str, Callable[[Run], float], Callable[[float], str]]] = [
         ("Seconds, loading included", total, lambda value: f"{value:.3g}"),
         ("Bytes received from the source", lambda run: float(run.bytes_received), _size),
@@ -101,25 +101,27 @@ def page(found: Comparison) -> str:
     figures = "".join(
         f"<figure><figcaption>{escape(title)}</figcaption>{_lines(levels, value, tick)}</figure>" for title, value, tick in plots
     )
-    head = ("rows changed", "way", "rows", "seconds", "loading", "bytes received", "lag p99", "peak lag")
+    head = ("rows changed", "strategy", "rows", "seconds", "loading", "bytes received", "lag p99", "peak lag")
     rows = [(_share(level.churn), name, *_figures(run)) for level in levels for name, run in _ways(level)]
-    maps = [(each.name, f"{each.writes:,}", f"{each.seconds:.3f}", _pause(each.p99), _pause(each.worst)) for each in found.memory]
-    names = escape(", ".join(found.tables))
+    maps = [
+        (pause.name, f"{pause.writes:,}", f"{pause.seconds:.3f}", _pause(pause.p99), _pause(pause.worst)) for pause in comparison.memory
+    ]
+    names = escape(", ".join(comparison.tables))
     largest = max((level.rows for level in levels), default=0)
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>Full copy or incremental run: {names}</title><style>{_STYLE}</style></head><body><main>"
-        f"<h1>Full copy or incremental run?</h1><p class=lead>{escape(verdict(found))}</p>"
+        f"<h1>Full copy or incremental run?</h1><p class=lead>{escape(verdict(comparison))}</p>"
         f"<p>Measured on {names}: {largest:,} rows. "
-        "Each time both ways began from the same changes, ended at the same position, and gave the same rows, byte for byte. "
-        "Lag counts from a change's commit, or the run's start if that came later, until the target shows it; "
-        "a full copy shows nothing before it is complete.</p>"
+        "Both strategies started from the same changes, ended at the same position, and gave the same rows, byte for byte. "
+        "Lag is the time from a change's commit, or the run's start if that came later, until the target shows it; "
+        "a full copy shows no row before it is complete.</p>"
         f"{_key(_SERIES)}<section class=plots>{figures}</section>{_table(head, rows)}"
         "<h2>The same question in memory: growing a map</h2>"
-        "<p>The tables' rows, written one by one into an empty map. A map that grows at once makes one write wait for all of it; "
-        "one that grows incrementally moves a little with each write.</p>"
-        f"{_key([each.name for each in found.memory])}<section class=plots><figure class=wide>"
-        f"<figcaption>Writes by how long they took</figcaption>{_bars(found.memory)}</figure></section>"
+        "<p>The tables' rows, written one by one into an empty map. A map that grows at once makes one write wait for the whole growth; "
+        "a map that grows incrementally moves a little with each write.</p>"
+        f"{_key([pause.name for pause in comparison.memory])}<section class=plots><figure class=wide>"
+        f"<figcaption>Writes by how long they took</figcaption>{_bars(comparison.memory)}</figure></section>"
         f"{_table(('map', 'writes', 'seconds', 'p99', 'longest'), maps)}</main></body></html>\n"
     )
 
@@ -145,41 +147,41 @@ th{color:var(--soft);font-weight:600}td:first-child,th:first-child,td:nth-child(
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    cells = "".join(f"<th>{escape(each)}</th>" for each in head)
-    body = "".join("<tr>" + "".join(f"<td>{escape(each)}</td>" for each in row) + "</tr>" for row in rows)
+    cells = "".join(f"<th>{escape(text)}</th>" for text in head)
+    body = "".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows)
     return f"<div class=scroll><table><tr>{cells}</tr>{body}</table></div>"
 
 
 def _lines(levels: Sequence[Level], value: Callable[[Run], float], tick: Callable[[float], str]) -> str:
-    """One figure of both ways over churn, both axes logarithmic: levels are far apart, and so are the ways."""
+    """One figure of both strategies over churn, with logarithmic axes, because levels and strategies are far apart."""
     places = [max(level.churn, 1e-6) for level in levels]
     values = [[max(value(run), 1e-3) for run in runs] for runs in zip(*((level.full, level.incremental) for level in levels), strict=True)]
-    across, up = _scale(places, _LEFT, _WIDTH - _RIGHT), _scale([each for some in values for each in some], _HEIGHT - _BOTTOM, _TOP)
+    across, up = _scale(places, _LEFT, _WIDTH - _RIGHT), _scale([figure for series in values for figure in series], _HEIGHT - _BOTTOM, _TOP)
     lines = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img">']
-    for each in _decades([each for some in values for each in some]):
-        y = up(each)
+    for figure in _decades([figure for series in values for figure in series]):
+        y = up(figure)
         lines.append(f'<line class=axis x1={_LEFT} x2={_WIDTH - _RIGHT} y1="{y:.1f}" y2="{y:.1f}"/>')
-        lines.append(f'<text x={_LEFT - 6} y="{y + 4:.1f}" text-anchor=end>{escape(tick(each))}</text>')
-    shown = -math.inf
+        lines.append(f'<text x={_LEFT - 6} y="{y + 4:.1f}" text-anchor=end>{escape(tick(figure))}</text>')
+    labelled = -math.inf
     for place in sorted(set(places)):
-        if across(place) - shown > 44:  # noqa: PLR2004 (pixels that a label takes)
-            shown = across(place)
-            lines.append(f'<text x="{shown:.1f}" y={_HEIGHT - 22} text-anchor=middle>{_share(place)}</text>')
+        if across(place) - labelled > 44:  # noqa: PLR2004 (pixels that a label takes)
+            labelled = across(place)
+            lines.append(f'<text x="{labelled:.1f}" y={_HEIGHT - 22} text-anchor=middle>{_share(place)}</text>')
     lines.append(f'<text x="{(_LEFT + _WIDTH - _RIGHT) / 2:.0f}" y={_HEIGHT - 6} text-anchor=middle>rows changed</text>')
-    for n, (name, some) in enumerate(zip(_SERIES, values, strict=True)):
-        points = [(across(place), up(each)) for place, each in zip(places, some, strict=True)]
+    for n, (name, series) in enumerate(zip(_SERIES, values, strict=True)):
+        points = [(across(place), up(figure)) for place, figure in zip(places, series, strict=True)]
         lines.append(f'<polyline class=c{n} points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in points)}"/>')
-        for (x, y), place, each in zip(points, places, some, strict=True):
-            title = f"{name}, {_share(place)} changed: {tick(each)}"
+        for (x, y), place, figure in zip(points, places, series, strict=True):
+            title = f"{name}, {_share(place)} changed: {tick(figure)}"
             lines.append(f'<circle class=c{n} cx="{x:.1f}" cy="{y:.1f}" r=3><title>{escape(title)}</title></circle>')
     return "".join(lines) + "</svg>"
 
 
 def _bars(memory: Sequence[Pauses]) -> str:
-    """The histogram of pauses, counts on a logarithmic scale, a group of bars for each step."""
-    steps = [n for n in range(len(BOUNDS) + 1) if any(each.histogram[n] for each in memory)]
+    """The histogram of pauses, counts on a logarithmic scale, one group of bars per step."""
+    steps = [n for n in range(len(BOUNDS) + 1) if any(pauses.histogram[n] for pauses in memory)]
     width, height = 3 * _WIDTH, _HEIGHT
-    most = max((count for each in memory for count in each.histogram), default=1)
+    most = max((count for pauses in memory for count in pauses.histogram), default=1)
     ground, room = height - _BOTTOM, (width - _LEFT - _RIGHT) / max(1, len(steps))
 
     def up(count: float) -> float:
@@ -191,9 +193,9 @@ def _bars(memory: Sequence[Pauses]) -> str:
         lines.append(f'<text x={_LEFT - 6} y="{up(count) + 4:.1f}" text-anchor=end>{count:,}</text>')
     for place, step in enumerate(steps):
         x, bar = _LEFT + room * (place + 0.12), 0.76 * room / max(1, len(memory))
-        for n, each in enumerate(memory):
-            if count := each.histogram[step]:
-                title = f"{each.name}: {count:,} writes {_step(step)}"
+        for n, pauses in enumerate(memory):
+            if count := pauses.histogram[step]:
+                title = f"{pauses.name}: {count:,} writes {_step(step)}"
                 lines.append(
                     f'<rect class=c{n} x="{x + n * bar:.1f}" y="{up(count):.1f}" width="{bar - 1:.1f}" height="{ground - up(count):.1f}">'
                     f"<title>{escape(title)}</title></rect>"
@@ -223,11 +225,11 @@ def _scale(values: Sequence[float], low: float, high: float) -> Callable[[float]
 
 
 def _decades(values: Sequence[float]) -> list[float]:
-    """Where the axis has its lines: round numbers within the values, and both ends when those are few."""
+    """The positions of the axis' lines: round numbers within the values, and both ends when those are few."""
     low, high = min(values), max(values)
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     steps = [digit * 10.0**power for power in powers for digit in ((1, 2, 5) if len(powers) <= 3 else (1,))]  # noqa: PLR2004
-    return [each for each in steps if low <= each <= high] or [low, high]
+    return [step for step in steps if low <= step <= high] or [low, high]
 
 
 def _share(share: float) -> str:

@@ -1,6 +1,6 @@
 """The whole story on a throwaway server: load, migrate under writes, kill -9, resume, stop the writer, compare row by row.
 
-And in the end the question which way is the better one, answered by measuring both.
+At the end it measures full copy and incremental run on the same table.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ WRITES_PER_SECOND = 300
 FOLLOW_SECONDS = 8
 CHURN = (0.005, 0.2)
 KILL_AT = 0.3
-"""The share of rows at which the first process is killed; its checkpoint must be past this."""
-PATIENCE = 120
-"""Seconds after which a step that has not happened counts as failed."""
+"""The fraction of rows at which the first process is killed; its checkpoint must be past this."""
+STEP_SECONDS = 120
+"""Seconds after which a step counts as failed."""
 
 
 def run(rows: int) -> None:
@@ -59,7 +59,7 @@ def _sandbox(console: Console) -> Iterator[str]:
 
 
 class _Demo:
-    """One run's steps and what they found."""
+    """The steps of one demo."""
 
     def __init__(self, console: Console, source: SourceUrl, state: Path, rows: int) -> None:
         self._console, self._source, self._state, self._rows = console, source, state, rows
@@ -86,9 +86,9 @@ class _Demo:
         resumed = last["rows_copied"]
         say("[bold]7. Compare[/] source and map store, row by row, byte by byte")
         with closing(open_reader(TargetUrl.parse(self._state))) as reader:
-            (found,) = api.compare_quiet(self._source, reader, [TABLE])
-            if not found.identical:
-                raise DifferencesFound(f"Source and target differ: {found}.")
+            (difference,) = api.compare_quiet(self._source, reader, [TABLE])
+            if not difference.identical:
+                raise DifferencesFound(f"Source and target differ: {difference}.")
         lag = {name: milliseconds(value) for name, value in last["lag_ms"].items()}
         say(
             f"\n   rows copied        {killed.rows_copied:,} before the kill, {resumed:,} after it\n"
@@ -96,10 +96,10 @@ class _Demo:
             f"   seconds            {last['seconds']:.1f}, of which {last['snapshot_seconds']:.1f} until the copy was complete\n"
             f"   lag                p50 {lag['p50']}, p99 {lag['p99']}, max {lag['max']} (since the kill)\n"
             f"   bytes received     {last['bytes_received']:,}, since the resume\n"
-            f"   rows compared      {found.rows:,}\n"
+            f"   rows compared      {difference.rows:,}\n"
             f"   [bold]identical: yes[/]\n"
         )
-        say(f"[bold]8. Full copy or incremental run?[/] Both, after {', '.join(f'{share:.1%}' for share in CHURN)} of the rows changed")
+        say(f"[bold]8. Full copy or incremental run?[/] Both, after {', '.join(f'{churn:.1%}' for churn in CHURN)} of the rows changed")
         report.show(compare.measure(self._source, [TABLE], churn=CHURN))
         say()
 
@@ -124,17 +124,19 @@ class _Demo:
     def _kill_midway(self) -> TableProgress:
         process = self._migrate()
         with _ended(process):
-            checkpoint = self._wait(process, "a checkpoint midway", lambda each: _progress(each).rows_copied >= KILL_AT * self._rows)
+            checkpoint = self._wait(
+                process, "a checkpoint midway", lambda candidate: _progress(candidate).rows_copied >= KILL_AT * self._rows
+            )
             process.send_signal(signal.SIGKILL)
             process.wait()
         progress = _progress(self._checkpoint())
         if progress.state is not TableState.COPYING:
             raise CdcError(f"The copy of {self._rows:,} rows was over before it could be killed midway.", hint="Use more --rows.")
-        return max(progress, _progress(checkpoint), key=lambda each: each.rows_copied)
+        return max(progress, _progress(checkpoint), key=lambda candidate: candidate.rows_copied)
 
     def _wait(self, process: subprocess.Popen[str], what: str, reached: Callable[[Checkpoint], bool]) -> Checkpoint:
-        """Wait until the checkpoint says so."""
-        for _ in range(PATIENCE * 20):
+        """Wait until the checkpoint satisfies `reached`; `what` names it in errors."""
+        for _ in range(STEP_SECONDS * 20):
             if process.poll() is not None:
                 raise CdcError(f"The migration ended with exit code {process.returncode} before {what}.")
             try:
@@ -144,7 +146,7 @@ class _Demo:
             if checkpoint and reached(checkpoint):
                 return checkpoint
             time.sleep(0.05)
-        raise CdcError(f"The migration has not come to {what} within {PATIENCE} s.")
+        raise CdcError(f"The migration has not reached {what} within {STEP_SECONDS} s.")
 
     def _checkpoint(self) -> Checkpoint:
         with closing(open_reader(TargetUrl.parse(self._state))) as reader:
@@ -152,7 +154,7 @@ class _Demo:
 
     def _stop(self, process: subprocess.Popen[str]) -> dict[str, Any]:
         process.send_signal(signal.SIGTERM)
-        output, _ = process.communicate(timeout=PATIENCE)
+        output, _ = process.communicate(timeout=STEP_SECONDS)
         if process.returncode:
             raise CdcError(f"The migration ended with exit code {process.returncode} when it was asked to stop.")
         return dict(json.loads(output.splitlines()[-1]))
@@ -160,7 +162,7 @@ class _Demo:
 
 @contextmanager
 def _ended(process: subprocess.Popen[str]) -> Iterator[None]:
-    """Leave no process behind, whatever happens."""
+    """End the process with the block, in every case."""
     try:
         yield
     finally:

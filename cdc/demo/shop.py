@@ -1,4 +1,4 @@
-"""A small shop's orders table and the people who write to it: the load of the demo and of the tests that need one."""
+"""A small shop's orders table and its writers: the load of the demo and of several tests."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _insert(table: TableId) -> str:
 
 
 class Writer:
-    """Changes the table until told to stop: inserts, updates, deletes and key changes, in transactions of one to five rows.
+    """Changes the table until stopped: inserts, updates, deletes and key changes, in transactions of one to five rows.
 
     A context manager. `per_second` bounds the transactions; `done` counts the changes of each kind.
     """
@@ -90,7 +90,7 @@ class Writer:
         self.stop()
 
     def stop(self) -> None:
-        """End after the transaction under way; raises what went wrong meanwhile."""
+        """End after the transaction under way; raises the writer's error, if it had one."""
         self._stop.set()
         self._thread.join()
         if self._error:
@@ -121,14 +121,14 @@ class Writer:
 
     def _change(self) -> tuple[str, str, OrderRow]:
         rng, name = self._rng, self._table.sql
-        some_id = rng.randint(1, max(1, self._last_id))
+        random_id = rng.randint(1, max(1, self._last_id))
         match rng.choices(["insert", "update", "delete", "key change"], [40, 40, 14, 6])[0]:
             case "insert":
                 return "insert", _insert(self._table), order(rng)
             case "update":
                 sql = f"UPDATE {name} SET status = %s, note = %s, updated_at = updated_at + INTERVAL 1 SECOND WHERE id = %s"
-                return "update", sql, (rng.choice(_STATUS), rng.choice([None, "changed", "geändert"]), some_id)
+                return "update", sql, (rng.choice(_STATUS), rng.choice([None, "changed", "geändert"]), random_id)
             case "delete":
-                return "delete", f"DELETE FROM {name} WHERE id = %s", (some_id,)
+                return "delete", f"DELETE FROM {name} WHERE id = %s", (random_id,)
             case _:
-                return "key change", f"UPDATE {name} SET id = -id WHERE id = %s", (some_id,)  # AUTO_INCREMENT stays where it is
+                return "key change", f"UPDATE {name} SET id = -id WHERE id = %s", (random_id,)  # AUTO_INCREMENT stays where it is

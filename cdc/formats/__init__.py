@@ -1,1 +1,1 @@
-"""A canonical row as something else: Python values, JSON, TSV, Debezium's envelope. Imports the model only."""
+"""A canonical row in other forms: Python values, JSON, TSV, Debezium's envelope. Imports only the model."""

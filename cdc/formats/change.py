@@ -1,7 +1,7 @@
-"""The stream as single changes with named Python values, for those who iterate instead of storing batches.
+"""The stream as single changes with named Python values, for programs that iterate instead of storing batches.
 
-A change holds canonical bytes; its values are made when they are asked for. What is done about a lost connection, and what a transaction
-in parts means, is settled here, so that every change comes once.
+A change holds canonical bytes; its values are made on demand. This module handles lost connections and transactions in parts, so that
+every change comes once.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _TICK = 0.25
 """Seconds until a quiet stream looks again whether it should end."""
 
 HELD_BYTES = 64 << 20
-"""Rows, before and after, that may be held back until their columns are certain."""
+"""Bytes of rows, before and after, that may be held back until their columns are confirmed."""
 
 
 class Kind(StrEnum):
@@ -55,12 +55,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Change:
-    """One row that changed.
-
-    `row_before` and `row_after` are canonical rows, empty where there is none; `before` and `after` are made of them. `number` counts
-    the changes of the transaction from 1, `number_in_table` those of its table. `position` holds every complete transaction up to here,
-    this one too if this is its last change. Whoever goes on from there misses nothing.
-    """
+    """One changed row."""
 
     definition: Table
     transaction: Transaction
@@ -78,34 +73,34 @@ class Change:
 
     @property
     def op(self) -> Kind:
-        """What happened."""
+        """Insert, update or delete."""
         if not self.row_before:
             return Kind.INSERT
         return Kind.UPDATE if self.row_after else Kind.DELETE
 
     @property
     def gtid(self) -> str:
-        """That of its transaction."""
+        """The GTID of its transaction."""
         return self.transaction.gtid
 
     @property
     def committed_at(self) -> float | None:
-        """When its transaction was committed on the server it was made on, in Unix seconds; None if that is not told."""
+        """Unix seconds of the commit on the server where the transaction was made; None if the source does not say."""
         return self.transaction.committed_at
 
     @cached_property
     def before(self) -> dict[str, object] | None:
-        """The row before the change by its columns' names, None for an insert."""
+        """The row before the change by column names, None for an insert."""
         return named(self.definition, self.converters, self.row_before) if self.row_before else None
 
     @cached_property
     def after(self) -> dict[str, object] | None:
-        """The row after the change by its columns' names, None for a delete."""
+        """The row after the change by column names, None for a delete."""
         return named(self.definition, self.converters, self.row_after) if self.row_after else None
 
 
 def change_lines(numbers: Numbers = Numbers.NUMBER) -> Callable[[Change], str]:
-    """What writes a change as a line of JSON, its values as `cdc dump` prints them."""
+    """A function that formats a change as a line of JSON, with values as `cdc dump` prints them."""
     made = PerTable(lambda table: json_row(table, numbers))
 
     def line(change: Change) -> str:
@@ -119,17 +114,17 @@ def change_lines(numbers: Numbers = Numbers.NUMBER) -> Callable[[Change], str]:
 
 
 class Stream(Protocol):
-    """What feeds changes: a source that was started, with the rows before its changes."""
+    """The input of Changes: a started source that keeps the rows before changes."""
 
     def next(self, timeout: float) -> Item | None:
-        """What came next, None after `timeout` seconds without anything."""
+        """The next item, None after `timeout` seconds without one."""
 
     def log_end(self) -> LogEnd | None:
-        """Where the binlog ends now, None while the source is away."""
+        """The present end of the binlog, None while the source is away."""
 
 
-def told(change: TableChange, place: str) -> str | None:
-    """A sentence for a person about what has happened to a table at this place of the binlog."""
+def describe(change: TableChange, place: str) -> str | None:
+    """A sentence for a person about a change of a table at this place of the binlog; None if it needs none."""
     match change:
         case CopyAnew() | ColumnsChanged():
             columns = ", ".join(column.name for column in change.table.columns)
@@ -146,10 +141,7 @@ def told(change: TableChange, place: str) -> str | None:
 
 
 class HeldBack:
-    """Holds items back, in their order, from the first one whose rows were read with columns that are not certain, until they are.
-
-    Where a later statement makes them void, the stream ends, and none of these rows was shown.
-    """
+    """Holds items back, in their order, from the first one whose rows were read with unconfirmed columns, until those are confirmed."""
 
     def __init__(self) -> None:
         self._items: list[Item] = []
@@ -158,7 +150,7 @@ class HeldBack:
         self._until: LogEnd | None = None
 
     def __call__(self, item: Item) -> list[Item]:
-        """What can be taken now that this has come."""
+        """The items that can be given out after this one has come."""
         if isinstance(item, SourceChanged):
             if self._items:
                 raise TornTransaction(
@@ -175,8 +167,8 @@ class HeldBack:
         if self._until and not self._certain(self._until):
             self._hold(item)
             return []
-        found, self._items, self._bytes, self._until = self._items, [], 0, None
-        return found
+        released, self._items, self._bytes, self._until = self._items, [], 0, None
+        return released
 
     def _certain(self, until: LogEnd) -> bool:
         return self._reached is not None and self._reached.reached(until)
@@ -195,9 +187,9 @@ class HeldBack:
 class Changes(Iterator[Change]):
     """Changes as they come, each once, in the order of the binlog; a context manager, since it holds connections.
 
-    It ends when `stop` was called or the goal is reached, and waits otherwise. A large transaction comes in parts before its end has come.
-    After a statement that changes a table, rows come with the columns that they have then. `say` gets a sentence for each such statement;
-    `convert` gives what makes values of a table's columns.
+    It ends after `stop` or at the goal, and waits otherwise. Changes of a large transaction come before its commit. After a statement that
+    changes a table, rows come with their new columns. `say` gets a sentence for each such statement; `convert` returns the converters of a
+    table's columns.
     """
 
     def __init__(
@@ -217,14 +209,14 @@ class Changes(Iterator[Change]):
         self._owned = ExitStack()
         self._owned.push(owned)
         self.position = position
-        """Every complete transaction up to here, of other tables too."""
+        """Contains every complete transaction up to here, of other tables too."""
         self._stopped = False
         self._number = 0
         self._in_table: Counter[TableId] = Counter()
         self._open = ""
-        """The transaction whose changes came last."""
+        """GTID of the transaction whose changes came last."""
         self._lost, self._again = "", 0
-        """The transaction within which the connection was lost, and how many of its changes had come: those are passed over."""
+        """The transaction within which the connection was lost, and how many of its changes had come: they are skipped when they repeat."""
         self._changes = self._iterate()
 
     def __enter__(self) -> Changes:
@@ -237,11 +229,11 @@ class Changes(Iterator[Change]):
         return next(self._changes)
 
     def stop(self) -> None:
-        """End the iteration at the next moment it would wait. Safe to call from a signal handler or another thread."""
+        """End the iteration the next time it would wait. Safe to call from a signal handler or another thread."""
         self._stopped = True
 
     def close(self) -> None:
-        """End all connections."""
+        """Close all connections."""
         self._stopped = True
         self._owned.close()
 
@@ -250,13 +242,13 @@ class Changes(Iterator[Change]):
             item = self._stream.next(_TICK)
             if isinstance(item, SourceAway):
                 self._on_away(item.reason)
-            for each in self._held_back(item) if item else ():
-                if isinstance(each, SourceAway):
+            for released in self._held_back(item) if item else ():
+                if isinstance(released, SourceAway):
                     self._lose()
-                elif isinstance(each, SourceChanged):
-                    self._fail_over(each)
-                elif isinstance(each, Delivery):
-                    yield from self._delivered(each)
+                elif isinstance(released, SourceChanged):
+                    self._fail_over(released)
+                elif isinstance(released, Delivery):
+                    yield from self._delivered(released)
                 if self._stopped or self._at_goal():
                     return
 
@@ -314,7 +306,7 @@ class Changes(Iterator[Change]):
             self.position = delivery.position
             place = f"{self.position.file}:{self.position.offset}" if self.position.file else "here"
             for change in delivery.tables:
-                if sentence := told(change, place):
+                if sentence := describe(change, place):
                     self._say(sentence)
             if self._number and self._open == self._lost:
                 self._lost = ""

@@ -1,7 +1,7 @@
 """Changes in Debezium's envelope, as its MySQL connector prints them without schemas.
 
-tests/debezium has what Debezium 3.6.1 printed for a workload of all types, with its defaults but for `provide.transaction.metadata=true`
-and `decimal.handling.mode=string`: without a schema nobody could read the default's bytes. docs/reference.md says what differs.
+tests/debezium holds the output of Debezium 3.6.1 for a workload of all types, with its defaults except `provide.transaction.metadata=true`
+and `decimal.handling.mode=string`: the default's bytes are unreadable without a schema. docs/reference.md lists the differences.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from cdc.model import Column, Table, TableId, decode_row
 _OPS = {Kind.INSERT: "c", Kind.UPDATE: "u", Kind.DELETE: "d"}
 _EPOCH = datetime(1970, 1, 1)
 _SINGLE_DIGITS = 10
-"""Any number of four bytes is told by fewer digits than this."""
+"""Every four-byte float is determined by fewer digits than this."""
 _LARGEST_SINGLE = 3.4028235e38
 _MILLISECONDS = 3
-"""Decimals up to which a DATETIME is told in milliseconds; above in microseconds."""
+"""Decimals up to which a DATETIME is in milliseconds; above, it is in microseconds."""
 
 
 def envelopes(numbers: Numbers = Numbers.NUMBER) -> Callable[[Change], Iterator[str]]:
-    """What writes a change as lines of JSON: one event; two for an update of the key, the old row's end and the new one's beginning."""
+    """A function that formats a change as lines of JSON: one event, or two for a key update, which is a delete and a create."""
     made = PerTable(lambda table: [_converter(column, numbers) for column in table.columns])
     transaction, more = "", Counter[TableId]()
 
@@ -54,7 +54,7 @@ def envelopes(numbers: Numbers = Numbers.NUMBER) -> Callable[[Change], Iterator[
 
 
 def _envelope(change: Change, before: object, after: object, op: str, more: Counter[TableId]) -> str:
-    """`more`: how many events of the transaction went before that are not changes of their own, by table."""
+    """`more`: how many extra events of the transaction went before, by table, because of key updates."""
     transaction = change.transaction
     micros = round(1e6 * (transaction.committed_at or 0))
     now = time.time_ns()
@@ -89,23 +89,23 @@ def _converter(column: Column, numbers: Numbers) -> Converter:
     return lambda value: json.loads(text(value))
 
 
-# values: a zero or partial date is null, as there for columns that may be NULL
+# values: a zero or partial date is null, as Debezium has it for nullable columns
 
 
 def _days(_: Column, value: bytes) -> int | None:
-    found = convert_date(value)
-    return (found - _EPOCH.date()).days if isinstance(found, date) else None
+    parsed = convert_date(value)
+    return (parsed - _EPOCH.date()).days if isinstance(parsed, date) else None
 
 
 def _since_epoch(column: Column, value: bytes) -> int | None:
-    found = convert_datetime(value)
+    parsed = convert_datetime(value)
     unit = timedelta(milliseconds=1) if (column.decimals or 0) <= _MILLISECONDS else timedelta(microseconds=1)
-    return (found - _EPOCH) // unit if isinstance(found, datetime) else None
+    return (parsed - _EPOCH) // unit if isinstance(parsed, datetime) else None
 
 
 def _zoned(_: Column, value: bytes) -> str | None:
-    found = convert_datetime(value)
-    return value.decode("ascii").replace(" ", "T") + "Z" if isinstance(found, datetime) else None
+    parsed = convert_datetime(value)
+    return value.decode("ascii").replace(" ", "T") + "Z" if isinstance(parsed, datetime) else None
 
 
 def _micros(_: Column, value: bytes) -> int:
@@ -135,12 +135,12 @@ def _geometry(column: Column, value: bytes) -> dict[str, object]:
 
 
 def _float(column: Column, value: bytes) -> float:
-    """With the fewest digits that are this number in four bytes; FLOAT(M,D) is a double there."""
+    """With the fewest digits that give this number in four bytes; FLOAT(M,D) is a double in Debezium."""
     return float(value) if "," in column.column_type else _single(float(value))
 
 
 def _single(value: float) -> float:
-    """The number with the fewest digits that is `value` in four bytes."""
+    """The number with the fewest digits that equals `value` in four bytes."""
     for digits in range(1, _SINGLE_DIGITS):
         shorter = float(f"{value:.{digits}g}")
         if abs(shorter) <= _LARGEST_SINGLE and struct.unpack("<f", struct.pack("<f", shorter)) == (value,):
@@ -165,4 +165,4 @@ _CONVERTERS: dict[str, Callable[[Column, bytes], object]] = {
     **dict.fromkeys(GEOMETRIES, _geometry),
     **dict.fromkeys(("binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob"), _base64),
 }
-"""By data type; the others as in any JSON: numbers, and text for DECIMAL, ENUM and SET."""
+"""By data type; the others are as in our JSON: numbers, and text for ENUM and SET."""

@@ -1,7 +1,7 @@
 r"""Canonical bytes as values a person or a script can use: the edge of the engine.
 
-How a column's values are made is chosen once for the table. Bytes that are not valid in their column's character set are never shown as
-text: in JSON they are the object `{"invalid": "0x..."}`, in TSV `\x` and hexadecimal digits, in Python bytes.
+The conversion of a column is chosen once per table. Bytes that are invalid in their column's character set are never shown as text:
+ in JSON they are the object `{"invalid": "0x..."}`, in TSV `\x` and hexadecimal digits, in Python bytes.
 """
 
 from __future__ import annotations
@@ -32,14 +32,11 @@ class Numbers(StrEnum):
 
     NUMBER = "number"
     TEXT = "text"
-    """For readers that keep numbers as doubles, which lose digits beyond 2^53."""
+    """For readers that store numbers as doubles, which lose digits beyond 2^53."""
 
 
 def text_of(column: Column) -> Callable[[bytes], str | None]:
-    """What makes text of the column's bytes, None of those that are not valid in its character set.
-
-    Surrogates, which MariaDB keeps in some sets, are not valid: no UTF-8 has them.
-    """
+    """A function that decodes the column's bytes, to None if they are invalid in its character set."""
     try:
         decode = charset.character_set(column.charset or "utf8mb4").decode
     except LookupError:
@@ -47,10 +44,10 @@ def text_of(column: Column) -> Callable[[bytes], str | None]:
 
     def text(value: bytes) -> str | None:
         try:
-            found = decode(value)
+            decoded = decode(value)
         except UnicodeDecodeError:
             return None
-        return found if found.isascii() or not _SURROGATES.search(found) else None
+        return decoded if decoded.isascii() or not _SURROGATES.search(decoded) else None
 
     return text
 
@@ -59,7 +56,7 @@ Made = TypeVar("Made")
 
 
 class PerTable(Generic[Made]):
-    """What is made once for each table, and again when its definition is another one."""
+    """Caches a value per table, and makes it again when the table's definition is another object."""
 
     def __init__(self, make: Callable[[Table], Made]) -> None:
         self._make = make
@@ -75,16 +72,13 @@ class PerTable(Generic[Made]):
 # JSON
 
 JsonText = Callable[[bytes], str]
-"""Makes a piece of JSON of canonical bytes: a column's, or a row's."""
+"""Formats canonical bytes, of a column or of a row, as JSON."""
 
 _json = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def json_row(table: Table, numbers: Numbers = Numbers.NUMBER) -> JsonText:
-    """What makes an object by the columns' names of a table's canonical rows, on one line.
-
-    Numbers as numbers, DECIMAL and times as text (exact), JSON as the server prints it, binary columns as "0x..." text.
-    """
+    """A function that formats a table's canonical rows as JSON objects by column names, on one line."""
     columns = [(f"{_json(column.name)}: ", json_text(column, numbers)) for column in table.columns]
 
     def text(row: bytes) -> str:
@@ -95,7 +89,7 @@ def json_row(table: Table, numbers: Numbers = Numbers.NUMBER) -> JsonText:
 
 
 def json_text(column: Column, numbers: Numbers) -> JsonText:
-    """What writes one column's values in JSON."""
+    """A function that formats one column's values as JSON."""
     kind = column.data_type
     if kind == "bigint" and numbers is Numbers.TEXT:
         return lambda value: f'"{int(value)}"'
@@ -110,19 +104,19 @@ def json_text(column: Column, numbers: Numbers) -> JsonText:
     text = text_of(column)
 
     def quoted(value: bytes) -> str:
-        found = text(value)
-        return _json({"invalid": "0x" + value.hex()} if found is None else found)
+        decoded = text(value)
+        return _json({"invalid": "0x" + value.hex()} if decoded is None else decoded)
 
     return quoted
 
 
 def json_lines(table: Table, rows: Iterable[bytes], numbers: Numbers = Numbers.NUMBER) -> Iterator[str]:
-    """Each canonical row as one line of JSON."""
+    """Every canonical row as one line of JSON."""
     return map(json_row(table, numbers), rows)
 
 
 def json_key(table: Table, key: bytes) -> dict[str, object]:
-    """A canonical key as JSON's values by the names of the primary key's columns."""
+    """A canonical key as JSON values by the names of the key's columns."""
     values = zip(table.key_columns, decode_row(key), strict=True)
     return {column.name: None if value is None else json.loads(json_text(column, Numbers.NUMBER)(value)) for column, value in values}
 
@@ -131,7 +125,7 @@ def json_key(table: Table, key: bytes) -> dict[str, object]:
 
 
 def tsv_lines(table: Table, rows: Iterable[bytes]) -> Iterator[str]:
-    r"""Each canonical row as a line of tab-separated text with a header line; NULL is \N, as LOAD DATA reads it."""
+    r"""Every canonical row as a line of tab-separated text after a header line; NULL is \N, as LOAD DATA reads it."""
     yield "\t".join(column.name.translate(_TSV_ESCAPES) for column in table.columns)
     texts = [_tsv_text(column) for column in table.columns]
     for row in rows:
@@ -144,8 +138,8 @@ def _tsv_text(column: Column) -> Callable[[bytes], str]:
     text = text_of(column)
 
     def escaped(value: bytes) -> str:
-        found = text(value)
-        return rf"\x{value.hex()}" if found is None else found.translate(_TSV_ESCAPES)
+        decoded = text(value)
+        return rf"\x{value.hex()}" if decoded is None else decoded.translate(_TSV_ESCAPES)
 
     return escaped
 
@@ -153,7 +147,7 @@ def _tsv_text(column: Column) -> Callable[[bytes], str]:
 # Python
 
 Converter = Callable[[bytes], object]
-"""Makes a column's value of its canonical bytes."""
+"""Converts a column's canonical bytes to a value."""
 
 _BY_LIBRARY = {
     "tinyint": FIELD_TYPE.TINY, "smallint": FIELD_TYPE.SHORT, "mediumint": FIELD_TYPE.INT24, "int": FIELD_TYPE.LONG,
@@ -164,12 +158,7 @@ _BY_LIBRARY = {
 
 
 def converters(table: Table, *, parse_json: bool = False) -> list[Converter]:
-    """How Python values are made of a row's columns, chosen once for the table.
-
-    By PyMySQL's own converters: int, float, Decimal, date, datetime, timedelta; zero and partial dates stay text. Binary columns and BIT
-    are bytes; text that is not valid in its character set stays bytes; JSON is text, or parsed: a number that a float would round is a
-    Decimal.
-    """
+    """The converters of a row's columns to Python values, chosen once per table."""
     return [_converter(column, parse_json) for column in table.columns]
 
 
@@ -185,8 +174,8 @@ def _converter(column: Column, parse_json: bool) -> Converter:
     text = text_of(column)
 
     def converted(value: bytes) -> str | bytes:
-        found = text(value)
-        return value if found is None else found
+        decoded = text(value)
+        return value if decoded is None else decoded
 
     return converted
 
@@ -196,12 +185,12 @@ def _parsed(value: bytes) -> object:
 
 
 def _exact(digits: str) -> float | Decimal:
-    """A float where it is the number that is written, a Decimal otherwise."""
+    """A float where it equals the written number, a Decimal otherwise."""
     rounded, exact = float(digits), Decimal(digits)
     return rounded if Decimal(repr(rounded)) == exact else exact
 
 
 def named(table: Table, converters: Sequence[Converter], row: bytes) -> dict[str, object]:
-    """A canonical row as values by their columns' names, NULL as None."""
+    """A canonical row as values by column names, NULL as None."""
     values = zip(table.columns, converters, decode_row(row), strict=True)
     return {column.name: None if value is None else convert(value) for column, convert, value in values}

@@ -1,4 +1,4 @@
-"""The values that flow between the layers. All frozen, without I/O; rows are bytes until the edge."""
+"""The values that flow between the layers, all frozen and without I/O; rows are bytes until the edge."""
 
 from cdc.model.checkpoint import Checkpoint, Rates, TableProgress, TableState, servers_with
 from cdc.model.position import Behind, BinlogMark, LogEnd, Position, log_number

@@ -1,12 +1,12 @@
-"""Character sets exactly as the servers have them: which bytes are which characters.
+"""Character sets exactly as the servers have them, decoding and encoding.
 
-Python's codecs serve where they agree with the servers; for the other sets `charsets.zip` holds tables that a server was asked for
-(`python -m tests.charset_tables` makes them). A test compares every code point of every set, both ways, with MySQL and MariaDB. These two
-differ in one thing: MariaDB takes surrogates (U+D800 to U+DFFF) for characters of utf8mb3, utf8mb4, ucs2 and utf32, MySQL does not. Both
-are read here.
+Python's codecs are used where they agree with the servers; for the other sets `charsets.zip` holds tables read from a server
+(`python -m tests.charset_tables` makes them). A test compares every code point of every set, in both directions, with MySQL and MariaDB.
+Their one difference: MariaDB takes surrogates (U+D800 to U+DFFF) for characters of utf8mb3, utf8mb4, ucs2 and utf32, MySQL does not. This
+module accepts both.
 
-A set's name is the server's (its `latin1` is not Python's); `utf8` is what older servers call utf8mb3. Bytes that the server cannot
-convert, and replaces by `?` or U+FFFD, are an error here. What is done about them is decided elsewhere.
+Names are the server's (its `latin1` is not Python's); older servers call utf8mb3 `utf8`. Bytes that the server cannot convert, and
+replaces by `?` or U+FFFD, raise an error; callers decide how to show them.
 """
 
 from __future__ import annotations
@@ -30,35 +30,35 @@ class CharacterSet(NamedTuple):
 
 
 def decode(data: bytes, name: str) -> str:
-    """The text of these bytes in the character set.
+    """Decode bytes in the character set.
 
-    Raises UnicodeDecodeError, a ValueError, for bytes that the server would replace; LookupError for a set that no server has.
+    Raises UnicodeDecodeError, a ValueError, for bytes that the server would replace; LookupError for an unknown set.
     """
     return character_set(name).decode(data)
 
 
 def encode(text: str, name: str) -> bytes:
-    """The bytes that the server makes of the text in the character set: of several that mean a character, those it chooses.
+    """Encode text in the character set, choosing the server's byte sequence where several mean a character.
 
-    Raises UnicodeEncodeError, a ValueError, for a character that the set does not have; LookupError for a set that no server has.
+    Raises UnicodeEncodeError, a ValueError, for a character missing from the set; LookupError for an unknown set.
     """
     return character_set(name).encode(text)
 
 
 def of_collation(number: int) -> str:
-    """The character set of a collation, by the number that MySQL and MariaDB give it. Raises LookupError for a number of neither."""
+    """The character set of a collation, by its number in MySQL and MariaDB. Raises LookupError for an unknown number."""
     return _collations()[number]
 
 
 @cache
 def of_clients() -> tuple[str, ...]:
-    """The character sets that statements can be written in: those in which ASCII is ASCII."""
+    """The character sets that statements can be written in: the supersets of ASCII."""
     return tuple(sorted(set(_collations().values()) - {"ucs2", "utf16", "utf16le", "utf32"}))
 
 
 @cache
 def character_set(name: str) -> CharacterSet:
-    """The character set of this name, its tables loaded. Raises LookupError for one that no server has."""
+    """The character set of this name, with its tables loaded. Raises LookupError for an unknown one."""
     name = name.lower()
     if name == "utf8":
         return character_set("utf8mb3")
@@ -121,7 +121,7 @@ def _of_two_bytes(name: str, text: str) -> str:
 
 
 _SWAPPED = str.maketrans("\u1e3f\ue7c7", "\ue7c7\u1e3f")
-"""MySQL has the standard of 2005, Python that of 2000: the bytes A8BC and 8135F437 have changed places."""
+"""MySQL follows the standard of 2005, Python that of 2000: the bytes A8BC and 8135F437 are swapped."""
 
 _OWN = {
     "binary": _UTF8,  # the server takes the bytes as they are for its own UTF-8
@@ -138,7 +138,7 @@ WITHOUT_TABLES = _PYTHON.keys() | _OWN.keys()
 """The sets that need no tables."""
 
 CODEC = "cdc_utf8mb4"
-"""The name under which Python knows the server's utf8mb4, for libraries that take no more than a codec's name."""
+"""The name under which Python knows the server's utf8mb4, for libraries that accept only a codec's name."""
 
 
 def _codec(name: str) -> codecs.CodecInfo | None:
@@ -170,8 +170,8 @@ def _collations() -> dict[int, str]:
 def _by_table(name: str) -> CharacterSet:
     """The character set of its stored table.
 
-    There `decode` maps a character's bytes, in hexadecimal, to it and those that follow while the last byte counts up; `encode` has the
-    bytes, in hexadecimal, of the characters for which the server does not choose the last ones that mean them.
+    In the table, `decode` maps the bytes of a run's first character, in hexadecimal, to the run's characters, whose last bytes count up;
+    `encode` has the bytes of the characters for which the server does not choose the last of several sequences.
     """
     try:
         stored = json.loads(_stored(name))
@@ -194,7 +194,7 @@ def _single(name: str, characters: dict[bytes, str]) -> Callable[[bytes], str]:
 
 
 def _multiple(name: str, characters: dict[bytes, str]) -> Callable[[bytes], str]:
-    """The first byte tells how many belong to a character; those below 0x80 are ASCII."""
+    """The first byte gives the number of bytes of a character; those below 0x80 are ASCII."""
     leads = {sequence[0]: len(sequence) for sequence in characters if len(sequence) > 1}
     split = re.compile(b"|".join(b"\\x%02x%b" % (lead, b"." * (length - 1)) for lead, length in leads.items()) + b"|.", re.DOTALL)
 
@@ -204,7 +204,7 @@ def _multiple(name: str, characters: dict[bytes, str]) -> Callable[[bytes], str]
         try:
             return "".join([characters[sequence] for sequence in split.findall(data)])
         except KeyError:
-            at = next(found for found in split.finditer(data) if found[0] not in characters)
+            at = next(sequence for sequence in split.finditer(data) if sequence[0] not in characters)
             raise UnicodeDecodeError(name, data, *at.span(), "not a character of the set") from None
 
     return decode

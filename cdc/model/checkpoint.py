@@ -1,4 +1,4 @@
-"""What a run has to know to go on after a crash."""
+"""The state that a run needs to resume after a crash."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class TableState(StrEnum):
 class TableProgress:
     """How far a table has been copied: every key up to `cursor` (canonical, in the source's order) equals the source.
 
-    `confirmed`: the columns are those that the table had at the position, for certain. Else a restart copies it from its start.
+    `confirmed`: the table certainly had these columns at the position; otherwise a restart copies it from its start.
     """
 
     table: Table
@@ -33,31 +33,31 @@ class TableProgress:
     rows_held: int = field(default=0, compare=False)
     """How many rows the target held, in a checkpoint that was read from it."""
     rows_counted: bool = field(default=True, compare=False)
-    """Whether that is exact, and not what the target held a while before."""
+    """Whether `rows_held` is exact; otherwise it is an earlier count."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """How fast rows and bytes came when it was last measured, each a second; 0 where nothing large enough was."""
+    """The last measured rates, per second; 0 until a run was large enough to measure."""
 
     copy_rows: float = 0.0
     copy_bytes: float = 0.0
-    """Of keys and rows."""
+    """Bytes of keys and rows."""
     stream_rows: float = 0.0
-    """Changes."""
+    """Changed rows."""
     stream_bytes: float = 0.0
-    """Of the binlog."""
+    """Bytes of the binlog."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Everything needed to go on after a crash. Valid together with the target's rows as of the same commit.
+    """Everything needed to resume after a crash, valid together with the target's rows of the same commit.
 
-    `report` holds the figures shown by `cdc status`; nothing is decided by them.
+    `report` holds the figures that `cdc status` shows; the engine does not read them.
     """
 
     servers: tuple[str, ...]
-    """The servers that were followed, by their own names (server_uuid, or what stands for one on MariaDB); that of `position` last."""
+    """The servers that were followed, by server_uuid or its substitute on MariaDB; the server of `position` last."""
     position: Position
     tables: tuple[TableProgress, ...]
     created_at: float
@@ -65,26 +65,26 @@ class Checkpoint:
     report: dict[str, object] = field(default_factory=dict)
     rates: Rates = field(default_factory=Rates)
     applied: Gtids | None = None
-    """The transactions of which the rows may hold some already, `position` included: they were saved while changes went on. What follows
-    `position` makes them exact. None when the rows are exactly those at `position`."""
+    """Transactions that the rows may already contain, `position` included, because rows were saved while changes went on. Applying the
+    stream from `position` on makes them exact. None when the rows are exactly those at `position`."""
     lost: str = ""
-    """Why `source` cannot continue `position`, once that was found: its GTIDs may look right again later."""
+    """Why `source` cannot continue `position`, once detected: its GTIDs may look right again later."""
     wanted: tuple[TableId, ...] = ()
-    """Names and patterns of the tables that are followed, all that were ever given."""
+    """Names and patterns of the followed tables, of this run and earlier ones."""
     excluded: tuple[TableId, ...] = ()
-    """What is left out of the patterns."""
+    """Tables and patterns excluded from the patterns in `wanted`."""
     skipped: Mapping[TableId, str] = field(default_factory=dict)
-    """Tables that a pattern matches and that cannot be followed, each with the reason. No rows are held of them."""
+    """Tables that match a pattern and cannot be followed, with their reasons. The target holds no rows of them."""
     lower_case_table_names: int = 0
-    """The source's: unless it is 0, names that differ in case are one."""
+    """The source's variable: unless it is 0, names that differ only in case are the same."""
 
     @property
     def source(self) -> str:
-        """The server whose binlog the position's file and offset are of."""
+        """The server whose binlog contains the position's file and offset."""
         return self.servers[-1]
 
     def following(self, last: Checkpoint | None) -> Checkpoint:
-        """As it is after the last: what rows held beyond that one's position they hold still, until the position has come so far."""
+        """Keep the previous checkpoint's `applied` until this position contains it."""
         held = last.applied if last else None
         if held is None or held <= self.position.gtids:
             return self
@@ -92,5 +92,5 @@ class Checkpoint:
 
 
 def servers_with(servers: Iterable[str], now: str) -> tuple[str, ...]:
-    """The servers that were followed, now that this one is."""
-    return (*(each for each in servers if each != now), now)
+    """The followed servers with this one last."""
+    return (*(server for server in servers if server != now), now)

@@ -1,7 +1,7 @@
-"""Sets of global transaction identifiers, MySQL's and MariaDB's: what a position in the binlog is made of.
+"""Sets of global transaction identifiers, MySQL's and MariaDB's: the content of a position in the binlog.
 
-The library's own set rejects tags, overlaps and upper case, which servers print or accept, and it changes in place,
-while a position has to stay what it was when the stream goes on. Decides nothing about what a set is used for.
+The library's own set rejects tags, overlaps and upper case, which servers print or accept, and it changes in place, while a position
+must not change when the stream continues.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ class Gtids(Protocol):
     """What a position needs of either server's GTIDs."""
 
     def __le__(self, other: Any, /) -> bool:
-        """Whether who has `other` has seen all of this."""
+        """Whether `other` contains all of this."""
 
     def __sub__(self, other: Any, /) -> Any:
-        """What `other` lacks."""
+        """The transactions that `other` lacks."""
 
     def __or__(self, other: Any, /) -> Any:
-        """What whoever has had both has seen."""
+        """The transactions of either."""
 
     def count_after(self, other: Any, /) -> int:
-        """How many transactions lie between `other` and this."""
+        """The number of transactions between `other` and this."""
 
     def shares_with(self, other: Any, /) -> bool:
-        """Whether any server has written in both."""
+        """Whether some server has written in both."""
 
     def written_by(self, server: str, /) -> bool:
-        """Whether the server with this name of its own has written in it."""
+        """Whether it contains a transaction of the server with this server_uuid or MariaDB name."""
 
     def passed_by(self, other: Any, /) -> bool:
-        """Whether who has `other` has gone on without this, and can never have it."""
+        """Whether a server at `other` has advanced without this, and can never receive it."""
 
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -61,11 +61,11 @@ _INTERVAL = re.compile(r"([0-9]+)(?:\s*-\s*([0-9]+))?")
 class GtidSet:
     """An immutable set of GTIDs, with tags (MySQL 8.3 and newer). `GtidSet()` is the empty set.
 
-    Made by `parse` and by the operators; sets are equal when they hold the same GTIDs, however they were written.
+    Made by `parse` and by the operators; sets are equal when they hold the same GTIDs, in any spelling.
     """
 
     _sources: Mapping[Source, Numbers] = field(default_factory=dict)
-    """No source without numbers. Never changed in place: sets share it."""
+    """Every source has numbers. Never changed in place: sets share it."""
 
     @classmethod
     def parse(cls, text: str) -> GtidSet:
@@ -73,17 +73,17 @@ class GtidSet:
 
         Case, white space, order and overlaps don't matter. Raises ValueError for anything that is not a set of GTIDs.
         """
-        found: dict[Source, list[range]] = {}
+        ranges: dict[Source, list[range]] = {}
         for part in filter(None, map(str.strip, text.lower().split(","))):
             uuid, *items = map(str.strip, part.split(":"))
             if not _UUID.fullmatch(uuid):
                 raise ValueError(f"{part!r} is not a set of GTIDs: it does not start with a server's UUID.")
             for source, numbers in _parse_items(uuid, items, part):
-                found.setdefault(source, []).append(numbers)
-        return cls({source: _merged(numbers) for source, numbers in found.items()})
+                ranges.setdefault(source, []).append(numbers)
+        return cls({source: _merged(numbers) for source, numbers in ranges.items()})
 
     def add(self, source_uuid: str, number: int, tag: str = "") -> GtidSet:
-        """The set with one more GTID; cheap for one that follows on its source's last number, as in a stream."""
+        """The set with one more GTID; cheap when it follows its source's last number, as in a stream."""
         return self.add_range(source_uuid, number, number, tag)
 
     def add_range(self, source_uuid: str, first: int, last: int, tag: str = "") -> GtidSet:
@@ -111,7 +111,7 @@ class GtidSet:
 
     @property
     def sources(self) -> Mapping[Source, Numbers]:
-        """The numbers by source and tag. Not to be changed."""
+        """The numbers by source and tag; read only."""
         return self._sources
 
     @property
@@ -136,15 +136,15 @@ class GtidSet:
         return self.issubset(other)
 
     def count(self) -> int:
-        """How many GTIDs the set holds."""
+        """The number of GTIDs in the set."""
         return sum(len(numbers) for ranges in self._sources.values() for numbers in ranges)
 
     def count_after(self, other: GtidSet) -> int:
-        """How many GTIDs of this set the other lacks."""
+        """The number of GTIDs of this set that the other lacks."""
         return (self - other).count()
 
     def shares_with(self, other: GtidSet) -> bool:
-        """Whether any server has written in both."""
+        """Whether some server has written in both."""
         return not {uuid for uuid, _ in self._sources}.isdisjoint(uuid for uuid, _ in other._sources)
 
     def written_by(self, server: str) -> bool:
@@ -152,7 +152,7 @@ class GtidSet:
         return any(uuid == server.lower() for uuid, _ in self._sources)
 
     def passed_by(self, _: GtidSet) -> bool:
-        """Never for certain: a gap in a server's numbers may be filled."""
+        """Always False: a gap in a server's numbers may still be filled."""
         return False
 
     def __bool__(self) -> bool:
@@ -232,10 +232,10 @@ _LARGEST_ID = (1 << 32) - 1
 
 @dataclass(frozen=True, slots=True)
 class DomainGtids:
-    """How far MariaDB's replication domains have come: of each writer, a server in a domain, its last number.
+    """The state of MariaDB's replication domains: the last number of each writer, which is a server in a domain.
 
-    Within a domain numbers ascend whoever writes, so the highest tells where the domain stands. A position (`gtid_binlog_pos`, or the
-    stream's own) names the last writer of each domain, a server's state (`gtid_binlog_state`) all of them.
+    Numbers ascend within a domain across its servers, so the highest is the domain's state. A position (`gtid_binlog_pos`, or the
+    stream's own) names the last writer of each domain, a server's state (`gtid_binlog_state`) all writers.
     """
 
     _last: Mapping[Writer, int] = field(default_factory=dict)
@@ -256,45 +256,45 @@ class DomainGtids:
         return cls(last)
 
     def advance(self, domain: int, server: int, number: int) -> DomainGtids:
-        """The position after this transaction. Raises ValueError unless it comes after all that the domain has had."""
+        """The position after this transaction. Raises ValueError unless its number is above the domain's last."""
         if number <= self._tops().get(domain, 0):
             raise ValueError(f"{domain}-{server}-{number} does not come after {self}: the numbers of a domain must ascend.")
         others = {writer: last for writer, last in self._last.items() if writer[0] != domain}
         return DomainGtids({**others, (domain, server): number})
 
     def position(self) -> DomainGtids:
-        """The last GTID of each domain: what a dump may begin after. A server's state names several of a domain, which it refuses there."""
+        """The last GTID of each domain, from which a dump may start; the server refuses several GTIDs of one domain there."""
         tops = self._tops()
         return DomainGtids({(domain, writer): number for (domain, writer), number in self._last.items() if number == tops[domain]})
 
     def _tops(self) -> dict[int, int]:
-        """Where each domain stands."""
+        """The highest number of each domain."""
         tops: dict[int, int] = {}
         for (domain, _), number in self._last.items():
             tops[domain] = max(number, tops.get(domain, 0))
         return tops
 
     def __le__(self, other: DomainGtids) -> bool:
-        """Whether no domain has come further here than there, whoever wrote."""
+        """Whether every domain is at most as far as in the other, across servers."""
         theirs = other._tops()
         return all(number <= theirs.get(domain, 0) for domain, number in self._tops().items())
 
     def __sub__(self, other: DomainGtids) -> DomainGtids:
-        """What the other has not had from the very same writer. Both sides must know all writers: `other` is a state."""
+        """The transactions that the other lacks, by writer. Both sides must know all writers, so `other` is a server's state."""
         return DomainGtids({writer: number for writer, number in self._last.items() if number > other._last.get(writer, 0)})
 
     def __or__(self, other: DomainGtids) -> DomainGtids:
-        """The last number of each writer in either: a state."""
+        """The last number of each writer in either, as a server's state."""
         writers = self._last.keys() | other._last.keys()
         return DomainGtids({writer: max(self._last.get(writer, 0), other._last.get(writer, 0)) for writer in writers})
 
     def count_after(self, other: DomainGtids) -> int:
-        """How much further the domains have come here than there."""
+        """The sum of the domains' advances over the other."""
         theirs = other._tops()
         return sum(max(0, number - theirs.get(domain, 0)) for domain, number in self._tops().items())
 
     def shares_with(self, other: DomainGtids) -> bool:
-        """Whether any server has written in the same domain of both."""
+        """Whether some server has written in the same domain of both."""
         return not self._last.keys().isdisjoint(other._last)
 
     def written_by(self, server: str) -> bool:
@@ -303,7 +303,7 @@ class DomainGtids:
         return any(str(writer) == number for _, writer in self._last)
 
     def passed_by(self, other: DomainGtids) -> bool:
-        """Whether a domain has come as far there without it: numbers ascend whoever writes."""
+        """Whether the other's domain is as far without it: numbers ascend across servers."""
         theirs = other._tops()
         return any(number <= theirs.get(domain, 0) for (domain, _), number in self._last.items())
 
@@ -314,7 +314,7 @@ class DomainGtids:
         return hash(frozenset(self._last.items()))
 
     def __str__(self) -> str:
-        """By domain, within one ascending, so that the domain's last comes last."""
+        """Sorted by domain and number, so that a domain's last GTID comes last."""
         items = sorted(self._last.items(), key=lambda item: (item[0][0], item[1], item[0][1]))
         return ",".join(f"{domain}-{server}-{number}" for (domain, server), number in items)
 
@@ -323,9 +323,9 @@ class DomainGtids:
 
 
 KINDS: Mapping[str, type[GtidSet] | type[DomainGtids]] = {"mysql": GtidSet, "mariadb": DomainGtids}
-"""The GTIDs of each flavor of source, by the name that a checkpoint holds."""
+"""The GTID class of each flavor, by its name in checkpoints."""
 
 
 def flavor_of(gtids: Gtids) -> str:
-    """The flavor whose GTIDs these are."""
+    """The flavor of these GTIDs."""
     return next(name for name, kind in KINDS.items() if isinstance(gtids, kind))

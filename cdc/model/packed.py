@@ -1,6 +1,6 @@
 """Many byte strings as one buffer and offsets, Arrow's layout: what batches and chunks are made of.
 
-Compiled code fills and reads them without touching a Python object per string; MapStore's `*_many` take them as they are.
+Compiled code fills and reads them without a Python object per string; MapStore's `*_many` accept them directly.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import overload
 class Packed(Sequence[bytes]):
     """`data[offsets[i]:offsets[i + 1]]` is string i; `offsets` are n + 1 unsigned 64-bit numbers.
 
-    What lies in `data` before the first string and behind the last is of others: a part shares the whole's.
+    `data` may hold other bytes before the first string and behind the last, because a part shares the buffers of the whole.
     """
 
     __slots__ = ("data", "offsets")
@@ -27,7 +27,7 @@ class Packed(Sequence[bytes]):
 
     @classmethod
     def of(cls, strings: Iterable[bytes]) -> Packed:
-        """Pack these."""
+        """Pack these strings."""
         strings = list(strings)
         return cls(b"".join(strings), array("Q", accumulate(map(len, strings), initial=0)))
 
@@ -46,7 +46,7 @@ class Packed(Sequence[bytes]):
 
     def __iter__(self) -> Iterator[bytes]:
         base, end = self.offsets[0], self.offsets[-1]
-        data = bytes(memoryview(self.data)[base:end])  # slices of it are made without a step of Python
+        data = bytes(memoryview(self.data)[base:end])  # its slices are made in C
         offsets = array("Q", map(base.__rsub__, self.offsets)) if base else self.offsets
         return map(data.__getitem__, map(slice, offsets, islice(offsets, 1, None)))
 
@@ -60,7 +60,7 @@ class Packed(Sequence[bytes]):
         return Packed(self.data, self.offsets[first : end + 1])
 
     def select(self, wanted: bytes) -> Packed:
-        """The strings whose byte in `wanted` is 1; the others' is 0."""
+        """The strings whose byte in `wanted` is 1; `wanted` has one byte, 0 or 1, for each string. Raises ValueError for another length."""
         if len(wanted) != len(self):
             raise ValueError("one byte a string")
         if wanted.count(b"\0\1") > len(self) // _LONG_RUNS:
@@ -77,9 +77,9 @@ class Packed(Sequence[bytes]):
 
     @property
     def buffers(self) -> tuple[bytes | bytearray, array[int]]:
-        """The two buffers, in the form MapStore's `*_many` take."""
+        """Data and offsets, in the form that MapStore's `*_many` accept."""
         return self.data, self.offsets
 
 
 _LONG_RUNS = 8
-"""Strings a run from which it is faster to copy whole runs than each string (measured: a run costs 0.4 us, a string 0.1)."""
+"""Strings per run from which copying whole runs is faster than copying strings (measured: a run costs 0.4 us, a string 0.1)."""

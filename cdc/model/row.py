@@ -1,4 +1,4 @@
-"""The canonical row: how a row travels and is stored.
+"""The canonical row: the form in which rows travel and are stored.
 
 It is the payload of a row packet in MySQL's text protocol: each column a length-encoded string, NULL the single byte 0xFB, the bytes in
 the column's own character set. The canonical key is the primary key's columns in the same form, in the key's order. Snapshot and binlog
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 NULL = 0xFB
-"""First byte of a NULL column. Source: MySQL client/server protocol, text resultset row."""
+"""The byte of a NULL column. Source: MySQL client/server protocol, text resultset row."""
 
 
 def encode_value(value: bytes | None) -> bytes:

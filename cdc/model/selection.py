@@ -1,6 +1,6 @@
-"""Which tables are meant: names and patterns, and what is left out. No I/O: which tables a source has is not asked here.
+"""Selected tables: names, patterns and exclusions. No I/O: the tables that a source has are looked up elsewhere.
 
-A table that is named in full must be fit to be followed. One that only a pattern matches is skipped, with a warning, until it is fit.
+A table that is named in full must be fit to be followed. A table that only a pattern matches is skipped, with a warning, until it is fit.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from dataclasses import dataclass
 from cdc.model.table import TableId
 
 SYSTEM_SCHEMAS = frozenset({"mysql", "sys", "information_schema", "performance_schema", "ndbinfo"})
-"""The server's own: statements such as CREATE USER and GRANT change tables there without row events."""
+"""Schemas of the server itself: statements such as CREATE USER and GRANT change tables there without row events."""
 SYSTEM_TABLE = (
     "is the server's own; only tables of other databases can be followed, because statements such as CREATE USER and GRANT change "
     "the server's own tables without row events."
 )
-"""What is said of one, after its name."""
+"""The message about such a table, after its name."""
 
 
 ALL = TableId("*", "*")
 
 
 def skip_reason(table: TableId, problems: str, hint: str = "") -> str:
-    """Why the table is skipped, to be told after its name. Without a hint, the statements that mend it are for `cdc check` to show."""
-    mended = hint or f"`cdc check SOURCE --tables '{table}'` says how to mend it."
-    return f"{problems.replace(f'{table} ', 'it ')} {mended}"
+    """Why the table is skipped, worded to follow its name. Without a hint, it points to `cdc check` for the statements that help."""
+    remedy = hint or f"`cdc check SOURCE --tables '{table}'` says how to repair it."
+    return f"{problems.replace(f'{table} ', 'it ')} {remedy}"
 
 
 def is_pattern(name: TableId) -> bool:
@@ -40,7 +40,7 @@ def is_system_table(table: TableId) -> bool:
 
 
 def matches(table: TableId, wanted: TableId) -> bool:
-    """Whether this is the wanted table, or one that its pattern means: `*` stands for anything. The server's own tables match none."""
+    """Whether the table has this name or matches this pattern: `*` stands for any text. The server's own tables match no pattern."""
     if not is_pattern(wanted):
         return table == wanted
     parts = zip(table, wanted, strict=True)
@@ -50,15 +50,12 @@ def matches(table: TableId, wanted: TableId) -> bool:
 
 
 def held_name(name: TableId, held: Collection[TableId], lower_case_table_names: int) -> TableId:
-    """The name under which a table is held, told without the server: as it is written, else the one that differs in case where names fold.
-
-    Letters fold one by one here, as the server's do; where it folds one otherwise nothing is found, and the name stays as it is.
-    """
+    """The name under which a table is held, without the server: the given spelling, else one that differs in case where names fold."""
     if name in held or not lower_case_table_names:
         return name
-    found = [each for each in held if _lower(each) == _lower(name)]
-    if len(found) == 1:
-        return found[0]
+    candidates = [candidate for candidate in held if _lower(candidate) == _lower(name)]
+    if len(candidates) == 1:
+        return candidates[0]
     return _lower(name) if is_pattern(name) and lower_case_table_names == 1 else name
 
 
@@ -68,7 +65,7 @@ def _lower(name: TableId) -> TableId:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Tables by names and patterns. A name in full counts more than a pattern that leaves it out."""
+    """Tables by names and patterns. A name in full overrides a pattern that excludes it."""
 
     wanted: tuple[TableId, ...] = ()
     excluded: tuple[TableId, ...] = ()
@@ -78,31 +75,28 @@ class Selection:
         return table in self.wanted
 
     def wants(self, table: TableId) -> bool:
-        """Whether the table is meant."""
+        """Whether the table is selected."""
         if self.names(table):
             return True
-        return any(matches(table, each) for each in self.wanted) and not any(matches(table, each) for each in self.excluded)
+        return any(matches(table, name) for name in self.wanted) and not any(matches(table, name) for name in self.excluded)
 
     def __str__(self) -> str:
         left_out = f", without {', '.join(map(str, self.excluded))}" if self.excluded else ""
         return f"{', '.join(map(str, self.wanted)) or 'none'}{left_out}"
 
     def called(self, name: Callable[[TableId], TableId]) -> Selection:
-        """The same, each name and pattern as this function gives it."""
-        return Selection(*(tuple(dict.fromkeys(map(name, each))) for each in (self.wanted, self.excluded)))
+        """The selection with every name and pattern mapped by this function."""
+        return Selection(*(tuple(dict.fromkeys(map(name, names))) for names in (self.wanted, self.excluded)))
 
     def going_on(self, given: Selection, dropped: Collection[TableId] = ()) -> Selection:
-        """What is followed after this one was followed before: that, and what is given now, without what is dropped.
-
-        What was excluded before, or dropped, is taken in again once it is given by the same name or pattern.
-        """
-        wanted = [each for each in dict.fromkeys((*self.wanted, *given.wanted)) if each in given.wanted or each not in given.excluded]
-        wanted = [each for each in wanted if not any(matches(each, drop) or each == drop for drop in dropped)]
-        excluded = [*(each for each in self.excluded if each not in given.wanted), *given.excluded]
-        if any(is_pattern(each) for each in wanted):
+        """The selection of a run that continues this one: the previous names and the given ones, without the dropped tables."""
+        wanted = [item for item in dict.fromkeys((*self.wanted, *given.wanted)) if item in given.wanted or item not in given.excluded]
+        wanted = [item for item in wanted if not any(matches(item, drop) or item == drop for drop in dropped)]
+        excluded = [*(item for item in self.excluded if item not in given.wanted), *given.excluded]
+        if any(is_pattern(item) for item in wanted):
             excluded += dropped  # else the pattern would take it in again
         return Selection(tuple(wanted), tuple(dict.fromkeys(excluded)))
 
     def including(self, tables: Iterable[TableId]) -> Selection:
-        """The same, with these tables."""
+        """The selection with these tables added."""
         return Selection((*self.wanted, *(table for table in tables if not self.wants(table))), self.excluded)

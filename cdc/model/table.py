@@ -1,4 +1,4 @@
-"""What a table is called, which columns it has, and which of them make its key."""
+"""A table's name, its columns, and its key."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 def quote_identifier(name: str) -> str:
-    """A schema's, table's or column's name as SQL; the one function that does this."""
+    """A schema's, table's or column's name as SQL; every identifier in a statement passes through this function."""
     return "`" + name.replace("`", "``") + "`"
 
 
@@ -19,12 +19,12 @@ class TableId(NamedTuple):
     table: str
 
     def __str__(self) -> str:
-        """As commands take it back: `shop.orders`, with backquotes around a name that holds a dot or a backquote."""
+        """The form that commands accept: `shop.orders`, with backquotes around a name that holds a dot or a backquote."""
         return ".".join(quote_identifier(name) if {".", "`"} & set(name) else name for name in self)
 
     @property
     def sql(self) -> str:
-        """As statements name it, both parts in backquotes."""
+        """The form for statements, both parts in backquotes."""
         return ".".join(map(quote_identifier, self))
 
 
@@ -32,8 +32,8 @@ class TableId(NamedTuple):
 class Column:
     """A column as information_schema.columns describes it.
 
-    `data_type` is the bare type ("varchar"), `column_type` the full one ("varchar(40)"); `charset` is None where text has
-    none; `length` is the size in bytes for strings, `decimals` the scale or fractional-second digits, None where neither applies.
+    `data_type` is the bare type ("varchar"), `column_type` the full one ("varchar(40)"); `charset` is None for types without one;
+    `length` is the size in bytes for strings, `decimals` the scale or fractional-second digits, None where neither applies.
     """
 
     name: str
@@ -44,11 +44,11 @@ class Column:
     length: int | None = None
     decimals: int | None = None
     generated: bool = False
-    """Whether the server computes it and stores the result (STORED): an ALTER that rebuilds the table computes it again."""
+    """Whether it is STORED GENERATED; an ALTER that rebuilds the table computes it again."""
 
 
 class VirtualColumn(NamedTuple):
-    """A VIRTUAL generated column, which holds no data. `place` counts all columns of the table, from 0, as the binlog does."""
+    """A VIRTUAL generated column, which stores no data. `place` counts all columns of the table, from 0, as the binlog does."""
 
     place: int
     name: str
@@ -56,10 +56,10 @@ class VirtualColumn(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table's columns in the order of the binlog's row images, and which of them make the key, in its order.
+    """A table's columns in the order of the binlog's row images, and the indexes of the key's columns, in the key's order.
 
-    The key is the primary key, or the unique key of NOT NULL columns that the server takes in its place; `index` is its name. VIRTUAL
-    columns are no part of `columns` and of rows: their values depend on the session that reads or writes.
+    The key is the primary key, or the unique key of NOT NULL columns that the server takes in its place; `index` is its name. `columns`
+    and rows exclude VIRTUAL columns, whose values depend on the session that reads or writes.
     """
 
     id: TableId
@@ -80,7 +80,7 @@ class Table:
 
     @property
     def places(self) -> tuple[int, ...]:
-        """The place of each of `columns` among all columns of the table, virtual ones included, from 0."""
+        """The places of `columns` among all columns of the table, virtual ones included, from 0."""
         virtual = {column.place for column in self.virtual}
         return tuple(place for place in range(len(self.columns) + len(virtual)) if place not in virtual)
 
@@ -91,5 +91,5 @@ class Table:
 
     @property
     def fingerprint(self) -> str:
-        """Changes whenever rows of the table would be read or rendered differently."""
+        """A hash that changes whenever rows of the table would be read or formatted differently."""
         return hashlib.sha256(repr((self.columns, self.key, self.virtual)).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""For scripts of the source tree, which make images of the same packages.
+"""For scripts of the source tree that make images of the same packages.
 
 python -m cdc.sandbox serve FLAVOR                       what `cdc sandbox` does
 python -m cdc.sandbox unpack FLAVOR                      prints the folder of the flavor's unpacked packages
@@ -12,7 +12,7 @@ from cdc.sandbox import FLAVORS, packages, process, serve
 
 
 def say(text: str) -> None:
-    """Tell of a slow step, where it is not taken for the result."""
+    """Report a slow step on stderr, apart from the result."""
     print(text, file=sys.stderr, flush=True)
 
 

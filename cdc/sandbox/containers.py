@@ -1,8 +1,8 @@
-"""A server in a container, by testcontainers on whatever Docker engine answers.
+"""A server in a container, by testcontainers on the Docker engine that answers.
 
-The image is taken by name when the engine has it or can pull it, else built by `docker/FLAVOR/build.sh` of the source
-tree. The published port is on loopback. Ryuk, the library's own container that cleans up, has to be pulled from a
-registry and is not used: what is started here is removed here, by the guard when the owner is killed, and by the next
+The image is used by name when the engine has it or can pull it, otherwise built by `docker/FLAVOR/build.sh` of the
+source tree. The published port is on loopback. Ryuk, the library's own clean-up container, has to be pulled from a
+registry and is not used: the owner removes its containers, the guard does so when the owner is killed, and the next
 start when the guard was killed too (containers carry their owner's id in a label).
 """
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     import docker
 
 OWNER = "cdc.sandbox.owner"
-ENGINE_SECONDS = 60  # the longest silence of an engine that works; a pull reports its progress more often
+ENGINE_SECONDS = 60  # the longest silence of a working engine; a pull reports its progress more often
 _PORT = 3306
 _PORT_ATTEMPTS = 5
-# What the guard runs when the owner is gone. Without this package, which may not be importable there.
+# The guard's command, without this package, which may not be importable there.
 _REMOVE = "import docker, sys; docker.from_env().api.remove_container(sys.argv[1], force=True, v=True)"
 
 
@@ -53,13 +53,13 @@ class ContainerServer:
 
     @property
     def address_inside(self) -> tuple[str, int]:
-        """Where other containers of the same engine reach it."""
+        """The address under which other containers of the same engine reach it."""
         self._container.reload()
         networks = self._container.attrs["NetworkSettings"]["Networks"]
         return next(iter(networks.values()))["IPAddress"], _PORT
 
     def kill(self) -> None:
-        """End the server at once, as a crash would (SIGKILL)."""
+        """Kill the server at once, as in a crash (SIGKILL)."""
         with _plain_errors():
             self._container.reload()
             if self._container.status == "running":
@@ -86,7 +86,7 @@ class ContainerServer:
             self._guard = None
 
     def _start_somewhere(self, image: str, flavor: Flavor, options: Options, port: int) -> None:
-        """Start on `port`, or on a free one: again on the next when somebody was faster."""
+        """Start on `port`, or on a free one, and on another when that was taken meanwhile."""
         for attempt in range(_PORT_ATTEMPTS):
             self.port = port or process.free_port()
             try:
@@ -133,7 +133,7 @@ class ContainerServer:
 
 @contextmanager
 def engine() -> Iterator[docker.DockerClient]:
-    """Give a client of the engine that answers. Raises SandboxUnavailable when there is none."""
+    """Give a client of the engine that answers. Raises SandboxUnavailable when no engine does."""
     try:
         from testcontainers.core.config import testcontainers_config  # noqa: PLC0415 - an optional dependency
         from testcontainers.core.docker_client import DockerClient  # noqa: PLC0415
@@ -153,7 +153,7 @@ def engine() -> Iterator[docker.DockerClient]:
 
 
 def _knock() -> None:
-    """Raise when nobody listens at the engine's local socket: the library would leave its own socket open."""
+    """Raise when the engine's local socket refuses connections: the library would leave its own socket open."""
     from testcontainers.core.docker_client import get_docker_host  # noqa: PLC0415 - an optional dependency
 
     scheme, _, path = (get_docker_host() or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock").partition("://")
@@ -167,7 +167,7 @@ def _knock() -> None:
 
 @contextmanager
 def _plain_errors() -> Iterator[None]:
-    """Whatever goes wrong with an engine is a reason to try the next way, in one sentence."""
+    """Turn an engine's errors into SandboxUnavailable, with one sentence, so that the next provider is tried."""
     import docker.errors  # noqa: PLC0415 - an optional dependency
     import requests  # noqa: PLC0415
 
@@ -186,7 +186,7 @@ def _root_cause(error: BaseException) -> str:
 
 
 def _image(engine: docker.DockerClient, flavor: Flavor, say: Callable[[str], None]) -> str:
-    """Name an image of the flavor: there already, pulled, or built."""
+    """The name of an image of the flavor: present, pulled, or built."""
     import docker.errors  # noqa: PLC0415 - an optional dependency
 
     ours, public = flavor.images
@@ -218,7 +218,7 @@ def _build(flavor: Flavor, name: str) -> None:
 
 
 def _identity(owner: int) -> str:
-    """Names a process of this machine beyond its id, which is given again: with the time of its start."""
+    """Identifies a process of this machine by its id and start time, because ids are reused."""
     with suppress(OSError):
         started = Path(f"/proc/{owner}/stat").read_text().rpartition(")")[2].split()[19]
         return f"{socket.gethostname()} {owner} {started}"
@@ -226,7 +226,7 @@ def _identity(owner: int) -> str:
 
 
 def _sweep(engine: docker.DockerClient) -> None:
-    """Remove the containers of this machine's owners that are dead."""
+    """Remove the containers of dead owners on this machine."""
     import docker.errors  # noqa: PLC0415 - an optional dependency
 
     containers: list[Any] = engine.containers.list(all=True, filters={"label": OWNER}, ignore_removed=True)

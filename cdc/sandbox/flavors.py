@@ -1,7 +1,6 @@
-"""What differs between the kinds of server a sandbox can be: where they come from, how they become a CDC source.
+"""The differences between server flavors of a sandbox: their packages, programs and settings as a CDC source.
 
-This module only holds facts. It decides nothing about how a server is found (`cdc.sandbox`), unpacked (`packages`) or
-run (`process`, `containers`).
+This module only holds facts: `cdc.sandbox` finds a server, `packages` unpacks it, `process` and `containers` run it.
 """
 
 from __future__ import annotations
@@ -12,11 +11,11 @@ from dataclasses import dataclass
 
 Option = str | int | bool | None
 """The value of a server option: text or number for `--name=value`, True for `--name`, False for `--skip-name`, None to
-leave the option out, so that the server's own default holds."""
+omit the option and keep the server's default."""
 
 Options = Mapping[str, Option]
 
-# What makes a server a CDC source, and a throwaway. A killed server process loses nothing that it handed to the kernel,
+# The settings of a CDC source and of a throwaway. A killed server process keeps what it handed to the kernel,
 # so not syncing is safe against `Sandbox.kill()`; tests about losing power pass sync-binlog=1. Native AIO is off:
 # many servers side by side exhaust fs.aio-max-nr.
 _COMMON: dict[str, Option] = {
@@ -30,13 +29,13 @@ _COMMON: dict[str, Option] = {
     "innodb-buffer-pool-size": "256M",
     "innodb-use-native-aio": False,
     "skip-name-resolve": True,
-    "report-host": "cdc-sandbox",  # by which `cdc compare` knows that it may write here
+    "report-host": "cdc-sandbox",  # the mark by which `cdc compare` knows that it may write here
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Flavor:
-    """One kind of server. Without data yet it gets the arguments `initialise` and the SQL files `bootstrap`."""
+    """One kind of server. A new data folder is made with the arguments `initialise` and the SQL files `bootstrap`."""
 
     name: str
     title: str
@@ -44,7 +43,7 @@ class Flavor:
     suite: str  # Debian's
     packages: tuple[str, ...]
     programs: tuple[str, ...]  # names of the server's program, best first
-    own: re.Pattern[str]  # found in what `--version` prints
+    own: re.Pattern[str]  # matches the output of `--version`
     images: tuple[str, ...]  # ours, then the public one
     defaults: Mapping[str, Option]
     initialise: tuple[str, ...]
@@ -57,10 +56,10 @@ class Flavor:
         return f"CDC_SANDBOX_{self.name.upper()}_URL"
 
     def accepts(self, printed: str) -> bool:
-        """Whether a program that prints this for `--version` is a server of this flavor, new enough to be a source."""
-        found = re.search(r"Ver\s+(\d+)\.(\d+)", printed)
+        """Whether the program with this `--version` output is a server of this flavor, new enough to be a source."""
+        version = re.search(r"Ver\s+(\d+)\.(\d+)", printed)
         least = (8, 0) if self.name == "mysql" else (10, 5)  # binlog_row_metadata
-        return bool(found and self.own.search(printed) and (int(found[1]), int(found[2])) >= least)
+        return bool(version and self.own.search(printed) and (int(version[1]), int(version[2])) >= least)
 
     def arguments(self, options: Options) -> list[str]:
         """Make the server's command line: the defaults of a CDC source, overridden by `options`."""
@@ -68,7 +67,7 @@ class Flavor:
         return [_argument(name, value) for name, value in merged.items() if value is not None]
 
     def first_statements(self, user: str, password: str) -> list[str]:
-        """Give a new server its administrator, without leaving a trace in its binlog."""
+        """The statements that create a new server's administrator, without entries in its binlog."""
         return [
             "SET SESSION sql_log_bin=0",
             f"CREATE USER '{user}'@'%' IDENTIFIED BY '{password}'",

@@ -1,7 +1,7 @@
 """Cleans up after a sandbox whose owner died without doing so: SIGKILL, a crash, the memory killer.
 
-A guard is a process beside each sandbox, started by its owner. It waits until its parent is gone, then runs the command
-it was given. As a script (`python guard.py PARENT COMMAND...`) this file needs the standard library only: it starts in
+A guard is a process beside each sandbox, started by its owner. It waits until its parent has ended, then runs its
+command. As a script (`python guard.py PARENT COMMAND...`) this file needs the standard library only: it starts in
 milliseconds, wherever this package is.
 """
 
@@ -21,7 +21,7 @@ INTERVAL = 0.2  # seconds
 
 
 class Guard:
-    """The owner's side: runs `command` when this process is gone, unless dismissed before."""
+    """The owner's side: runs `command` when this process has ended, unless dismissed before."""
 
     def __init__(self, command: Sequence[str]) -> None:
         """Start the guard."""
@@ -39,16 +39,16 @@ class Guard:
 def servers(folder: Path) -> list[int]:
     """Process ids of the programs that were started on `folder`, by the data folder on their command lines."""
     wanted = os.fsencode(f"--datadir={folder}/data")
-    found = []
+    processes = []
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
             if entry.name.isdigit() and wanted in (entry / "cmdline").read_bytes().split(b"\0"):
-                found.append(int(entry.name))
-    return found
+                processes.append(int(entry.name))
+    return processes
 
 
 def clean(folder: Path) -> None:
-    """End the server of `folder` and remove the folder, again while the ending server still writes to it."""
+    """End the server of `folder` and remove the folder, repeatedly while the ending server still writes to it."""
     for _ in range(50):
         for process in servers(folder):
             with contextlib.suppress(ProcessLookupError):
@@ -60,9 +60,9 @@ def clean(folder: Path) -> None:
 
 
 def main(parent: int, command: list[str]) -> None:
-    """Wait for the parent's end, then run the command; `clean FOLDER` is one that this file knows itself."""
+    """Wait for the parent's end, then run the command; `clean FOLDER` is built in."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # a signal to all of a group must not end the one who cleans
+        signal.signal(number, signal.SIG_IGN)  # a signal to the whole process group must not end the guard
     while os.getppid() == parent:
         time.sleep(INTERVAL)
     if command[0] == "clean":

@@ -1,9 +1,9 @@
-"""Debian's packages of a server, unpacked into a cache folder: without root, and without touching the system.
+"""Debian's packages of a server, unpacked into a cache folder, without root and without changes to the system.
 
-apt resolves and downloads with a configuration of its own (state, cache, sources, keyring); of the machine's it keeps
-only what says how to reach a mirror: its URI, proxies, credentials. Nothing is installed: no maintainer script runs,
-and the programs are started by the loader and the libraries they were built for (`Root.command`), whatever the
-machine's are.
+apt resolves and downloads with a separate configuration (state, cache, sources, keyring); from the machine's it keeps
+only the settings that reach a mirror: URIs, proxies, credentials. Packages are unpacked, not installed: maintainer
+scripts do not run, and the programs are started by the loader and the libraries they were built for (`Root.command`),
+independent of the machine's.
 
 An unpacked tree is complete or absent: it is made under another name, under a lock, and renamed. Delete the folder to
 get the packages' current versions.
@@ -33,8 +33,8 @@ PUBLIC_MIRROR = "http://deb.debian.org/debian"
 ATTEMPTS = 3
 PAUSE = 3.0  # seconds, times the attempt's number
 _TOOLS = ("apt-get", "apt-config", "dpkg", "dpkg-deb", "tar")
-# What of the machine's apt configuration says how to reach a mirror. Its hooks and paths must not come along: they
-# would touch the system.
+# The settings of the machine's apt configuration that reach a mirror. Its hooks and paths are left out: they would
+# change the system.
 _REACHING = re.compile(r"Acquire::(https?|ftp|mirror|socks5h?|Check-Valid-Until|Check-Date|Max-FutureTime|Force|Proxy)", re.I)
 # Debian's merged /usr. Packages from before it ship /lib and friends as folders: they are unpacked through these links.
 _MERGED = ("bin", "sbin", "lib", "lib64")
@@ -66,7 +66,7 @@ class Root:
 
 
 def cache_folder() -> Path:
-    """Where unpacked packages live: $CDC_CACHE, else `cdc` in $XDG_CACHE_HOME, else ~/.cache/cdc."""
+    """The folder of unpacked packages: $CDC_CACHE, else `cdc` in $XDG_CACHE_HOME, else ~/.cache/cdc."""
     if chosen := os.environ.get("CDC_CACHE"):
         return Path(chosen).absolute()
     base = os.environ.get("XDG_CACHE_HOME")
@@ -88,9 +88,9 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def unfinished(target: Path) -> Path:
-    """Make the folder that becomes `target` when it is complete; remove what killed processes left. Needs the lock.
+    """Make the folder that becomes `target` when complete, and remove those of killed processes. Needs the lock.
 
-    Its name is new each time: a program that a killed process had started may still write to the old one.
+    Its name is new each time, because a child of a killed process may still write to the old one.
     """
     for left in target.parent.glob(f"{target.name}.unfinished-*"):
         shutil.rmtree(left, ignore_errors=True)
@@ -103,14 +103,14 @@ def unpack(flavor: Flavor, say: Say) -> Root:
 
 
 def unpack_suite(name: str, suite: str, packages: Sequence[str], say: Say) -> Root:
-    """Unpack `packages` of Debian's `suite`, with all they depend on, in the cache folder, unless they are there."""
+    """Unpack `packages` of Debian's `suite`, with their dependencies, in the cache folder, unless it has them."""
     wanted = hashlib.sha256(" ".join(packages).encode()).hexdigest()[:8]
     target = cache_folder() / f"{name}-{suite}-{wanted}"
     if not target.is_dir():
         if missing := [tool for tool in _TOOLS if shutil.which(tool) is None]:
             raise SandboxUnavailable(f"this machine has no {', '.join(missing)}, which Debian has")
         if not KEYRING.exists():
-            raise SandboxUnavailable(f"{KEYRING} (package debian-archive-keyring) is not there to check Debian's packages")
+            raise SandboxUnavailable(f"{KEYRING} (package debian-archive-keyring), which checks Debian's packages, is missing")
         with locked(target):
             if not target.is_dir():
                 _make(target, suite, packages, say)
@@ -118,7 +118,7 @@ def unpack_suite(name: str, suite: str, packages: Sequence[str], say: Say) -> Ro
 
 
 def _make(target: Path, suite: str, packages: Sequence[str], say: Say) -> None:
-    """Download, unpack beside the target, rename. What was downloaded before a failure is kept for the next try."""
+    """Download, unpack beside the target, rename. Downloads from before a failure are kept for the next try."""
     downloads = target.with_name(f"{target.name}.apt")
     started = time.monotonic()
     archives = _download(downloads, suite, packages, say)
@@ -204,10 +204,10 @@ def _configuration(folder: Path) -> str:
 
 
 def mirrors() -> list[str]:
-    """List the mirrors of Debian that this machine is set up for, then the public one."""
+    """The Debian mirrors of this machine's apt configuration, then the public one."""
     wanted = ["apt-get", "indextargets", "--format", "$(REPO_URI) $(COMPONENT)", "Created-By: Packages"]
-    found = [line.split() for line in _output(wanted).splitlines()]
-    own = [uri.rstrip("/") for uri, *component in found if component == ["main"] and _is_debian(uri)]
+    targets = [line.split() for line in _output(wanted).splitlines()]
+    own = [uri.rstrip("/") for uri, *component in targets if component == ["main"] and _is_debian(uri)]
     return list(dict.fromkeys([*own, PUBLIC_MIRROR]))
 
 
@@ -227,7 +227,7 @@ def _run(command: list[str], environment: dict[str, str]) -> None:
 
 
 def _last_words(text: str) -> str:
-    """Pick the errors in what a tool said, on one line."""
+    """The errors in a tool's output, on one line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("E:")] or lines[-2:]
-    return " ".join(errors) or "it said nothing"
+    return " ".join(errors) or "without any output"

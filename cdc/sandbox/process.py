@@ -1,7 +1,7 @@
 """A server as a process of this machine: its data folder, its start, its end.
 
-The process belongs to the one that started it. It gets a session of its own, so that a Ctrl-C in the terminal reaches
-the owner alone, and a guard (`guard.py`) that ends it when the owner dies without a chance to.
+The process belongs to its starter. It has a separate session, so that a Ctrl-C in the terminal reaches only the owner,
+and a guard (`guard.py`) that ends it when the owner is killed.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ STOP_SECONDS = 20.0
 SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/sbin")  # searched beside PATH, which lacks them for most users
 _PORT_ATTEMPTS = 5
 _PREFIX = "cdc-sandbox-"
-# Nothing of the owner's environment: no LD_LIBRARY_PATH for foreign libraries, no options from variables.
+# Independent of the owner's environment: no LD_LIBRARY_PATH for foreign libraries, no options from variables.
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """How to run a server's program: the command line's start, and the tree of files it belongs to (None: its own)."""
+    """How to run a server's program: the start of its command line, and its tree of files (None: the machine's)."""
 
     flavor: Flavor
     command: Sequence[str]
     base: Path | None = None
-    template: Path | None = None  # a data folder made before, to copy
+    template: Path | None = None  # a prepared data folder to copy
 
     def arguments(self, folder: Path) -> list[str]:
-        """Begin the command line of a server that works in `folder`, without the options of a CDC source."""
+        """The start of a command line for a server in `folder`, without the options of a CDC source."""
         line = [*self.command, "--no-defaults", f"--datadir={folder / 'data'}", f"--tmpdir={folder / 'tmp'}"]
         if self.base is not None:
             share = _share(self.base)
@@ -62,7 +62,7 @@ class Program:
 
 
 class LocalServer:
-    """A running server process, in a temporary folder of its own."""
+    """A running server process in its own temporary folder."""
 
     def __init__(self, program: Program, options: Options, port: int, password: str) -> None:
         """Make the data folder and start; `port` 0 is any free one. Raises SandboxUnavailable with the log's errors."""
@@ -96,7 +96,7 @@ class LocalServer:
         return self._process.pid if self._process and self._process.poll() is None else None
 
     def kill(self) -> None:
-        """End the server at once, as a crash would (SIGKILL)."""
+        """Kill the server at once, as in a crash (SIGKILL)."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -107,7 +107,7 @@ class LocalServer:
         self._start(self.port, [])
 
     def stop(self) -> None:
-        """End the server and remove all it left. Does nothing in a forked child: the server is its parent's."""
+        """End the server and remove its files. Does nothing in a forked child: the server is its parent's."""
         if os.getpid() != self._owner:
             return
         self.kill()
@@ -115,7 +115,7 @@ class LocalServer:
         self._guard.dismiss()
 
     def _end(self) -> None:
-        """End the server in order, so that it flushes all; by force when it does not."""
+        """End the server in order, so that it flushes its data; by force when it does not end."""
         if self._process is not None:
             self._process.terminate()
             with suppress(subprocess.TimeoutExpired):
@@ -133,7 +133,7 @@ class LocalServer:
         return line.removeprefix("--").partition("=")[0] in self.program.flavor.made_once
 
     def _start_somewhere(self, port: int, extra: list[str]) -> int:
-        """Start on `port`, or on a free one: again on the next when somebody was faster. Returns the port."""
+        """Start on `port`, or on a free one, and on another when that was taken meanwhile. Returns the port."""
         for attempt in range(_PORT_ATTEMPTS):
             chosen = port or free_port()
             try:
@@ -171,7 +171,7 @@ class LocalServer:
 
 
 def make_data(program: Program, folder: Path, options: Sequence[str] = ()) -> None:
-    """Make `folder`/data: the system tables of a new server. Raises SandboxUnavailable with the server's last words."""
+    """Make `folder`/data: the system tables of a new server. Raises SandboxUnavailable with the server's last errors."""
     log, flavor = folder / "error.log", program.flavor
     (folder / "tmp").mkdir(exist_ok=True)
     if flavor.bootstrap:
@@ -196,7 +196,7 @@ def make_data(program: Program, folder: Path, options: Sequence[str] = ()) -> No
 
 
 def bootstrap(program: Program) -> bytes:
-    """Put together the SQL that makes the system tables, from the files of the server; nothing if it needs none."""
+    """The SQL that makes the system tables, from the server's files; empty if the server makes them by itself."""
     flavor = program.flavor
     if not flavor.bootstrap:
         return b""
@@ -214,10 +214,10 @@ def _share(base: Path) -> Path:
 
 
 def _own_share(program: Program) -> Path:
-    """Ask a program of this machine where that folder is."""
+    """The same folder of an installed program, by its own output."""
     printed = _output([*program.command, "--no-defaults", "--verbose", "--help"])
-    if found := re.search(r"^character-sets-dir\s+(/.*)/charsets/?$", printed, re.MULTILINE):
-        return Path(found[1])
+    if match := re.search(r"^character-sets-dir\s+(/.*)/charsets/?$", printed, re.MULTILINE):
+        return Path(match[1])
     raise SandboxUnavailable(f"{program.command[-1]} does not say where its files are")
 
 
@@ -227,7 +227,7 @@ def _output(command: Sequence[str]) -> str:
 
 
 def with_template(program: Program) -> Program:
-    """Give the unpacked program a data folder that its servers copy, made once. Saves each three seconds."""
+    """The unpacked program with a prepared data folder, which its servers copy; that saves three seconds per start."""
     assert program.base is not None
     target = program.base.parent.with_name(f"{program.base.parent.name}.data")
     if not target.is_dir():
@@ -246,7 +246,7 @@ def _make_template(program: Program, target: Path) -> None:
 
 
 def wait_for_login(port: int, user: str, password: str, alive: Callable[[], None]) -> None:
-    """Return when a real login works. `alive` is called between tries; it raises when waiting is pointless."""
+    """Return when a login works. `alive` is called between attempts; it raises when the server has ended."""
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:
@@ -266,21 +266,21 @@ def connect(port: int, user: str, password: str, host: str = HOST) -> pymysql.Co
 
 
 def errors_in(log: str) -> str:
-    """Pick the errors at the end of a server's log, on one line; its last lines when none is marked as an error."""
+    """The errors at the end of a server's log, on one line; its last lines when no line is marked as an error."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     marked = [line for line in lines if "[ERROR]" in line or "error while loading" in line] or lines
     return " | ".join(line[:300] for line in marked[-4:]) or "its log is empty"
 
 
 def free_port() -> int:
-    """Choose a port of the loopback interface that nobody listens on now."""
+    """A port of the loopback interface that is free now."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
 
 
 def _sweep() -> None:
-    """Remove what dead owners left whose guard was killed too."""
+    """Remove the folders of dead owners whose guard was killed too."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
         with suppress(OSError):
@@ -300,7 +300,7 @@ def alive(process: int) -> bool:
 
 
 def find(flavor: Flavor) -> Program:
-    """Find the flavor's server on this machine. Raises SandboxUnavailable saying what was found instead."""
+    """The flavor's server on this machine. Raises SandboxUnavailable, naming other programs found instead."""
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), *SYSTEM_FOLDERS])
     refused = []
     for name in flavor.programs:
@@ -313,7 +313,7 @@ def find(flavor: Flavor) -> Program:
 
 
 def unpacked(flavor: Flavor, say: packages.Say) -> Program:
-    """Get the flavor's server out of Debian's packages."""
+    """The flavor's server from Debian's packages."""
     root = packages.unpack(flavor, say)
     name = next((name for name in flavor.programs if root.program(name)), flavor.programs[0])
     return Program(flavor, root.command(name), root.path / "usr")

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Build the app's image on Debian's packages, without pulling anything: docker/app/build.sh [NAME] [docker build's options]
 #
-# Makes the two base images of docker/Dockerfile, if they are not there: Python, and Python with a compiler.
+# Makes the two base images of docker/Dockerfile, if they are missing: Python, and Python with a compiler.
 set -eu
 
 name=${1:-cdc:latest}
@@ -28,6 +28,6 @@ make_base cdc-python:3.11 $runs
 # shellcheck disable=SC2086
 make_base cdc-python-gcc:3.11 $compiles
 
-# BuildKit, where it is, would look for the base images in a registry first.
+# BuildKit, if present, would look for the base images in a registry first.
 DOCKER_BUILDKIT=0 docker build --file docker/Dockerfile --tag "$name" \
     --build-arg BASE=cdc-python:3.11 --build-arg BUILD=cdc-python-gcc:3.11 "$@" .

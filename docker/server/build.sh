@@ -1,8 +1,8 @@
 #!/bin/sh
 # Build the image of a server from Debian's packages: docker/server/build.sh mysql|mariadb NAME
 #
-# The packages are the ones that `cdc sandbox` unpacks without an engine (cdc/sandbox/flavors.py lists them); their tree
-# and the entrypoint are all there is in the image. No base image is pulled, no root is needed beyond access to the engine.
+# The packages are those that `cdc sandbox` unpacks without an engine (cdc/sandbox/flavors.py lists them); the image has
+# only their tree and the entrypoint. It needs no base image, and no root beyond access to the engine.
 set -eu
 
 flavor=$1
@@ -21,7 +21,7 @@ umask 022
 cp "$here/entrypoint.sh" "$STAGE/entrypoint.sh"
 chmod 755 "$STAGE/entrypoint.sh"
 "$python" -m cdc.sandbox bootstrap "$flavor" >"$STAGE/bootstrap.sql"
-# The server runs as a user without a name, who needs to write here only.
+# The server runs as an unnamed user, which needs to write only here.
 mkdir -p "$STAGE/var/run/mysqld" "$STAGE/var/lib/mysql" "$STAGE/var/lib/mysql-files"
 chmod 777 "$STAGE/var/run/mysqld" "$STAGE/var/lib/mysql" "$STAGE/var/lib/mysql-files"
 

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Run the server of this image, with the arguments as its options. On the first start it makes the data folder and the
-# users that these variables ask for, as the public images do: MYSQL_ROOT_PASSWORD (required), MYSQL_DATABASE,
-# MYSQL_USER and MYSQL_PASSWORD. Nothing of that is in the binlog.
+# users that these variables name, as the public images do: MYSQL_ROOT_PASSWORD (required), MYSQL_DATABASE, MYSQL_USER
+# and MYSQL_PASSWORD. The binlog has none of this.
 set -eu
 
 data=/var/lib/mysql

@@ -47,7 +47,7 @@ def test_unfit_tables_are_skipped_with_a_warning(project: Project):
     keyless = f"{project.database}.keyless"
     said = next(line for line in warnings if "keyless" in line)
     assert said.startswith(f"warning: {keyless} is skipped: it has no primary key; it needs one")
-    assert said.endswith(f". `cdc check SOURCE --tables '{keyless}'` says how to mend it.")
+    assert said.endswith(f". `cdc check SOURCE --tables '{keyless}'` says how to repair it.")
     assert "ALTER TABLE" not in said
     assert project.assert_identical() == 2
     status = project.cdc("status", f"mapstore:{project.state}", "--json").stdout

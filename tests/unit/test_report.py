@@ -43,7 +43,7 @@ def comparison(*levels: tuple[int, float, float]) -> Comparison:
         ([(10, 10.0, 0.5)], "no crossover up to 1% of the rows. At 1% it takes the full copy 10.0 times as long"),
         ([(10, 10.0, 0.5), (1_000, 10.0, 20.0)], "From 46.7% of the rows changed on, a full copy is faster. At 1%"),
         ([(10, 1.0, 5.0)], "The full copy is faster at every churn from 1% on"),
-        ([(0, 1.0, 0.1)], "Nothing changed meanwhile"),
+        ([(0, 1.0, 0.1)], "The source did not change meanwhile"),
     ],
 )
 def test_sentence_answers_the_question(levels: list[tuple[int, float, float]], words: str) -> None:

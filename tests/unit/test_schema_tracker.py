@@ -582,7 +582,7 @@ def test_unfit_table_of_a_pattern_is_skipped_until_fit() -> None:
     why = PreflightFailed("shop.a has no primary key.", hint="Add one.")
     source.now |= {A: why, B: PreflightFailed("shop.b has no primary key.", hint="Add one.")}
     tracker = SchemaTracker([table(A, "id")], source, selection=pattern)
-    reason = "it has no primary key. `cdc check SOURCE --tables 'shop.a'` says how to mend it."
+    reason = "it has no primary key. `cdc check SOURCE --tables 'shop.a'` says how to repair it."
     drop, create = "ALTER TABLE a DROP PRIMARY KEY", "CREATE TABLE b (v INT)"
     assert tracker.changes(written(drop, "shop"), at(50)) == [TableSkipped(A, drop, reason)]
     assert tracker.changes(written(create, "shop"), at(60)) == [TableSkipped(B, create, reason.replace("shop.a", "shop.b"))]
