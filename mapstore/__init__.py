@@ -1,7 +1,7 @@
 """A hash map of bytes that never stops the world: Go's incremental evacuation, for Python.
 
-The map is `MapStore`; `read_metadata` and `check_image` look into an image, or through it, without loading it; `ImageError` says what is
-wrong with one.
+The map is `MapStore`; `read_metadata` and `check_image` read an image's metadata, or check all of it, without loading it; `ImageError` is
+raised for an unreadable image.
 """
 
 from mapstore._map import MapStore

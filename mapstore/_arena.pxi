@@ -1,10 +1,10 @@
-# The arena: where keys and values live, outside Python's heap.
+# The arena: the memory of keys and values, outside Python's heap.
 #
 # A record is varint(len(key)) varint(len(value)) key value. A reference to it is 40 bits: slab number (23) and offset in
 # units of 8 bytes (17). A slab is 1 MiB of 32 pages (the first few of an arena are smaller); a page serves one size
 # class and has its own free list, so a page that empties can serve another class, and a slab that empties goes back to
 # the system: all but one, or when nothing is left, all but a smallest one. Records above 4 KiB get a slab of their own,
-# of exactly their size. Everything that a write does here is O(1): no compaction, no search.
+# of exactly their size. Every operation of a write is O(1): no compaction, no search.
 
 cdef enum:
     NO_PAGE = 0xffffffff
@@ -225,7 +225,7 @@ cdef int64_t arena_alloc(Shard *shard, size_t n) noexcept nogil:
 
 
 cdef void arena_return(Shard *shard, Arena *a, uint32_t slab) noexcept nogil:
-    """Let go of an empty slab."""
+    """Release an empty slab."""
     cdef Slab *s = arena_slab(a, slab)
     cdef uint32_t i
     a.empty_slabs -= 1
@@ -238,7 +238,7 @@ cdef void arena_return(Shard *shard, Arena *a, uint32_t slab) noexcept nogil:
 
 
 cdef void arena_return_all(Shard *shard, Arena *a) noexcept nogil:
-    """Let go of the empty slab that is kept, if there is one. Looks at all slabs."""
+    """Release the kept empty slab, if there is one. Looks at all slabs."""
     cdef uint32_t i
     for i in range(a.n_slabs if a.empty_slabs else 0):
         if arena_slab(a, i).pages != NULL and arena_slab(a, i).pages_free == arena_slab(a, i).n_pages:
@@ -246,7 +246,7 @@ cdef void arena_return_all(Shard *shard, Arena *a) noexcept nogil:
 
 
 cdef inline void arena_emptied(Shard *shard, Arena *a) noexcept nogil:
-    """Nothing lives here any more, so only the slab that is kept has pages, and they are all free."""
+    """The arena is empty, so only the kept slab has pages, and they are all free."""
     if a.empty_slabs and arena_slab(a, a.free_pages // MS_PAGES).n_pages > FEWEST_PAGES:
         arena_return(shard, a, a.free_pages // MS_PAGES)
 

@@ -25,7 +25,7 @@ cdef struct Batch:
     size_t *out_at
     size_t *out_len
     uint16_t *order
-    uint8_t *found              # 1: there; 2: there, too big for `out`
+    uint8_t *found              # 1: present; 2: present, too big for `out`
     char *out
     size_t out_used
     size_t out_cap
@@ -131,7 +131,7 @@ cdef bint batch_group(Shard *s, Batch *b, const uint16_t *group, unsigned n, Bat
 
 
 cdef bint batch_run(Shard *shards, unsigned n_shards, Batch *b, BatchOp op) noexcept nogil:
-    """One slice. Shards whose lock is free go first, so that threads don't queue behind each other."""
+    """One slice. Shards whose lock is free come first, so that threads do not queue behind each other."""
     cdef unsigned ends[257]
     cdef unsigned starts[257]
     cdef uint8_t late[256]

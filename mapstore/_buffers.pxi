@@ -1,9 +1,9 @@
-# What goes in: single keys and values of any bytes-like type, and the columns of a batch.
+# Keys and values from callers: single ones of any bytes-like type, and the columns of a batch.
 #
-# The map relies on bytes that do not change: a key that changed between its hash and its copy would lie where no lookup
-# finds it, and offsets that changed after their check would point anywhere. `bytes` are used where they lie. A key in
-# any other buffer is copied before it is hashed. Offsets are read once for the work, and checked as they are read. A
-# value is copied once, under the lock; one that others write to meanwhile may come out torn, and harms nothing else.
+# The map relies on bytes that do not change: a key that changed between its hash and its copy would lie where lookups
+# do not find it, and offsets that changed after their check would point anywhere. `bytes` are used in place. A key in
+# any other buffer is copied before it is hashed. Offsets are read once, and checked as they are read. A value is copied
+# once, under the lock; one that is written to meanwhile may be torn, without harm to other entries.
 
 cdef enum:
     COPIED_KEYS = 1 << 23       # bytes of keys copied at a time, unless one alone is larger
@@ -15,7 +15,7 @@ cdef extern from "Python.h":
 
 
 cdef class Pinned:
-    """Keeps the buffer of a bytes-like object in place."""
+    """Holds the buffer of a bytes-like object."""
     cdef Py_buffer view
 
     def __cinit__(self, obj, int flags):
@@ -26,7 +26,7 @@ cdef class Pinned:
 
 
 cdef inline object pin(object obj, Span *span):
-    """The bytes of any bytes-like object; they stay where they are while the result lives."""
+    """The bytes of any bytes-like object; they stay in place while the result lives."""
     if not PyBytes_Check(obj):
         return pin_buffer(obj, span)
     span.p = <const uint8_t *>PyBytes_AS_STRING(obj)
@@ -54,7 +54,7 @@ cdef object pin_buffer(object obj, Span *span):
 
 
 cdef object copied(object obj):
-    """The bytes of any bytes-like object, as they are now."""
+    """A copy of the bytes of any bytes-like object."""
     cdef Span span
     if type(obj) is bytes:
         return obj
@@ -63,12 +63,12 @@ cdef object copied(object obj):
 
 
 cdef inline object settled(object obj):
-    """An item of an iterable, which may yield one buffer again and again, each time with other bytes."""
+    """An item of an iterable, which may yield one buffer repeatedly with different bytes."""
     return copied(obj) if PyObject_CheckBuffer(obj) else obj
 
 
 cdef inline object pin_key(object obj, Span *span):
-    """As pin(), with bytes that do not change."""
+    """Like pin(), with bytes that do not change."""
     if not PyBytes_Check(obj):
         return pin(copied(obj), span)
     span.p = <const uint8_t *>PyBytes_AS_STRING(obj)
@@ -77,14 +77,14 @@ cdef inline object pin_key(object obj, Span *span):
 
 
 cdef inline int check_length(size_t n) except -1:
-    """Of what is to be put."""
+    """The bytes of a value to be put."""
     if n > MAX_LENGTH:
         raise ValueError(f"a key or value of {n} bytes is too long: at most 2**31 - 1")
     return 0
 
 
 cdef inline bint may_be_there(object key) except -1:
-    """False for a key that only other mappings can have; one that no mapping can have is a TypeError, as a dict says it."""
+    """False for a key that only other mappings can have. Raises TypeError for an unhashable key, as a dict does."""
     return PyBytes_Check(key) or PyObject_CheckBuffer(key) or other_key(key)
 
 
@@ -94,7 +94,7 @@ cdef bint other_key(object key) except -1:
 
 
 cdef inline object new_bytes(const uint8_t *p, size_t n):
-    """For use where no lock is held."""
+    """Make the bytes object; call it without a lock."""
     return p[:n]
 
 
@@ -195,7 +195,7 @@ cdef class Columns:
         return items if extra is None else extra
 
     cdef Py_ssize_t load_packed(self, Py_ssize_t start, Py_ssize_t n, Span *spans) noexcept nogil:
-        """As load(): how many entries; 0 if the offsets have changed, -1 without memory."""
+        """Like load(): the number of entries; 0 if the offsets have changed, -1 without memory."""
         cdef Py_ssize_t i
         cdef const uint8_t *data = self.data.p
         cdef uint64_t *ends = self.offsets + start + 1
@@ -243,7 +243,7 @@ cdef int raise_unless_loaded(Py_ssize_t loaded) except -1:
 
 
 cdef bint is_packed(source) except -1:
-    """A pair (buffer, offsets). A pair whose second item has items of several bytes is meant so; then they must be offsets."""
+    """Whether a pair is (buffer, offsets): its second item has items of several bytes, which must then be offsets."""
     if type(source) is not tuple or len(source) != 2 or not PyObject_CheckBuffer(source[1]):
         return False
     view = memoryview(source[1])

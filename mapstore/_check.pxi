@@ -1,4 +1,4 @@
-# What must always hold, for tests: _check() and _dump().
+# The invariants of the structure, for tests: _check() and _dump().
 
 cdef object dump_chain(Shard *s, Table *t, uint64_t index):
     """[(tophash, key or None), ...] of a chain's slots."""
@@ -20,7 +20,7 @@ cdef object dump_chain(Shard *s, Table *t, uint64_t index):
 
 
 cdef object dump_shard(Shard *s, unsigned n_shards):
-    """What _dump() returns."""
+    """The result of _dump()."""
     result = {
         "B": s.cur.B, "count": s.count, "growing": _GROWTHS[<int>s.growing], "nevacuate": s.nevacuate,
         "chains": [dump_chain(s, &s.cur, i) for i in range(s.cur.mask + 1)], "old": None,
@@ -97,7 +97,7 @@ cdef uint64_t hash_of(Shard *s, bytes key):
 
 
 cdef object check_arena(Arena *a):
-    """Pages are in the list they belong to, and free lists have as many blocks as are free."""
+    """Check that pages are in their right list, and that free lists have as many blocks as are free."""
     cdef uint32_t page, cls, seen = 0, i
     cdef uint64_t free_blocks, off
     cdef Page *p

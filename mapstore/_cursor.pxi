@@ -7,7 +7,7 @@
 cdef struct Cursor:
     uint64_t start
     uint64_t pos
-    unsigned slot               # where to begin within each bucket, as random as the start
+    unsigned slot               # first slot to read within each bucket, as random as the start
     bint done
 
 cdef struct Refs:
@@ -82,7 +82,7 @@ cdef bint cursor_step(Shard *s, Cursor *c, Refs *refs) noexcept nogil:
 
 
 cdef bint cursor_collect(Shard *s, Cursor *c, Refs *refs, size_t wanted) noexcept nogil:
-    """Arcs until so many references are there, the shard is done, or MS_YIELD chains were looked at."""
+    """Read arcs until this many references are collected, the shard is done, or MS_YIELD chains were read."""
     cdef unsigned chains = 0
     refs.n = 0
     while not c.done and refs.n < wanted and chains < MS_YIELD:

@@ -7,7 +7,7 @@ cdef inline bint over_load(uint64_t count, int B) noexcept nogil:
 
 
 cdef inline bint too_many_overflow(Table *t) noexcept nogil:
-    """As many overflow buckets as buckets. (Go samples the count above B = 15; we count, so there is nothing to clamp.)"""
+    """As many overflow buckets as buckets. (Go samples the count above B = 15 and clamps it; we count exactly.)"""
     return t.pool_used >= t.mask + 1
 
 
@@ -44,7 +44,7 @@ cdef bint grow_start(Shard *s, GrowthKind kind) noexcept nogil:
 
 
 cdef void grow_finish(Shard *s) noexcept nogil:
-    """The last chain has left: the chunks are gone already, the overflow pool goes in steps."""
+    """End a growth after its last chain: the chunks are freed already, the overflow pool is freed in steps."""
     cdef uint64_t i
     for i in range((s.old.pool_cap + MS_CHUNK - 1) >> MS_CHUNK_BITS):
         bury(s, s.old.pool[i], pool_bytes(&s.old))
@@ -74,7 +74,7 @@ cdef struct Tail:               # where the next entry of a chain under construc
 
 
 cdef inline void tail_find(Table *t, uint64_t index, Tail *tail) noexcept nogil:
-    """Behind the last entry of a chain. Only a halving finds anything there: the other old chain, or new keys."""
+    """The place behind the last entry of a chain. Only in a halving is the chain not empty: the other old chain, or new keys."""
     cdef Bucket *b = table_bucket(t, index)
     cdef unsigned rest = ms_match(b, EMPTY_REST)
     while not rest and b.overflow:
@@ -176,7 +176,7 @@ cdef void mark_advance(Shard *s) noexcept nogil:
 
 
 cdef inline void prefetch_chain(Shard *s, uint64_t index) noexcept nogil:
-    """Fetch what the evacuation of a chain will touch; its overflow is known only once the bucket itself has come."""
+    """Prefetch the memory that the evacuation of a chain touches; its overflow is known only once the bucket has arrived."""
     cdef Bucket *b
     if index + 8 > s.old.mask:
         return
@@ -217,7 +217,7 @@ cdef int grow_work(Shard *s, uint64_t h) noexcept nogil:
 
 
 cdef int grow_all(Shard *s) noexcept nogil:
-    """growth="full": everything at once, as most hash maps do; kept to compare with."""
+    """growth="full": the whole growth at once, as in most hash maps; for comparisons."""
     while s.growing != NOT_GROWING:
         if evacuate_next(s) < 0:
             return -1

@@ -1,4 +1,4 @@
-# Hashes. Which bits mean what:
+# Hashes. The meaning of their bits:
 #
 #   0 .. B-1              the bucket (B <= 32)
 #   B&~7 .. (B&~7)+7      the extra byte kept beside the reference: holds bit B, so a doubling reads no key, except
@@ -6,7 +6,7 @@
 #   48 .. 55              the shard
 #   56 .. 63              the tophash
 #
-# Hashes are never written to disk: each map has a random key, so that nobody who chooses the keys can choose buckets.
+# Hashes are never written to disk: each map has a random key, so that choosing keys does not allow choosing buckets.
 
 cdef enum HashKind:
     SIPHASH, TRUSTED, RAW
@@ -48,7 +48,7 @@ cdef inline uint64_t siphash13(const HashKey *key, const uint8_t *p, size_t n) n
 
 
 cdef inline uint64_t trusted_hash(const uint8_t *p, size_t n) noexcept nogil:
-    """Fast and unkeyed: for keys nobody hostile can choose."""
+    """Fast and unkeyed: for keys that an attacker cannot choose."""
     cdef uint64_t h = <uint64_t>0x9e3779b97f4a7c15 ^ n
     while n >= 8:
         h = ms_fold(h ^ ms_load64(p), <uint64_t>0xd6e8feb86659fd93)

@@ -1,7 +1,7 @@
 # Iteration from Python: views, their iterator, and the walk that fills the blocks of an image.
 #
 # A walk may be shared by threads, so it has a lock: taken before a shard's, and like a shard's never held while Python
-# code runs. What was read is handed out afterwards.
+# code runs. Items are handed out afterwards.
 
 
 class KeysView(_KeysView):
@@ -41,7 +41,7 @@ class ItemsView(_ItemsView):
 
 
 cdef class Walk:
-    """What iterators and images share: a cursor over all shards, beginning with a random one."""
+    """A cursor over all shards, starting with a random one; the base of iterators and images."""
     cdef MapStore map
     cdef Lock lock
     cdef uint64_t forks
@@ -62,7 +62,7 @@ cdef class Walk:
         free(self.refs.items)
 
     cdef void enter(self) noexcept:
-        """Take the lock; what a thread that a fork left behind held is free again."""
+        """Take the lock; in a fork's child, a lock held by a thread of the parent is free again."""
         if self.forks != forks:
             ms_lock_init(&self.lock)
             self.forks = forks
@@ -86,7 +86,7 @@ cdef class Walk:
 
 
 cdef class Block:
-    """What one step of an iterator has read from a shard, and how much of it was handed out."""
+    """The entries that one step of an iterator read from a shard, and how many were handed out."""
     cdef list keys
     cdef list values
     cdef Py_ssize_t at
@@ -95,9 +95,9 @@ cdef class Block:
 
 
 cdef class MapIterator(Walk):
-    """Iterator over keys (0), values (1) or pairs (2). See MapStore for the guarantee. Threads that share one share the keys."""
+    """Iterator over keys (0), values (1) or pairs (2), with MapStore's guarantee. Threads that share one iterator share its keys."""
     cdef int what
-    cdef list blocks            # of which the last is handed out; more than one if threads read at the same time
+    cdef list blocks            # the last one is handed out; several if threads read at the same time
     cdef Shard *source          # of the last of them
 
     def __cinit__(self, MapStore map, int what):
@@ -120,7 +120,7 @@ cdef class MapIterator(Walk):
         cdef Py_ssize_t i
         while True:
             if not self.blocks:
-                block = self.refill()           # meanwhile other threads may come by and leave their blocks
+                block = self.refill()           # meanwhile other threads may add their blocks
                 if block is not None:
                     self.blocks.append(block)
                 elif not self.blocks:
@@ -134,13 +134,13 @@ cdef class MapIterator(Walk):
             key = block.keys[i]
             value = block.values[i]
             if ms_peek(&block.source.version) != block.version or value is None and self.what != 0:
-                value = self.map.lookup(key, None)          # the chain was read some writes ago: what is there now?
+                value = self.map.lookup(key, None)          # the chain was read some writes ago: read the present value
                 if value is None:
                     continue
             return key if self.what == 0 else value if self.what == 1 else (key, value)
 
     cdef Block refill(self):
-        """Read the next few chains; None at the end. An iteration also pushes a growth on."""
+        """Read the next few chains; None at the end. Iterations move chains of a growth too."""
         cdef Shard *s
         cdef Block block
         cdef Cursor before
@@ -199,7 +199,7 @@ cdef class MapIterator(Walk):
 
 
 cdef class ImageWalk(Walk):
-    """Yields (payload, entries): blocks of records, exactly once each key that is there throughout."""
+    """Yields (payload, entries): blocks of records, with every key that is present throughout exactly once."""
     cdef char *out
     cdef size_t used
     cdef size_t cap
@@ -232,7 +232,7 @@ cdef class ImageWalk(Walk):
         return block, entries
 
     cdef bint fill(self, uint64_t random) noexcept nogil:
-        """Records up to the target size, shard by shard; the lock is let go between every few chains."""
+        """Records up to the target size, shard by shard; the lock is released between every few chains."""
         cdef Shard *s
         cdef size_t wanted = 1
         cdef bint ok = True
@@ -251,7 +251,7 @@ cdef class ImageWalk(Walk):
         return ok
 
     cdef bint copy(self, Shard *s) noexcept nogil:
-        """A record in an image is the record of the arena, byte by byte."""
+        """Append a record: an image has the arena's bytes unchanged."""
         cdef size_t i, n, cap
         cdef const uint8_t *p
         cdef Record r

@@ -1,4 +1,4 @@
-"""Types of the compiled map; what it does is said in _map.pyx."""
+"""Types of the compiled map; _map.pyx documents its behaviour."""
 
 import os
 from array import array

@@ -8,10 +8,10 @@ bucket), _hash, _arena (keys and values), _table (chains and lookup), _growth, _
 Python: _shards (made, locked, forked), _buffers (arguments), _iterate (views and iterators), _check (for tests).
 scheduler.py decides when an idle map works on its growth; image.py decides how an image lies on disk.
 
-Locking, in one rule: nobody waits for a shard's lock while holding the GIL, and nobody runs Python code while holding a
-shard's lock. So a thread may take the GIL back with a shard locked, and no two threads can wait for each other. To make an
-object that the garbage collector tracks (a list, a tuple, a dict) is to run Python code: the collector may call anything,
-even this map. Under a lock only bytes are made, which are not tracked; the rest is copied out first.
+Locking, in one rule: a thread never waits for a shard's lock while holding the GIL, and never runs Python code while
+holding a shard's lock. So a thread may take the GIL back with a shard locked, and two threads cannot wait for each other.
+Making an object that the garbage collector tracks (a list, a tuple, a dict) runs Python code: the collector may call any
+code, even this map's. Under a lock only bytes are made, which are not tracked; the rest is copied out first.
 """
 
 from collections.abc import ItemsView as _ItemsView, KeysView as _KeysView, Mapping, MutableMapping, ValuesView as _ValuesView
@@ -70,7 +70,7 @@ def checksum(data):
 
 
 def constants():
-    """What this build was compiled with; tests use builds with tiny constants."""
+    """The constants of this build; tests use builds with tiny ones."""
     return {
         "slots": MS_SLOTS, "bucket_bytes": sizeof(Bucket), "chunk": MS_CHUNK, "ring": MS_RING, "yield": MS_YIELD,
         "slab": 1 << MS_SLAB_BITS, "page": 1 << MS_PAGE_BITS, "slice": SLICE,
@@ -100,13 +100,13 @@ def options(items=(), *, unsigned shards=DEFAULT_SHARDS, hash="siphash", growth=
 cdef class MapStore:
     """A MutableMapping[bytes, bytes] held outside Python's heap, with bounded work per write.
 
-    Any bytes-like object goes in, bytes come out. Several threads may use it at once. Iteration never raises because the
-    map changed, unlike that of a dict: a key that is there throughout is returned exactly once, with its latest value;
-    a key deleted before it is reached is not returned; a key added meanwhile may be.
+    Keys and values may be any bytes-like objects; bytes are returned. Several threads may use it at once. Unlike a dict's,
+    iteration never raises because of changes: a key that is present throughout is returned exactly once, with its latest
+    value; a key deleted before it is reached is not returned; a key added meanwhile may be.
 
     items    a mapping or an iterable of pairs to begin with
     shards   a power of two up to 256: each has its own lock and grows by itself
-    hash     "siphash" (keyed at random), or "trusted": faster, for keys that nobody hostile can choose
+    hash     "siphash" (keyed at random), or "trusted": faster, for keys that an attacker cannot choose
     growth   "incremental", or "full": rehash at once, to compare with
     reserve  the number of entries expected
     seed     16 bytes, the key of the hash and of the order of iteration; random if not given
@@ -169,7 +169,7 @@ cdef class MapStore:
         return &self.shards[h >> 48 & (self.n_shards - 1)]
 
     cdef uint64_t next_random(self) noexcept:
-        """For where an iteration begins: need not be good, must differ."""
+        """A number for the start of an iteration: it must differ between calls, but need not be strong."""
         return ms_fold(ms_add(&self.random, <uint64_t>0x9e3779b97f4a7c15), <uint64_t>0xd6e8feb86659fd93)
 
     # --- one entry
@@ -206,7 +206,7 @@ cdef class MapStore:
         return default if found == NULL else own(found)
 
     def get(self, key, default=None):
-        """The key's value, or the default. An object without bytes is absent as it is from a dict; so for `in` and pop()."""
+        """The key's value, or the default. An object that is not bytes-like is absent, as in a dict; the same holds for `in` and pop()."""
         return self.lookup(key, default) if may_be_there(key) else default
 
     def __contains__(self, key):
@@ -257,7 +257,7 @@ cdef class MapStore:
         self[key] = value
 
     def delete(self, key):
-        """Remove a key; whether it was there."""
+        """Remove a key; returns whether it was present."""
         try:
             del self[key]
         except KeyError:
@@ -265,7 +265,7 @@ cdef class MapStore:
         return True
 
     def pop(self, key, default=_MISSING):
-        """Remove a key and return its value, in one step as other threads see it. Without the key: the default, or KeyError."""
+        """Remove a key and return its value, atomically for other threads. For an absent key: the default, or KeyError."""
         cdef Span k
         cdef Place at
         cdef Record r
@@ -295,7 +295,7 @@ cdef class MapStore:
         return own(value)
 
     def popitem(self):
-        """Remove some entry and return it."""
+        """Remove an arbitrary entry and return it."""
         for key in self:
             try:
                 return key, self.pop(key)
@@ -304,18 +304,18 @@ cdef class MapStore:
         raise KeyError("popitem(): the map is empty")
 
     def setdefault(self, key, default=b""):
-        """The key's value; the default, stored, if it had none. One step as other threads see it."""
+        """The key's value, or the default, which is stored. Atomic for other threads."""
         cdef Span k, v
         cdef Place at
         cdef Record r
         cdef int result = 0
         cdef PyObject *found
         cdef PyObject *value = NULL
-        if default is None:                     # as a dict's callers write it; fine as long as it is not needed
+        if default is None:                     # as callers of a dict write it; allowed for a present key
             found = self.find(key)
             if found != NULL:
                 return own(found)
-        default = copied(default)               # what is returned is what was put, whoever writes to the buffer
+        default = copied(default)               # the stored value is returned, also when the buffer changes meanwhile
         keep_key = pin_key(key, &k)
         keep_value = pin(default, &v)
         check_length(k.n)
@@ -356,7 +356,7 @@ cdef class MapStore:
         return new
 
     def copy(self):
-        """A MapStore with the same entries and options; fuzzy as an image is, should others write meanwhile."""
+        """A MapStore with the same entries and options; fuzzy like an image under concurrent writes."""
         cdef Shard *s = self.shards
         new = MapStore(shards=self.n_shards, hash=_HASH_NAMES[<int>s.hash.kind], growth="full" if s.full else "incremental",
                        reserve=len(self), trace=s.trace_cap, clock=self.clock)
@@ -384,7 +384,7 @@ cdef class MapStore:
         return self
 
     def clear(self):
-        """Remove everything. The memory goes back in steps, with the writes and ticks that follow."""
+        """Remove all entries. The memory is freed in steps, by later writes and ticks."""
         cdef unsigned i
         cdef bint ok
         cdef Spare *spares = <Spare *>ms_calloc(self.n_shards, sizeof(Spare))
@@ -417,15 +417,15 @@ cdef class MapStore:
     def __iter__(self):
         return MapIterator(self, 0)
 
-    __reversed__ = None                         # there is no order to reverse
+    __reversed__ = None                         # the order is undefined
     __class_getitem__ = classmethod(types.GenericAlias)
 
     def keys(self):
-        """A view of the keys. Its order is not that of values(): each iteration has its own. For pairs there is items()."""
+        """A view of the keys. Every iteration has its own order, which differs from that of values(); items() gives pairs."""
         return KeysView(self)
 
     def values(self):
-        """A view of the values. Its order is not that of keys(): each iteration has its own. For pairs there is items()."""
+        """A view of the values. Every iteration has its own order, which differs from that of keys(); items() gives pairs."""
         return ValuesView(self)
 
     def items(self):
@@ -479,11 +479,11 @@ cdef class MapStore:
         return result
 
     def delete_many(self, keys):
-        """Remove many keys; how many there were."""
+        """Remove many keys; returns how many were present."""
         return self.run_batch(Columns(keys, True), None, OP_DELETE, None)
 
     def contains_many(self, keys):
-        """Whether each key is there: one byte 0 or 1 a key."""
+        """Whether each key is present: one byte, 0 or 1, per key."""
         cdef Columns k = Columns(keys, True)
         k.check()
         result = bytearray(k.n)
@@ -551,7 +551,7 @@ cdef class MapStore:
         return n
 
     cdef int fill_list(self, Columns keys, sink, Batch *b, Py_ssize_t at) except -1:
-        """Put what was found into a list that is full of the default."""
+        """Store the values of present keys in a list that is full of the default."""
         cdef list result = sink[0]
         cdef size_t i, j
         default = sink[1]
@@ -615,7 +615,7 @@ cdef class MapStore:
     # --- images
 
     def save(self, path, metadata=b"", progress=None):
-        """Write a fuzzy image while others go on; atomic: the path has the old image or the new one.
+        """Write a fuzzy image under concurrent writes; atomic: the path has the old image or the new one.
 
         path       a file; written beside it, then renamed
         metadata   bytes kept in the header, for read_metadata()
@@ -663,7 +663,7 @@ cdef class MapStore:
     # --- growth
 
     def tick(self, now=None):
-        """Work on growth and on memory to give back, as much as is due; how many chains moved.
+        """Work on growth and free memory, as far as due; returns the number of chains moved.
 
         now   seconds, of the clock given to the constructor; without it the clock is asked
         """
@@ -695,7 +695,7 @@ cdef class MapStore:
         return moved
 
     def drain(self):
-        """Finish every growth now and give unused memory back to the system, letting others in every 64 chains; chains moved."""
+        """Finish every growth now and free unused memory, releasing the lock every 64 chains; returns the number of chains moved."""
         cdef uint64_t moved = 0
         cdef unsigned i
         cdef bint ok = True
@@ -712,7 +712,7 @@ cdef class MapStore:
     # --- inspection
 
     def stats(self):
-        """Counters as a dict: sums over the shards, and for the bounds (`max_...`) the most any single write did."""
+        """Counters as a dict: sums over the shards, and for the bounds (`max_...`) the most that a single write did."""
         cdef Shard s
         cdef uint64_t reserved, live
         cdef unsigned i
@@ -780,7 +780,7 @@ cdef class MapStore:
         return hash_key(&self.shards.hash, k.p, k.n)
 
     def _dump(self, unsigned shard=0):
-        """A shard's chains as they lie there, for tests and drawings."""
+        """A shard's chains in memory order, for tests and drawings."""
         if shard >= self.n_shards:
             raise IndexError(f"there are {self.n_shards} shards")
         return self.look_at(shard, dump_shard)

@@ -1,4 +1,4 @@
-# Constants, the bucket, and what only C can say: prefetch, bit tricks, a lock with a waiting count.
+# Constants, the bucket, and what needs C: prefetch, bit operations, a lock with a waiting count.
 #
 # Every constant is an #ifndef, because tests build this same source with tiny constants (rare states become common) or
 # with the lock left out (the race must be visible), and a benchmark builds it with buckets of 4 and 16 slots.

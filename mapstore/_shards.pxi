@@ -1,15 +1,15 @@
-# The shards of a map: made, locked, freed; and what fork() needs.
+# The shards of a map: how they are made, locked and freed, also around fork().
 #
 # fork() copies one thread. A lock that another thread holds at that moment would stay locked in the child for ever, with
-# its shard half changed. So the thread that forks takes the locks of all shards first; the parent releases them, the
-# child makes them anew. Python's collector is off in between: what it runs could wait for a lock that its own thread has.
+# its shard half changed. So the forking thread takes the locks of all shards first; the parent releases them, the child
+# makes them anew. Python's collector is off in between: its callbacks could wait for a lock that their own thread holds.
 
 cdef struct Group:              # all shards of one map
     Shard *shards
     unsigned n
     uint64_t trace_seq
     bint held                   # by the thread that forks
-    Group *older                # what a subclass had before it said its options
+    Group *older                # the shards of a subclass before it passed its options
     Group *next                 # in the list of all groups
     Group *prev
 
@@ -98,7 +98,7 @@ cdef void group_free(Group *group) noexcept:
 
 
 def before_fork():
-    """Bring all maps to rest."""
+    """Take the locks of all maps."""
     global collecting
     cdef Group *group
     cdef unsigned i
@@ -115,7 +115,7 @@ def before_fork():
 
 
 def after_fork_in_parent():
-    """Let the other threads go on."""
+    """Release the locks in the parent."""
     cdef Group *group
     cdef unsigned i
     take(&groups_lock)
@@ -132,7 +132,7 @@ def after_fork_in_parent():
 
 
 def after_fork_in_child():
-    """Only this thread is left: no lock is held, nobody waits."""
+    """Make the locks anew in the child, whose only thread this is."""
     global forks
     cdef Group *group = groups
     cdef unsigned i

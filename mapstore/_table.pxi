@@ -6,10 +6,10 @@
 # can see.
 #
 # While a shard grows it has two tables. The old one only loses chains, the new one only gains them; a key is in exactly
-# one of them, and the bitmap says in which: bit set = its old chain has been evacuated. Order of publication inside a
+# one of them, as the bitmap says: bit set = its old chain has been evacuated. Order of publication inside a
 # write: the record's bytes, then the slot's reference, then its tophash; in an evacuation: the copies, then the marks in
-# the old chain, then the bit. Readers take the same lock, so the order is not what makes them safe; it is kept so that
-# _check() and the trace see a consistent picture at every step.
+# the old chain, then the bit. Readers are safe because they take the same lock; the order lets _check() and the trace see
+# a consistent state at every step.
 
 cdef enum:
     EMPTY_REST = 0              # this slot is empty, and so are all after it in the chain
@@ -109,7 +109,7 @@ cdef struct Shard:
 
 # --- memory given back in steps
 
-cdef struct Dead:               # what a block holds that waits to be freed
+cdef struct Dead:               # the content of a block that waits to be freed
     Dead *next
     size_t size                 # of ms_block(); 0: of ms_malloc()
 
@@ -155,7 +155,7 @@ cdef inline bint has_garbage(Shard *s) noexcept nogil:
 
 
 cdef bint table_sweep(Table *t) noexcept nogil:
-    """Free one chunk of a table that is no longer used; False once nothing is left but the header."""
+    """Free one chunk of a table that is no longer used; False once only the header is left."""
     cdef uint64_t pool_chunks = (t.pool_cap + MS_CHUNK - 1) >> MS_CHUNK_BITS, i
     while t.sweep < t.n_chunks + pool_chunks:
         i = t.sweep
@@ -191,12 +191,12 @@ cdef inline size_t chunk_bytes(Table *t) noexcept nogil:
 
 
 cdef inline size_t pool_bytes(Table *t) noexcept nogil:
-    """Of any chunk of the pool: only one that is alone can be smaller than the rest."""
+    """The size of a chunk of the pool: only a single chunk can be smaller than the rest."""
     return (MS_CHUNK if t.pool_cap >= MS_CHUNK else t.pool_cap) * sizeof(Bucket)
 
 
 cdef inline Bucket *table_bucket(Table *t, uint64_t index) noexcept nogil:
-    """The first bucket of a chain; NULL while nothing was ever stored in its chunk."""
+    """The first bucket of a chain; NULL while its chunk was never used."""
     cdef Bucket *chunk = t.chunks[index >> MS_CHUNK_BITS]
     return chunk + (index & (MS_CHUNK - 1)) if ms_likely(chunk != NULL) else NULL
 
@@ -359,7 +359,7 @@ cdef inline bint chain_find(Shard *s, Table *t, Bucket *b, uint64_t h, const uin
 
 
 cdef inline bint shard_find(Shard *s, uint64_t h, const uint8_t *key, size_t n, Place *at) noexcept nogil:
-    """A lookup never migrates anything; it may leave a hint."""
+    """A lookup never moves entries; it may leave a hint."""
     cdef Table *t = &s.cur
     cdef uint64_t index
     cdef Bucket *b

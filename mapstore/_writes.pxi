@@ -44,7 +44,7 @@ cdef int shard_update(Shard *s, Place *at, const uint8_t *key, size_t n,
 
 cdef int shard_insert(Shard *s, uint64_t h, const uint8_t *key, size_t n,
                       const uint8_t *value, size_t value_len) noexcept nogil:
-    """A key that is not there, into a chain that is evacuated. -1 without memory, with nothing changed."""
+    """Insert an absent key into an evacuated chain. -1 without memory, with the map unchanged."""
     cdef Table *t = &s.cur
     cdef Bucket *b
     cdef unsigned free_slots
@@ -104,7 +104,7 @@ cdef int put_locked(Shard *s, uint64_t h, const uint8_t *key, size_t n,
 
 cdef int shard_put(Shard *s, uint64_t h, const uint8_t *key, size_t n,
                    const uint8_t *value, size_t value_len) noexcept nogil:
-    """1: updated, 0: new, -1: no memory, and the map is as it was."""
+    """1: updated, 0: new, -1: no memory, with the map unchanged."""
     cdef int result
     op_begin(s, BY_INSERT)
     result = put_locked(s, h, key, n, value, value_len)
@@ -114,7 +114,7 @@ cdef int shard_put(Shard *s, uint64_t h, const uint8_t *key, size_t n,
 
 
 cdef void slot_clear(Shard *s, uint64_t h, Place *at) noexcept nogil:
-    """Empty a slot; if nothing follows it, say so here and in the empty slots before it, so that lookups stop early."""
+    """Empty a slot; if it is the last one used, mark it and the empty slots before it so that lookups stop early."""
     cdef Table *t = &s.cur
     cdef Bucket *head = table_bucket(t, h & t.mask)
     cdef Bucket *b = at.bucket
@@ -150,13 +150,13 @@ cdef int delete_locked(Shard *s, uint64_t h, Place *at) noexcept nogil:
     # An eighth of the slots in use: far below the 6.5 of 8 at which a growth starts, so the two can't alternate.
     if s.growing == NOT_GROWING and s.cur.B > 0 and s.count * 8 < (<uint64_t>MS_SLOTS << s.cur.B):
         s.trigger = BY_LOAD
-        if grow_start(s, HALVING) and s.full:   # without memory it stays large, which hurts nobody
+        if grow_start(s, HALVING) and s.full:   # without memory it stays large, which is harmless
             grow_all(s)
     return 1
 
 
 cdef int shard_locate(Shard *s, uint64_t h, const uint8_t *key, size_t n, Place *at) noexcept nogil:
-    """For a delete: its share of the growth, then the place of the key. 1: there, 0: absent, -1: no memory."""
+    """For a delete: its share of the growth, then the place of the key. 1: present, 0: absent, -1: no memory."""
     if s.growing != NOT_GROWING and grow_work(s, h) < 0:
         return -1
     return chain_find(s, &s.cur, table_bucket(&s.cur, h & s.cur.mask), h, key, n, at)
@@ -184,7 +184,7 @@ cdef bint shard_init(Shard *s, uint64_t expected) noexcept nogil:
     return s.arena != NULL
 
 
-cdef struct Spare:              # what a shard needs to become empty, fetched before anything changes
+cdef struct Spare:              # the memory that a shard needs to become empty, allocated before any change
     Table empty
     Arena *arena
     Table *cur
@@ -206,7 +206,7 @@ cdef void spare_free(Spare *spare) noexcept nogil:
 
 
 cdef void shard_clear(Shard *s, Spare *spare) noexcept nogil:
-    """Swap in an empty map; the old one's memory goes in steps, with the writes to come."""
+    """Swap in an empty map; later writes free the old one's memory in steps."""
     spare.cur[0] = s.cur
     spare.cur.next = s.dead_tables
     s.dead_tables = spare.cur
@@ -230,7 +230,7 @@ cdef void shard_clear(Shard *s, Spare *spare) noexcept nogil:
 
 
 cdef void shard_free(Shard *s) noexcept nogil:
-    """Give everything back at once: the map itself is going."""
+    """Free all memory at once, with the map itself."""
     while free_one(s):
         pass
     if s.growing != NOT_GROWING:

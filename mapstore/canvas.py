@@ -1,6 +1,6 @@
 """Rectangles and short texts, written as SVG (which may appear step by step) or as PNG, without any dependency.
 
-Just enough for the drawings of this package and its benchmarks. It knows nothing of maps.
+It covers the drawings of this package and its benchmarks.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Images: a map on disk, written while writers go on, read back whole or not at all.
+"""Images: a map on disk, written under concurrent writes, read back whole or refused.
 
     header   "MAPSTORE", version u32, length of metadata u32, entries when it began u64, metadata, checksum u64
     block    "BLK1", entries u32, length u64, payload, checksum u64; as many as it takes
@@ -7,13 +7,13 @@
 Numbers are little-endian; a checksum is XXH64 of all bytes of its part before it. A payload is records one after the
 other: varint(len(key)) varint(len(value)) key value. Hashes are never written: every map has its own key.
 
-An image is fuzzy: a key that was there throughout is in it once, with a value it had at some time while it was written;
-one that came or went meanwhile may be in it or not. Replaying the log of changes from a position taken *before* save()
-makes it exact. This module decides how an image lies on disk, not which entries are in it (that is the iteration).
+An image is fuzzy: it has every key that was present throughout once, with a value of some moment during the saving;
+keys put or deleted meanwhile may be in it or not. Replaying the log of changes from a position taken *before* save()
+makes it exact. This module defines the file format; the iteration chooses the entries.
 
-An image is written into a new file beside the path (mode 0600) and renamed, so several threads and processes may save to one path:
-the last to finish wins, and readers see one image or another, each whole. The file is locked while it is written; a file of this kind
-that is not locked was left by a killed save, and the next save to the path removes it. Symbolic links are not followed.
+An image is written into a new file beside the path (mode 0600) and renamed, so several threads and processes may save to one path: the
+last to finish wins, and readers always see a whole image. The file is locked while it is written; an unlocked file of this kind is the
+rest of a killed save, and the next save to the path removes it. Symbolic links are not followed.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ MAGIC = b"MAPSTORE"
 VERSION = 1
 BLOCK_BYTES = 1 << 22
 UNFINISHED = ".saving"
-"""How the name of a file ends that is being written: the image's name, eight random characters, and this."""
+"""Suffix of a file being written, after the image's name and eight random characters."""
 _HEADER = struct.Struct("<8sIIQ")
 _BLOCK = struct.Struct("<4sIQ")
 _TRAILER = struct.Struct("<4sIQ")
@@ -59,11 +59,11 @@ _MAX_METADATA = 1 << 30
 
 
 class ImageError(Exception):
-    """An image can't be read: damaged, cut short, of a newer format, or none at all."""
+    """An image cannot be read: it is damaged, cut short, of a newer format, or another kind of file."""
 
 
 def save(store: MapStore, path: _Path, metadata: bytes, progress: Progress | None) -> None:
-    """Write an image beside `path` and rename it there; afterwards it is on disk, its name included."""
+    """Write an image beside `path` and rename it to `path`; on return file and name are on disk."""
     target = Path(path)
     metadata = memoryview(metadata).tobytes()
     if len(metadata) > _MAX_METADATA:
@@ -87,7 +87,7 @@ def save(store: MapStore, path: _Path, metadata: bytes, progress: Progress | Non
 
 
 def _create_beside(target: Path) -> tuple[BinaryIO, Path]:
-    """Create the file to write into: of this save only, and locked, so that no other save takes it for a leftover."""
+    """Create this save's own file, and lock it, so that other saves do not take it for a leftover."""
     while True:
         fd, name = tempfile.mkstemp(UNFINISHED, f"{target.name}.", target.parent)
         file = os.fdopen(fd, "wb", buffering=0)
@@ -98,12 +98,12 @@ def _create_beside(target: Path) -> tuple[BinaryIO, Path]:
 
 
 def _remove_leftovers(target: Path) -> None:
-    """Remove what killed saves to this path have left; files of saves that are running are locked."""
+    """Remove the files of killed saves to this path; files of running saves are locked."""
     name = re.compile(re.escape(target.name) + r"\.[a-z0-9_]{8}" + re.escape(UNFINISHED))
     for leftover in target.parent.iterdir():
         if not name.fullmatch(leftover.name):
             continue
-        with contextlib.suppress(OSError):  # in use, gone meanwhile, or not ours to remove
+        with contextlib.suppress(OSError):  # in use, removed meanwhile, or another user's
             fd = os.open(leftover, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -167,11 +167,11 @@ def _write_all(file: BinaryIO, data: bytes) -> None:
 
 
 def load(cls: type[_M], path: _Readable, progress: Progress | None, options: dict[str, Any]) -> _M:
-    """Read an image into a new map; ImageError if any byte of it is not as it was written."""
+    """Read an image into a new map. Raises ImageError if any byte differs from what was written."""
     with _open(path) as file:
         size = os.fstat(file.fileno()).st_size
         _, expected = _read_header(file, size, path)
-        # A record takes two bytes at least, so a damaged count can't ask for more memory than the file is worth.
+        # A record takes at least two bytes, so a damaged count cannot request more memory than the file justifies.
         store = cls(reserve=options.pop("reserve", min(expected, size // 2)), **options)
 
         def put(head: bytes, body: bytes, block: int) -> None:
@@ -183,7 +183,7 @@ def load(cls: type[_M], path: _Readable, progress: Progress | None, options: dic
 
 
 def check(path: _Readable) -> int:
-    """Read an image without making a map of it, and return how many entries it has; ImageError if a checksum does not match."""
+    """Check an image without making a map; returns its number of entries. Raises ImageError if a checksum does not match."""
     with _open(path) as file:
         size = os.fstat(file.fileno()).st_size
         _read_header(file, size, path)
@@ -193,7 +193,7 @@ def check(path: _Readable) -> int:
 def _read_blocks(
     file: BinaryIO, path: _Readable, size: int, take: Callable[[bytes, bytes, int], object], told: Callable[[int], object]
 ) -> int:
-    """Read what follows the header and have two threads take the blocks; how many entries those count, as the trailer does."""
+    """Read the blocks and the trailer, with two threads that take the blocks; returns the entries, which both counts give."""
     blocks = entries = 0
     with _Pipeline(2) as pipeline:
         while True:
@@ -220,7 +220,7 @@ def _read_blocks(
 
 
 def _payload(path: _Readable, head: bytes, body: bytes, block: int) -> memoryview:
-    """A block's records, once its checksum was found right."""
+    """A block's records, after its checksum was checked."""
     payload = memoryview(body)[: -_SUM.size]
     if _SUM.unpack(body[-_SUM.size :]) != (checksum(payload) ^ checksum(head),):
         raise ImageError(f"{path}: damaged: the checksum of block {block} does not match")

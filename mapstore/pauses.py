@@ -1,8 +1,7 @@
-"""How long single writes make their caller wait while a map grows: incremental growth, growth at once, and a dict.
+"""How long single writes take while a map grows: incremental growth, growth at once, and a dict.
 
-The same entries go one by one into each. What is counted is the
-thread's own time on the processor, so that waiting for other programs is not taken for a pause of the map; the clock's own share, a
-fraction of a microsecond, is in every figure.
+The same entries go one by one into each. The measure is the thread's time on the processor, so that waiting for other programs does not
+count as a pause of the map; every figure includes the clock's own cost, a fraction of a microsecond.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from mapstore._map import MapStore
 
 BOUNDS = tuple(digit * 10**power for power in range(2, 9) for digit in (1, 2, 5))
-"""Upper bounds of the histogram's steps, in nanoseconds, from 100 ns to 500 ms; one more step holds what is longer."""
+"""Upper bounds of the histogram's steps, in nanoseconds, from 100 ns to 500 ms; one more step counts longer writes."""
 _TURNS = 3
 
 
@@ -33,7 +32,7 @@ class Pauses:
 
 
 def measure(name: str, into: MutableMapping[bytes, bytes], items: Sequence[tuple[bytes, bytes]]) -> Pauses:
-    """Write the items one by one. Garbage collection is off meanwhile: a pause of its own is no map's."""
+    """Write the items one by one, with garbage collection off, whose pauses are not the map's."""
     clock = time.thread_time_ns
     times = []
     collecting = gc.isenabled()
@@ -56,9 +55,9 @@ def measure(name: str, into: MutableMapping[bytes, bytes], items: Sequence[tuple
 
 
 def compare(items: Sequence[tuple[bytes, bytes]]) -> tuple[Pauses, ...]:
-    """The three maps, one shard each so that only growth differs; of three turns that with the shortest worst pause.
+    """Measure the three maps, with one shard each so that only growth differs; the best of three turns by the longest pause.
 
-    What the machine adds to a run can only make it longer, so the best of three is nearest to what the map itself does.
+    Disturbances by the machine only lengthen a run, so the best of three is nearest to the map's own time.
     """
     makers: dict[str, Callable[[], MutableMapping[bytes, bytes]]] = {
         "MapStore, growth at once": lambda: MapStore(shards=1, growth="full"),
@@ -66,4 +65,4 @@ def compare(items: Sequence[tuple[bytes, bytes]]) -> tuple[Pauses, ...]:
         "dict": dict,
     }
     turns = [[measure(name, make(), items) for name, make in makers.items()] for _ in range(_TURNS)]
-    return tuple(min(each, key=lambda pauses: pauses.worst) for each in zip(*turns, strict=True))
+    return tuple(min(runs, key=lambda pauses: pauses.worst) for runs in zip(*turns, strict=True))

@@ -1,8 +1,8 @@
-"""When an idle map works on its growth: a policy of heat, without a clock of its own.
+"""When an idle map works on its growth: a policy of heat, without its own clock.
 
-A write moves the chains it must. Between writes, hints say which old chains are in use; this module decides how many of
-each heat may move at a given moment. It does not decide which chains are hot (that is counted where they are accessed)
-and it never moves one: `MapStore.tick(now)` asks `due(now)` and does the work.
+A write moves the chains it must. Between writes, hints name the old chains in use; this module decides how many of each
+heat may move at a given moment. The heat is counted where chains are accessed, and `MapStore.tick(now)` asks `due(now)`
+and moves the chains.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 # (seconds between two batches, chains in one): hot, warm, cold.
 RHYTHM = ((0.001, 16), (0.005, 4), (0.050, 1))
-# Chains of one heat in one tick, however late it comes: the most that is moved without letting the lock go.
+# Chains of one heat in one tick, at most, also for a late tick: they move without a release of the lock.
 MOST = 64
 
 
 class HeatScheduler:
-    """Says how many hot, warm and cold chains are due."""
+    """The number of hot, warm and cold chains that are due."""
 
     def __init__(self) -> None:
-        """Begin with everything due: the first tick moves a batch of each."""
+        """All heats are due at first: the first tick moves a batch of each."""
         self._last: list[float | None] = [None, None, None]
 
     def due(self, now: float) -> tuple[int, int, int]:
-        """Chains (hot, warm, cold) that may move at `now`, in seconds; a clock that was set back is followed from there."""
+        """Chains (hot, warm, cold) that may move at `now`, in seconds; after a clock was set back, its new time counts."""
         budget = [0, 0, 0]
         for i, (period, batch) in enumerate(RHYTHM):
             last = self._last[i]
@@ -42,7 +42,7 @@ class HeatScheduler:
 
 
 def tick_on_gc(store: MapStore) -> Callable[[], None]:
-    """Let Python's garbage collector tick the map after each collection; call the result to end that."""
+    """Let Python's garbage collector tick the map after each collection; the returned function ends that."""
     reference = weakref.ref(store)
 
     def callback(phase: str, _info: dict[str, Any]) -> None:

@@ -1,9 +1,9 @@
-"""Draws a growth of the map: `python -m mapstore.trace --png growth.png`, or --svg for one that plays.
+"""Draws a growth of the map: `python -m mapstore.trace --png growth.png`, or --svg for an animation.
 
 Time runs downwards, one line for every few operations. On the left are the old buckets, on the right the new ones, twice as
-many: an old bucket waits, is warm or hot by the accesses to it, moves, and is gone; its entries appear on the right in the
-same column and in the one half the table further on. This module only looks: it puts and gets like anybody, and reads
-`_dump()` after each step.
+many: an old bucket waits, is warm or hot by its accesses, moves, and is empty; its entries appear on the right in the same
+column and in the one half the table further on. This module uses the map's public methods, and reads `_dump()` after each
+step.
 """
 
 from __future__ import annotations

@@ -125,8 +125,8 @@ def test_targets_do_not_import_each_other() -> None:
             assert known <= own or name == "cdc.targets", name
 
 
-def test_targets_are_reached_through_their_one_door() -> None:
-    """`open_target` and `open_reader`: everything else works with every target."""
+def test_targets_are_opened_through_the_registry() -> None:
+    """`open_target` and `open_reader`: all other code works with every target."""
     users = {name for name, path in modules("cdc").items() if any(within(each, "targets.mapstore") for each in imports(path))}
     assert {name for name in users if not within(name, "targets.mapstore")} == {"cdc.targets"}
 
@@ -165,8 +165,8 @@ SOURCES = [path for path in tracked() if path.relative_to(ROOT).parts[0] in ("cd
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_source_file_grows_beyond_what_is_read_at_once(path: Path) -> None:
-    """Python and compiled files alike. A compiled file may be longer if its first lines say why."""
+def test_source_files_stay_short(path: Path) -> None:
+    """Python and compiled files alike; a compiled file may be longer if its first lines say why."""
     lines = path.read_text(encoding="utf-8").splitlines()
     longest = NOT_YET_CUT.get(str(path.relative_to(ROOT)), LONGEST[path.suffix])
     excused = path.suffix != ".py" and f"longer than {longest} lines because" in " ".join(lines[:15])
@@ -224,7 +224,7 @@ def explained_sentences() -> list[tuple[str, str]]:
     return [(part.strip(" ,"), codes) for codes, cell in rows for part in re.split(r"\.\.\.|;", cell) if part.strip(" ,")]
 
 
-def test_sentences_that_are_explained_are_those_that_are_printed() -> None:
+def test_explained_messages_are_printed_by_the_package() -> None:
     """Each part is found in a text of the package, and each code is one of the table of exit codes."""
     nodes = [node for path in modules("cdc").values() for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
     texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
@@ -321,7 +321,7 @@ def test_make_targets_in_documents_exist(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_tests_and_modules_that_a_document_names_exist(name: str) -> None:
+def test_tests_and_modules_named_in_documents_exist(name: str) -> None:
     """`test_...` by its name, files by their path from the top."""
     tests = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
     for test in set(re.findall(r"`(test_\w+)`", text(name))):
@@ -494,6 +494,31 @@ WAITS = {
     "start_held", "wait_applied", "wait_streaming",
 }  # fmt: skip
 """What a test calls that waits for something."""
+
+
+RIDDLE = re.compile(
+    r"test_(what|whatever|who|whoever|nobody|nothing|none|there|each|some|it|however)_|_(is|are)_(no|none)_|_of_now$|_as_it_(is|was)$"
+)
+"""Parts of test names that a reader has to decode."""
+NEGATED_NOUN = re.compile(r"(?<![Tt]here) (is|are) no (?!longer\b|more\b)[a-zA-Z]")
+"""As in "5 is no percentage": say what is wrong, or "is not a percentage"."""
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in tracked() if path.name.startswith("test_") and path.suffix == ".py"], ids=lambda path: path.name
+)
+def test_names_of_tests_say_the_behaviour(path: Path) -> None:
+    """Subject first, verb in the present, so that the name of a failed test says what does not hold."""
+    names = [node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
+    assert [name for name in names if name.startswith("test_") and RIDDLE.search(name)] == []
+
+
+@pytest.mark.parametrize("package", ["cdc", "mapstore", "benchmarks"])
+def test_docstrings_and_messages_negate_the_verb(package: str) -> None:
+    """A sentence says what a thing is; where it cannot, it says "is not a replica"."""
+    for name, path in modules(package).items():
+        texts = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
+        assert [text for text in texts if isinstance(text, str) and NEGATED_NOUN.search(text)] == [], name
 
 
 def marks(nodes: list[ast.expr]) -> bool:

@@ -248,7 +248,7 @@ class BinlogReader:
             raise_mysql_exception(self._stream.packet)
         except pymysql.MySQLError as error:
             return _explain_dump(error, self._source)
-        return DamagedEvent(f"{self._source.redacted} ended the stream with a packet that is no error.")
+        return DamagedEvent(f"{self._source.redacted} ended the stream with a malformed error packet.")
 
     # what comes
 

@@ -52,7 +52,7 @@ class LoadProbe:
         """How far the replica is behind, over all of its sources."""
         channels = self._rows(replica, _replica_status)
         if not channels:
-            raise ConfigError(f"{replica.redacted} is no replica: it has no replication status.", hint="Check --replica.")
+            raise ConfigError(f"{replica.redacted} is not a replica: its replication status is empty.", hint="Check --replica.")
         lags = [channel.get("Seconds_Behind_Source", channel.get("Seconds_Behind_Master")) for channel in channels]
         known = [int(lag) for lag in lags if lag is not None]
         if len(known) < len(lags):

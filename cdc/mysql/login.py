@@ -91,7 +91,7 @@ class Login:
         return self.encrypted and self.connection._sock.context.verify_mode == ssl.CERT_REQUIRED
 
     def ask(self, data: bytes) -> Any:
-        """Send a packet; the server's next one, which is no error."""
+        """Send a packet; returns the server's next one, and raises the error if it is an error packet."""
         self.connection.write_packet(data)
         return self.connection._read_packet()
 

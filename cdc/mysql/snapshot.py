@@ -126,7 +126,7 @@ def boundary_query(request: ChunkRequest, spacing: float | None = None) -> str:
 
 
 def key_spacing(request: ChunkRequest, keys: Sequence[bytes]) -> float | None:
-    """How far apart the keys are that came for a request, on average; None if that is not known, or they are no whole numbers."""
+    """The average distance between the keys of a request's chunk; None if it is unknown, or the keys are not integers."""
     column, *others = request.table.key_columns
     steps = len(keys) - (request.after is None)
     if others or column.data_type not in INTEGERS or steps < 1:

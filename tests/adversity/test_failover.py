@@ -263,7 +263,7 @@ def test_check_covers_every_host(pair: Pair, first: Project):
         assert sum(f"{server.host}:{server.port}: " in line for line in lines) == len(lines) // 2
 
 
-def test_a_rewind_while_the_server_is_down_goes_on_with_its_replica(pair: Pair, first: Project):
+def test_rewind_while_the_server_is_down_continues_on_the_replica(pair: Pair, first: Project):
     """The source starts again from a position whose file and offset are the dead server's; it continues by GTID on the replica."""
     first.sql("CREATE TABLE t (id INT PRIMARY KEY)", "INSERT INTO t VALUES (1)")
     pair.wait_in_sync()

@@ -48,7 +48,7 @@ def test_batches_agree_with_single_calls(columns, n, shards):
     store._check()
 
 
-def test_the_last_of_equal_keys_wins(columns):
+def test_last_of_equal_keys_wins(columns):
     """As in a loop."""
     store = MapStore()
     store.put_many(columns([b"a", b"b", b"a"]), columns([b"1", b"2", b"3"]))

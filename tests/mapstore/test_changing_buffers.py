@@ -166,7 +166,7 @@ def test_generator_may_reuse_its_buffer():
     assert store.delete_many(again()) == 5
 
 
-def test_setdefault_returns_what_it_put():
+def test_setdefault_returns_the_stored_value():
     """A copy of the buffer, of type bytes."""
     value = bytearray(b"old")
     store = MapStore()

@@ -96,7 +96,7 @@ def test_lookup_moves_no_entries(build):
 
 
 def test_full_growth_moves_everything_at_once():
-    """For comparison: one write pays for all."""
+    """In one write, for comparison."""
     store = MapStore(((b"%d" % i, b"") for i in range(10_000)), shards=1, growth="full")
     assert not store.stats()["growing"]
     assert store.stats()["max_chains"] >= 1024
@@ -104,7 +104,7 @@ def test_full_growth_moves_everything_at_once():
     store._check()
 
 
-def test_shrinks_after_deletes_and_gives_memory_back():
+def test_map_shrinks_after_deletes_and_frees_memory():
     """A map that was large is small again, without a pause."""
     store = MapStore(((b"%d" % i, b"v" * 100) for i in range(100_000)), shards=1)
     large = store.stats()

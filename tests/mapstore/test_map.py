@@ -30,7 +30,7 @@ def memory_available():
         return 0
 
 
-def test_behaves_as_a_dict_while_it_grows_and_shrinks(build, rng):
+def test_map_behaves_like_a_dict_while_growing_and_shrinking(build, rng):
     """Random puts and deletes agree with a dict at every stage."""
     store, plain = build.MapStore(), {}
     for phase in (0.8, 0.2, 0.8):
@@ -47,7 +47,7 @@ def test_behaves_as_a_dict_while_it_grows_and_shrinks(build, rng):
         assert sorted(store.values()) == sorted(plain.values())
 
 
-def test_is_a_mutable_mapping():
+def test_map_is_a_mutable_mapping():
     """Code that asks for the abstract class accepts it."""
     assert isinstance(MapStore(), MutableMapping)
 
@@ -124,7 +124,7 @@ def test_largest_value_has_2_to_the_31_minus_1_bytes():
     assert len(store) == 1
 
 
-def test_refuses_to_be_pickled_or_copied():
+def test_map_refuses_to_be_pickled_or_copied():
     """The error names the alternative."""
     for call in (pickle.dumps, copy.copy, copy.deepcopy):
         with pytest.raises(TypeError, match=r"save\(\)"):

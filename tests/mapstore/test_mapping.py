@@ -81,7 +81,7 @@ def test_set_operations_of_views_agree_with_a_dict():
         same(lambda m, other=other: m.items().isdisjoint(other))
 
 
-def test_comparing_changes_neither_side():
+def test_comparison_changes_neither_side():
     """A lookup in a defaultdict would add the key."""
     other = defaultdict(bytes, {b"b": b""})
     assert MapStore({b"a": b""}) != other
@@ -91,7 +91,7 @@ def test_comparing_changes_neither_side():
 
 
 @pytest.mark.parametrize("other", [PLAIN, UserDict(PLAIN), ChainMap(PLAIN), types.MappingProxyType(PLAIN), MapStore(PLAIN)])
-def test_equal_to_every_mapping_with_the_same_entries(other):
+def test_map_equals_every_mapping_with_the_same_entries(other):
     """From both sides."""
     assert MapStore(PLAIN) == other
     assert other == MapStore(PLAIN)

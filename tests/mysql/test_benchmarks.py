@@ -76,8 +76,8 @@ def test_resume_benchmark_resumes_after_kills(mysql_server):
 
 @pytest.mark.skipif(not (ROOT / ".venv/bin/python").exists(), reason="this checkout has no .venv: make .venv/.ready")
 @pytest.mark.parametrize("name", ["snapshot", "stream", "oltp", "copy", "resume"])
-def test_another_checkout_is_measured_in_turn_with_this_one(mysql_server, name):
-    """Here beside itself: both have figures, by their own code."""
+def test_benchmark_measures_another_checkout_in_turn(mysql_server, name):
+    """Here the same checkout twice: both have figures, by their own code."""
     sizes = ["--rows", "2000", *(["--follow-seconds", "1"] if name == "copy" else [])]
     results = run_small(mysql_server, name, "--beside", str(ROOT), *sizes)
     if name == "copy":

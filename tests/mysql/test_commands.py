@@ -64,8 +64,8 @@ def running(project: Project, *, rows_per_second: int | None = None, checkpoint_
         yield run
 
 
-def test_a_pause_holds_copy_and_stream_until_it_resumes(project: Project) -> None:
-    """Nothing is applied, checkpoints go on; a connection that the server has closed meanwhile is opened again."""
+def test_pause_holds_copy_and_stream_until_resumed(project: Project) -> None:
+    """Changes are not applied while checkpoints continue; a connection that the server closes meanwhile is reopened."""
     fill(project)
     with running(project, rows_per_second=HELD) as run:
         eventually(lambda: run.status.rows_copied > 0)
@@ -88,8 +88,8 @@ def test_a_pause_holds_copy_and_stream_until_it_resumes(project: Project) -> Non
     assert project.assert_identical() == ROWS - 1
 
 
-def test_new_limits_let_a_copy_go_that_was_held(project: Project) -> None:
-    """They count at once."""
+def test_new_limits_release_a_held_copy(project: Project) -> None:
+    """They take effect at once."""
     fill(project)
     with running(project, rows_per_second=HELD) as run:
         eventually(lambda: run.status.throttled.startswith("at most"))
@@ -100,8 +100,8 @@ def test_new_limits_let_a_copy_go_that_was_held(project: Project) -> None:
     project.assert_identical()
 
 
-def test_a_table_is_followed_on_request(project: Project) -> None:
-    """It is copied while the stream goes on; one that is not there is a warning."""
+def test_table_is_followed_on_request(project: Project) -> None:
+    """It is copied while the stream continues; a missing table is a warning."""
     fill(project)
     project.sql("CREATE TABLE other (id INT PRIMARY KEY)", "INSERT INTO other VALUES (1), (2)")
     other, missing = (cdc.TableId(project.database, name) for name in ("other", "missing"))
@@ -117,8 +117,8 @@ def test_a_table_is_followed_on_request(project: Project) -> None:
     assert project.assert_identical(project.table, other) == ROWS + 3
 
 
-def test_a_checkpoint_is_made_on_request(project: Project) -> None:
-    """Long before the next one is due; it has what was applied until then."""
+def test_checkpoint_is_made_on_request(project: Project) -> None:
+    """Long before the next one is due, with all that was applied until then."""
     fill(project)
     with running(project, checkpoint_seconds=3600.0) as run:
         eventually(lambda: run.status.phase is Phase.FOLLOWING)

@@ -58,8 +58,8 @@ def run(command: str, server: Sandbox, folder: Path) -> list[str]:
     return [line for line in done.stdout.splitlines() if " | " not in line]
 
 
-def test_the_first_migration_of_the_readme_prints_what_the_page_shows(start_mysql: StartServer, tmp_path: Path) -> None:
-    """On a server of its own, since the page creates a database; rows that `cdc dump` prints come in any order."""
+def test_first_migration_prints_the_output_shown_in_the_readme(start_mysql: StartServer, tmp_path: Path) -> None:
+    """On a separate server, since the page creates a database; rows that `cdc dump` prints come in any order."""
     server = start_mysql({})
     with closing(connect(server)) as connection, connection.cursor() as cursor:
         for statement in blocks("sql")[0].split(";\n"):

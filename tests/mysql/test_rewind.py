@@ -57,8 +57,8 @@ def reading_threads() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if thread.name.startswith("cdc-")}
 
 
-def test_a_rewind_gives_every_transaction_after_its_position_again(project: Project, source: MySqlSource) -> None:
-    """The inbox is full of deliveries of the first start then, and its thread waits for room: none of them comes after the second."""
+def test_rewind_repeats_every_transaction_after_its_position(project: Project, source: MySqlSource) -> None:
+    """The inbox is full of the first start's deliveries, whose thread waits for room: all of them are dropped."""
     start, progress = source.position(), copied(source, project.table)
     source.start(start, [progress])
     project.sql(*(f"INSERT INTO t VALUES ({number}, 'x')" for number in range(10, 10 + 2 * CAPACITY)))
@@ -73,8 +73,8 @@ def test_a_rewind_gives_every_transaction_after_its_position_again(project: Proj
     assert source.bytes_received > received
 
 
-def test_a_rewind_in_the_middle_of_a_transaction_begins_it_again(project: Project, source: MySqlSource) -> None:
-    """Of a transaction that comes in parts, the rest of the first start is dropped."""
+def test_rewind_within_a_transaction_begins_it_again(project: Project, source: MySqlSource) -> None:
+    """The remaining parts of the first start are dropped."""
     start, progress = source.position(), copied(source, project.table)
     project.sql("BEGIN", *(f"INSERT INTO t VALUES ({number}, REPEAT('x', 3000000))" for number in range(10, 20)), "COMMIT")
     source.start(start, [progress])
@@ -84,8 +84,8 @@ def test_a_rewind_in_the_middle_of_a_transaction_begins_it_again(project: Projec
     assert len(keys(take_until(source, is_at(source.position())))) == 10
 
 
-def test_a_chunk_of_before_a_rewind_never_comes(project: Project, source: MySqlSource) -> None:
-    """One that is requested afterwards does."""
+def test_chunk_requested_before_a_rewind_is_dropped(project: Project, source: MySqlSource) -> None:
+    """One that is requested afterwards arrives."""
     start = source.position()
     (table,) = source.tables([project.table])
     source.start(start, [TableProgress(table)])
@@ -97,7 +97,7 @@ def test_a_chunk_of_before_a_rewind_never_comes(project: Project, source: MySqlS
     assert all(item.request is wanted for item in items if isinstance(item, (Boundary, Chunk)))
 
 
-def test_a_table_that_joined_after_the_checkpoint_joins_again(project: Project, source: MySqlSource) -> None:
+def test_table_that_joined_after_the_checkpoint_joins_again(project: Project, source: MySqlSource) -> None:
     """The rewind goes back to before it joined, and its changes are followed once more."""
     start, progress = source.position(), copied(source, project.table)
     other = TableId(project.database, "u")
@@ -116,8 +116,8 @@ def test_a_table_that_joined_after_the_checkpoint_joins_again(project: Project, 
     assert [batch.table for item in items if isinstance(item, Delivery) for batch in item.batches][-1] == other
 
 
-def test_an_unlogged_change_is_seen_by_a_rewind(project: Project, source: MySqlSource) -> None:
-    """The definitions are asked for again: the binlog does not say how these columns have changed."""
+def test_rewind_detects_an_unlogged_change(project: Project, source: MySqlSource) -> None:
+    """The definitions are read again, because the binlog does not have the change."""
     start, progress = source.position(), copied(source, project.table)
     source.start(start, [progress])
     project.sql("SET SESSION sql_log_bin = 0", "ALTER TABLE t ADD COLUMN more INT", "SET SESSION sql_log_bin = 1")

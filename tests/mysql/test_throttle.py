@@ -190,7 +190,7 @@ def test_mariadb_lag_is_read(mariadb_server: Sandbox, mariadb_db: str, start_mar
 def test_server_that_is_not_a_replica_is_refused(filled: Project):
     """Before any row is copied."""
     sentence = filled.refused("--max-replica-lag", "5", "--replica", filled.url, expect=2)
-    assert "is no replica" in sentence
+    assert "is not a replica" in sentence
     assert filled.source.password not in sentence
 
 

@@ -133,7 +133,7 @@ def migration(
 
 
 def test_commands_are_taken_in_order_and_are_frozen() -> None:
-    """All that wait, at once; none that wait is none."""
+    """All waiting commands at once; an empty queue gives an empty tuple."""
     commands = Commands()
     given: list[Command] = [Pause(), SetLimits(Limits(max_rows_per_second=1)), Resume(), Stop()]
     for command in given:
@@ -144,7 +144,7 @@ def test_commands_are_taken_in_order_and_are_frozen() -> None:
         given[1].limits = Limits()  # type: ignore[union-attr, misc]
 
 
-def test_a_command_from_a_signal_handler_ends_the_wait_for_one() -> None:
+def test_command_from_a_signal_handler_ends_the_wait() -> None:
     """It comes while the queue is being read, on the same thread."""
     commands = Commands()
     before = signal.signal(signal.SIGUSR1, lambda *_: commands.put(Stop()))
@@ -157,8 +157,8 @@ def test_a_command_from_a_signal_handler_ends_the_wait_for_one() -> None:
         signal.signal(signal.SIGUSR1, before)
 
 
-def test_a_stop_given_before_the_run_commits_and_returns() -> None:
-    """Nothing is requested or applied."""
+def test_stop_before_the_run_commits_and_returns() -> None:
+    """Without a request or an applied change."""
     commands, source, target = Commands(), Source(), Target()
     commands.put(Stop())
     report = migration(source, target, commands).run()
@@ -166,7 +166,7 @@ def test_a_stop_given_before_the_run_commits_and_returns() -> None:
     assert target.checkpoints[-1].position == position(5)
 
 
-def test_a_stop_waits_for_the_end_of_a_transaction() -> None:
+def test_stop_waits_for_the_end_of_a_transaction() -> None:
     """A target never shows half of one."""
     commands, target = Commands(), Target()
     source = Source(lambda taken: commands.put(Stop()) if taken == 5 else None, halves=True)
@@ -175,8 +175,8 @@ def test_a_stop_waits_for_the_end_of_a_transaction() -> None:
     assert target.checkpoints[-1].position == position(11)
 
 
-def test_a_pause_holds_copy_and_stream_while_checkpoints_go_on() -> None:
-    """From the end of the transaction under way; no chunk is requested and nothing is taken from the source until it resumes."""
+def test_pause_holds_copy_and_stream_while_checkpoints_continue() -> None:
+    """From the end of the transaction under way; the run requests no chunk and takes no item from the source until it resumes."""
     commands, target, seen = Commands(), Target(), list[tuple[int, int, int, int]]()
     source = Source(lambda taken: commands.put(Pause()) if taken == 3 else commands.put(Stop()) if taken > 20 else None, halves=True)
 
@@ -195,8 +195,8 @@ def test_a_pause_holds_copy_and_stream_while_checkpoints_go_on() -> None:
     assert not run.status.paused
 
 
-def test_a_paused_run_can_be_stopped() -> None:
-    """It commits where it stands."""
+def test_paused_run_can_be_stopped() -> None:
+    """It commits at its position."""
     commands, target = Commands(), Target()
     commands.put(Pause())
     source = Source()
@@ -210,7 +210,7 @@ def test_a_paused_run_can_be_stopped() -> None:
     assert target.checkpoints[-1].position == position(5)
 
 
-def test_new_limits_hold_the_copy_at_once_and_let_it_go_again() -> None:
+def test_new_limits_hold_and_release_the_copy_at_once() -> None:
     """Given with a measured load, or the load alone."""
     commands, target, reasons = Commands(), Target(), list[str]()
     limits = Limits(max_threads_running=5)
@@ -231,8 +231,8 @@ def test_new_limits_hold_the_copy_at_once_and_let_it_go_again() -> None:
     assert report.throttled_seconds > 0
 
 
-def test_new_limits_keep_the_load_that_was_measured() -> None:
-    """Unless they bring one."""
+def test_new_limits_keep_the_measured_load() -> None:
+    """Unless they bring another."""
     commands = Commands()
     run = migration(Source(), Target(), commands)
     for command in (SetLoad(Load(threads_running=9)), SetLimits(Limits(max_threads_running=5)), Stop()):
@@ -242,7 +242,7 @@ def test_new_limits_keep_the_load_that_was_measured() -> None:
     assert run._throttle.limits == Limits(max_threads_running=5)
 
 
-def test_tables_to_follow_are_handed_to_the_source() -> None:
+def test_tables_to_follow_are_passed_to_the_source() -> None:
     """By the loop's own thread, in the order of the commands."""
     commands, followed = Commands(), list[tuple[Sequence[TableId], str]]()
     commands.put(Follow((TABLES[1].id,)))
@@ -251,8 +251,8 @@ def test_tables_to_follow_are_handed_to_the_source() -> None:
     assert followed == [((TABLES[1].id,), threading.current_thread().name)]
 
 
-def test_a_checkpoint_that_is_asked_for_is_begun_between_transactions() -> None:
-    """Once for each time, however far the next one is."""
+def test_requested_checkpoint_begins_between_transactions() -> None:
+    """Once per request, independent of the schedule."""
     commands, target = Commands(), Target()
     source = Source(lambda taken: commands.put(CheckpointNow() if taken == 3 else Stop()) if taken in (3, 8) else None, halves=True)
     migration(source, target, commands).run()
@@ -275,8 +275,8 @@ def statuses() -> Iterator[list[RunStatus]]:
     yield seen
 
 
-def test_a_status_stays_as_it_was_made(statuses: list[RunStatus]) -> None:
-    """It is frozen, and shares nothing that goes on."""
+def test_status_is_immutable(statuses: list[RunStatus]) -> None:
+    """It is frozen, and shares no state with the run."""
     first, *_, last = statuses
     assert (first.phase, first.rows_in_copy, first.rows_streamed, first.checkpoints) == (Phase.COPYING, 0, 0, 0)
     assert (last.phase, last.rows_in_copy, last.unsaved_rows) == (Phase.FOLLOWING, len(KEYS), 0)
@@ -287,8 +287,8 @@ def test_a_status_stays_as_it_was_made(statuses: list[RunStatus]) -> None:
         last.rows_copied = 0  # type: ignore[misc]
 
 
-def test_a_status_has_the_target_s_figures_and_the_report_has_the_status_s(statuses: list[RunStatus]) -> None:
-    """A report is the last status in plain values."""
+def test_report_is_the_last_status(statuses: list[RunStatus]) -> None:
+    """A report is the last status, with the target's figures, in plain values."""
     last = statuses[-1]
     assert set(last.memory) == {TABLE.id}
     report = Report.of(last)

@@ -206,7 +206,7 @@ def test_unknown_target_is_refused_without_its_password(url: str, words: str) ->
 
 
 def test_target_is_shown_without_its_password() -> None:
-    """Also within a configuration, and whatever is in the password."""
+    """Also within a configuration, for every password."""
     url = TargetUrl.parse(f"sqlserver://cdc:{SECRET}/@h:1/db")
     assert str(url) == "sqlserver://cdc@h:1/db"
     for target in (url, f"sqlserver://cdc:{SECRET}@h/db"):

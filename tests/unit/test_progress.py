@@ -69,6 +69,6 @@ def test_lines_in_a_log_are_few_and_whole(capsys: pytest.CaptureFixture[str]) ->
     assert shown(capsys, status(), times=50).count("\n") == 1
 
 
-def test_it_says_that_it_is_paused(capsys: pytest.CaptureFixture[str]) -> None:
-    """Also while it waits for nothing else."""
+def test_line_says_paused(capsys: pytest.CaptureFixture[str]) -> None:
+    """Also while it waits for other reasons."""
     assert "ms | paused | copying" in shown(capsys, status(paused=True))

@@ -145,7 +145,7 @@ def test_auto_copies_anew_where_that_is_clearly_faster(binlog_bytes: int, strate
         assert tuple(start.tables) == known
 
 
-def test_only_tables_whose_copy_begins_are_checked_after_the_position_was_read() -> None:
+def test_only_tables_to_be_copied_are_checked_after_the_position() -> None:
     """The stream tells what has become of the others; and a change after the position comes by the stream, so that nothing is missed."""
     calls: list[object] = []
 
@@ -168,7 +168,7 @@ def test_only_tables_whose_copy_begins_are_checked_after_the_position_was_read()
     assert calls[3:] == ["selected", [TABLES[1].id]]
 
 
-def test_target_changed_by_another_process_after_the_checkpoint_was_read_is_refused(tmp_path: Path) -> None:
+def test_target_changed_after_the_checkpoint_was_read_is_refused(tmp_path: Path) -> None:
     """Whether it had a checkpoint before or not: what was planned is of the one that was read."""
     config = Config(SourceUrl("h", 3306, "u"), tmp_path, (TABLES[0].id,))
     start = begin(Source(), None, tables=(TABLES[0].id,))

@@ -143,7 +143,7 @@ def test_unreadable_copy_is_replaced(tmp_path: Path) -> None:
     assert seen(tmp_path) == (f"{A}:1-7", {})
 
 
-def test_a_state_of_format_5_is_refused_with_what_to_do(tmp_path: Path) -> None:
+def test_state_of_format_5_is_refused_with_a_hint(tmp_path: Path) -> None:
     """By writers and readers; a full copy begins in its place."""
     (tmp_path / "checkpoint.sqlite").write_bytes(state_format_5.DATABASE)
     (tmp_path / "0000000001-0.map").touch()
@@ -157,7 +157,7 @@ def test_a_state_of_format_5_is_refused_with_what_to_do(tmp_path: Path) -> None:
     assert seen(tmp_path) == (f"{A}:1-7", {})
 
 
-def test_a_writer_that_was_replaced_cannot_commit(tmp_path: Path) -> None:
+def test_replaced_writer_cannot_commit(tmp_path: Path) -> None:
     """The lock keeps a second writer out; where locks get lost, as on network file systems, the epoch stops the first one."""
     with OpenState(tmp_path) as first:
         put(first, 1, "first")

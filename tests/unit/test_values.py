@@ -69,7 +69,7 @@ TABLE = Table(TableId("shop", "t"), (column("int", name="id"), column("text", "u
     "document",
     [b'[1.23456789012345678901, 12345678901234567890123, 1.50, -0.0, 1e300]', '{"a": "é\\u0001", "a\\"": {}}'.encode(), b"null"],
 )  # fmt: skip
-def test_json_is_printed_as_the_server_prints_it(document: bytes) -> None:
+def test_json_prints_like_the_server(document: bytes) -> None:
     """With all of its digits."""
     table = Table(TABLE.id, (column("json"),), (0,))
     assert list(json_lines(table, [encode_row([document])])) == [f'{{"c": {document.decode()}}}']

@@ -188,7 +188,7 @@ class MapStoreTarget:
         self._remove_unused()
 
     def _readable(self) -> dict[str, Part]:
-        """The checkpoints. Those that cannot be read are no copies to keep: their file goes."""
+        """The checkpoints. A file of unreadable checkpoints is removed, because it holds no copy to keep."""
         try:
             return self._checkpoints.read()
         except (ConfigError, DamagedState):
