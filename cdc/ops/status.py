@@ -1,4 +1,4 @@
-"""What a target holds, for those who only read it; also while a migration writes to it."""
+"""The public `cdc.status` and `cdc.rows`: what a target holds, read without disturbing a migration that writes to it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HOW_TO_COMPLETE = "Run `cdc migrate` until `cdc status` shows the table as strea
 
 @dataclass(frozen=True, slots=True)
 class TableStatus:
-    """How far a table is. `rows_held` is exact if they are `rows_counted`, else how many there were when all were in memory."""
+    """One table's progress. `rows_held` is exact if `rows_counted`, else the number when all of its rows were last in memory."""
 
     state: TableState
     rows_copied: int
@@ -35,21 +35,21 @@ class Status:
     """The last checkpoint of a target."""
 
     source: str
-    """The server's own name for itself."""
+    """The server's identity: its server_uuid, on MariaDB its server_id."""
     address: str
     """Its host and port."""
     servers: tuple[str, ...]
-    """All that were followed, `source` last."""
+    """The identities of all servers that were followed, `source` last."""
     position: str
     """The GTIDs applied."""
     file: str | None
     offset: int
-    """Where they end in the source's binlog, in bytes."""
+    """The end of those transactions in `file`, in bytes."""
     created_at: float
     """Unix seconds."""
     age_seconds: float
     lag_ms: Mapping[str, float]
-    """`p50`, `p99`, `max` of the run that wrote it; empty if that is not known."""
+    """`p50`, `p99` and `max` of the run that wrote the checkpoint; empty if unknown."""
     lag_now_ms: float
     """At the checkpoint."""
     last_run: Mapping[str, Any]
@@ -59,9 +59,9 @@ class Status:
     copy_under_way: Mapping[str, TableStatus] | None
     """The tables of a new copy that is being made beside this one."""
     selection: Mapping[str, Sequence[str]]
-    """The names and patterns of `tables` that it was made with, and those to `exclude`."""
+    """The names and patterns of `tables` and of `exclude` that the checkpoint was made with."""
     skipped: Mapping[str, str]
-    """Tables that a pattern means and that are left out, and why."""
+    """Tables that a pattern matches and that cannot be followed, with the reasons."""
 
     def as_dict(self) -> dict[str, object]:
         """Plain values, for JSON."""
@@ -92,7 +92,7 @@ def _tables(checkpoint: Checkpoint) -> dict[str, TableStatus]:
 
 
 def held_table(checkpoint: Checkpoint, name: TableId, target: TargetUrl) -> TableProgress:
-    """The progress of a table that is named as the source takes names. Raises ConfigError where the target does not hold it."""
+    """The progress of a table, named in any spelling that the source accepts. Raises ConfigError if the target does not hold it."""
     known = {each.table.id: each for each in checkpoint.tables}
     held = held_name(name, known, checkpoint.lower_case_table_names)
     if held not in known:
@@ -105,8 +105,8 @@ def rows(
 ) -> Iterator[dict[str, object]]:
     """A table's rows as of the last checkpoint of a target, in no order: Python values by the columns' names, NULL as None.
 
-    Values are made as those of `cdc.changes`. Raises ConfigError where there is no such table, and Incomplete where its copy is not
-    complete, unless `incomplete` rows will do.
+    Values have the types of those of `cdc.changes`. Raises ConfigError if there is no such table, and Incomplete if its copy is not
+    complete and `incomplete` is False.
     """
     name, url = parse_table(table), TargetUrl.parse(target)
     reader = open_reader(url)

@@ -55,7 +55,7 @@ class Supervisor:
         self._probe = LoadProbe(source)
         self._asked: queue.SimpleQueue[bool] = queue.SimpleQueue()
         """True: read the file again; False: end. A queue, because `put` is safe in a signal handler."""
-        self._thread = threading.Thread(target=self._work, name="cdc-oversight", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="cdc-supervisor", daemon=True)
 
     def __enter__(self) -> Supervisor:
         self._commands.put(SetLoad(self._probe.read(self._settings.limits, strict=True)))
