@@ -408,6 +408,10 @@ def test_every_folder_is_described() -> None:
     assert top <= named
     tests = {path.relative_to(ROOT).parts[1] for path in tracked() if path.match("tests/*/test_*.py")}
     assert tests <= named
+    inside = text("CONTRIBUTING.md").partition("### Inside `cdc/mysql`")[2].partition("\n## ")[0]
+    files = re.findall(r"`(\w+\.pyx?)`", inside)
+    assert len(files) > 20
+    assert [file for file in files if not (ROOT / "cdc" / "mysql" / file).exists()] == []
 
 
 def glossary() -> list[tuple[str, str]]:
