@@ -50,7 +50,7 @@ def our_copy(place: Place, name: str, chunk_rows: int = CHUNK_ROWS) -> float:
             while request := handover.request():
                 source.request(request)
             part = handover.emit()
-            for batch in [part] if part else _batches(handover, source.next(1.0)):
+            for batch in [part] if part is not None else _batches(handover, source.next(1.0)):
                 apply_batch(store, batch)
         seconds = time.perf_counter() - began
     return len(store) / seconds

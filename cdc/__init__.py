@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from cdc.api import changes, check, migrate, parse_source, verify
     from cdc.config import Config, Limits, SourceUrl, Strategy, TargetUrl, Tls
+    from cdc.engine.changes import Changes
     from cdc.engine.commands import CheckpointNow, Commands, Follow, Pause, Resume, SetLimits, Stop
     from cdc.engine.status import Report, RunStatus
     from cdc.engine.verify import Difference, DifferenceKind, Differences
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
         UnreadableAnswer,
         UnsupportedEvent,
     )
-    from cdc.formats.change import Change, Changes
+    from cdc.formats.change import Change
     from cdc.model import TableId
     from cdc.mysql.preflight.checks import Check
     from cdc.ops.interrupts import Interrupted
@@ -48,7 +49,8 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "cdc.api": ("changes", "check", "migrate", "parse_source", "verify"),
-    "cdc.formats.change": ("Change", "Changes"),
+    "cdc.engine.changes": ("Changes",),
+    "cdc.formats.change": ("Change",),
     "cdc.mysql.preflight.checks": ("Check",),
     "cdc.config": ("Config", "Limits", "SourceUrl", "Strategy", "TargetUrl", "Tls"),
     "cdc.errors": (

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from cdc.config import AWAY_SECONDS, SOURCE_FORM, Config, SourceUrl, Strategy, TargetUrl, parse_table
+from cdc.engine.changes import Changes
 from cdc.engine.commands import Commands
 from cdc.engine.interfaces import TargetReader
 from cdc.engine.migration import Migration, Start
@@ -21,7 +22,7 @@ from cdc.errors import (
     Temporary,
     TornTransaction,
 )
-from cdc.formats.change import Changes
+from cdc.formats.change import Change, change_maker, tell_change
 from cdc.formats.values import converters
 from cdc.model import Position, TableId, TableProgress, servers_with
 from cdc.model.gtid import DomainGtids, Gtids, GtidSet
@@ -136,7 +137,7 @@ def changes(
     debezium_json: bool = False,
     on_away: Callable[[str], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
-) -> Changes:
+) -> Changes[Change]:
     """The changes of these tables as `Change` objects, from a position on; nothing is copied or stored.
 
     The tables are those that these names and patterns mean now and later. `after` is a set of GTIDs, the target of a migration (for its
@@ -173,8 +174,9 @@ def changes(
                 "that changes the table ends this with exit code 6."
             )
         stream.start(start, list(map(TableProgress, definitions)), skipped)
-        convert = partial(converters, parse_json=parse_json)
-        return Changes(stream, stack.pop_all(), convert, start, until_caught_up=until_caught_up, on_away=on_away, say=say)
+        make = change_maker(partial(converters, parse_json=parse_json))
+        tell = partial(tell_change, say)
+        return Changes(stream, stack.pop_all(), make, start, until_caught_up=until_caught_up, on_away=on_away, on_table=tell)
 
 
 def _selection(tables: Names, exclude: Names) -> Selection:

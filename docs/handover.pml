@@ -100,18 +100,18 @@ end:
 
 active [KEYS] proctype chunk()
 {
-    byte me = _pid - TRANSACTIONS - 1, seen, row, high;
+    byte me = _pid - TRANSACTIONS - 1, low, row, high;
     atomic {                                       /* request */
-        seen = delivered;
+        low = delivered;
         in_flight[me] = true;
-        printf("chunk %d is asked for at position %d\n", me, seen)
+        printf("chunk %d is asked for at position %d\n", me, low)
     }
     atomic {                                       /* low */
 #ifndef WITHOUT_WAIT
-        EXECUTED(seen) ->
+        EXECUTED(low) ->
 #endif
         row = view[me];
-        seen = 0;
+        low = 0;
         printf("chunk %d is read: row %d\n", me, row)
     }
     atomic {                                       /* high */

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from cdc.config import Config, SourceUrl, Strategy, TargetUrl
 from cdc.engine import verify
+from cdc.engine.following import Following, StreamPosition
 from cdc.engine.interfaces import InMemory, Target, TargetReader
 from cdc.engine.lag import LagHistogram
 from cdc.engine.migration import Migration
@@ -40,7 +41,6 @@ from mapstore import pauses
 WAIT_SECONDS = 60.0
 MEMORY_ROWS = 300_000
 """The number of rows, at most, that go into the maps compared in memory."""
-_TICK = 0.25
 
 Say = Callable[[str], None]
 
@@ -265,15 +265,13 @@ class _Bench:
             return position
         with MySqlSource(self._source, heartbeat_seconds=1.0) as source:
             source.start(position, first.tables)
-            within = False
-            while within or not all(checkpoint.position.gtids <= position.gtids for checkpoint in checkpoints.values()):
-                match source.next(_TICK):
-                    case Delivery() as delivery:
-                        for batch in delivery.batches:
-                            for target in targets.values():
-                                target.apply(batch)
-                        within = delivery.position is None
-                        position = delivery.position or position
+            at = StreamPosition(position)
+            gtids = [checkpoint.position.gtids for checkpoint in checkpoints.values()]
+            for delivery in Following(source, at).deliveries(lambda: all(held <= at.position.gtids for held in gtids)):
+                for batch in delivery.batches:
+                    for target in targets.values():
+                        target.apply(batch)
+            position = at.position
         for url, target in targets.items():
             target.commit(replace(checkpoints[url], position=position)).finish(position.gtids)
         return position

@@ -9,24 +9,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import count
 
 from cdc.engine.chunk_size import ChunkSize
+from cdc.engine.following import StreamPosition
 from cdc.model import (
+    Backfill,
     Batch,
     Boundary,
     Chunk,
     ChunkRequest,
     ColumnsChanged,
-    CopyAnew,
     DefinitionConfirmed,
     Delivery,
+    LogEnd,
     Op,
     Position,
+    SourceChanged,
     Table,
     TableChange,
     TableId,
     TableProgress,
     TableRenamed,
+    TableReset,
+    TableStarted,
     TableState,
     TableTruncated,
 )
@@ -45,12 +51,16 @@ WAITING_BYTES = 64 << 20
 _INVERTED = bytes((1, 0)) + bytes(254)
 
 
+_numbers = count(1)
+"""Of requests. They go on after a rewind, so that a chunk requested before it is not taken for one requested since."""
+
+
 @dataclass(slots=True, eq=False)
 class ChunkRange:
-    """A part of a table beyond its cursor: the keys after `after`, up to and with `upto`.
+    """A range of a table's keys beyond its cursor: those after `after`, up to and with `upto`.
 
-    It is asked for (`request`; from then on the keys that the stream changes are `touched`), then it is here (`chunk`), then its first `at`
-    rows are emitted, then it is `emitted`.
+    It waits; then it is requested (`request`), and from its low watermark on the keys that the stream changes are `touched`; then its rows
+    are here (`chunk`), with a high watermark; once the stream has reached that, its first `at` rows are emitted; at last it is `emitted`.
     """
 
     table: TableId
@@ -63,24 +73,32 @@ class ChunkRange:
     emitted: int | None = None
     """How many rows it had."""
 
+    @property
+    def low(self) -> Position | None:
+        """The low watermark: the position of the request, which the chunk's view contains. None before the request."""
+        return self.request.low if self.request else None
 
-class Handover:
+    @property
+    def high(self) -> LogEnd | None:
+        """The high watermark: where the binlog ended after the read; all that the chunk's view contains lies before it."""
+        return self.chunk.high if self.chunk else None
+
+
+class Handover(StreamPosition):
     """The state of all tables between copy and stream. `chunk_rows` bounds the rows of a chunk."""
 
     def __init__(self, tables: Iterable[TableProgress], position: Position, *, chunk_rows: int) -> None:
-        self.position = position
+        super().__init__(position)
         self.progress: dict[TableId, TableProgress] = {each.table.id: each for each in tables}
         self.rows_copied = 0
-        self.in_transaction = False
-        """Whether a part of a large transaction was applied and its end has not come."""
         self._chunk_rows = chunk_rows
         self._ranges: dict[TableId, list[ChunkRange]] = {}
         """Of each table being copied, everything beyond its cursor, in order and without gaps."""
         self._sizes: dict[TableId, ChunkSize] = {}
-        self._flights: list[ChunkRange] = []
-        """The ranges that are asked for and not emitted."""
-        self._dropped: list[ChunkRequest] = []
-        """Asked for before the table changed: what comes of them is passed over."""
+        self._in_flight: dict[int, ChunkRange] = {}
+        """The ranges that are requested and not emitted, by the number of the request."""
+        self._dropped: set[int] = set()
+        """Requests made before the table changed: the chunks that answer them are passed over."""
         for each in self.progress.values():
             if each.state is TableState.COPYING:
                 self._copy_on(each)
@@ -93,7 +111,7 @@ class Handover:
     @property
     def in_flight(self) -> int:
         """How many chunks are asked for and not emitted."""
-        return len(self._flights)
+        return len(self._in_flight)
 
     def _copy_on(self, progress: TableProgress) -> None:
         """Copy what lies beyond the cursor."""
@@ -107,71 +125,77 @@ class Handover:
         `allowed` is asked how many of so many rows of a table may be read now, 0 for none. Only between transactions: `position` must
         name all that was applied, or a touched key could be missed.
         """
-        waiting = sum(each.chunk.rows.size for each in self._flights if each.chunk)
-        if self.in_transaction or len(self._flights) >= IN_FLIGHT or waiting >= WAITING_BYTES:
+        waiting = sum(each.chunk.rows.size for each in self._in_flight.values() if each.chunk)
+        if self.in_transaction or len(self._in_flight) >= IN_FLIGHT or waiting >= WAITING_BYTES:
             return None
-        for each in (each for ranges in self._ranges.values() for each in ranges if each.request is None):
-            table = self.progress[each.table].table
-            rows = allowed(table, self._sizes[each.table].rows)
+        for chunk_range in (each for ranges in self._ranges.values() for each in ranges if each.request is None):
+            table = self.progress[chunk_range.table].table
+            rows = allowed(table, self._sizes[chunk_range.table].rows)
             if not rows:
                 return None
-            each.request = ChunkRequest(table, each.after, rows, self.position, each.upto)
-            self._flights.append(each)
-            return each.request
+            request = ChunkRequest(table, chunk_range.after, rows, self.position, chunk_range.upto, next(_numbers))
+            chunk_range.request, self._in_flight[request.number] = request, chunk_range
+            return request
         return None
 
     def on_boundary(self, boundary: Boundary) -> None:
         """The chunk will end at this key, so that what follows can be asked for."""
-        if flight := self._flight(boundary.request):
-            self._end_at(flight, boundary.upto)
+        if chunk_range := self._requested(boundary.request):
+            self._end_at(chunk_range, boundary.upto)
 
     def on_delivery(self, delivery: Delivery) -> Iterator[Batch | TableChange]:
         """The batches and changes of tables to apply, in order, now that the stream has delivered this."""
         for batch in delivery.batches:
-            for flight in self._flights:
-                if flight.table == batch.table:
-                    flight.touched.put_many(batch.keys.buffers, batch.no_rows())
+            for chunk_range in self._in_flight.values():
+                if chunk_range.table == batch.table:
+                    chunk_range.touched.put_many(batch.touched_keys.buffers, batch.touched_keys.empties())
             yield batch
-        for change in delivery.tables:
+        for change in map(self._as_held, delivery.tables):
             self._change(change)
             yield change
-        if delivery.position is None or delivery.transactions:  # a new connection begins with where it is, within a transaction too
-            self.in_transaction = delivery.position is None
-        self.position = delivery.position or self.position
+        self.advance(delivery)
 
-    def on_source_changed(self) -> None:
-        """Another server goes on from `position`. Where that is in its binlog is yet to be told; chunks are asked for again."""
-        self.position = Position(self.position.gtids)
-        for flight in self._flights:
-            flight.request = flight.chunk = None
-            flight.touched, flight.at = MapStore(), 0
-        self._flights.clear()
+    def change_server(self, change: SourceChanged) -> None:
+        """Another server continues from `position`. Where that is in its binlog is yet to be told; chunks are requested again."""
+        super().change_server(change)
+        for chunk_range in self._in_flight.values():
+            chunk_range.request = chunk_range.chunk = None
+            chunk_range.touched, chunk_range.at = MapStore(), 0
+        self._in_flight.clear()
 
     def on_chunk(self, chunk: Chunk) -> None:
         """The rows of a chunk are here; `emit` gives them."""
-        flight = self._flight(chunk.request)
-        if flight is None:
-            self._dropped = [request for request in self._dropped if request is not chunk.request]
+        chunk_range = self._requested(chunk.request)
+        if chunk_range is None:
+            self._dropped.remove(chunk.request.number)
             return
-        flight.chunk = chunk
+        chunk_range.chunk = chunk
         if not chunk.failure:
-            self._end_at(flight, chunk.upto)
-            self._sizes[flight.table].learn(chunk.request.limit, len(chunk.keys), chunk.rows.size, chunk.seconds)
+            self._end_at(chunk_range, chunk.upto)
+            self._sizes[chunk_range.table].learn(chunk.request.limit, len(chunk.keys), chunk.rows.size, chunk.seconds)
 
     def emit(self) -> Batch | None:
         """A part of a chunk whose view the stream has passed, to apply before anything else; None while there is none.
 
-        What comes between two parts counts: a key that the stream touches then is not in the later ones.
+        What comes between two parts counts: a key that the stream touches then is not in the later ones. The last part may have no rows.
         """
-        while (flight := self._passed()) and flight.chunk:
-            if flight.chunk.failure:
-                raise flight.chunk.failure
-            keys, rows = self._next_part(flight, flight.chunk)
-            if flight.at == len(flight.chunk.keys):
-                self._emitted(flight, flight.at)
-            if keys:
-                return Batch(flight.table, bytes((Op.UPSERT,)) * len(keys), keys, rows, backfill=True)
+        while (chunk_range := self._passed()) and chunk_range.chunk:
+            if chunk_range.chunk.failure:
+                raise chunk_range.chunk.failure
+            keys, rows = self._next_part(chunk_range, chunk_range.chunk)
+            last = chunk_range.at == len(chunk_range.chunk.keys)
+            if last:
+                self._emitted(chunk_range, chunk_range.at)
+            if keys or last:
+                origin = Backfill(chunk_range.after, chunk_range.upto, last)
+                return Batch(chunk_range.table, bytes((Op.UPSERT,)) * len(keys), keys, rows, origin)
         return None
+
+    def _as_held(self, change: TableChange) -> TableChange:
+        """Whether a table that is copied from its start is new to the target. A source that reads a statement twice cannot tell."""
+        if isinstance(change, TableStarted | TableReset):
+            return (TableReset if change.id in self.progress else TableStarted)(change.table, change.because)
+        return change
 
     def _change(self, change: TableChange) -> None:
         """A table is another now: what was read of it is old, and what is being read may be of either."""
@@ -180,11 +204,11 @@ class Handover:
             self.progress[table] = replace(self.progress[table], confirmed=True)
             return
         for name in {table, change.to} if isinstance(change, TableRenamed) else {table}:
-            self._dropped += [each.request for each in self._flights if each.table == name and each.request and not each.chunk]
-            self._flights = [each for each in self._flights if each.table != name]
+            self._dropped |= {number for number, each in self._in_flight.items() if each.table == name and not each.chunk}
+            self._in_flight = {number: each for number, each in self._in_flight.items() if each.table != name}
             self._ranges.pop(name, None)
         known = self.progress.pop(table, None)
-        if isinstance(change, CopyAnew):
+        if isinstance(change, TableStarted | TableReset):
             self.progress[table] = TableProgress(change.table)
             self._copy_on(self.progress[table])
         elif known and isinstance(change, TableTruncated):
@@ -195,21 +219,19 @@ class Handover:
             if known.state is TableState.COPYING:
                 self._copy_on(self.progress[to.id])
 
-    def _flight(self, request: ChunkRequest) -> ChunkRange | None:
-        """The range a chunk was asked for, None if the table has changed since. Raises ValueError for one that nobody asked for."""
-        for flight in self._flights:
-            if flight.request is request and flight.chunk is None:
-                return flight
-        if any(each is request for each in self._dropped):
-            return None
-        raise ValueError("this chunk was not requested")
+    def _requested(self, request: ChunkRequest) -> ChunkRange | None:
+        """The range that waits for this request's chunk, None if the table has changed since. Raises ValueError for any other request."""
+        chunk_range = self._in_flight.get(request.number)
+        if (chunk_range is None or chunk_range.chunk) and request.number not in self._dropped:
+            raise ValueError("this chunk was not requested")
+        return chunk_range
 
-    def _end_at(self, flight: ChunkRange, upto: bytes | None) -> None:
-        """Leave what the flight does not cover to another request."""
-        if upto is not None and upto != flight.upto:
-            ranges = self._ranges[flight.table]
-            ranges.insert(ranges.index(flight) + 1, ChunkRange(flight.table, upto, flight.upto))
-            flight.upto = upto
+    def _end_at(self, chunk_range: ChunkRange, upto: bytes | None) -> None:
+        """Leave what the range does not cover to another request."""
+        if upto is not None and upto != chunk_range.upto:
+            ranges = self._ranges[chunk_range.table]
+            ranges.insert(ranges.index(chunk_range) + 1, ChunkRange(chunk_range.table, upto, chunk_range.upto))
+            chunk_range.upto = upto
 
     @property
     def ready(self) -> bool:
@@ -220,24 +242,25 @@ class Handover:
         """A chunk whose view the stream has passed."""
         if self.in_transaction:
             return None
-        return next((each for each in self._flights if each.chunk and self.position.reached(each.chunk.high)), None)
+        return next((each for each in self._in_flight.values() if each.high and self.position.reached(each.high)), None)
 
-    def _next_part(self, flight: ChunkRange, chunk: Chunk) -> tuple[Packed, Packed]:
+    def _next_part(self, chunk_range: ChunkRange, chunk: Chunk) -> tuple[Packed, Packed]:
         """The untouched among the next rows of a chunk; it may be none of them."""
-        first, n = flight.at, len(chunk.keys)
-        flight.at = min(n, first + max(1, n * PART_BYTES // max(1, chunk.rows.size)))
-        keys, rows = chunk.keys.part(first, flight.at), chunk.rows.part(first, flight.at)
-        touched = flight.touched.contains_many(keys.buffers) if flight.touched else b""
+        first, n = chunk_range.at, len(chunk.keys)
+        chunk_range.at = min(n, first + max(1, n * PART_BYTES // max(1, chunk.rows.size)))
+        keys, rows = chunk.keys.part(first, chunk_range.at), chunk.rows.part(first, chunk_range.at)
+        touched = chunk_range.touched.contains_many(keys.buffers) if chunk_range.touched else b""
         if not any(touched):
             return keys, rows
         untouched = touched.translate(_INVERTED)
         return keys.select(untouched), rows.select(untouched)
 
-    def _emitted(self, flight: ChunkRange, rows: int) -> None:
-        self._flights.remove(flight)
-        flight.chunk, flight.touched, flight.emitted = None, MapStore(), rows
+    def _emitted(self, chunk_range: ChunkRange, rows: int) -> None:
+        assert chunk_range.request
+        del self._in_flight[chunk_range.request.number]
+        chunk_range.chunk, chunk_range.touched, chunk_range.emitted = None, MapStore(), rows
         self.rows_copied += rows
-        self._advance(flight.table)
+        self._advance(chunk_range.table)
 
     def _advance(self, table: TableId) -> None:
         """Move the cursor over what is emitted without a gap; at its end the table is copied."""

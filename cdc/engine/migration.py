@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -14,6 +14,7 @@ from cdc.config import Config
 from cdc.crash import crash_point
 from cdc.engine.checkpoint_schedule import CheckpointSchedule
 from cdc.engine.commands import CheckpointNow, Command, Commands, Follow, Pause, Resume, SetLimits, SetLoad, Stop
+from cdc.engine.following import TICK, Following
 from cdc.engine.handover import Handover
 from cdc.engine.interfaces import Commit, Counts, InMemory, Source, Target
 from cdc.engine.lag import Lag
@@ -21,30 +22,27 @@ from cdc.engine.status import Counters, Report, RunStatus, observed
 from cdc.engine.strategy import Plan
 from cdc.engine.throttle import Throttle
 from cdc.engine.throughput import Throughput
-from cdc.errors import TornTransaction
 from cdc.model import (
-    ADDED,
     Batch,
     Behind,
     Boundary,
     Checkpoint,
     Chunk,
     ColumnsChanged,
-    CopyAnew,
     DefinitionConfirmed,
     Delivery,
     Item,
-    LogEnd,
     Position,
     Rates,
-    SourceAway,
     SourceChanged,
     TableChange,
     TableDropped,
     TableId,
     TableProgress,
     TableRenamed,
+    TableReset,
     TableSkipped,
+    TableStarted,
     TableTruncated,
     servers_with,
 )
@@ -58,14 +56,11 @@ _SCHEMA_CHANGES = 100
 _SILENCE = 3
 """Heartbeats that may be missing before the lag counts on by itself."""
 
-_TICK = 0.25
-"""Seconds until a quiet migration reads its commands again, commits or makes a status."""
-
 _MEMORY_SHARE = 100
 """The target's figures are read again after this many times what that took last: thousands of tables are asked one by one."""
 
 
-_Told: TypeAlias = CopyAnew | TableTruncated | TableDropped | TableRenamed | ColumnsChanged | TableSkipped
+_Told: TypeAlias = TableStarted | TableReset | TableTruncated | TableDropped | TableRenamed | ColumnsChanged | TableSkipped
 """What a person is told of."""
 
 
@@ -89,6 +84,17 @@ class Start:
     """Tables that a pattern matches and that cannot be followed, with the reasons."""
     lower_case_table_names: int = 0
     """The source's."""
+    changes: tuple[TableChange, ...] = ()
+    """What is done to the target before anything else."""
+
+
+def changes_at_start(held: Collection[TableId], tables: Sequence[TableProgress]) -> tuple[TableChange, ...]:
+    """What is done to a target that holds these tables, so that it holds `tables`: drop the others, begin copies."""
+    followed = {each.table.id for each in tables}
+    return (
+        *(TableDropped(table, "it is followed no more") for table in held if table not in followed),
+        *((TableReset if each.table.id in held else TableStarted)(each.table, "a run begins") for each in tables if each.from_start),
+    )
 
 
 class Migration:
@@ -113,6 +119,7 @@ class Migration:
     ) -> None:
         self._config, self._source, self._target, self._start, self._watch = config, source, target, start, watch
         self._handover = Handover(start.tables, start.position, chunk_rows=config.chunk_rows)
+        self._following = Following(source, self._handover)
         self._commands, self._follow = commands or Commands(), follow
         self._throttle, self._received = Throttle(config.limits), received
         self._say = say
@@ -129,7 +136,6 @@ class Migration:
         """The checkpoint that is being saved, and since when."""
         self._begun = self._saved = 0, start.position
         """The rows and changes applied, and the position, at the checkpoint that was begun last, and at the last one that is complete."""
-        self._goal: LogEnd | None = None
         self._stopping = False
         self._memory: tuple[float, Mapping[TableId, Mapping[str, int]]] = self._began, {}
         """The target's figures, and when they are to be read again."""
@@ -142,10 +148,12 @@ class Migration:
 
     def run(self) -> Report:
         """Migrate until caught up if the config says so, else until a `Stop`. Raises what reading or storing raises."""
+        for change in self._start.changes:
+            self._target.apply(change)
         self._take(self._source.start(self._start.position, self._start.tables, self._start.skipped))
         self._commit()  # while it connects
         while True:
-            for command in self._commands.take(_TICK if self._held else 0.0):
+            for command in self._commands.take(TICK if self._held else 0.0):
                 self._obey(command)
             if self._finished():
                 break
@@ -162,7 +170,7 @@ class Migration:
         while request := self._handover.request(self._throttle.rows):
             self._throttle.asked(request)
             self._source.request(request)
-        item = self._source.next(0.0 if self._handover.ready else self._throttle.pause(_TICK))
+        item = self._source.next(0.0 if self._handover.ready else self._throttle.pause(TICK))
         self._take(item)
         if item is None or time.monotonic() >= self._part_due:
             self._emit()
@@ -202,25 +210,24 @@ class Migration:
             return False
         if self._stopping or not self._config.until_caught_up or self._handover.copying:
             return self._stopping
-        self._goal = self._goal or self._source.log_end()
-        self._counters.caught_up = self._goal is not None and self._handover.position.reached(self._goal)
+        self._counters.caught_up = self._following.at_end()
         return self._counters.caught_up
 
     def _emit(self) -> None:
         """A part of a chunk, when the stream has nothing waiting, or has kept it waiting."""
-        if part := self._handover.emit():
+        if (part := self._handover.emit()) is not None:
             self._apply(part)
         self._part_due = time.monotonic() + _PART_PATIENCE
 
     def _take(self, item: Item | None) -> None:
+        was_away = self._following.waiting
+        self._following.take(item)
+        self._counters.waiting = self._following.waiting
         match item:
-            case SourceAway():
-                self._counters.waiting = item.reason
             case SourceChanged():
                 self._fail_over(item)
             case Delivery():
-                self._counters.reconnects += bool(self._counters.waiting)
-                self._counters.waiting = ""
+                self._counters.reconnects += bool(was_away)
                 for change in self._handover.on_delivery(item):
                     self._apply(change)
                 self._count(item)
@@ -233,15 +240,8 @@ class Migration:
                 self._handover.on_chunk(item)
 
     def _fail_over(self, change: SourceChanged) -> None:
-        """Nothing that the server before has told about places in its binlog holds any more, and what it sent in part may never come."""
-        if self._handover.in_transaction:
-            raise TornTransaction(
-                f"{change.address} took over in the middle of a transaction.",
-                hint="Run the same command again: it goes on from the last checkpoint, which has nothing of it.",
-            )
-        self._handover.on_source_changed()
+        """Binlog coordinates of the old server are void."""
         self._throughput.forget_end()
-        self._goal = None
         self._servers, self._lag.clock_offset = servers_with(self._servers, change.server), change.clock_offset
         self._counters.source = change.address
         self._counters.takeovers += 1
@@ -295,7 +295,7 @@ class Migration:
             self._throttle.done()
         self._throughput.look(now - self._began, self._handover.copying, self._handover.position)
         if now >= self._watch_due:
-            self._watch_due = now + _TICK
+            self._watch_due = now + TICK
             self._read_memory(now)
             self.status = self.observe()
             self._watch(self.status)
@@ -358,17 +358,15 @@ class Migration:
         self._schedule.committed(began, now)
 
 
+_TOLD = {
+    TableStarted: "is added; its copy begins",
+    TableReset: "is copied anew",
+    TableTruncated: "was emptied",
+    TableDropped: "is gone",
+    TableSkipped: "is skipped",
+    ColumnsChanged: "has other columns",
+}
+
+
 def _told(change: _Told) -> str:
-    match change:
-        case CopyAnew():
-            return "is added" if change.because == ADDED else "is copied anew"
-        case TableTruncated():
-            return "was emptied"
-        case TableDropped():
-            return "is gone"
-        case TableSkipped():
-            return "is skipped"
-        case TableRenamed():
-            return f"is called {change.to}"
-        case ColumnsChanged():
-            return "has other columns"
+    return f"is called {change.to}" if isinstance(change, TableRenamed) else _TOLD[type(change)]

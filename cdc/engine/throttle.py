@@ -66,7 +66,7 @@ class Throttle:
         self._paces: dict[Cause, Pace] = {}
         self._row_bytes: dict[TableId, float] = {}
         self._taken: dict[int, Mapping[Cause, float]] = {}
-        """What was counted for the chunks that are asked for, by their request's id."""
+        """What was counted for the chunks that are asked for, by their request's number."""
         self._held: tuple[Cause, str] | None = None
         self._looked_at = clock()
         self._seconds = dict.fromkeys(Cause, 0.0)
@@ -99,12 +99,12 @@ class Throttle:
         """A chunk was requested: its rows count from now on."""
         amounts = {Cause.ROWS: float(request.limit), Cause.BYTES: request.limit * self._row_bytes.get(request.table.id, ROW_BYTES)}
         self._take(amounts)
-        self._taken[id(request)] = amounts
+        self._taken[request.number] = amounts
 
     def came(self, chunk: Chunk) -> None:
         """A chunk has arrived: its actual rows and bytes replace the estimate."""
         rows, size = len(chunk.keys), chunk.rows.size
-        if taken := self._taken.pop(id(chunk.request), None):
+        if taken := self._taken.pop(chunk.request.number, None):
             self._take({Cause.ROWS: rows - taken[Cause.ROWS], Cause.BYTES: size - taken[Cause.BYTES]})
         if rows:
             self._row_bytes[chunk.request.table.id] = max(1.0, size / rows)

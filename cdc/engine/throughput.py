@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cdc.model import Batch, Behind, Position, Rates
+from cdc.model import Backfill, Batch, Behind, Position, Rates
 
 ENOUGH_BYTES = 16 << 20
 """Less than this gives no useful rate: connecting alone takes a tenth of a second."""
@@ -21,7 +21,7 @@ class Throughput:
 
     def count(self, batch: Batch) -> None:
         """A batch was applied."""
-        if batch.backfill:
+        if isinstance(batch.origin, Backfill):
             self._copied_rows += len(batch)
             self._copied_bytes += batch.keys.size + batch.rows.size
         else:

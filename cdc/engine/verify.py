@@ -13,7 +13,7 @@ from itertools import islice
 
 from cdc.engine.interfaces import TargetReader
 from cdc.errors import SchemaChanged
-from cdc.model import Batch, Checkpoint, DefinitionConfirmed, Table, TableChange, TableId, decode_row
+from cdc.model import Backfill, Batch, Checkpoint, DefinitionConfirmed, Table, TableChange, TableId, decode_row
 from cdc.model.gtid import Gtids
 from cdc.model.packed import Packed
 from mapstore import MapStore
@@ -152,7 +152,7 @@ class VerifyingTarget:
                 f"The source has changed {change.id} since the checkpoint: {change.because}",
                 hint="Let the migration come to that and finish its copy, then compare again.",
             )
-        if change.backfill:
+        if isinstance(change.origin, Backfill):
             self._compare(change)
         else:
             self._changed[change.table].put_many(change.keys.buffers, change.rows.buffers)
@@ -165,7 +165,7 @@ class VerifyingTarget:
             held = [before if now is None else now or None for before, now in zip(held, changed, strict=True)]
         for key, row, mine in zip(keys, batch.rows, held, strict=True):
             tally.compare(key, row, mine)
-        self._compared[table].put_many(keys.buffers, batch.no_rows())
+        self._compared[table].put_many(keys.buffers, keys.empties())
 
     def commit(self, checkpoint: Checkpoint) -> VerifyingTarget:
         """Nothing to make durable."""

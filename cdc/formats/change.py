@@ -1,48 +1,31 @@
-"""The stream as single changes with named Python values, for programs that iterate instead of storing batches.
+"""One change of a row with named Python values, for programs that iterate instead of storing batches, and as a line of JSON.
 
-A change holds canonical bytes; its values are made on demand. This module handles lost connections and transactions in parts, so that
-every change comes once.
+A change holds canonical bytes; its values are made on demand.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cached_property
-from types import TracebackType
-from typing import Protocol
+from functools import cached_property, partial
 
-from cdc.errors import SchemaChanged, TornTransaction
 from cdc.formats.values import Converter, Numbers, PerTable, json_row, named
 from cdc.model import (
     ColumnsChanged,
-    CopyAnew,
-    Delivery,
-    Item,
-    LogEnd,
     Position,
-    SourceAway,
-    SourceChanged,
     Table,
     TableChange,
     TableDropped,
     TableId,
     TableRenamed,
+    TableReset,
     TableSkipped,
+    TableStarted,
     TableTruncated,
     Transaction,
-    log_number,
 )
-
-_TICK = 0.25
-"""Seconds until a quiet stream looks again whether it should end."""
-
-HELD_BYTES = 64 << 20
-"""Bytes of rows, before and after, that may be held back until their columns are confirmed."""
 
 
 class Kind(StrEnum):
@@ -99,6 +82,14 @@ class Change:
         return named(self.definition, self.converters, self.row_after) if self.row_after else None
 
 
+def change_maker(
+    convert: Callable[[Table], Sequence[Converter]],
+) -> Callable[[Table, Transaction], Callable[[int, int, Position, bytes, bytes], Change]]:
+    """What makes the changes of a table in a transaction; `convert` gives what makes values of a table's columns."""
+    made = PerTable(convert)
+    return lambda table, transaction: partial(Change, table, transaction, converters=made[table])
+
+
 def change_lines(numbers: Numbers = Numbers.NUMBER) -> Callable[[Change], str]:
     """A function that formats a change as a line of JSON, with values as `cdc dump` prints them."""
     made = PerTable(lambda table: json_row(table, numbers))
@@ -113,20 +104,16 @@ def change_lines(numbers: Numbers = Numbers.NUMBER) -> Callable[[Change], str]:
     return line
 
 
-class Stream(Protocol):
-    """The input of Changes: a started source that keeps the rows before changes."""
-
-    def next(self, timeout: float) -> Item | None:
-        """The next item, None after `timeout` seconds without one."""
-
-    def log_end(self) -> LogEnd | None:
-        """The present end of the binlog, None while the source is away."""
+def tell_change(say: Callable[[str], None], change: TableChange, place: str) -> None:
+    """Tell a person of a change of a table at this place of the binlog."""
+    if sentence := describe(change, place):
+        say(sentence)
 
 
 def describe(change: TableChange, place: str) -> str | None:
     """A sentence for a person about a change of a table at this place of the binlog; None if it needs none."""
     match change:
-        case CopyAnew() | ColumnsChanged():
+        case TableStarted() | TableReset() | ColumnsChanged():
             columns = ", ".join(column.name for column in change.table.columns)
             return f"{change.id} has the columns {columns} from {place} on: {change.because}"
         case TableTruncated():
@@ -138,176 +125,3 @@ def describe(change: TableChange, place: str) -> str | None:
         case TableSkipped():
             return f"warning: {change.id} is skipped from {place} on ({change.because}). {change.reason}"
     return None
-
-
-class HeldBack:
-    """Holds items back, in their order, from the first one whose rows were read with unconfirmed columns, until those are confirmed."""
-
-    def __init__(self) -> None:
-        self._items: list[Item] = []
-        self._bytes = 0
-        self._reached: Position | None = None
-        self._until: LogEnd | None = None
-
-    def __call__(self, item: Item) -> list[Item]:
-        """The items that can be given out after this one has come."""
-        if isinstance(item, SourceChanged):
-            if self._items:
-                raise TornTransaction(
-                    f"{item.address} took over before the columns of the changes that came last were certain.",
-                    hint="Go on from the position, which lies before them.",
-                )
-            self._reached = None
-        elif isinstance(item, Delivery):
-            self._reached = item.position or self._reached
-            for batch in item.batches:
-                if batch.until and not self._certain(batch.until):
-                    self._until = max(batch.until, self._until or batch.until, key=lambda end: (log_number(end.file), end.offset))
-        self._items.append(item)
-        if self._until and not self._certain(self._until):
-            self._hold(item)
-            return []
-        released, self._items, self._bytes, self._until = self._items, [], 0, None
-        return released
-
-    def _certain(self, until: LogEnd) -> bool:
-        return self._reached is not None and self._reached.reached(until)
-
-    def _hold(self, item: Item) -> None:
-        for batch in item.batches if isinstance(item, Delivery) else ():
-            self._bytes += batch.rows.size + (batch.befores.size if batch.befores else 0)
-        if self._bytes > HELD_BYTES and self._until:
-            raise SchemaChanged(
-                f"A followed table was changed, and its columns are certain only at {self._until.file}:{self._until.offset}, "
-                f"more than {HELD_BYTES >> 20} MiB of changes later.",
-                hint="Begin again at the last position with --from: from there on the columns of now count.",
-            )
-
-
-class Changes(Iterator[Change]):
-    """Changes as they come, each once, in the order of the binlog; a context manager, since it holds connections.
-
-    It ends after `stop` or at the goal, and waits otherwise. Changes of a large transaction come before its commit. After a statement that
-    changes a table, rows come with their new columns. `say` gets a sentence for each such statement; `convert` returns the converters of a
-    table's columns.
-    """
-
-    def __init__(
-        self,
-        stream: Stream,
-        owned: AbstractContextManager[object],
-        convert: Callable[[Table], Sequence[Converter]],
-        position: Position,
-        *,
-        until_caught_up: bool,
-        on_away: Callable[[str], None],
-        say: Callable[[str], None],
-    ) -> None:
-        self._stream, self._converters, self._on_away, self._say = stream, PerTable(convert), on_away, say
-        self._held_back = HeldBack()
-        self._ends, self._goal = until_caught_up, stream.log_end() if until_caught_up else None
-        self._owned = ExitStack()
-        self._owned.push(owned)
-        self.position = position
-        """Contains every complete transaction up to here, of other tables too."""
-        self._stopped = False
-        self._number = 0
-        self._in_table: Counter[TableId] = Counter()
-        self._open = ""
-        """GTID of the transaction whose changes came last."""
-        self._lost, self._again = "", 0
-        """The transaction within which the connection was lost, and how many of its changes had come: they are skipped when they repeat."""
-        self._changes = self._iterate()
-
-    def __enter__(self) -> Changes:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
-    def __next__(self) -> Change:
-        return next(self._changes)
-
-    def stop(self) -> None:
-        """End the iteration the next time it would wait. Safe to call from a signal handler or another thread."""
-        self._stopped = True
-
-    def close(self) -> None:
-        """Close all connections."""
-        self._stopped = True
-        self._owned.close()
-
-    def _iterate(self) -> Iterator[Change]:
-        while not self._stopped and not self._at_goal():
-            item = self._stream.next(_TICK)
-            if isinstance(item, SourceAway):
-                self._on_away(item.reason)
-            for released in self._held_back(item) if item else ():
-                if isinstance(released, SourceAway):
-                    self._lose()
-                elif isinstance(released, SourceChanged):
-                    self._fail_over(released)
-                elif isinstance(released, Delivery):
-                    yield from self._delivered(released)
-                if self._stopped or self._at_goal():
-                    return
-
-    def _at_goal(self) -> bool:
-        if self._ends and self._goal is None:
-            self._goal = self._stream.log_end()
-        return self._goal is not None and self.position.reached(self._goal)
-
-    def _fail_over(self, change: SourceChanged) -> None:
-        if self._lost:
-            raise TornTransaction(
-                f"{change.address} took over in the middle of the transaction {self._lost}, whose first changes have come.",
-                hint="Go on from the position, which lies before it. It comes again, unless it is lost with the server before.",
-            )
-        self.position = Position(self.position.gtids)
-        self._goal = None
-
-    def _lose(self) -> None:
-        if self._number:
-            self._again = max(self._number, self._again if self._lost == self._open else 0)
-            self._lost = self._open
-        self._begin()
-
-    def _begin(self) -> None:
-        self._number = 0
-        self._in_table.clear()
-
-    def _delivered(self, delivery: Delivery) -> Iterator[Change]:
-        last = self._number + sum(map(len, delivery.batches))
-        for batch in delivery.batches:
-            definition = batch.definition
-            if batch.befores is None or delivery.transaction is None or definition is None:
-                raise ValueError("the stream does not keep the rows before its changes")
-            converters = self._converters[definition]
-            self._open = delivery.transaction.gtid
-            for before, after in zip(batch.befores, batch.rows, strict=True):
-                self._number += 1
-                self._in_table[batch.table] += 1
-                if delivery.position is not None and self._number == last:
-                    self.position = delivery.position
-                if self._open != self._lost or self._number > self._again:
-                    yield Change(
-                        definition,
-                        delivery.transaction,
-                        self._number,
-                        self._in_table[batch.table],
-                        self.position,
-                        before,
-                        after,
-                        converters,
-                    )
-                if self._stopped:
-                    return
-        if delivery.position is not None:
-            self.position = delivery.position
-            place = f"{self.position.file}:{self.position.offset}" if self.position.file else "here"
-            for change in delivery.tables:
-                if sentence := describe(change, place):
-                    self._say(sentence)
-            if self._number and self._open == self._lost:
-                self._lost = ""
-            self._begin()

@@ -4,22 +4,36 @@ from cdc.model.checkpoint import Checkpoint, Rates, TableProgress, TableState, s
 from cdc.model.position import Behind, BinlogMark, LogEnd, Position, log_number
 from cdc.model.row import NULL, decode_row, encode_row, encode_value
 from cdc.model.schema_change import (
-    ADDED,
     ColumnsChanged,
-    CopyAnew,
     DefinitionConfirmed,
     TableChange,
     TableDropped,
     TableRenamed,
+    TableReset,
     TableSkipped,
+    TableStarted,
     TableTruncated,
 )
-from cdc.model.stream import Batch, Boundary, Chunk, ChunkRequest, Delivery, Item, Load, Op, SourceAway, SourceChanged, Transaction
+from cdc.model.stream import (
+    Backfill,
+    Batch,
+    Boundary,
+    Chunk,
+    ChunkRequest,
+    Delivery,
+    Item,
+    Load,
+    Op,
+    SourceAway,
+    SourceChanged,
+    Stream,
+    Transaction,
+)
 from cdc.model.table import Column, Table, TableId, VirtualColumn
 
 __all__ = [
-    "ADDED",
     "NULL",
+    "Backfill",
     "Batch",
     "Behind",
     "BinlogMark",
@@ -29,7 +43,6 @@ __all__ = [
     "ChunkRequest",
     "Column",
     "ColumnsChanged",
-    "CopyAnew",
     "DefinitionConfirmed",
     "Delivery",
     "Item",
@@ -40,13 +53,16 @@ __all__ = [
     "Rates",
     "SourceAway",
     "SourceChanged",
+    "Stream",
     "Table",
     "TableChange",
     "TableDropped",
     "TableId",
     "TableProgress",
     "TableRenamed",
+    "TableReset",
     "TableSkipped",
+    "TableStarted",
     "TableState",
     "TableTruncated",
     "Transaction",

@@ -35,6 +35,11 @@ class TableProgress:
     rows_counted: bool = field(default=True, compare=False)
     """Whether `rows_held` is exact; otherwise it is an earlier count."""
 
+    @property
+    def from_start(self) -> bool:
+        """Whether nothing of its copy counts: then a run copies it from its start, with the columns that it has by then."""
+        return not self.confirmed or (self.state is TableState.COPYING and self.cursor is None)
+
 
 @dataclass(frozen=True, slots=True)
 class Rates:

@@ -75,6 +75,10 @@ class Packed(Sequence[bytes]):
         """Bytes of all strings."""
         return self.offsets[-1] - self.offsets[0]
 
+    def empties(self) -> tuple[bytes, array[int]]:
+        """As many empty strings, as buffers: a map that has them as values is a set of these strings."""
+        return b"", array("Q", bytes(8 * len(self.offsets)))
+
     @property
     def buffers(self) -> tuple[bytes | bytearray, array[int]]:
         """Data and offsets, in the form that MapStore's `*_many` accept."""

@@ -8,8 +8,8 @@ from cdc.model.table import Table, TableId
 
 
 @dataclass(frozen=True, slots=True)
-class CopyAnew:
-    """The rows held of this table, if any, do not count any more; it is copied from its start, with these columns."""
+class TableStarted:
+    """The table is new to the target: create it with these columns; it is copied from its start."""
 
     table: Table
     because: str
@@ -21,8 +21,18 @@ class CopyAnew:
         return self.table.id
 
 
-ADDED = "its copy begins"
-"""Why a table is copied of which nothing was held: it is new among those that are followed."""
+@dataclass(frozen=True, slots=True)
+class TableReset:
+    """The rows that the target holds of the table do not count any more; it is copied again from its start, with these columns."""
+
+    table: Table
+    because: str
+    """The statement, or what else has happened."""
+
+    @property
+    def id(self) -> TableId:
+        """The table's name."""
+        return self.table.id
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,5 +93,5 @@ class DefinitionConfirmed:
     id: TableId
 
 
-TableChange = CopyAnew | TableTruncated | TableDropped | TableRenamed | ColumnsChanged | DefinitionConfirmed | TableSkipped
+TableChange = TableStarted | TableReset | TableTruncated | TableDropped | TableRenamed | ColumnsChanged | DefinitionConfirmed | TableSkipped
 """What the source has done to a table as a whole."""

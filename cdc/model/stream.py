@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -22,34 +21,6 @@ class Op(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """Changes of one table's rows, in order: `ops` has one byte a change (`Op`); `rows[i]` is empty where `ops[i]` deletes."""
-
-    table: TableId
-    ops: bytes
-    keys: Packed
-    rows: Packed
-    backfill: bool = False
-    """Whether these are rows of a chunk, as they were all along, instead of changes."""
-    befores: Packed | None = None
-    """The rows before the changes, empty for inserts, where they were asked for. An update of a key is one change then."""
-    definition: Table | None = field(default=None, compare=False, repr=False)
-    """With `befores`: the table as the rows were read."""
-    until: LogEnd | None = field(default=None, compare=False)
-    """With `befores`: the definition is certain once the stream has come here without a refusal; None: it is certain already."""
-
-    def no_rows(self) -> tuple[bytes, array[int]]:
-        """As many empty strings as there are keys, as buffers: what makes a map of them a set of keys."""
-        return b"", array("Q", bytes(8 * (len(self) + 1)))
-
-    def __iter__(self) -> Iterator[tuple[int, bytes, bytes]]:
-        return zip(self.ops, self.keys, self.rows, strict=True)
-
-    def __len__(self) -> int:
-        return len(self.ops)
-
-
-@dataclass(frozen=True, slots=True)
 class Transaction:
     """Where changes come from: a GTID, when it committed (Unix seconds, None if the source does not say), who wrote it, where it begins."""
 
@@ -61,12 +32,66 @@ class Transaction:
 
 
 @dataclass(frozen=True, slots=True)
+class Stream:
+    """The origin of changes that the stream delivered.
+
+    `transaction` is the one that made all of a batch's changes. It is given where the rows before changes were asked for, else it is None.
+    """
+
+    transaction: Transaction | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Backfill:
+    """The origin of rows that a chunk read: their keys come after `after` (None: the table's start), up to and with `upto` (None: its end).
+
+    A chunk comes in several batches of the same range; `last` marks the last of them, which may have no rows. A target that copies onto
+    rows it holds already then removes what lies in the range and came neither from the chunk nor, since the chunk was requested, from the
+    stream.
+    """
+
+    after: bytes | None
+    upto: bytes | None
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Changes of one table's rows, in order: `ops` has one byte a change (`Op`); `rows[i]` is empty where `ops[i]` deletes."""
+
+    table: TableId
+    ops: bytes
+    keys: Packed
+    rows: Packed
+    origin: Stream | Backfill = Stream()
+    befores: Packed | None = None
+    """The rows before the changes, empty for inserts, where they were asked for. An update of a key is one change then."""
+    definition: Table | None = field(default=None, compare=False, repr=False)
+    """With `befores`: the table as the rows were read."""
+    until: LogEnd | None = field(default=None, compare=False)
+    """With `befores`: the definition is certain once the stream has come here without a refusal; None: it is certain already."""
+    touched_keys: Packed = field(default=None, compare=False, repr=False)  # type: ignore[assignment]  # never None once it is made
+    """All keys that the changes touch: `keys`, and with `befores` also the old keys of updates that change the key."""
+
+    def __post_init__(self) -> None:
+        if self.touched_keys is None:
+            object.__setattr__(self, "touched_keys", self.keys)
+
+    def __iter__(self) -> Iterator[tuple[int, bytes, bytes]]:
+        return zip(self.ops, self.keys, self.rows, strict=True)
+
+    def __len__(self) -> int:
+        return len(self.ops)
+
+
+@dataclass(frozen=True, slots=True)
 class Delivery:
     """What the stream hands over at once: changes, and the position after them.
 
     `position` is None inside a transaction that is larger than the reader's budget: its parts are applied as they come, and the
     position moves only with the last. A heartbeat is a delivery without batches. `committed_since` and `committed_at` are the times at
-    which the oldest and the newest of the transactions committed, in Unix seconds.
+    which the oldest and the newest of the transactions committed, in Unix seconds. Where the rows before changes were asked for, all
+    changes of a delivery are of one transaction.
     """
 
     batches: tuple[Batch, ...] = ()
@@ -74,8 +99,6 @@ class Delivery:
     transactions: int = 0
     committed_since: float | None = None
     committed_at: float | None = None
-    transaction: Transaction | None = None
-    """That of all the changes, where the rows before them were asked for: then a delivery holds no other transaction's."""
     tables: tuple[TableChange, ...] = ()
     """What happened to whole tables after the batches; `position` follows it, and is never None then."""
 
@@ -101,16 +124,18 @@ class SourceChanged:
 
 @dataclass(frozen=True, slots=True)
 class ChunkRequest:
-    """Read about `limit` rows of `table`, in a view of all before `seen`.
+    """Read about `limit` rows of `table`, in a view that contains all up to `low`, the low watermark.
 
-    Their keys (canonical) come after `after`, None: from the start, and go up to and with `upto`, None: to the end.
+    Their keys (canonical) come after `after`, None: from the start, and go up to and with `upto`, None: to the end. `number` tells which
+    request a boundary or a chunk answers; a process gives no number twice.
     """
 
     table: Table
     after: bytes | None
     limit: int
-    seen: Position
+    low: Position
     upto: bytes | None = None
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +148,11 @@ class Boundary:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """All rows of a table between `request.after` and `upto`, in the source's key order, and a bound above of the view they were read in.
+    """All rows of a table between `request.after` and `upto`, in the source's key order.
 
-    `upto` is the key that was read up to, None for the table's end. It lies before the request's where the reader stopped early, and need
-    not be the key of a row. `seconds` is how long the source took, to choose the size of the next chunk.
+    `high` is the high watermark: the view that the rows were read in contains nothing that comes later in the binlog. `upto` is the key
+    that was read up to, None for the table's end. It lies before the request's where the reader stopped early, and need not be the key of
+    a row. `seconds` is how long the source took, to choose the size of the next chunk.
     """
 
     request: ChunkRequest

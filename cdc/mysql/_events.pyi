@@ -24,7 +24,7 @@ SKIPPED: dict[int, str]
 KINDS: dict[str, int]
 
 _Strings = tuple[bytes, array[int]]
-_Run = tuple[Definition, bytes, _Strings, _Strings, _Strings | None]
+_Run = tuple[Definition, bytes, _Strings, _Strings, _Strings | None, _Strings | None]
 _Gtids = tuple[bytes, bytes, int, int]
 
 class _Unpacker(Protocol):

@@ -15,7 +15,7 @@ from array import array as _array
 
 from cpython cimport array
 from cpython.buffer cimport PyBUF_WRITE
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.math cimport fabs, isfinite
@@ -244,8 +244,8 @@ cdef class EventStream:
     def take(self):
         """Everything complete: (runs, gtids, file, offset, transactions, first and last commit time in microseconds, evidence), and forget it.
 
-        A run is (the table's Definition, ops, (key bytes, offsets), (row bytes, offsets), the same of the rows before or None without `keep`);
-        gtids are (uuid bytes, tag, first, last). Evidence: when the file was created (Unix seconds, 0: not known), and the size in bytes
+        A run is (the table's Definition, ops, (key bytes, offsets), (row bytes, offsets), the same of the rows before or None without `keep`,
+        with `keep` the same of the keys and of those that were changed to others, None if there are no such); gtids are (uuid bytes, tag, first, last). Evidence: when the file was created (Unix seconds, 0: not known), and the size in bytes
         (with checksum; 0: it did not come) and the CRC-32 (without) of the event that ends at the offset.
         Inside a transaction over the budget it is what has come of it, and gtids is None: no position follows it.
         """

@@ -28,10 +28,12 @@ cdef struct Transactions:
     Out keys
     Out rows
     Out befores                 # with `keep`: the row before each change, empty for an insert
+    Out old_keys                # with `keep`: the key before a change of the key, empty for all other changes
     Out scratch
     size_t *key_ends
     size_t *row_ends
     size_t *before_ends
+    size_t *old_key_ends
     size_t n_rows
     size_t cap_rows
     Run *runs
@@ -84,10 +86,12 @@ cdef void transactions_free(Transactions *t) noexcept nogil:
     free(t.keys.p)
     free(t.rows.p)
     free(t.befores.p)
+    free(t.old_keys.p)
     free(t.scratch.p)
     free(t.key_ends)
     free(t.row_ends)
     free(t.before_ends)
+    free(t.old_key_ends)
     free(t.runs)
     free(t.ranges)
     free(t.before)
@@ -95,7 +99,7 @@ cdef void transactions_free(Transactions *t) noexcept nogil:
 
 
 cdef inline size_t transactions_size(const Transactions *t) noexcept nogil:
-    return t.keys.n + t.rows.n + t.befores.n + 17 * t.n_rows
+    return t.keys.n + t.rows.n + t.befores.n + t.old_keys.n + 17 * t.n_rows
 
 
 # --- what events do
@@ -361,6 +365,10 @@ cdef bint rows_grow(Transactions *t) noexcept nogil:
         if grown == NULL:
             return False
         t.before_ends = <size_t *>grown
+        grown = realloc(t.old_key_ends, cap * sizeof(size_t))
+        if grown == NULL:
+            return False
+        t.old_key_ends = <size_t *>grown
     t.cap_rows = cap
     return True
 
@@ -372,7 +380,7 @@ cdef inline bint push(Transactions *t, uint8_t op, size_t key_end, size_t row_en
         return False
     t.key_ends[t.n_rows], t.row_ends[t.n_rows] = key_end, row_end
     if t.keep:
-        t.before_ends[t.n_rows] = t.befores.n
+        t.before_ends[t.n_rows], t.old_key_ends[t.n_rows] = t.befores.n, t.old_keys.n
     t.n_rows += 1
     t.changed = True
     return True
@@ -412,9 +420,11 @@ cdef int add_delete(Transactions *t, const Layout *layout, Cursor *c) noexcept n
 
 
 cdef int add_update(Transactions *t, const Layout *layout, Cursor *c, bint partial) noexcept nogil:
-    """An update that changes the key removes the row under its old one; with the row before it kept, it stays one change."""
+    """An update that changes the key removes the row under its old one. With the row before it kept, it stays one change, and the old key
+    is kept beside it."""
     cdef Part parts[MAX_KEY]
-    cdef size_t first = t.keys.n, second, row = t.rows.n
+    cdef Out *old = &t.old_keys if t.keep else &t.keys
+    cdef size_t first = old.n, second, row = t.rows.n, size
     cdef const uint8_t *bits = NULL
     cdef uint64_t options
     cdef Before *before = NULL
@@ -432,9 +442,9 @@ cdef int add_update(Transactions *t, const Layout *layout, Cursor *c, bint parti
     error = read_row(layout, c, o, t.keep, parts, before, NULL)
     if error:
         return error
-    if not t.keep and not put_key(&t.keys, o, parts, layout.n_key):
+    if not put_key(old, o, parts, layout.n_key):
         return E_MEMORY
-    second = t.keys.n
+    size, second = old.n - first, t.keys.n
     if partial:
         if not take_length(c, &options):
             return E_SHORT
@@ -445,11 +455,13 @@ cdef int add_update(Transactions *t, const Layout *layout, Cursor *c, bint parti
         return error
     if not put_key(&t.keys, &t.rows, parts, layout.n_key):
         return E_MEMORY
-    if not t.keep:
-        if t.keys.n - second == second - first and memcmp(t.keys.p + first, t.keys.p + second, second - first) == 0:
+    if t.keys.n - second == size and memcmp(old.p + first, t.keys.p + second, size) == 0:
+        if t.keep:
+            old.n = first
+        else:
             t.keys.n = second
-        elif not push(t, DROP, second, row):
-            return E_MEMORY
+    elif not t.keep and not push(t, DROP, second, row):
+        return E_MEMORY
     return OK if push(t, UPSERT, t.keys.n, t.rows.n) else E_MEMORY
 
 
@@ -481,7 +493,7 @@ cdef void shift(Out *o, size_t from_) noexcept nogil:
 
 cdef void forget(Transactions *t, size_t upto) noexcept nogil:
     """The first `upto` changes are out."""
-    cdef size_t key_base, row_base, before_base = 0, i, kept = 0
+    cdef size_t key_base, row_base, before_base = 0, old_key_base = 0, i, kept = 0
     if upto == 0:
         return
     key_base, row_base = t.key_ends[upto - 1], t.row_ends[upto - 1]
@@ -489,8 +501,9 @@ cdef void forget(Transactions *t, size_t upto) noexcept nogil:
     shift(&t.keys, key_base)
     shift(&t.rows, row_base)
     if t.keep:
-        before_base = t.before_ends[upto - 1]
+        before_base, old_key_base = t.before_ends[upto - 1], t.old_key_ends[upto - 1]
         shift(&t.befores, before_base)
+        shift(&t.old_keys, old_key_base)
     if t.scratch.cap > LARGE:
         t.scratch.n = 0
         shift(&t.scratch, 0)
@@ -499,6 +512,7 @@ cdef void forget(Transactions *t, size_t upto) noexcept nogil:
         t.row_ends[i - upto] = t.row_ends[i] - row_base
         if t.keep:
             t.before_ends[i - upto] = t.before_ends[i] - before_base
+            t.old_key_ends[i - upto] = t.old_key_ends[i] - old_key_base
     for i in range(t.n_runs):
         if i + 1 < t.n_runs and t.runs[i + 1].start <= upto or i + 1 == t.n_runs and upto == t.n_rows:
             continue
@@ -514,6 +528,32 @@ cdef object strings_of(const Out *o, const size_t *ends, size_t start, size_t st
     return PyBytes_FromStringAndSize(<char *>o.p + base, <Py_ssize_t>(ends[stop - 1] - base)), offsets_of(ends, start, stop, base)
 
 
+cdef object touched_of(const Transactions *t, size_t start, size_t stop):
+    """The keys of changes start..stop as bytes and offsets, and behind them those that were changed to others; None if there are none."""
+    cdef size_t key = t.key_ends[start - 1] if start else 0, old_key = t.old_key_ends[start - 1] if start else 0, old_keys = 0, i, at
+    cdef size_t size = t.key_ends[stop - 1] - key, old_size = t.old_key_ends[stop - 1] - old_key
+    cdef array.array offsets
+    cdef unsigned long long *to
+    if old_size == 0:
+        return None
+    for i in range(start, stop):
+        old_keys += t.old_key_ends[i] != (t.old_key_ends[i - 1] if i else 0)
+    data = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>(size + old_size))
+    memcpy(PyBytes_AS_STRING(data), t.keys.p + key, size)
+    memcpy(PyBytes_AS_STRING(data) + size, t.old_keys.p + old_key, old_size)
+    offsets = array.clone(_OFFSETS, <Py_ssize_t>(stop - start + old_keys + 1), False)
+    to = offsets.data.as_ulonglongs
+    to[0], at = 0, 1
+    for i in range(start, stop):
+        to[at] = t.key_ends[i] - key
+        at += 1
+    for i in range(start, stop):
+        if t.old_key_ends[i] != (t.old_key_ends[i - 1] if i else 0):
+            to[at] = size + t.old_key_ends[i] - old_key
+            at += 1
+    return data, offsets
+
+
 cdef object run_of(Transactions *t, RowLayout plan, size_t start, size_t stop):
     return (
         plan.table,
@@ -521,6 +561,7 @@ cdef object run_of(Transactions *t, RowLayout plan, size_t start, size_t stop):
         strings_of(&t.keys, t.key_ends, start, stop),
         strings_of(&t.rows, t.row_ends, start, stop),
         strings_of(&t.befores, t.before_ends, start, stop) if t.keep else None,
+        touched_of(t, start, stop) if t.keep else None,
     )
 
 

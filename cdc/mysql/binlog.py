@@ -12,10 +12,11 @@ import logging
 import random
 import select
 import uuid
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeAlias
 
 import pymysql
 import zstandard
@@ -24,7 +25,7 @@ from pymysqlreplication import BinLogStreamReader
 
 from cdc.config import SourceUrl
 from cdc.errors import CdcError, DamagedEvent, PositionLost, Temporary
-from cdc.model import Batch, BinlogMark, DefinitionConfirmed, Delivery, Position, Table, TableChange, Transaction
+from cdc.model import Batch, BinlogMark, DefinitionConfirmed, Delivery, Position, Stream, Table, TableChange, Transaction
 from cdc.model.gtid import DomainGtids, Gtids, GtidSet
 from cdc.model.packed import Packed
 from cdc.mysql import dump_command, query_events
@@ -34,6 +35,7 @@ from cdc.mysql.definitions import Unexplained
 from cdc.mysql.dml import fills_table
 from cdc.mysql.flavor import flavor_with
 from cdc.mysql.query_events import Meaning, meaning
+from cdc.mysql.row_layout import Definition
 from cdc.mysql.schema_tracker import SchemaTracker
 from cdc.mysql.server_errors import explain, explained
 from cdc.mysql.statement_rows import StatementRows
@@ -50,6 +52,10 @@ SEARCH_SECONDS = 60.0
 _FOUND = frozenset({"HEARTBEAT", "HEARTBEAT_V2", "GTID", "GTID_TAGGED", "MARIADB_GTID"})
 """Events that come when it has found the position."""
 
+_STREAM = Stream()
+_Strings: TypeAlias = "tuple[bytes, array[int]]"
+_Run: TypeAlias = "tuple[Definition, bytes, _Strings, _Strings, _Strings | None, _Strings | None]"
+"""Changes of one table as `EventStream.take` gives them."""
 _ER_SOURCE_FATAL_ERROR_READING_BINLOG = 1236
 _ZSTD, _UNCOMPRESSED = 0, 255
 _LARGEST_WINDOW = 1 << 27
@@ -255,15 +261,10 @@ class BinlogReader:
     def _delivery(self) -> Delivery:
         apart = self._stream.apart
         runs, gtids, file, offset, transactions, *committed, evidence = self._stream.take()
-        batches = tuple(
-            Batch(read.table.id, ops, Packed(*keys), Packed(*rows), False, Packed(*befores), read.table, read.until)
-            if befores
-            else Batch(read.table.id, ops, Packed(*keys), Packed(*rows))
-            for read, ops, keys, rows, befores in runs
-        )
-        transaction = self._transaction() if self._befores and runs else None
+        origin = Stream(self._transaction()) if self._befores and runs else _STREAM
+        batches = tuple(_batch(origin, run) for run in runs)
         if gtids is None:
-            return Delivery(batches, transaction=transaction)
+            return Delivery(batches)
         before = self._position.gtids
         mark = BinlogMark(file, offset, *evidence) if evidence[0] else self._position.mark
         self._position = Position(flavor_with(before).advanced(before, gtids), file, offset, mark)
@@ -273,7 +274,7 @@ class BinlogReader:
         self._ended = any(not isinstance(change, DefinitionConfirmed) for change in settled)
         changes, self._changes = (*self._changes, *settled), []
         oldest, newest = (microseconds / 1e6 if microseconds else None for microseconds in committed)
-        return Delivery(batches, self._position, transactions, oldest, newest, transaction, changes)
+        return Delivery(batches, self._position, transactions, oldest, newest, changes)
 
     def _transaction(self) -> Transaction:
         source, tag, number, committed_at, server_id, offset = self._stream.transaction
@@ -317,6 +318,15 @@ class BinlogReader:
                 return APART
             case Meaning.STATEMENT_ROWS | Meaning.TABLES | Meaning.ELSEWHERE:
                 return WITHIN if self._stream.begun else END
+
+
+def _batch(origin: Stream, run: _Run) -> Batch:
+    read, ops, keys, rows, befores, touched = run
+    changed = Packed(*keys)
+    if befores is None:
+        return Batch(read.table.id, ops, changed, Packed(*rows), origin)
+    all_keys = Packed(*touched) if touched else changed
+    return Batch(read.table.id, ops, changed, Packed(*rows), origin, Packed(*befores), read.table, read.until, all_keys)
 
 
 _ANYTHING = "00000000-0000-0000-0000-000000000000:1"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from cdc.errors import CdcError, NoSuchTable, SchemaChanged
-from cdc.model import LogEnd, Position, Table, TableChange, TableDropped, TableId, TableSkipped
+from cdc.model import LogEnd, Position, Table, TableChange, TableDropped, TableId, TableReset, TableSkipped, TableStarted
 from cdc.model.selection import Selection, skip_reason
 from cdc.mysql.names import NameRules
 
@@ -122,3 +122,8 @@ class TrackedTables:
     def id_of(self, table: TableId) -> TableId:
         """The name under which the table is tracked, or would be."""
         return self._names.held(table, self.entries)
+
+
+def copy_begun(before: TrackedTable | None, table: Table, because: str) -> TableStarted | TableReset:
+    """A table's copy begins at its start: for the first time, or again where it was followed before."""
+    return TableReset(table, because) if before and before.table else TableStarted(table, because)

@@ -36,8 +36,8 @@ class Flavor(Protocol):
     def position(self, connection: Connection) -> Position:
         """A position whose transactions every view opened from now on contains."""
 
-    def open_view(self, connection: Connection, seen: Position) -> LogEnd | None:
-        """Make the next SELECT see all that lies before `seen`. Raises Temporary when the server does not get there.
+    def open_view(self, connection: Connection, low: Position) -> LogEnd | None:
+        """Make the next SELECT see all that lies before `low`. Raises Temporary when the server does not get there.
 
         Where in the binlog the view stands, if the server tells: it contains nothing that is written behind.
         """
@@ -65,9 +65,9 @@ class _MySql:
     def position(self, connection: Connection) -> Position:
         return Position(self.gtids(connection)[0])
 
-    def open_view(self, connection: Connection, seen: Position) -> None:
+    def open_view(self, connection: Connection, low: Position) -> None:
         """Wait; the SELECT itself opens the view, with autocommit."""
-        if seen.gtids and int(connection.one("SELECT WAIT_FOR_EXECUTED_GTID_SET(%s, %s)", (str(seen.gtids), VISIBLE_WITHIN))[0]):
+        if low.gtids and int(connection.one("SELECT WAIT_FOR_EXECUTED_GTID_SET(%s, %s)", (str(low.gtids), VISIBLE_WITHIN))[0]):
             raise _hanging()
 
     def close_view(self, connection: Connection) -> None:
@@ -111,9 +111,9 @@ class _MariaDb:
             time.sleep(_PAUSE)
         raise CdcError(f"The source does not tell the GTIDs at {end.file}:{end.offset} of its own binlog.", hint="Run the command again.")
 
-    def open_view(self, connection: Connection, seen: Position) -> LogEnd:
+    def open_view(self, connection: Connection, low: Position) -> LogEnd:
         give_up = time.monotonic() + VISIBLE_WITHIN
-        while not Position(seen.gtids, *(end := _open_snapshot(connection))).reached(LogEnd(seen.file or ".0", seen.offset)):
+        while not Position(low.gtids, *(end := _open_snapshot(connection))).reached(LogEnd(low.file or ".0", low.offset)):
             self.close_view(connection)
             if time.monotonic() > give_up:
                 raise _hanging()

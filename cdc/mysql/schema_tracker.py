@@ -29,9 +29,9 @@ row read wrongly does not stay. The states of a `TrackedTable`:
 At `asked_at` a conflict that no statement has explained (an ALTER with sql_log_bin = 0, say) makes the table be copied again; if there is
 nothing that can be copied, it ends the stream, or the table is skipped where only a pattern matches it.
 
-**A table is copied again** (CopyAnew) after CREATE, and after an ALTER or TRUNCATE whose effect on the rows is not certain; after any
-statement that might concern it and is not understood; when rows do not fit a confirmed definition; at `asked_at` with a conflict; and when
-another server takes over before the definition is confirmed and has a different one.
+**A table is copied from its start** (TableStarted, or TableReset where it was held) after CREATE, and after an ALTER or TRUNCATE whose
+effect on the rows is not certain; after any statement that might concern it and is not understood; when rows do not fit a confirmed
+definition; at `asked_at` with a conflict; and when another server takes over before the definition is confirmed and has a different one.
 
 An example, with `asked_at` as an offset of the binlog. The run starts at 100 and the server's end is 900:
 
@@ -55,8 +55,6 @@ from dataclasses import replace
 
 from cdc.errors import CdcError, NoSuchTable, SchemaChanged, UnsupportedEvent
 from cdc.model import (
-    ADDED,
-    CopyAnew,
     DefinitionConfirmed,
     LogEnd,
     Position,
@@ -65,11 +63,13 @@ from cdc.model import (
     TableDropped,
     TableId,
     TableProgress,
+    TableReset,
+    TableStarted,
     TableState,
 )
 from cdc.model.selection import Selection
 from cdc.mysql._events import RowLayout
-from cdc.mysql.definitions import Describe, Described, TrackedTable, TrackedTables, Unexplained
+from cdc.mysql.definitions import Describe, Described, TrackedTable, TrackedTables, Unexplained, copy_begun
 from cdc.mysql.names import NameRules
 from cdc.mysql.query_events import QueryEvent
 from cdc.mysql.row_layout import row_layout
@@ -124,14 +124,14 @@ class SchemaTracker:
 
     # definitions: claimed, confirmed, contradicted
 
-    def join(self, described: Described) -> CopyAnew:
+    def join(self, described: Described) -> TableStarted:
         """Follow one more table from here on, with the definition that the server has now."""
         assert isinstance(described.table, Table)
         table = described.table
         self._tracked.entries[table.id] = TrackedTable(table, described.end, confirmed=False)
         self._tracked.selection = replace(self._tracked.selection, wanted=(*self._tracked.selection.wanted, table.id))
         self._tracked.skipped.discard(table.id)
-        return CopyAnew(table, ADDED)
+        return TableStarted(table, "it is selected now")
 
     def compare(self, progress: Iterable[TableProgress], current: Mapping[TableId, Table | CdcError], end: LogEnd) -> None:
         """At the start: compare the checkpoint's definitions with the server's current ones, which were read before the binlog's `end`.
@@ -205,12 +205,12 @@ class SchemaTracker:
         self._tracked.entries[table] = TrackedTable(
             answer, described.end, doubt, confirmed=False, fingerprint=answer.fingerprint, copies=copies
         )
-        return [CopyAnew(answer, UNEXPLAINED)]
+        return [copy_begun(entry, answer, UNEXPLAINED)]
 
     def confirm(self, position: Position) -> list[TableChange]:
         """The stream has come to `position`: confirm definitions whose `asked_at` is reached, and copy tables again that have a conflict.
 
-        After a CopyAnew, rows beyond this position must be read again with the new definition. Raises Temporary, having changed nothing,
+        After a TableReset, rows beyond this position must be read again with the new definition. Raises Temporary, having changed nothing,
         and SchemaChanged for a table that cannot be followed.
         """
         due = {table: entry for table, entry in self._tracked.entries.items() if entry.asked_at and position.reached(entry.asked_at)}
@@ -254,7 +254,7 @@ class SchemaTracker:
                     self._tracked.entries[table] = TrackedTable(None, end, conflict, answer)
             else:
                 self._tracked.entries[table] = TrackedTable(answer, end, confirmed=False)
-                changes.append(CopyAnew(answer, "another server took over before its columns were certain"))
+                changes.append(copy_begun(entry, answer, "another server took over before its columns were certain"))
         return changes
 
     # statements
@@ -269,9 +269,9 @@ class SchemaTracker:
             self.counts["skipped statement: changes no followed table"] += 1
         return changes
 
-    def copy_again(self, tables: Iterable[TableId], because: str, place: Position) -> list[CopyAnew]:
+    def copy_again(self, tables: Iterable[TableId], because: str, place: Position) -> list[TableReset]:
         """Copy these again, with the definitions they have here. Raises UnsupportedEvent where nothing can be copied again."""
-        copies = [CopyAnew(entry.table, because) for table in tables if (entry := self._tracked.entries[table]).table]
+        copies = [TableReset(entry.table, because) for table in tables if (entry := self._tracked.entries[table]).table]
         if copies and (self._describe is None or not self._copied):
             names = ", ".join(str(change.id) for change in copies)
             raise UnsupportedEvent(

@@ -186,7 +186,7 @@ class SnapshotReader:
         """
         with self._session() as connection:
             flavor = flavor_of(connection)
-            end = flavor.open_view(connection, request.seen)
+            end = flavor.open_view(connection, request.low)
             began = time.monotonic()
             reader, columns = _start(connection, request.table, chunk_query(request, upto))
             while not _feed(connection, reader, self._buffer, self._source):

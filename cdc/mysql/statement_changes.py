@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from cdc.errors import CdcError, SchemaChanged
-from cdc.model import ColumnsChanged, CopyAnew, Position, TableChange, TableDropped, TableId, TableRenamed, TableTruncated
+from cdc.model import ColumnsChanged, Position, TableChange, TableDropped, TableId, TableRenamed, TableTruncated
 from cdc.mysql import ddl, possible_names
-from cdc.mysql.definitions import Described, TrackedTable, TrackedTables
+from cdc.mysql.definitions import Described, TrackedTable, TrackedTables, copy_begun
 from cdc.mysql.query_events import QueryEvent, shorten
 from cdc.mysql.reshape import reshaped
 from cdc.mysql.sql_tokens import NotUnderstood
@@ -212,7 +212,7 @@ class StatementChanges:
             values = reshaped(known.table, described.table, effect, described.added)
             if values is not None:
                 return [ColumnsChanged(described.table, values, len(known.table.columns), shorten(statement))]
-        return [CopyAnew(described.table, shorten(statement))]
+        return [copy_begun(known, described.table, shorten(statement))]
 
     def _claim_unfit(self, table: TableId, described: Described, unfit: CdcError, statement: str, place: Position) -> list[TableChange]:
         """The server has none that can be followed, by this statement or by one that is yet to come: skip it, wait, or end the stream."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from cdc.errors import PreflightFailed
-from cdc.model import CopyAnew, LogEnd, Position, TableId
+from cdc.model import LogEnd, Position, TableId, TableReset
 from cdc.mysql import ddl, possible_names
 from cdc.mysql.connection import Connection, text
 from cdc.mysql.dml import Writes, writes
@@ -60,7 +60,7 @@ class StatementRows:
         self._tracker, self._ask = tracker, ask
         self._answers: dict[Question, Reach] = {}
 
-    def on_rows(self, event: QueryEvent, place: Position) -> list[CopyAnew]:
+    def on_rows(self, event: QueryEvent, place: Position) -> list[TableReset]:
         """The tables to copy again after a statement that changed rows.
 
         Raises UnsupportedEvent where that cannot be done, PreflightFailed where the user may not see what is needed to leave them alone.
@@ -92,11 +92,11 @@ class StatementRows:
         others = f", and others may have changed: {doubt}" if doubt else ""
         return self._tracker.copy_again(touched, f"{shorten(event.text)} changed rows without row events{others}", place)
 
-    def on_rollback(self, place: Position) -> list[CopyAnew]:
+    def on_rollback(self, place: Position) -> list[TableReset]:
         """The same where a transaction takes back rows that have come: a savepoint, or a transaction that has written other engines too."""
         return self._tracker.copy_again(self._tracker.tables, "its transaction took rows back after sending them", place)
 
-    def on_tables(self, event: QueryEvent, place: Position) -> list[CopyAnew]:
+    def on_tables(self, event: QueryEvent, place: Position) -> list[TableReset]:
         """The same after any other statement: it may have changed what answers were about."""
         self._answers = {asked: reached for asked, reached in self._answers.items() if _not_behind(place, reached.end)}
         asked = {table for asked, reached in self._answers.items() for table in asked.written.tables | reached.tables | reached.about}

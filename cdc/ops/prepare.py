@@ -13,21 +13,17 @@ from functools import partial
 from cdc.config import Config, Strategy
 from cdc.engine.commands import Commands
 from cdc.engine.interfaces import InMemory, Target, goes_on_from
-from cdc.engine.migration import Start
+from cdc.engine.migration import Start, changes_at_start
 from cdc.engine.strategy import Costs, choose
 from cdc.errors import CdcError, ConfigError, DamagedState, NoSuchTable, NothingHeld, PositionLost, PreflightFailed, Temporary
 from cdc.model import (
-    ADDED,
     Behind,
     Checkpoint,
-    CopyAnew,
     Position,
     Rates,
     Table,
-    TableDropped,
     TableId,
     TableProgress,
-    TableState,
     servers_with,
 )
 from cdc.model.selection import Selection, skip_reason
@@ -164,8 +160,10 @@ def plan_start(
     position = position_on(source, checkpoint) if checkpoint else source.position()
     tables, skipped = _tables(config, source, checkpoint, check, config.tables if required is None else required)
     servers = servers_with(checkpoint.servers if checkpoint else (), source.server_uuid)
+    held = [each.table.id for each in checkpoint.tables] if checkpoint else []
     return Start(
-        plan, servers, position, tables, source.clock_offset, rates, behind if checkpoint else None, source.url.address, skipped
+        plan, servers, position, tables, source.clock_offset, rates, behind if checkpoint else None, source.url.address, skipped,
+        changes=changes_at_start(held, tables),
     )  # fmt: skip
 
 
@@ -180,20 +178,15 @@ def _tables(
     if not names and checkpoint is None:
         raise PreflightFailed(f"No table on the source is called {' or '.join(map(str, config.tables))}.", hint="Check --tables.")
     # A table in the checkpoint is not checked: the stream tells what has become of it. Where its copy has not begun, a pattern may skip it.
-    skipped = check([name for name in names if name not in known or (from_start(known[name]) and not selection.names(name))])
+    skipped = check([name for name in names if name not in known or (known[name].from_start and not selection.names(name))])
     described = source.described(name for name in names if name not in skipped)
-    continued = {name: known[name] for name in described if name in known and not from_start(known[name])}
+    continued = {name: known[name] for name in described if name in known and not known[name].from_start}
     fit = fit_ones({name: table for name, table in described.items() if name not in continued}, selection, skipped)
     progress = [continued.get(name) or TableProgress(fit[name]) for name in described if name in continued or name in fit]
     if not progress and checkpoint is None:
         reasons = "".join(f"\n  {table}: {reason}" for table, reason in skipped.items())
         raise PreflightFailed(f"None of the tables can be followed.{reasons}")
     return progress, skipped
-
-
-def from_start(progress: TableProgress) -> bool:
-    """Whether a table's copy begins from its start, so that it begins with the columns that the table has now."""
-    return not progress.confirmed or (progress.state is TableState.COPYING and progress.cursor is None)
 
 
 def position_on(source: MySqlSource, checkpoint: Checkpoint) -> Position:
@@ -230,7 +223,7 @@ def fit_ones(described: Mapping[TableId, Table | CdcError], selection: Selection
 
 
 def _open(target: Target, config: Config, checkpoint: Checkpoint | None, start: Start) -> None:
-    """Take the target, and tell it which tables begin and end with this run.
+    """Take the target.
 
     This comes last: a target may take long to load, and a fresh copy replaces one that cannot be read.
     """
@@ -241,12 +234,6 @@ def _open(target: Target, config: Config, checkpoint: Checkpoint | None, start: 
     # Another process may have written to the target after the checkpoint was read; from here on none can.
     if (held_checkpoint(config) if fresh else opened) != checkpoint:
         raise Temporary(f"Another process has changed the state in {config.target_url} meanwhile.", hint="Run the same command again.")
-    held = {each.table.id for each in opened.tables} if opened else set()
-    for table in held - {each.table.id for each in start.tables}:
-        target.apply(TableDropped(table, "it is followed no more"))
-    for each in start.tables:
-        if from_start(each):
-            target.apply(CopyAnew(each.table, ADDED))
 
 
 # what a person is told
@@ -256,7 +243,7 @@ def _tell(config: Config, checkpoint: Checkpoint | None, start: Start, say: Say)
     """Say which tables are skipped or dropped, and which columns are not copied."""
     tell_skipped(start.skipped, say)
     for each in start.tables:
-        if from_start(each):
+        if each.from_start:
             tell_virtual(each.table, say)
     tell_dropped(config, checkpoint, say)
 

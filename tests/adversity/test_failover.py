@@ -143,7 +143,7 @@ def test_transaction_lost_in_failover_is_rolled_back(pair: Pair, first: Project,
         faulty.refusing = True
         faulty.cut()
         pair.first.kill()
-        with pytest.raises(TornTransaction, match="in the middle of the transaction"):
+        with pytest.raises(TornTransaction, match="in the middle of a transaction"):
             list(seen)
         assert seen.position.gtids == before.gtids
     pair.promote(pair.second)

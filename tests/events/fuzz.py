@@ -109,7 +109,7 @@ def take(decoder: EventStream, *, keep: bool) -> None:
     """Check that the output is whole: a canonical key and row for each change, and the row before where it is kept."""
     while decoder.ready:
         runs, *_ = decoder.take()
-        for (table, _), ops, keys, rows, befores in runs:
+        for (table, _), ops, keys, rows, befores, touched in runs:
             assert (befores is not None) == keep
             columns = len(table.columns)
             for (data, ends), width in ((keys, len(table.key)), (rows, columns), (befores or (b"", None), columns)):
@@ -119,6 +119,10 @@ def take(decoder: EventStream, *, keep: bool) -> None:
                 assert ends[-1] == len(data)
                 for start, end in pairwise(ends):
                     assert start == end or len(decode_row(data[start:end])) == width
+            if touched:
+                assert len(ops) < len(touched[1]) - 1 <= 2 * len(ops)
+                assert touched[0].startswith(keys[0])
+                assert all(len(decode_row(touched[0][start:end])) == len(table.key) for start, end in pairwise(touched[1]))
 
 
 def fuzz(count: int, seed: int) -> Counter[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import struct
 import zlib
+from collections import Counter
+from itertools import pairwise
 
 import pytest
 import zstandard
@@ -26,7 +28,7 @@ def decoded(data: bytes, piece: int, budget: int = 1 << 20) -> tuple[list[tuple[
         state = decoder.decode()
         while decoder.ready:
             runs, gtids, *place = decoder.take()
-            for table, ops, (keys, key_ends), (rows, row_ends), _ in runs:
+            for table, ops, (keys, key_ends), (rows, row_ends), *_ in runs:
                 for i, op in enumerate(ops):
                     changes.append((table, bytes((op,)), [keys[key_ends[i] : key_ends[i + 1]], rows[row_ends[i] : row_ends[i + 1]]]))
             positions.append((gtids, place))
@@ -57,7 +59,7 @@ def changes_with_before(piece: int, budget: int) -> list[tuple[object, int, byte
             runs, gtids, *_ = decoder.take()
             _, _, number, *_ = decoder.transaction
             assert not runs or not gtids or gtids[-1][-1] == number, "what is taken is of the transaction that is told"
-            for table, _ops, *strings in runs:
+            for table, _ops, *strings, _touched in runs:
                 columns = [[data[ends[i] : ends[i + 1]] for i in range(len(ends) - 1)] for data, ends in strings]
                 changes += [(table, number, *each) for each in zip(_ops, *columns, strict=True)]
         if state == MORE and not decoder.fill(readinto):
@@ -74,6 +76,28 @@ def test_rows_before_changes_are_kept_on_request() -> None:
         each for i, each in enumerate(plain) if not (each[1] == b"\2" and i + 1 < len(plain) and is_key_update(each, plain[i + 1], whole))
     ]
     assert {(bool(row), bool(before)) for *_, row, before in whole} == {(True, False), (True, True), (False, True)}
+
+
+def touched(budget: int, *, keep: bool) -> Counter[tuple[object, bytes]]:
+    """The keys that changes touch, by table; without the rows before, a change of a key is a delete and an upsert."""
+    decoder, found = stream(budget, keep=keep), Counter()
+    readinto = feeder(received(), 1 << 20)
+    while True:
+        state = decoder.decode()
+        while decoder.ready:
+            for table, _ops, keys, _rows, _befores, all_keys in decoder.take()[0]:
+                data, ends = all_keys or keys
+                found.update((table, data[start:end]) for start, end in pairwise(ends))
+        if state == MORE and not decoder.fill(readinto):
+            return found
+
+
+def test_the_old_keys_of_changed_keys_are_kept_beside_the_rows_before() -> None:
+    """All keys that the same changes touch as deletes and upserts, each as often, wherever the budget cuts."""
+    plain = touched(1 << 20, keep=False)
+    assert sum(plain.values()) > len(kept(1 << 20, 1 << 20))
+    for budget in (1 << 20, 300, 1):
+        assert touched(budget, keep=True) == plain
 
 
 def is_key_update(drop, upsert, whole) -> bool:
@@ -145,7 +169,7 @@ def test_flipped_bits_never_change_the_output() -> None:
             while decoder.ready:
                 runs, gtids, *place = decoder.take()
                 places.append((gtids, place))
-                for table, ops, (keys, key_ends), (rows, row_ends), _ in runs:
+                for table, ops, (keys, key_ends), (rows, row_ends), *_ in runs:
                     for i, op in enumerate(ops):
                         changes.append((table, bytes((op,)), [keys[key_ends[i] : key_ends[i + 1]], rows[row_ends[i] : row_ends[i + 1]]]))
             if not failed and (state in (ENDED, REFUSED) or (state == MORE and not decoder.fill(readinto))):

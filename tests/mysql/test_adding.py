@@ -45,7 +45,7 @@ def test_added_table_is_copied_under_writes_and_survives_a_kill(project: Project
     with shop.Writer(project.source, orders, per_second=100) as writer:
         file.write(project.table, orders, rows=HELD)
         process.send_signal(signal.SIGHUP)
-        assert line_with(process, "is added") == f"{orders} is added: its copy begins\n"
+        assert line_with(process, "is added") == f"{orders} is added; its copy begins: it is selected now\n"
         project.sql("UPDATE t SET v = v + 1 WHERE id < 10")
         project.wait(process, lambda checkpoint: len(checkpoint.tables) == 2 and checkpoint.tables[1].rows_copied > 0)
         process.kill()

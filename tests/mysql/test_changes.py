@@ -17,8 +17,9 @@ import pymysql
 import pytest
 
 import cdc
+from cdc.engine.changes import Changes
 from cdc.errors import ConfigError, PositionLost, PreflightFailed
-from cdc.formats.change import Change, Changes
+from cdc.formats.change import Change
 from cdc.sandbox import Sandbox
 from tests.fix_migration import PATIENCE, Project, break_connections
 from tests.fix_proxy import Proxy
@@ -37,7 +38,7 @@ ROW = """
 """
 
 
-def take(opened: Changes) -> list[Change]:
+def take(opened: Changes[Change]) -> list[Change]:
     with opened:
         return list(opened)
 

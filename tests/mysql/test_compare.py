@@ -9,7 +9,7 @@ import pytest
 from cdc.compare import measure
 from cdc.demo import shop
 from cdc.errors import ConfigError, DifferencesFound
-from cdc.model import TableId, encode_row
+from cdc.model import Backfill, TableId, encode_row
 from cdc.mysql.churn import Churn, ways
 from cdc.mysql.schema import read_table
 from cdc.mysql.snapshot import read_all
@@ -99,7 +99,7 @@ def test_differing_results_are_an_error(orders: Project, monkeypatch: pytest.Mon
     plain = MapStoreTarget.apply
 
     def losing(self, batch):
-        if not batch.backfill:
+        if not isinstance(batch.origin, Backfill):
             return
         plain(self, batch)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cdc.model import Boundary, Chunk, ChunkRequest, CopyAnew, Delivery, Item, Position, TableId, TableProgress, TableState
+from cdc.model import Boundary, Chunk, ChunkRequest, Delivery, Item, Position, TableId, TableProgress, TableReset, TableStarted, TableState
 from cdc.mysql import preflight
 from cdc.mysql.inbox import CAPACITY
 from cdc.mysql.schema import read_table
@@ -106,7 +106,7 @@ def test_table_that_joined_after_the_checkpoint_joins_again(project: Project, so
     source.follow([other], read_table)
 
     def joined(item: Item) -> bool:
-        return isinstance(item, Delivery) and any(isinstance(change, CopyAnew) and change.id == other for change in item.tables)
+        return isinstance(item, Delivery) and any(isinstance(change, TableStarted) and change.id == other for change in item.tables)
 
     take_until(source, joined)
     source.start(start, [progress])
@@ -122,4 +122,4 @@ def test_rewind_detects_an_unlogged_change(project: Project, source: MySqlSource
     source.start(start, [progress])
     project.sql("SET SESSION sql_log_bin = 0", "ALTER TABLE t ADD COLUMN more INT", "SET SESSION sql_log_bin = 1")
     source.start(start, [progress])
-    take_until(source, lambda item: isinstance(item, Delivery) and any(isinstance(change, CopyAnew) for change in item.tables))
+    take_until(source, lambda item: isinstance(item, Delivery) and any(isinstance(change, TableReset) for change in item.tables))

@@ -285,7 +285,7 @@ def test_dropped_and_recreated_table_is_followed_anew(project: Project):
     project.wait(process, caught_up(project, "t", "u"))
     report, _ = project.end(process)
     assert project.assert_identical(project.table, other) == 12
-    assert [text.split(":")[0].split()[-1] for text in report["schema_changes"]] == ["gone", "anew"]
+    assert [text.split(":")[0].split()[-1] for text in report["schema_changes"]] == ["gone", "begins"]
 
 
 def test_table_dropped_while_stopped_is_dropped(project: Project):

@@ -123,7 +123,7 @@ def test_lagging_listener_shows_exact_rows_or_ends(
 
 def test_buffer_for_uncertain_columns_is_bounded(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the bound the stream ends at the position before them, from which the present columns are right."""
-    monkeypatch.setattr("cdc.formats.change.HELD_BYTES", 1 << 20)
+    monkeypatch.setattr("cdc.engine.changes.HELD_BYTES", 1 << 20)
     project.sql("CREATE TABLE t (id INT PRIMARY KEY, v MEDIUMTEXT)")
     with cdc.changes(project.source, [project.table]) as opened:
         expected = fill(project)

@@ -8,11 +8,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import repeat
 from operator import attrgetter
 from random import Random
 
 from cdc.engine.handover import IN_FLIGHT, Handover
-from cdc.model import Batch, Chunk, Delivery, Op, Position, TableId, TableProgress, TableState, decode_row, log_number
+from cdc.model import (
+    Backfill,
+    Batch,
+    Chunk,
+    Delivery,
+    Op,
+    Position,
+    SourceChanged,
+    TableId,
+    TableProgress,
+    TableState,
+    decode_row,
+    log_number,
+)
 from cdc.model.gtid import GtidSet
 from tests.unit.simulated_source import (
     CURSORS,
@@ -81,10 +95,15 @@ class Images:
 
 
 class SimulatedMigration:
-    """Starts from gtid_executed with an empty target while `writes` are in progress, each with its stage."""
+    """Starts from gtid_executed with an empty target while `writes` are in progress, each with its stage.
 
-    def __init__(self, rows: dict[TableId, Iterable[int]], writes: Sequence[tuple[Sequence[Wish], int]], variant: Variant) -> None:
-        self.variant = variant
+    `befores`: the stream delivers the rows before changes too.
+    """
+
+    def __init__(
+        self, rows: dict[TableId, Iterable[int]], writes: Sequence[tuple[Sequence[Wish], int]], variant: Variant, *, befores: bool
+    ) -> None:
+        self.variant, self.befores = variant, befores
         self.moves: Counter[str] = Counter()
         """How often each move was made."""
         self.situations: Counter[str] = Counter()
@@ -106,7 +125,7 @@ class SimulatedMigration:
     def _resume(self) -> None:
         saved = self.saved
         self.handover = self.variant.handover(saved.progress, saved.position, chunk_rows=CHUNK_ROWS)
-        self.stream = Stream(self.source, saved.position)
+        self.stream = Stream(self.source, saved.position, self.befores)
         self.target = {name: dict(rows) for name, rows in saved.target.items()}
         self.ahead = dict(saved.ahead)
         """The keys that are past the position, and the transaction at whose end they no longer are."""
@@ -175,7 +194,8 @@ class SimulatedMigration:
 
     def _write(self, wishes: Sequence[Wish]) -> None:
         transaction = self.source.write(wishes)
-        self.situations["key change"] += any(wish.what == "move" for wish in wishes) and len(transaction.changes) > 1
+        moved = any(len(change.keys) > 1 for change in transaction.changes)
+        self.situations["key change with rows before" if self.befores else "key change"] += moved
 
     def _show(self, which: int) -> None:
         transaction = self.source.pending[which % len(self.source.pending)]
@@ -208,7 +228,7 @@ class SimulatedMigration:
         """The stream breaks off and restarts after its last whole delivery; a chunk in flight stays."""
         self.situations["reconnected in the middle of a transaction"] += bool(self.stream.sent)
         self.situations["reconnected with a chunk in flight"] += bool(self.readings)
-        self.stream = Stream(self.source, self.stream.position)
+        self.stream = Stream(self.source, self.stream.position, self.befores)
 
     def _take_over(self, which: int) -> None:
         """Another server takes over: it has every transaction that was delivered whole, and some later ones."""
@@ -219,8 +239,8 @@ class SimulatedMigration:
         if self.handover.in_transaction:
             self._resume()
         else:
-            self.handover.on_source_changed()
-            self.stream, self.readings = Stream(self.source, self.handover.position), []
+            self.handover.change_server(SourceChanged("replica", "", 0.0))
+            self.stream, self.readings = Stream(self.source, self.handover.position, self.befores), []
 
     def _start_elsewhere(self, which: int) -> None:
         """The run ends and restarts on another server, one that has all that the images may hold where the variant requires it."""
@@ -242,17 +262,20 @@ class SimulatedMigration:
 
     def _take(self, delivery: Delivery) -> None:
         number = self.stream.number
-        self.ahead |= {(batch.table, int(decode_row(key)[0] or b"")): number for batch in delivery.batches for key in batch.keys}
+        self.ahead |= {(batch.table, int(decode_row(key)[0] or b"")): number for batch in delivery.batches for key in batch.touched_keys}
         changed = {batch.table for batch in delivery.batches}
-        self.situations["changed between parts of a chunk"] += any(each.at and each.table in changed for each in self.handover._flights)
+        in_flight = self.handover._in_flight.values()
+        self.situations["changed between parts of a chunk"] += any(each.at and each.table in changed for each in in_flight)
         self._apply(self.handover.on_delivery(delivery))
 
     def _apply(self, batches: Iterable[Batch]) -> int:
         changes = 0
         for batch in batches:
             rows = self.target[batch.table]
-            for op, key, row in batch:
+            for (op, key, row), before in zip(batch, batch.befores or repeat(b""), strict=False):
                 changes += 1
+                if before:
+                    rows.pop(key_bytes(int(decode_row(before)[0] or b"")), None)
                 if op == Op.UPSERT:
                     rows[key] = row
                 else:
@@ -263,7 +286,7 @@ class SimulatedMigration:
 
     def _request(self) -> None:
         if request := self.handover.request():
-            assert all(each.request is not request for each in self.readings), "the same chunk was asked for twice"
+            assert all(each.request.number != request.number for each in self.readings), "the same chunk was asked for twice"
             self.situations["asked within a transaction"] += bool(self.stream.sent)
             self.situations["several chunks of one table"] += any(each.request.table == request.table for each in self.readings)
             self.situations["chunks of several tables"] += any(each.request.table != request.table for each in self.readings)
@@ -308,11 +331,12 @@ class SimulatedMigration:
 
     def _emit(self) -> None:
         copied, cursors = self.handover.rows_copied, list(self.handover.progress.values())
-        if part := self.handover.emit():
+        if (part := self.handover.emit()) is not None:
             self.emitted += self._apply([part])
+            self._check_range(part)
         progressed = self.handover.rows_copied > copied
         self.situations["emitted before an earlier one"] += progressed and cursors == list(self.handover.progress.values())
-        if not any(each.at for each in self.handover._flights):
+        if not any(each.at for each in self.handover._in_flight.values()):
             self.situations["touched rows dropped"] += self.emitted < self.handover.rows_copied
             self.emitted = self.handover.rows_copied
 
@@ -364,20 +388,32 @@ class SimulatedMigration:
 
     # the claim
 
+    def _check_range(self, part: Batch) -> None:
+        """After the last part of a chunk, its whole range is what the source was at the position."""
+        origin = part.origin
+        assert isinstance(origin, Backfill)
+        if origin.last:
+            after, upto = CURSORS[origin.after] if origin.after else -1, CURSORS[origin.upto] if origin.upto else KEYS[-1]
+            self._compare(part.table, (key for key in KEYS if after < key <= upto), complete=True)
+
     def check(self) -> None:
         """Up to the cursor the target equals the source at the position; beyond it, the target may lack rows and has no other rows."""
+        for name, progress in self.handover.progress.items():
+            copied = KEYS[-1] if progress.state is TableState.STREAMING else CURSORS[progress.cursor] if progress.cursor else -1
+            self._compare(name, (key for key in KEYS if key <= copied), complete=True)
+            self._compare(name, (key for key in KEYS if key > copied), complete=False)
+
+    def _compare(self, name: TableId, keys: Iterable[int], *, complete: bool) -> None:
         position = self.handover.position.gtids
         source = self.source.state_at(position)
         to_come = {each.number for each in self.source.transactions if not position.contains(UUID, each.number)}
-        for name, progress in self.handover.progress.items():
-            copied = KEYS[-1] if progress.state is TableState.STREAMING else CURSORS[progress.cursor] if progress.cursor else -1
-            for key in KEYS:
-                if self.ahead.get((name, key)) in to_come:
-                    continue
-                wanted = row_bytes(key, source[name][key]) if key in source[name] else None
-                found = self.target[name].get(key_bytes(key))
-                if found != wanted and (found is not None or key <= copied):
-                    raise Stale(f"{name} {key}: the source had {wanted!r} at the position, the target has {found!r}")
+        for key in keys:
+            if self.ahead.get((name, key)) in to_come:
+                continue
+            wanted = row_bytes(key, source[name][key]) if key in source[name] else None
+            held = self.target[name].get(key_bytes(key))
+            if held != wanted and (held is not None or complete):
+                raise Stale(f"{name} {key}: the source had {wanted!r} at the position, the target has {held!r}")
 
 
 def random_wish(rng: Random) -> Wish:

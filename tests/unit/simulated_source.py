@@ -63,11 +63,23 @@ class Wish(NamedTuple):
 
 @dataclass(frozen=True)
 class Change:
-    """One row's change: a value of None deletes."""
+    """One row's change: a value of None deletes. `before` is the row's key and value before the change, None for an insert."""
 
     table: TableId
     key: int
     value: str | None
+    before: tuple[int, str] | None
+
+    @property
+    def keys(self) -> set[int]:
+        """Two where the key changes."""
+        return {self.key, self.before[0]} if self.before else {self.key}
+
+    def as_two(self) -> Iterator[Change]:
+        """The change of a key as a delete and an upsert; any other change as it is."""
+        if self.before and self.before[0] != self.key:
+            yield Change(self.table, self.before[0], None, self.before)
+        yield self
 
 
 @dataclass(eq=False)
@@ -83,7 +95,7 @@ class Transaction:
     @property
     def keys(self) -> set[tuple[TableId, int]]:
         """The keys that it locks until it is visible."""
-        return {(change.table, change.key) for change in self.changes}
+        return {(change.table, key) for change in self.changes for key in change.keys}
 
 
 @dataclass(frozen=True)
@@ -97,9 +109,9 @@ def applied(state: State, changes: Collection[Change]) -> State:
     """The state after these changes, as a copy."""
     after = {name: dict(rows) for name, rows in state.items()}
     for change in changes:
-        if change.value is None:
-            after[change.table].pop(change.key, None)
-        else:
+        for key in change.keys:
+            after[change.table].pop(key, None)
+        if change.value is not None:
             after[change.table][change.key] = change.value
     return after
 
@@ -191,13 +203,13 @@ class SimulatedSource:
 
 def _changes(rows: Rows, wish: Wish, value: str) -> Iterator[Change]:
     name, what, key, other = wish
+    before = (key, rows[key]) if key in rows else None
     if what == "put":
-        yield Change(name, key, value)
-    elif what == "drop" and key in rows:
-        yield Change(name, key, None)
-    elif what == "move" and key in rows and other not in rows:
-        yield Change(name, key, None)
-        yield Change(name, other, value)
+        yield Change(name, key, value, before)
+    elif what == "drop" and before:
+        yield Change(name, key, None, before)
+    elif what == "move" and before and other not in rows:
+        yield Change(name, other, value, before)
 
 
 @dataclass
@@ -206,6 +218,8 @@ class Stream:
 
     source: SimulatedSource
     position: Position
+    befores: bool = False
+    """Whether rows before changes are delivered too."""
     at: int = 0
     """The next entry of the binlog."""
     sent: int = 0
@@ -238,11 +252,15 @@ class Stream:
         left = entry.changes[self.sent :]
         if at_most is not None and at_most < len(left):
             self.sent += at_most
-            return Delivery(_batches(left[:at_most]))
+            return Delivery(self._batches(left[:at_most]))
         self.at += 1
         self.sent = 0
         self.position = Position(self.position.gtids.add(UUID, entry.number), *entry.end)
-        return Delivery(_batches(left), self.position, 1)
+        return Delivery(self._batches(left), self.position, 1)
+
+    def _batches(self, changes: Collection[Change]) -> tuple[Batch, ...]:
+        made = _batch_with_befores if self.befores else _batch
+        return tuple(made(name, list(run)) for name, run in groupby(changes, key=lambda change: change.table))
 
     def heartbeat(self) -> Delivery:
         """The source sends how far the stream is in its binlog; never within a transaction."""
@@ -252,14 +270,21 @@ class Stream:
         return Delivery(position=self.position)
 
 
-def _batches(changes: Collection[Change]) -> tuple[Batch, ...]:
-    batches = []
-    for name, run in groupby(changes, key=lambda change: change.table):
-        these = list(run)
-        ops = bytes(Op.DELETE if each.value is None else Op.UPSERT for each in these)
-        rows = [b"" if each.value is None else row_bytes(each.key, each.value) for each in these]
-        batches.append(Batch(name, ops, Packed.of(key_bytes(each.key) for each in these), Packed.of(rows)))
-    return tuple(batches)
+def _batch(name: TableId, changes: Collection[Change]) -> Batch:
+    return Batch(name, *_columns([each for change in changes for each in change.as_two()]))
+
+
+def _batch_with_befores(name: TableId, changes: Collection[Change]) -> Batch:
+    """An update of a key is one change, with the new key; `touched_keys` has the old one."""
+    befores = Packed.of(row_bytes(*each.before) if each.before else b"" for each in changes)
+    touched = Packed.of(key_bytes(key) for each in changes for key in each.keys)
+    return Batch(name, *_columns(changes), befores=befores, touched_keys=touched)
+
+
+def _columns(changes: Collection[Change]) -> tuple[bytes, Packed, Packed]:
+    ops = bytes(Op.DELETE if each.value is None else Op.UPSERT for each in changes)
+    rows = (b"" if each.value is None else row_bytes(each.key, each.value) for each in changes)
+    return ops, Packed.of(key_bytes(each.key) for each in changes), Packed.of(rows)
 
 
 @dataclass(eq=False)
@@ -287,7 +312,7 @@ class ChunkRead:
     @property
     def visible(self) -> bool:
         """What WAIT_FOR_EXECUTED_GTID_SET waits for."""
-        return self.request.seen.gtids <= self.source.executed
+        return self.request.low.gtids <= self.source.executed
 
     def read(self, at_most: int) -> None:
         """Read the rows of the range, in the source's order, in a view of this moment; no more than `at_most`."""

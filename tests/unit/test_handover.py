@@ -24,18 +24,20 @@ from cdc.model import (
     Chunk,
     ChunkRequest,
     ColumnsChanged,
-    CopyAnew,
     DefinitionConfirmed,
     Delivery,
     LogEnd,
     Op,
     Position,
+    SourceChanged,
     Table,
     TableChange,
     TableDropped,
     TableId,
     TableProgress,
     TableRenamed,
+    TableReset,
+    TableStarted,
     TableState,
     TableTruncated,
 )
@@ -49,7 +51,8 @@ LONGER = int(os.environ.get("CDC_MACHINE_EXAMPLES", "0"))
 BURST = 40
 """Moves in a burst; Hypothesis needs as long for one step as thirty moves take."""
 SITUATIONS = {
-    "key change", "visible out of the binlog's order", "executed out of the binlog's order", "delivered before visible",
+    "key change", "key change with rows before", "visible out of the binlog's order", "executed out of the binlog's order",
+    "delivered before visible",
     "seven digits in a binlog's name", "transaction in parts", "waited for visibility", "view ahead of the stream",
     "view behind the stream", "chunk had to wait for the stream", "changed between parts of a chunk", "touched rows dropped",
     "empty chunk", "reconnected in the middle of a transaction", "reconnected with a chunk in flight",
@@ -83,9 +86,10 @@ class Machine(RuleBasedStateMachine):
     @initialize(
         rows=st.fixed_dictionaries({A: st.sets(st.sampled_from(KEYS), min_size=2), B: st.sets(st.sampled_from(KEYS), max_size=3)}),
         writes=st.lists(st.tuples(wishes, st.integers(0, 2)), max_size=4),
+        befores=st.booleans(),
     )
-    def begin(self, rows: dict[TableId, set[int]], writes: list[tuple[list[Wish], int]]) -> None:
-        self.migration = SimulatedMigration(rows, writes, Variant())
+    def begin(self, rows: dict[TableId, set[int]], writes: list[tuple[list[Wish], int]], *, befores: bool) -> None:
+        self.migration = SimulatedMigration(rows, writes, Variant(), befores=befores)
 
     @rule(pick=st.integers(0, 100), which=st.integers(0, 3), wishes=wishes)
     def move(self, pick: int, which: int, wishes: list[Wish]) -> None:
@@ -129,7 +133,7 @@ def run_at_random(variant: Variant) -> None:
     for _ in range(1_500):
         rows = {A: rng.sample(KEYS, rng.randint(2, 6)), B: rng.sample(KEYS, rng.randint(0, 3))}
         writes = [([random_wish(rng) for _ in range(rng.randint(0, 3))], rng.randint(0, 2)) for _ in range(rng.randint(0, 4))]
-        migration = SimulatedMigration(rows, writes, variant)
+        migration = SimulatedMigration(rows, writes, variant, befores=rng.random() < 0.5)
         migration.check()
         for _ in range(200):
             migration.random_move(rng)
@@ -146,8 +150,8 @@ class Forgets(Handover):
 
     def on_delivery(self, delivery: Delivery) -> Iterator[Batch]:
         for batch in super().on_delivery(delivery):
-            for flight in self._flights:
-                flight.touched = MapStore()
+            for chunk_range in self._in_flight.values():
+                chunk_range.touched = MapStore()
             yield batch
 
 
@@ -156,16 +160,24 @@ class RecordsForOne(Handover):
 
     def on_delivery(self, delivery: Delivery) -> Iterator[Batch]:
         for batch in super().on_delivery(delivery):
-            for flight in self._flights[1:]:
-                flight.touched = MapStore()
+            for chunk_range in list(self._in_flight.values())[1:]:
+                chunk_range.touched = MapStore()
             yield batch
+
+
+class RecordsNewKeys(Handover):
+    """Records the keys of rows as they are after changes, and not the old key of a row whose key is changed."""
+
+    def on_delivery(self, delivery: Delivery) -> Iterator[Batch]:
+        batches = tuple(replace(batch, touched_keys=batch.keys) for batch in delivery.batches)
+        yield from super().on_delivery(replace(delivery, batches=batches))
 
 
 class RecordsLate(Handover):
     """Records touched keys from the arrival of a chunk's rows, instead of from its request."""
 
     def on_chunk(self, chunk: Chunk) -> None:
-        self._flight(chunk.request).touched = MapStore()
+        self._requested(chunk.request).touched = MapStore()
         super().on_chunk(chunk)
 
 
@@ -174,9 +186,9 @@ class LooksOnce(Handover):
 
     def on_delivery(self, delivery: Delivery) -> Iterator[Batch]:
         for batch in super().on_delivery(delivery):
-            for flight in self._flights:
-                if flight.at:
-                    flight.touched = MapStore()
+            for chunk_range in self._in_flight.values():
+                if chunk_range.at:
+                    chunk_range.touched = MapStore()
             yield batch
 
 
@@ -193,7 +205,7 @@ class LosesTheRest(Handover):
     """Takes a chunk that was cut off for all of its range."""
 
     def on_chunk(self, chunk: Chunk) -> None:
-        super().on_chunk(replace(chunk, upto=self._flight(chunk.request).upto))
+        super().on_chunk(replace(chunk, upto=self._requested(chunk.request).upto))
 
 
 class AsksTooEarly(Handover):
@@ -234,11 +246,11 @@ class SortsNames(Handover):
 class KeepsChunks(Handover):
     """Compares binlog coordinates of the previous server with those of the one that has taken over."""
 
-    def on_source_changed(self) -> None:
-        for flight in self._flights:
-            if flight.chunk is None:
-                flight.request = None
-        self._flights = [flight for flight in self._flights if flight.chunk]
+    def change_server(self, change: SourceChanged) -> None:
+        for chunk_range in self._in_flight.values():
+            if chunk_range.chunk is None:
+                chunk_range.request = None
+        self._in_flight = {number: chunk_range for number, chunk_range in self._in_flight.items() if chunk_range.chunk}
 
 
 @pytest.mark.parametrize(
@@ -247,6 +259,7 @@ class KeepsChunks(Handover):
         pytest.param(Variant(waits_for_visibility=False), id="reads without waiting for gtid_executed"),
         pytest.param(Variant(Forgets), id="does not record touched keys"),
         pytest.param(Variant(RecordsForOne), id="records touched keys for one chunk of several"),
+        pytest.param(Variant(RecordsNewKeys), id="does not record the old key of a row whose key is changed"),
         pytest.param(Variant(RecordsLate), id="records touched keys from the arrival of the rows"),
         pytest.param(Variant(LooksOnce), id="does not record keys touched between the parts of a chunk"),
         pytest.param(Variant(JumpsOver), id="moves the cursor over chunks in flight"),
@@ -278,7 +291,7 @@ def test_unrequested_chunk_is_refused() -> None:
     handover = Handover(map(TableProgress, TABLES), Position(GtidSet()), chunk_rows=1)
     request = handover.request()
     assert request
-    late = Chunk(replace(request), Packed(), Packed(), LogEnd("binlog.000001", 4))
+    late = Chunk(replace(request, number=request.number + 1), Packed(), Packed(), LogEnd("binlog.000001", 4))
     with pytest.raises(ValueError, match="not requested"):
         handover.on_chunk(late)
     handover.on_chunk(Chunk(request, Packed(), Packed(), late.high))
@@ -296,7 +309,7 @@ def test_heartbeats_alone_complete_the_copy_of_an_idle_source() -> None:
         chunk = Chunk(request, Packed.of(map(key_bytes, keys)), Packed.of(row_bytes(key, "v") for key in keys), end, upto)
         handover.on_chunk(chunk)
         list(handover.on_delivery(Delivery(position=Position(GtidSet(), *end))))
-        while handover.emit():
+        while handover.emit() is not None:
             pass
     assert not handover.copying
     assert handover.rows_copied == 2 * len(KEYS)
@@ -341,11 +354,11 @@ def test_joining_table_is_copied_from_the_present_position() -> None:
     handover = Handover([TableProgress(TABLES[0], TableState.STREAMING)], Position(GtidSet()), chunk_rows=2)
     assert handover.request() is None
     here = Position(GtidSet.parse(f"{UUID}:1-5"), "binlog.000001", 100)
-    list(handover.on_delivery(Delivery(position=here, tables=(CopyAnew(TABLES[1], "it was added"),))))
+    list(handover.on_delivery(Delivery(position=here, tables=(TableStarted(TABLES[1], "it was added"),))))
     assert handover.copying
     request = handover.request()
     assert request is not None
-    assert (request.table, request.after, request.seen) == (TABLES[1], None, here)
+    assert (request.table, request.after, request.low) == (TABLES[1], None, here)
     after = Position(here.gtids.add(UUID, 6), "binlog.000001", 200)
     changed = Batch(B, bytes((Op.UPSERT,)), Packed.of([key_bytes(7)]), Packed.of([row_bytes(7, "new")]))
     list(handover.on_delivery(Delivery((changed,), after, 1)))
@@ -356,6 +369,20 @@ def test_joining_table_is_copied_from_the_present_position() -> None:
     assert emitted is not None
     assert list(emitted.keys) == [key_bytes(8)]
     assert handover.progress[B].state is TableState.STREAMING
+
+
+def test_a_table_whose_copy_begins_is_new_only_to_a_target_that_does_not_hold_it() -> None:
+    """A source that reads CREATE TABLE twice, after a lost connection, cannot tell; the progress can."""
+    handover = Handover([TableProgress(TABLES[0])], place(FIRST), chunk_rows=2)
+    told = (
+        TableStarted(TABLES[0], ""),
+        TableReset(TABLES[1], ""),
+        TableStarted(TABLES[1], ""),
+        TableDropped(B, ""),
+        TableReset(TABLES[1], ""),
+    )
+    changes = list(handover.on_delivery(Delivery(position=place(LATER), tables=told)))
+    assert [type(change) for change in changes] == [TableReset, TableStarted, TableReset, TableDropped, TableStarted]
 
 
 NARROW = replace(TABLES[0], columns=TABLES[0].columns[:1])
@@ -382,7 +409,7 @@ def one_row(request: ChunkRequest, high: LogEnd) -> Chunk:
 @pytest.mark.parametrize(
     ("change", "table", "after"),
     [
-        (CopyAnew(TABLES[0], ""), TABLES[0], None),
+        (TableReset(TABLES[0], ""), TABLES[0], None),
         (TableRenamed(A, B, ""), replace(TABLES[0], id=B), key_bytes(7)),
         (ColumnsChanged(NARROW, (0,), 2, ""), NARROW, key_bytes(7)),
     ],
@@ -400,7 +427,7 @@ def test_chunk_of_a_changed_table_is_dropped_and_requested_again(
     assert handover.emit() is None
     again = handover.request()
     assert again
-    assert (again.table, again.after, again.seen) == (table, after, place(LATER))
+    assert (again.table, again.after, again.low) == (table, after, place(LATER))
     assert list(handover.progress) == [table.id]
     handover.on_chunk(one_row(again, LATER))
     assert handover.emit()
@@ -432,7 +459,7 @@ def test_table_renamed_over_one_being_copied_replaces_it() -> None:
 def test_failed_chunk_is_an_error_unless_the_stream_explains_it() -> None:
     """By a change of the table, before the end that the binlog had then."""
     failure = RuntimeError("no such column")
-    for change in (CopyAnew(TABLES[0], ""),), ():
+    for change in (TableReset(TABLES[0], ""),), ():
         handover, request = in_flight()
         handover.on_chunk(Chunk(request, Packed(), Packed(), LATER, failure=failure))
         assert handover.emit() is None

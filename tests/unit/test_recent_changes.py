@@ -13,19 +13,21 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 
 from cdc.errors import CdcError
 from cdc.model import (
+    Backfill,
     Batch,
     Checkpoint,
     Column,
     ColumnsChanged,
-    CopyAnew,
     Op,
     Position,
+    Stream,
     Table,
     TableChange,
     TableDropped,
     TableId,
     TableProgress,
     TableRenamed,
+    TableReset,
     TableState,
     TableTruncated,
     encode_row,
@@ -58,10 +60,11 @@ def key_of(key: int) -> bytes:
 
 def batch(table: TableId, changes: Iterable[tuple[int, bytes | None]], columns: int = 2, *, backfill: bool = False) -> Batch:
     """Each key gets a row with this value in all other columns, or is deleted."""
+    origin = Backfill(None, None, last=True) if backfill else Stream()
     some = list(changes)
     ops = bytes(Op.DELETE if value is None else Op.UPSERT for _, value in some)
     found = [b"" if value is None else encode_row([b"%d" % key, *[value] * (columns - 1)]) for key, value in some]
-    return Batch(table, ops, Packed.of(key_of(key) for key, _ in some), Packed.of(found), backfill=backfill)
+    return Batch(table, ops, Packed.of(key_of(key) for key, _ in some), Packed.of(found), origin)
 
 
 def files(folder: Path) -> list[str]:
@@ -190,9 +193,9 @@ class Saved(RuleBasedStateMachine):
         self.apply(made := batch(table, ((key, b"copied") for key in keys), self.columns[table], backfill=True))
         self.model[table] |= dict(zip(made.keys, made.rows, strict=True))
 
-    @rule(table=one, how=st.sampled_from([TableTruncated, TableDropped, CopyAnew]))
-    def empty(self, table: TableId, how: type[TableTruncated | TableDropped | CopyAnew]) -> None:
-        self.apply(how(definition(table, self.columns[table]) if how is CopyAnew else table, "a statement"))
+    @rule(table=one, how=st.sampled_from([TableTruncated, TableDropped, TableReset]))
+    def empty(self, table: TableId, how: type[TableTruncated | TableDropped | TableReset]) -> None:
+        self.apply(how(definition(table, self.columns[table]) if how is TableReset else table, "a statement"))
         self.model[table] = {}
 
     @rule(table=one)

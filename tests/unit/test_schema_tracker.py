@@ -11,7 +11,6 @@ from cdc.errors import CdcError, NoSuchTable, PreflightFailed, SchemaChanged, Te
 from cdc.model import (
     Column,
     ColumnsChanged,
-    CopyAnew,
     DefinitionConfirmed,
     LogEnd,
     Position,
@@ -21,7 +20,9 @@ from cdc.model import (
     TableId,
     TableProgress,
     TableRenamed,
+    TableReset,
     TableSkipped,
+    TableStarted,
     TableState,
     TableTruncated,
 )
@@ -71,7 +72,7 @@ def test_change_reads_the_columns_and_copies_anew() -> None:
     source.now[A] = table(A, "id", "more")
     tracker = SchemaTracker([table(A, "id"), table(B, "id")], source)
     (change,) = tracker.changes(written("ALTER TABLE a\n  MODIFY id INT", "shop"), at(50))
-    assert change == CopyAnew(table(A, "id", "more"), "ALTER TABLE a MODIFY id INT")
+    assert change == TableReset(table(A, "id", "more"), "ALTER TABLE a MODIFY id INT")
 
 
 def test_truncated_table_keeps_its_columns() -> None:
@@ -81,7 +82,7 @@ def test_truncated_table_keeps_its_columns() -> None:
     tracker = SchemaTracker([table(A, "id")], source)
     assert kinds(tracker.changes(written("TRUNCATE a", "shop"), at(10))) == [(TableTruncated, A)]
     tracker.changes(written("ALTER TABLE a MODIFY id INT", "shop"), at(20))
-    assert kinds(tracker.changes(written("TRUNCATE a", "shop"), at(30))) == [(CopyAnew, A)]
+    assert kinds(tracker.changes(written("TRUNCATE a", "shop"), at(30))) == [(TableReset, A)]
     tracker.confirm(at(100))
     assert kinds(tracker.changes(written("TRUNCATE a", "shop"), at(110))) == [(TableTruncated, A)]
 
@@ -92,13 +93,13 @@ def test_dropped_and_recreated_table_is_followed_by_name() -> None:
     source.now[A] = table(A, "x")
     tracker = SchemaTracker([table(A, "id"), table(B, "id")], source)
     swap = "RENAME TABLE a TO _a_old, _a_new TO a"
-    assert kinds(tracker.changes(written(swap, "shop"), at(10))) == [(TableDropped, A), (CopyAnew, A)]
+    assert kinds(tracker.changes(written(swap, "shop"), at(10))) == [(TableDropped, A), (TableStarted, A)]
     assert tracker.changes(written("DROP TABLE _a_old", "shop"), at(20)) == []
     assert kinds(tracker.changes(written("DROP DATABASE shop", ""), at(30))) == [(TableDropped, B), (TableDropped, A)]
     assert tracker.changes(written("DROP TABLE a", "shop"), at(40)) == []
-    assert kinds(tracker.changes(written("CREATE TABLE a (x INT)", "shop"), at(50))) == [(CopyAnew, A)]
+    assert kinds(tracker.changes(written("CREATE TABLE a (x INT)", "shop"), at(50))) == [(TableStarted, A)]
     assert tracker.changes(written("CREATE TABLE IF NOT EXISTS a (x INT)", "shop"), at(60)) == []
-    assert kinds(tracker.changes(written("CREATE OR REPLACE TABLE a (x INT)", "shop"), at(70))) == [(CopyAnew, A)]
+    assert kinds(tracker.changes(written("CREATE OR REPLACE TABLE a (x INT)", "shop"), at(70))) == [(TableReset, A)]
     assert tracker.counts.total() == 3
 
 
@@ -146,7 +147,7 @@ def test_unexplained_difference_copies_the_table_anew() -> None:
             assert DefinitionConfirmed(A) in tracker.confirm(at(100))
         else:
             assert kinds(tracker.confirm(at(99))) == []
-            changes = [CopyAnew(table(A, "id", "more"), UNEXPLAINED), DefinitionConfirmed(B)]
+            changes = [TableReset(table(A, "id", "more"), UNEXPLAINED), DefinitionConfirmed(B)]
             assert tracker.confirm(at(100)) == changes
             assert tracker.confirm(at(100)) == [DefinitionConfirmed(A)]
 
@@ -158,10 +159,10 @@ def test_columns_are_read_until_two_answers_agree() -> None:
     tracker = SchemaTracker([held.table], source)
     tracker.compare([held], {A: table(A, "id", "more")}, source.end)
     source.now, source.end = {A: table(A, "id", "less")}, LogEnd("binlog.000001", 200)
-    assert tracker.confirm(at(100)) == [CopyAnew(table(A, "id", "less"), UNEXPLAINED)]
+    assert tracker.confirm(at(100)) == [TableReset(table(A, "id", "less"), UNEXPLAINED)]
     source.end = LogEnd("binlog.000001", 300)
     assert tracker.confirm(at(199)) == []
-    assert tracker.confirm(at(200)) == [CopyAnew(table(A, "id", "less"), UNEXPLAINED)]
+    assert tracker.confirm(at(200)) == [TableReset(table(A, "id", "less"), UNEXPLAINED)]
     assert tracker.confirm(at(300)) == [DefinitionConfirmed(A)]
 
 
@@ -177,12 +178,12 @@ def test_rows_with_unexplained_columns_copy_the_table_anew() -> None:
     with pytest.raises(Unexplained):  # it comes again where the connection is lost before the copy has begun
         tracker.resolve(table_map(A, "id", "more"))
     source.now = {A: table(A, "id", "last")}
-    assert tracker.copy_unexplained(caught.value, at(50)) == [CopyAnew(table(A, "id", "last"), UNEXPLAINED)]
+    assert tracker.copy_unexplained(caught.value, at(50)) == [TableReset(table(A, "id", "last"), UNEXPLAINED)]
     assert tracker.resolve(table_map(A, "id", "more")) is None
     assert tracker.resolve(table_map(A, "id", "last")) is not None
     assert tracker.confirm(at(99)) == []
     source.end = LogEnd("binlog.000001", 200)
-    assert tracker.confirm(at(100)) == [CopyAnew(table(A, "id", "last"), UNEXPLAINED)]
+    assert tracker.confirm(at(100)) == [TableReset(table(A, "id", "last"), UNEXPLAINED)]
     assert tracker.resolve(table_map(A, "id", "last")) is not None
     assert tracker.confirm(at(200)) == [DefinitionConfirmed(A)]
 
@@ -196,7 +197,7 @@ def test_rows_that_contradict_the_source_end_the_stream() -> None:
         tracker.resolve(table_map(A, "id", "more"))
     tracker.copy_unexplained(caught.value, at(50))
     assert tracker.resolve(table_map(A, "id", "more")) is None
-    assert kinds(tracker.confirm(at(100))) == [(CopyAnew, A)]
+    assert kinds(tracker.confirm(at(100))) == [(TableReset, A)]
     assert kinds(tracker.confirm(at(100))) == [(DefinitionConfirmed, A)]
     with pytest.raises(Unexplained) as caught:
         tracker.resolve(table_map(A, "id", "more"))
@@ -235,7 +236,7 @@ def test_unexplained_tables_are_read_before_any_is_confirmed() -> None:
     with pytest.raises(Temporary):
         tracker.confirm(at(100))
     source.now = {B: table(B, "id", "more")}
-    assert kinds(tracker.confirm(at(100))) == [(CopyAnew, A), (CopyAnew, B)]
+    assert kinds(tracker.confirm(at(100))) == [(TableReset, A), (TableReset, B)]
 
 
 def test_change_without_a_source_to_ask_ends_the_stream() -> None:
@@ -272,10 +273,10 @@ def test_unparsed_statement_touches_every_table_it_could_name(event: QueryEvent)
     """Such a table is copied anew, or dropped if it is missing; a listener cannot continue."""
     source = Source()
     source.now[A] = table(A, "id")
-    assert kinds(SchemaTracker([table(A, "id"), table(B, "id")], source).changes(event, at(10)))[:1] == [(CopyAnew, A)]
+    assert kinds(SchemaTracker([table(A, "id"), table(B, "id")], source).changes(event, at(10)))[:1] == [(TableReset, A)]
     assert (TableDropped, A) in kinds(SchemaTracker([table(A, "id")], Source()).changes(event, at(10)))
     (change,) = SchemaTracker([table(A, "id")], source).changes(replace(event, query=event.query + b" " * 9 + b"-- x" * 99), at(10))
-    assert isinstance(change, CopyAnew)
+    assert isinstance(change, TableReset)
     assert change.because.endswith(")"), "the reason is told, however long the statement"
     with pytest.raises(SchemaChanged, match="not certain"):
         SchemaTracker([table(A, "id")]).changes(event, at(10))
@@ -289,7 +290,7 @@ def test_unparsed_statement_without_followed_names_is_skipped() -> None:
         assert SchemaTracker([table(TableId("shop", "xyz"), "id")], source).changes(event, at(10)) == []
     odd = TableId("shop", "\u8868")
     source.now[odd] = table(odd, "id")
-    assert kinds(SchemaTracker([table(odd, "id")], source).changes(written("TRUNCATE OTHER `", "shop"), at(10))) == [(CopyAnew, odd)]
+    assert kinds(SchemaTracker([table(odd, "id")], source).changes(written("TRUNCATE OTHER `", "shop"), at(10))) == [(TableReset, odd)]
 
 
 def test_unparsed_statement_may_have_created_a_matching_table() -> None:
@@ -297,7 +298,7 @@ def test_unparsed_statement_may_have_created_a_matching_table() -> None:
     source, c = Source(), TableId("shop", "c")
     source.now[c] = table(c, "id")
     tracker = SchemaTracker([table(A, "id")], source, selection=Selection((TableId("shop", "*"),)), existing=lambda: [A, B, c])
-    assert kinds(tracker.changes(written("CREATE STRANGE TABLE c", "shop"), at(10))) == [(CopyAnew, c)]
+    assert kinds(tracker.changes(written("CREATE STRANGE TABLE c", "shop"), at(10))) == [(TableStarted, c)]
 
 
 def test_statement_prepared_under_another_sql_mode_is_ambiguous() -> None:
@@ -311,7 +312,7 @@ def test_statement_prepared_under_another_sql_mode_is_ambiguous() -> None:
 
     assert altered(rb"COMMENT 'C:\', DROP w, COMMENT 'x'") == [(ColumnsChanged, A)]
     assert altered(rb"COMMENT 'it\'s', DROP w, COMMENT \"it\'s\"") == [(ColumnsChanged, A)]
-    assert altered(rb"COMMENT 'a\', DROP w, COMMENT \'b'") == [(CopyAnew, A)]
+    assert altered(rb"COMMENT 'a\', DROP w, COMMENT \'b'") == [(TableReset, A)]
 
 
 def of_session(text: str, thread: int = 1, *, specific: bool = True, mariadb: bool = False) -> QueryEvent:
@@ -338,8 +339,9 @@ def test_possibly_temporary_table_is_read_again() -> None:
     source.now[A] = table(A, "id", "v")
     for statement in "ALTER TABLE a DROP COLUMN v", "TRUNCATE a", "CREATE INDEX i ON a (v)", "ALTER TABLE a RENAME c":
         found = kinds(SchemaTracker([table(A, "id", "v")], source).changes(of_session(statement), at(10)))
-        assert found == ([] if statement.startswith("CREATE") else [(CopyAnew, A)])
-    assert kinds(SchemaTracker([table(A, "id")], source).changes(of_session("CREATE OR REPLACE TABLE a LIKE b"), at(10))) == [(CopyAnew, A)]
+        assert found == ([] if statement.startswith("CREATE") else [(TableReset, A)])
+    tracker = SchemaTracker([table(A, "id")], source)
+    assert kinds(tracker.changes(of_session("CREATE OR REPLACE TABLE a LIKE b"), at(10))) == [(TableReset, A)]
 
 
 def test_mariadb_rename_counts_if_the_old_name_is_missing() -> None:
@@ -347,7 +349,7 @@ def test_mariadb_rename_counts_if_the_old_name_is_missing() -> None:
     source, pattern = Source(), Selection((TableId("shop", "*"),))
     source.now[A] = table(A, "id")
     rename = of_session("RENAME TABLE a TO b", specific=False, mariadb=True)
-    assert kinds(SchemaTracker([table(A, "id")], source, selection=pattern).changes(rename, at(10))) == [(CopyAnew, A)]
+    assert kinds(SchemaTracker([table(A, "id")], source, selection=pattern).changes(rename, at(10))) == [(TableReset, A)]
     source.now = {B: table(B, "id")}
     assert kinds(SchemaTracker([table(A, "id")], source, selection=pattern).changes(rename, at(10))) == [(TableRenamed, A)]
     cut_over, new = of_session("RENAME TABLE a TO x, b TO a", specific=False, mariadb=True), TableId("shop", "x")
@@ -358,12 +360,12 @@ def test_mariadb_rename_counts_if_the_old_name_is_missing() -> None:
     )
     source.now[new] = table(new, "id")
     tracker = SchemaTracker([table(A, "id"), table(new, "id")], source, selection=pattern)
-    assert kinds(tracker.changes(cut_over, at(10))) == [(CopyAnew, A), (CopyAnew, new)], "no table takes the name of another"
+    assert kinds(tracker.changes(cut_over, at(10))) == [(TableReset, A), (TableReset, new)], "no table takes the name of another"
     source.now = {B: table(B, "id")}
     swap = of_session("RENAME TABLE a TO x, b TO a, x TO b", specific=False, mariadb=True)
     source.now |= {A: table(A, "id")}
     tracker = SchemaTracker([table(A, "id"), table(B, "id")], source, selection=pattern)
-    assert kinds(tracker.changes(swap, at(10))) == [(CopyAnew, A), (CopyAnew, B)]
+    assert kinds(tracker.changes(swap, at(10))) == [(TableReset, A), (TableReset, B)]
 
 
 def test_statement_written_by_the_server_is_read_as_utf_8() -> None:
@@ -375,8 +377,8 @@ def test_statement_written_by_the_server_is_read_as_utf_8() -> None:
     def created(charset: str, name: str) -> list[tuple[type[TableChange], TableId]]:
         return kinds(tracker.changes(QueryEvent(f"CREATE TABLE `{name}` (id INT)".encode(), "shop", Dialect(charset)), at(10)))
 
-    assert created("big5", "\u9f98") == [(CopyAnew, names[0])]
-    assert set(created("latin1", "\u732b")) == {(CopyAnew, names[1]), (CopyAnew, names[2])}
+    assert created("big5", "\u9f98") == [(TableStarted, names[0])]
+    assert set(created("latin1", "\u732b")) == {(TableStarted, names[1]), (TableStarted, names[2])}
 
 
 @pytest.mark.parametrize("rule", [1, 2])
@@ -405,7 +407,7 @@ def test_unconfirmed_columns_are_read_again_on_another_server() -> None:
     assert tracker.ask_again() == []
     tracker.confirm(at(899))
     source.now = {A: table(A, "id"), B: table(B, "id", "more")}
-    assert kinds(tracker.ask_again()) == [(CopyAnew, B)]
+    assert kinds(tracker.ask_again()) == [(TableReset, B)]
     tracker.confirm(at(900))
     assert tracker.ask_again() == []
 
@@ -420,7 +422,7 @@ def test_difference_unexplained_after_failover_copies_at_the_new_place() -> None
     source.end = LogEnd("binlog.000001", 900)
     tracker.ask_again()
     assert tracker.confirm(at(100)) == []
-    assert kinds(tracker.confirm(at(900))) == [(CopyAnew, A)]
+    assert kinds(tracker.confirm(at(900))) == [(TableReset, A)]
 
 
 def test_statement_has_no_effect_while_the_source_is_away() -> None:
@@ -439,7 +441,8 @@ def test_statement_has_no_effect_while_the_source_is_away() -> None:
     tracker = SchemaTracker([table(A, "id"), table(B, "id")], describe, selection=Selection((A, TableId("shop", "*"))))
     with pytest.raises(Temporary):
         tracker.changes(written(swap, "shop"), at(10))
-    assert kinds(tracker.changes(written(swap, "shop"), at(10))) == [(TableRenamed, A), (TableRenamed, B), (CopyAnew, TableId("shop", "c"))]
+    c = TableId("shop", "c")
+    assert kinds(tracker.changes(written(swap, "shop"), at(10))) == [(TableRenamed, A), (TableRenamed, B), (TableStarted, c)]
 
 
 OLD = Table(A, tuple(Column(name, "int", "int") for name in ("id", "x", "y")), (0,))
@@ -481,7 +484,7 @@ def test_rows_are_converted_where_that_is_exact(statement: str, columns: list[st
     source.now[A] = new
     (change,) = SchemaTracker([OLD], source).changes(written(f"ALTER TABLE a {statement}", "shop"), at(50))
     because = f"ALTER TABLE a {statement}"
-    assert change == (CopyAnew(new, because) if values is None else ColumnsChanged(new, values, 3, because))
+    assert change == (TableReset(new, because) if values is None else ColumnsChanged(new, values, 3, because))
 
 
 def test_ambiguous_column_names_copy_anew() -> None:
@@ -493,7 +496,7 @@ def test_ambiguous_column_names_copy_anew() -> None:
     assert isinstance(change, ColumnsChanged)
     assert change.values == (0, 1, 2, 3, b"\x015")
     source.now[A] = table(A, *names[:-1])
-    assert kinds(SchemaTracker([old], source).changes(written("ALTER TABLE a DROP \u00c9", "shop"), at(50))) == [(CopyAnew, A)]
+    assert kinds(SchemaTracker([old], source).changes(written("ALTER TABLE a DROP \u00c9", "shop"), at(50))) == [(TableReset, A)]
     assert kinds(SchemaTracker([old], source).changes(written("ALTER TABLE a DROP \u00e9", "shop"), at(50))) == [(ColumnsChanged, A)]
 
 
@@ -502,7 +505,7 @@ def test_changed_key_or_type_copies_anew() -> None:
     source = Source()
     for new in Table(A, OLD.columns, (1,)), Table(A, (*OLD.columns[:2], Column("y", "bigint", "bigint")), (0,)):
         source.now[A] = new
-        assert kinds(SchemaTracker([OLD], source).changes(written("ALTER TABLE a ENGINE = InnoDB", "shop"), at(50))) == [(CopyAnew, A)]
+        assert kinds(SchemaTracker([OLD], source).changes(written("ALTER TABLE a ENGINE = InnoDB", "shop"), at(50))) == [(TableReset, A)]
 
 
 COMPUTED = Table(A, (*table(A, "id").columns, Column("s", "int", "int", generated=True)), (0,))
@@ -525,7 +528,7 @@ def test_rebuild_copies_a_table_with_stored_generated_columns(statement: str, an
         listener = SchemaTracker([columns], source, selection=Selection((A, B)), copied=False)
         tracker = SchemaTracker([columns], source, selection=Selection((A, B)))
         assert bool(listener.changes(written(statement, "shop"), at(200))) == ("RENAME TO b" in statement or "RENAME TABLE" in statement)
-        found = [each.id for each in tracker.changes(written(statement, "shop"), at(200)) if isinstance(each, CopyAnew)]
+        found = [each.id for each in tracker.changes(written(statement, "shop"), at(200)) if isinstance(each, TableReset | TableStarted)]
         assert found == ([anew] if anew and columns is COMPUTED else [])
 
 
@@ -535,7 +538,7 @@ def test_second_change_before_confirmation_copies_anew() -> None:
     source.now[A] = table(A, "id", "more")
     tracker = SchemaTracker([table(A, "id")], source)
     assert kinds(tracker.changes(written("ALTER TABLE a ADD more INT", "shop"), at(50))) == [(ColumnsChanged, A)]
-    assert kinds(tracker.changes(written("ALTER TABLE a ENGINE = InnoDB", "shop"), at(60))) == [(CopyAnew, A)]
+    assert kinds(tracker.changes(written("ALTER TABLE a ENGINE = InnoDB", "shop"), at(60))) == [(TableReset, A)]
     assert tracker.confirm(at(99)) == []
     assert tracker.confirm(at(100)) == [DefinitionConfirmed(A)]
     assert kinds(tracker.changes(written("ALTER TABLE a ENGINE = InnoDB", "shop"), at(110))) == [(ColumnsChanged, A)]
@@ -549,7 +552,7 @@ def test_intermediate_name_of_a_rename_is_not_read() -> None:
     swap, x = "RENAME TABLE a TO x, b TO a, x TO b", TableId("shop", "x")
     assert tracker.changes(written(swap, "shop"), at(10)) == [TableRenamed(A, x, swap), TableRenamed(B, A, swap), TableRenamed(x, B, swap)]
     tracker.changes(written("ALTER TABLE a MODIFY id INT", "shop"), at(90))
-    assert kinds(tracker.changes(written(swap, "shop"), at(100))) == [(TableDropped, A), (TableRenamed, B), (CopyAnew, B)]
+    assert kinds(tracker.changes(written(swap, "shop"), at(100))) == [(TableDropped, A), (TableRenamed, B), (TableStarted, B)]
 
 
 @pytest.mark.parametrize("mariadb", [False, True])
@@ -568,7 +571,7 @@ def test_matching_tables_are_taken_in_and_renamed_with_their_rows() -> None:
     source = Source()
     source.now[B] = table(B, "id")
     tracker = SchemaTracker([table(A, "id")], source, selection=Selection((A, TableId("shop", "*"))))
-    assert kinds(tracker.changes(written("CREATE TABLE b (id INT PRIMARY KEY)", "shop"), at(50))) == [(CopyAnew, B)]
+    assert kinds(tracker.changes(written("CREATE TABLE b (id INT PRIMARY KEY)", "shop"), at(50))) == [(TableStarted, B)]
     tracker.confirm(at(100))
     swap = "RENAME TABLE a TO _a, b TO a"
     assert tracker.changes(written(swap, "shop"), at(110)) == [TableRenamed(A, TableId("shop", "_a"), swap), TableRenamed(B, A, swap)]
@@ -587,7 +590,7 @@ def test_unfit_table_of_a_pattern_is_skipped_until_fit() -> None:
     assert tracker.changes(written(drop, "shop"), at(50)) == [TableSkipped(A, drop, reason)]
     assert tracker.changes(written(create, "shop"), at(60)) == [TableSkipped(B, create, reason.replace("shop.a", "shop.b"))]
     source.now[A] = table(A, "id")
-    assert kinds(tracker.changes(written("ALTER TABLE a ADD PRIMARY KEY (id)", "shop"), at(70))) == [(CopyAnew, A)]
+    assert kinds(tracker.changes(written("ALTER TABLE a ADD PRIMARY KEY (id)", "shop"), at(70))) == [(TableStarted, A)]
     assert kinds(tracker.changes(written("DROP TABLE b", "shop"), at(80))) == [(TableDropped, B)]
     assert tracker.changes(written("ALTER TABLE b MODIFY v INT", "shop"), at(90)) == []
     source.now[A] = why
@@ -601,7 +604,7 @@ def test_table_skipped_at_the_start_is_taken_in_once_repaired() -> None:
     source.now[B] = table(B, "id")
     mend = "ALTER TABLE b ADD PRIMARY KEY (id)"
     assert kinds(SchemaTracker([table(A, "id")], source, selection=pattern, skipped=[B]).changes(written(mend, "shop"), at(50))) == [
-        (CopyAnew, B)
+        (TableStarted, B)
     ]
     tracker = SchemaTracker([table(A, "id")], source, selection=pattern, skipped=[B])
     assert kinds(tracker.changes(written("RENAME TABLE b TO elsewhere.b, a TO b", "shop"), at(50))) == [
@@ -628,7 +631,7 @@ def test_excluded_table_is_not_taken_in() -> None:
     selection = Selection((TableId("shop", "*"), B), (TableId("shop", "*"),))
     tracker = SchemaTracker([], source, selection=selection)
     assert tracker.changes(written("CREATE TABLE a (id INT PRIMARY KEY)", "shop"), at(10)) == []
-    assert kinds(tracker.changes(written("CREATE TABLE b (id INT PRIMARY KEY)", "shop"), at(20))) == [(CopyAnew, B)]
+    assert kinds(tracker.changes(written("CREATE TABLE b (id INT PRIMARY KEY)", "shop"), at(20))) == [(TableStarted, B)]
 
 
 def table_map(name: TableId, *columns: str) -> bytes:
@@ -721,7 +724,7 @@ def test_first_columns_of_a_listener_hold_until_its_question() -> None:
     """An earlier change ends it if rows have come, because their columns are unknown."""
     source = Source(200)
     tracker = listening(source, table(A, "id"))
-    assert kinds(tracker.changes(written("ALTER TABLE a MODIFY id INT", "shop"), at(100))) == [(CopyAnew, A)]
+    assert kinds(tracker.changes(written("ALTER TABLE a MODIFY id INT", "shop"), at(100))) == [(TableReset, A)]
     source.end = LogEnd("binlog.000001", 200)
     tracker = listening(source, table(A, "id"))
     read_as(tracker, table_map(A, "id"))
@@ -738,7 +741,7 @@ def test_listener_reports_truncated_renamed_and_created_tables() -> None:
     tracker.confirm(at(200))
     assert kinds(tracker.changes(written("RENAME TABLE a TO b", "shop"), at(210))) == [(TableRenamed, A)]
     assert read_as(tracker, table_map(B, "id")) == (table(B, "id"), None)
-    assert kinds(tracker.changes(written("CREATE TABLE a (id INT)", "shop"), at(220))) == [(CopyAnew, A)]
+    assert kinds(tracker.changes(written("CREATE TABLE a (id INT)", "shop"), at(220))) == [(TableStarted, A)]
 
 
 def test_listener_ends_at_rows_of_an_unknown_table() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cdc.engine.throughput import ENOUGH_BYTES, Throughput
-from cdc.model import Batch, Behind, LogEnd, Op, Position, Rates, TableId
+from cdc.model import Backfill, Batch, Behind, LogEnd, Op, Position, Rates, Stream, TableId
 from cdc.model.gtid import GtidSet
 from cdc.model.packed import Packed
 
@@ -14,7 +14,8 @@ END = LogEnd("binlog.000009", 100)
 
 
 def batch(size: int, *, backfill: bool) -> Batch:
-    return Batch(TableId("s", "t"), bytes((Op.UPSERT,)), Packed.of([b"k"]), Packed.of([bytes(size - 1)]), backfill=backfill)
+    origin = Backfill(None, None, last=True) if backfill else Stream()
+    return Batch(TableId("s", "t"), bytes((Op.UPSERT,)), Packed.of([b"k"]), Packed.of([bytes(size - 1)]), origin)
 
 
 def at(offset: int) -> Position:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdc.engine.verify import Difference, DifferenceKind, Differences, VerifyingTarget, compare
-from cdc.model import Batch, Checkpoint, Column, Op, Position, Table, TableId, TableProgress, encode_row
+from cdc.model import Backfill, Batch, Checkpoint, Column, Op, Position, Stream, Table, TableId, TableProgress, encode_row
 from cdc.model.gtid import GtidSet
 from cdc.model.packed import Packed
 from cdc.ops import summary
@@ -78,7 +78,8 @@ def test_examples_are_the_first_twenty() -> None:
 
 def batch(changes: Held | dict[bytes, bytes | None], *, backfill: bool = False) -> Batch:
     ops = bytes(Op.DELETE if row is None else Op.UPSERT for row in changes.values())
-    return Batch(ORDERS.id, ops, Packed.of(changes), Packed.of(row or b"" for row in changes.values()), backfill=backfill)
+    origin = Backfill(None, None, last=True) if backfill else Stream()
+    return Batch(ORDERS.id, ops, Packed.of(changes), Packed.of(row or b"" for row in changes.values()), origin)
 
 
 def walk(held: Held, *batches: Batch) -> Differences:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import compress, islice
 
-from cdc.model import Batch, ColumnsChanged, Op, decode_row, encode_value
+from cdc.model import Backfill, Batch, ColumnsChanged, Op, decode_row, encode_value
 from cdc.model.packed import Packed
 from mapstore import MapStore
 
@@ -120,7 +120,7 @@ class Recent:
 
     def holds(self, batch: Batch) -> bool:
         """Whether there is room for a batch's changes; rows of a copy are none."""
-        return not batch.backfill and _RECENT_SHARE * (len(self.changes) + len(batch)) <= self.entries
+        return not isinstance(batch.origin, Backfill) and _RECENT_SHARE * (len(self.changes) + len(batch)) <= self.entries
 
     def apply(self, batch: Batch) -> None:
         """Take a batch's changes in; where they delete, their rows are empty."""
