@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         OutputLost,
         PositionLost,
         PreflightFailed,
+        Rewind,
         SandboxUnavailable,
         SchemaChanged,
         Temporary,
@@ -55,7 +56,7 @@ _MODULES = {
     "cdc.config": ("Config", "Limits", "SourceUrl", "Strategy", "TargetUrl", "Tls"),
     "cdc.errors": (
         "CdcError", "ConfigError", "DamagedEvent", "DamagedState", "DifferencesFound", "Incomplete", "NoSuchTable", "NothingHeld",
-        "OutputLost", "PositionLost", "PreflightFailed", "SandboxUnavailable", "SchemaChanged", "Temporary", "TornTransaction",
+        "OutputLost", "PositionLost", "PreflightFailed", "Rewind", "SandboxUnavailable", "SchemaChanged", "Temporary", "TornTransaction",
         "UnreadableAnswer", "UnsupportedEvent",
     ),
     "cdc.ops.interrupts": ("Interrupted",),
@@ -70,10 +71,10 @@ _MODULES = {
 __all__ = [
     "CdcError", "Change", "Changes", "Check", "CheckpointNow", "Commands", "Config", "ConfigError", "DamagedEvent", "DamagedState",
     "Difference", "DifferenceKind", "Differences", "DifferencesFound", "Follow", "Incomplete", "Interrupted", "Limits", "NoSuchTable",
-    "NothingHeld", "OutputLost", "Pause", "PositionLost", "PreflightFailed", "Report", "Resume", "RunStatus", "SandboxUnavailable",
-    "SchemaChanged", "SetLimits", "SourceUrl", "Status", "Stop", "Strategy", "TableId", "TableStatus", "TargetUrl", "Temporary", "Tls",
-    "TornTransaction", "UnreadableAnswer", "UnsupportedEvent", "changes", "check", "migrate", "parse_source", "rows", "status",
-    "verify",
+    "NothingHeld", "OutputLost", "Pause", "PositionLost", "PreflightFailed", "Report", "Resume", "Rewind", "RunStatus",
+    "SandboxUnavailable", "SchemaChanged", "SetLimits", "SourceUrl", "Status", "Stop", "Strategy", "TableId", "TableStatus", "TargetUrl",
+    "Temporary", "Tls", "TornTransaction", "UnreadableAnswer", "UnsupportedEvent", "changes", "check", "migrate", "parse_source", "rows",
+    "status", "verify",
 ]  # fmt: skip
 
 

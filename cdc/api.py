@@ -20,7 +20,6 @@ from cdc.engine.verify import Differences, VerifyingTarget, compare
 from cdc.errors import (
     ConfigError,
     Temporary,
-    TornTransaction,
 )
 from cdc.formats.change import Change, change_maker, tell_change
 from cdc.formats.values import converters
@@ -35,7 +34,7 @@ from cdc.mysql.server_errors import AGAIN, explained
 from cdc.mysql.snapshot import read_all
 from cdc.mysql.source import MySqlSource
 from cdc.ops import interrupts
-from cdc.ops.config_file import ConfigFile, Settings
+from cdc.ops.config_file import ConfigFile
 from cdc.ops.kept_tables import to_verify
 from cdc.ops.prepare import Prepared, followable, held_checkpoint, open_source, position_on, prepare, require_fit
 from cdc.targets import open_reader
@@ -89,16 +88,13 @@ def migrate(
     raises, the last checkpoint stays good.
     """
     commands = commands or Commands()
-    while True:
-        try:
-            with prepare(config, file, commands, say) as prepared:
-                return _run(prepared, on_start, commands, say)
-        except TornTransaction:  # the rows in the target's memory are of no position of the source
-            config = _resumed(config, file)
-        except Temporary as error:
-            if held_checkpoint(config) and "checkpoint" not in error.hint:
-                error.hint = f"{error.hint.replace(AGAIN, '').strip()} {_GOES_ON}".strip()
-            raise
+    try:
+        with prepare(config, file, commands, say) as prepared:
+            return _run(prepared, on_start, commands, say)
+    except Temporary as error:
+        if held_checkpoint(config) and "checkpoint" not in error.hint:
+            error.hint = f"{error.hint.replace(AGAIN, '').strip()} {_GOES_ON}".strip()
+        raise
 
 
 def _run(prepared: Prepared, on_start: Callable[[Start, int], Watch | None], commands: Commands, say: Callable[[str], None]) -> Report:
@@ -116,14 +112,6 @@ def _run(prepared: Prepared, on_start: Callable[[Start, int], Watch | None], com
             exporter = Exporter(lambda: migration.status)
             say(f"metrics at {stack.enter_context(served(exporter, config.metrics_address, config.metrics_port))}")
         return interrupts.run(migration, until_caught_up=config.until_caught_up, say=say)
-
-
-def _resumed(config: Config, file: ConfigFile | None) -> Config:
-    """The config with which a run goes on from its last checkpoint: with the settings of now, and without what that has done already."""
-    settings = file.read() if file else Settings(config.limits, config.tables, config.exclude)
-    return replace(
-        config, strategy=Strategy.INCREMENTAL, limits=settings.limits, tables=settings.tables, exclude=settings.exclude, drop_tables=()
-    )
 
 
 def changes(

@@ -102,7 +102,15 @@ class Temporary(CdcError):
     exit_code = 75
 
 
-class TornTransaction(Temporary):
+class Rewind(Temporary):
+    """What was applied since the last checkpoint does not count any more: continue from that checkpoint.
+
+    A source or a target raises it, for example after a deadlock or a lost connection. A migration then goes back to its last checkpoint by
+    itself, several times; after that it raises the error.
+    """
+
+
+class TornTransaction(Rewind):
     """Another server took over while a transaction was partly delivered. The rows are valid only as of the last checkpoint."""
 
 

@@ -11,7 +11,10 @@ from cdc.model.packed import Packed
 
 
 class Source(Protocol):
-    """Where rows come from: chunks on request, and the stream from a position on, both through `next`."""
+    """Where rows come from: chunks on request, and the stream from a position on, both through `next`.
+
+    Each method may raise Rewind; `start` is then called again, for the last checkpoint.
+    """
 
     def start(self, position: Position, tables: Sequence[TableProgress], skipped: Collection[TableId] = ()) -> Delivery | None:
         """Begin to stream what follows `position` for these tables. Those `skipped` cannot be followed until a statement changes them.
@@ -46,6 +49,9 @@ class Commit(Protocol):
 
 class Target(Protocol):
     """Where rows go. `apply` is idempotent; what was applied counts once the commit that follows it is finished.
+
+    Each method, and those of a Commit, may raise Rewind, for example after a deadlock or a lost connection: the run calls `open` again and
+    continues from the checkpoint that it gives.
 
     tests/targets/test_contract.py is the exact meaning; docs/targets.md has a complete example.
     """

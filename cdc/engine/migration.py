@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from dataclasses import dataclass, field, replace
 
-from cdc.config import Config
+from cdc.config import Config, Strategy
 from cdc.crash import crash_point
 from cdc.engine.checkpoint_schedule import CheckpointSchedule
 from cdc.engine.commands import CheckpointNow, Command, Commands, Follow, Pause, Resume, SetLimits, SetLoad, Stop
@@ -18,10 +17,13 @@ from cdc.engine.following import TICK, Following
 from cdc.engine.handover import Handover
 from cdc.engine.interfaces import Commit, Counts, InMemory, Source, Target
 from cdc.engine.lag import Lag
+from cdc.engine.rewind import Rewinds
 from cdc.engine.status import Counters, Report, RunStatus, observed
 from cdc.engine.strategy import Plan
+from cdc.engine.table_news import News, TableNews
 from cdc.engine.throttle import Throttle
 from cdc.engine.throughput import Throughput
+from cdc.errors import Rewind
 from cdc.model import (
     Batch,
     Behind,
@@ -41,9 +43,7 @@ from cdc.model import (
     TableProgress,
     TableRenamed,
     TableReset,
-    TableSkipped,
     TableStarted,
-    TableTruncated,
     servers_with,
 )
 
@@ -58,10 +58,6 @@ _SILENCE = 3
 
 _MEMORY_SHARE = 100
 """The target's figures are read again after this many times what that took last: thousands of tables are asked one by one."""
-
-
-_Told: TypeAlias = TableStarted | TableReset | TableTruncated | TableDropped | TableRenamed | ColumnsChanged | TableSkipped
-"""What a person is told of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +82,13 @@ class Start:
     """The source's."""
     changes: tuple[TableChange, ...] = ()
     """What is done to the target before anything else."""
+
+    def back_at(self, checkpoint: Checkpoint, servers: tuple[str, ...]) -> Start:
+        """The start from a checkpoint of the same run, after `servers` were followed. Unconfirmed tables are copied from their start."""
+        tables = [each if each.confirmed else TableProgress(each.table) for each in checkpoint.tables]
+        position = checkpoint.position if checkpoint.source == servers[-1] else Position(checkpoint.position.gtids)
+        changes = changes_at_start([each.table.id for each in checkpoint.tables], tables)
+        return replace(self, servers=servers, position=position, tables=tables, behind=None, skipped=checkpoint.skipped, changes=changes)
 
 
 def changes_at_start(held: Collection[TableId], tables: Sequence[TableProgress]) -> tuple[TableChange, ...]:
@@ -117,41 +120,69 @@ class Migration:
         received: Callable[[], int] = lambda: 0,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._config, self._source, self._target, self._start, self._watch = config, source, target, start, watch
-        self._handover = Handover(start.tables, start.position, chunk_rows=config.chunk_rows)
-        self._following = Following(source, self._handover)
+        self._config, self._source, self._target, self._begun_at, self._watch = config, source, target, start, watch
         self._commands, self._follow = commands or Commands(), follow
         self._throttle, self._received = Throttle(config.limits), received
         self._say = say
-        self._skipped = dict(start.skipped)
-        self._lower_case_table_names = start.lower_case_table_names
         self._lag = Lag(start.clock_offset, _SILENCE * config.heartbeat_seconds)
         self._throughput = Throughput(start.rates, start.behind)
         self._counters = Counters(source=start.address)
         self._servers = start.servers
         self._began = time.monotonic()
         self._watch_due = self._part_due = self._began
-        self._schedule = CheckpointSchedule(config.checkpoint_seconds, config.checkpoint_bytes)
-        self._pending: tuple[float, Commit] | None = None
-        """The checkpoint that is being saved, and since when."""
-        self._begun = self._saved = 0, start.position
-        """The rows and changes applied, and the position, at the checkpoint that was begun last, and at the last one that is complete."""
+        self._rewinds = Rewinds()
         self._stopping = False
         self._memory: tuple[float, Mapping[TableId, Mapping[str, int]]] = self._began, {}
         """The target's figures, and when they are to be read again."""
+        self._stand_at(start)
         self.status = self.observe()
         """The last one that was made. From any thread."""
+
+    def _stand_at(self, start: Start, rows_copied: int = 0) -> None:
+        """Make new all that a rewind does not keep. So many rows were copied before."""
+        self._start = start
+        self._handover = Handover(start.tables, start.position, chunk_rows=self._config.chunk_rows)
+        self._handover.rows_copied = rows_copied
+        self._following = Following(self._source, self._handover)
+        self._news = TableNews(start.skipped, self._say)
+        self._schedule = CheckpointSchedule(self._config.checkpoint_seconds, self._config.checkpoint_bytes)
+        self._pending: tuple[float, Commit] | None = None
+        """The checkpoint that is being saved, and since when."""
+        self._begun = self._saved = self._applied_rows, start.position
+        """The rows and changes applied, and the position, at the checkpoint that was begun last, and at the last one that is complete."""
 
     def stop(self) -> None:
         """Ask the run to commit a last checkpoint and return. Safe to call from any thread and from a signal handler."""
         self._commands.put(Stop())
 
     def run(self) -> Report:
-        """Migrate until caught up if the config says so, else until a `Stop`. Raises what reading or storing raises."""
+        """Migrate until caught up if the config says so, else until a `Stop`. Raises what reading or storing raises.
+
+        After a `Rewind` the run goes back to its last checkpoint, and raises the error only where that does not help.
+        """
+        error: Rewind | None = None
+        while True:
+            try:
+                if error:
+                    self._go_back(error)
+                self._begin()
+                self._continue()
+                break
+            except Rewind as rewind:
+                self._pause_before_rewind(rewind)
+                error = rewind
+        self.status = self.observe()
+        return Report.of(self.status)
+
+    def _begin(self) -> None:
+        """Start the source, and commit a first checkpoint while it connects."""
         for change in self._start.changes:
             self._target.apply(change)
         self._take(self._source.start(self._start.position, self._start.tables, self._start.skipped))
-        self._commit()  # while it connects
+        self._commit()
+
+    def _continue(self) -> None:
+        """Step by step until the run is finished; then commit."""
         while True:
             for command in self._commands.take(TICK if self._held else 0.0):
                 self._obey(command)
@@ -162,8 +193,23 @@ class Migration:
             self._housekeeping()
         if not self._handover.in_transaction:
             self._commit()
-        self.status = self.observe()
-        return Report.of(self.status)
+
+    def _pause_before_rewind(self, error: Rewind) -> None:
+        """Give what went wrong time to pass. Raises the error after too many rewinds in a row, or if the run is to stop."""
+        for command in self._commands.take(self._rewinds.pause(error)):
+            self._obey(command)
+        if self._stopping:
+            raise error
+
+    def _go_back(self, error: Rewind) -> None:
+        """Drop what was applied since the last checkpoint, and stand there again."""
+        committed = bool(self._counters.checkpointed_at)
+        checkpoint = self._target.open(fresh=self._begun_at.plan.strategy is Strategy.FULL and not committed)
+        self._rewinds.went_back_to(checkpoint)
+        self._say(f"back to the last checkpoint: {error.message}")
+        start = self._begun_at.back_at(checkpoint, self._servers) if checkpoint and committed else self._begun_at
+        self._stand_at(start, self._handover.rows_copied)
+        self._throughput.forget_end()
 
     def _step(self) -> None:
         """Request the chunks that may be read now, and apply what comes next from the source."""
@@ -220,12 +266,12 @@ class Migration:
         self._part_due = time.monotonic() + _PART_PATIENCE
 
     def _take(self, item: Item | None) -> None:
+        if isinstance(item, SourceChanged):
+            self._fail_over(item)
         was_away = self._following.waiting
         self._following.take(item)
         self._counters.waiting = self._following.waiting
         match item:
-            case SourceChanged():
-                self._fail_over(item)
             case Delivery():
                 self._counters.reconnects += bool(was_away)
                 for change in self._handover.on_delivery(item):
@@ -240,7 +286,7 @@ class Migration:
                 self._handover.on_chunk(item)
 
     def _fail_over(self, change: SourceChanged) -> None:
-        """Binlog coordinates of the old server are void."""
+        """Another server is followed from here on, or from the last checkpoint if it has torn a transaction."""
         self._throughput.forget_end()
         self._servers, self._lag.clock_offset = servers_with(self._servers, change.server), change.clock_offset
         self._counters.source = change.address
@@ -257,30 +303,15 @@ class Migration:
             return
         crash_point("after-apply")
 
-    def _change_table(self, change: _Told) -> bool:
-        """Apply and tell what has happened to a table; False if it is skipped as it was before."""
+    def _change_table(self, change: News) -> bool:
+        """Apply and tell what has happened to a table; False if there is nothing to tell."""
         drops = not isinstance(change, (TableRenamed, ColumnsChanged))
         dropped = self._target.held(change.id) if drops and isinstance(self._target, Counts) else 0
         self._target.apply(change)
         crash_point("schema-change")
-        if self._skipped_alike(change, dropped):
-            return False
-        told, because = f"{change.id} {_told(change)}", change.because
-        self._counters.schema_changes = [*self._counters.schema_changes, f"{told}: {because}"][-_SCHEMA_CHANGES:]
-        if not isinstance(change, TableSkipped):  # which is warned of
-            self._say(f"{told}{f', {dropped:,} rows dropped' if dropped else ''}: {because}")
-        return True
-
-    def _skipped_alike(self, change: TableChange, dropped: int) -> bool:
-        """Keep the list of skipped tables, and warn of one that joins it; whether the table is in it already, for the same reason."""
-        before = self._skipped.pop(change.to if isinstance(change, TableRenamed) else change.id, None)
-        if not isinstance(change, TableSkipped):
-            return False
-        self._skipped[change.id] = change.reason
-        if before != change.reason:
-            rows = f", its {dropped:,} rows are dropped" if dropped else ""
-            self._say(f"warning: {change.id} is skipped{rows} ({change.because}): {change.reason}")
-        return before == change.reason
+        if line := self._news.tell(change, dropped):
+            self._counters.schema_changes = [*self._counters.schema_changes, line][-_SCHEMA_CHANGES:]
+        return bool(line)
 
     def _count(self, delivery: Delivery) -> None:
         self._counters.rows_streamed += sum(map(len, delivery.batches))
@@ -305,7 +336,7 @@ class Migration:
     def observe(self) -> RunStatus:
         """A status of this moment. From the migration's own thread."""
         return observed(
-            self._counters, self._handover, self._throttle, self._lag, plan=self._start.plan, skipped=self._skipped,
+            self._counters, self._handover, self._throttle, self._lag, plan=self._start.plan, skipped=self._news.skipped,
             bytes_received=self._received(), seconds=time.monotonic() - self._began, saved_position=self._saved[1],
             unsaved_rows=self._applied_rows - self._saved[0], memory=self._memory[1],
         )  # fmt: skip
@@ -343,8 +374,8 @@ class Migration:
         selection = self._config.selection.including(self._handover.progress)
         return Checkpoint(
             self._servers, self._handover.position, progress, time.time(), Report.of(self.observe()).as_dict(), self._throughput.rates,
-            wanted=selection.wanted, excluded=selection.excluded, skipped=dict(self._skipped),
-            lower_case_table_names=self._lower_case_table_names,
+            wanted=selection.wanted, excluded=selection.excluded, skipped=dict(self._news.skipped),
+            lower_case_table_names=self._start.lower_case_table_names,
         )  # fmt: skip
 
     @property
@@ -356,17 +387,3 @@ class Migration:
         self._saved = self._begun
         self._counters.checkpoint_seconds, self._counters.checkpointed_at = now - began, time.time()
         self._schedule.committed(began, now)
-
-
-_TOLD = {
-    TableStarted: "is added; its copy begins",
-    TableReset: "is copied anew",
-    TableTruncated: "was emptied",
-    TableDropped: "is gone",
-    TableSkipped: "is skipped",
-    ColumnsChanged: "has other columns",
-}
-
-
-def _told(change: _Told) -> str:
-    return f"is called {change.to}" if isinstance(change, TableRenamed) else _TOLD[type(change)]

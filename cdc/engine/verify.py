@@ -133,15 +133,16 @@ class VerifyingTarget:
     """
 
     def __init__(self, tables: Iterable[Table], reader: TargetReader) -> None:
-        self._reader = reader
-        self._tallies = {table.id: Tally(table) for table in tables}
+        self._reader, self._tables = reader, tuple(tables)
+        self.open()
+
+    def open(self, *, fresh: bool = False) -> None:
+        """Begin the walk, or begin it again: nothing is compared and no change is noted."""
+        self._tallies = {table.id: Tally(table) for table in self._tables}
         self._changed = {table: MapStore() for table in self._tallies}
         """What the stream has written since the walk began: rows by their keys, an empty one where it has deleted."""
         self._compared = {table: MapStore() for table in self._tallies}
         """The keys of the chunks."""
-
-    def open(self, *, fresh: bool = False) -> None:
-        """The snapshot is open."""
 
     def apply(self, change: Batch | TableChange) -> None:
         """Compare a chunk's rows; note the stream's changes. Raises SchemaChanged when a table as a whole was changed."""

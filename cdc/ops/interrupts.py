@@ -15,7 +15,7 @@ from types import FrameType
 
 from cdc.engine.migration import Migration
 from cdc.engine.status import Report, RunStatus
-from cdc.errors import TornTransaction
+from cdc.errors import Rewind
 from cdc.mysql import waits
 
 STOPPING = "saving a last checkpoint"
@@ -114,7 +114,7 @@ def run(migration: Migration, *, until_caught_up: bool, say: Callable[[str], Non
             report = migration.run()
         except KeyboardInterrupt as error:
             raise Interrupted(_unsaved(migration.observe()), getattr(error, "exit_code", 130) - 128) from error
-        except TornTransaction:
+        except Rewind:
             if asked.number is None:
                 raise
             raise Interrupted(_unsaved(migration.observe()), asked.number) from None
