@@ -95,7 +95,7 @@ def touched(budget: int, *, keep: bool) -> Counter[tuple[object, bytes]]:
 def test_the_old_keys_of_changed_keys_are_kept_beside_the_rows_before() -> None:
     """All keys that the same changes touch as deletes and upserts, each as often, wherever the budget cuts."""
     plain = touched(1 << 20, keep=False)
-    assert sum(plain.values()) > len(kept(1 << 20, 1 << 20))
+    assert sum(plain.values()) > len(changes_with_before(1 << 20, 1 << 20))
     for budget in (1 << 20, 300, 1):
         assert touched(budget, keep=True) == plain
 

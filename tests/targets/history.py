@@ -10,21 +10,24 @@ from functools import cache
 
 from cdc.engine.interfaces import TargetReader
 from cdc.model import (
+    Backfill,
     Batch,
     Checkpoint,
     Column,
     ColumnsChanged,
-    CopyAnew,
     DefinitionConfirmed,
     Op,
     Position,
+    Stream,
     Table,
     TableChange,
     TableDropped,
     TableId,
     TableProgress,
     TableRenamed,
+    TableReset,
     TableSkipped,
+    TableStarted,
     TableState,
     TableTruncated,
     decode_row,
@@ -61,11 +64,13 @@ def batch(table: TableId, changes: Iterable[tuple[int, bytes | None]], columns: 
     changed = list(changes)
     ops = bytes(Op.DELETE if value is None else Op.UPSERT for _, value in changed)
     rows = [b"" if value is None else row_of(key, *[value] * (columns - 1)) for key, value in changed]
-    return Batch(table, ops, Packed.of(key_of(key) for key, _ in changed), Packed.of(rows), backfill=backfill)
+    return Batch(
+        table, ops, Packed.of(key_of(key) for key, _ in changed), Packed.of(rows), Backfill(None, None, last=True) if backfill else Stream()
+    )
 
 
 TRANSACTIONS: tuple[tuple[Change, ...], ...] = (
-    (CopyAnew(definition(A), BECAUSE), CopyAnew(definition(B), BECAUSE)),
+    (TableStarted(definition(A), BECAUSE), TableStarted(definition(B), BECAUSE)),
     (batch(A, [(key, b"copied") for key in range(64)], backfill=True),),
     (batch(A, [(1, b"new"), (2, None), (99, b"new"), (1, b"newer")]), batch(B, [(1, b"b"), (2, b"b")])),
     (batch(B, [(3, b"x"), (3, None), (4, None), (4, b"y"), (300, b"z" * 300)]),),
@@ -73,11 +78,12 @@ TRANSACTIONS: tuple[tuple[Change, ...], ...] = (
     (batch(A, [(key, b"many") for key in range(0, 64, 2)]),),
     (ColumnsChanged(definition(A, 3), (0, encode_value(b"same"), 1), 2, BECAUSE), batch(A, [(7, b"three")], 3)),
     (batch(A, [(8, None), (9, b"three")], 3),),
-    (TableRenamed(B, C, BECAUSE), batch(C, [(6, b"renamed")]), CopyAnew(definition(B), BECAUSE), batch(B, [(5, b"another")])),
+    (TableRenamed(B, C, BECAUSE), batch(C, [(6, b"renamed")]), TableStarted(definition(B), BECAUSE), batch(B, [(5, b"another")])),
     (DefinitionConfirmed(A), batch(A, [(10, b"x")], 3), batch(C, [(5, None)])),
     (TableSkipped(C, BECAUSE, "a reason"),),
     (batch(A, [(key, None) for key in range(20, 64)], 3),),
-    (CopyAnew(definition(C, 1), BECAUSE), batch(C, [(1, b""), (2, b"")], 1, backfill=True)),
+    (TableStarted(definition(C, 1), BECAUSE), batch(C, [(1, b""), (2, b"")], 1, backfill=True)),
+    (TableReset(definition(C, 1), BECAUSE), batch(C, [(1, b""), (3, b"")], 1, backfill=True)),
     (ColumnsChanged(definition(A, 2), (0, 2), 3, BECAUSE), TableDropped(B, BECAUSE)),
     (batch(A, [(1, b"last"), (500, b"last")]), batch(C, [(1, None)], 1)),
 )
@@ -105,7 +111,7 @@ def held(number: int) -> dict[TableId, tuple[Table, Rows]]:
                         rows[key] = row
                     else:
                         rows.pop(key, None)
-            case CopyAnew():
+            case TableStarted() | TableReset():
                 tables[change.id] = change.table, {}
             case TableTruncated():
                 tables[change.id] = tables[change.id][0], {}
@@ -160,7 +166,7 @@ def _followed(table: TableId, first: int, at: int) -> Rows | None:
     """The rows at a later position of what was this table at the first; None where it has other columns, or is another table."""
     columns = held(first)[table][0].columns
     for change in changes(first, at):
-        if isinstance(change, (CopyAnew, TableDropped, TableSkipped, TableTruncated)) and change.id == table:
+        if isinstance(change, (TableStarted, TableReset, TableDropped, TableSkipped, TableTruncated)) and change.id == table:
             return None
         if isinstance(change, TableRenamed) and change.id == table:
             table = change.to
