@@ -222,7 +222,7 @@ def _verify(
         walk = [TableProgress(each.table) for each in chosen]
         verifying = VerifyingTarget([each.table for each in chosen], reader)
         servers = servers_with(checkpoint.servers, source.server_uuid)
-        watch = on_start(sum(each.rows_held for each in chosen)) or (lambda *_: None)
+        watch = on_start(sum(each.rows_held or 0 for each in chosen)) or (lambda *_: None)
         Migration(config, source, verifying, Start(plan, servers, position_on(source, checkpoint), walk), watch=watch).run()
         return verifying.differences()
 

@@ -30,8 +30,8 @@ class TableProgress:
     cursor: bytes | None = None
     rows_copied: int = 0
     confirmed: bool = True
-    rows_held: int = field(default=0, compare=False)
-    """How many rows the target held, in a checkpoint that was read from it."""
+    rows_held: int | None = field(default=None, compare=False)
+    """How many rows the target held, in a checkpoint that was read from it; None for a target that does not count them."""
     rows_counted: bool = field(default=True, compare=False)
     """Whether `rows_held` is exact; otherwise it is an earlier count."""
 

@@ -56,7 +56,14 @@ def tell_dropped(config: Config, held: Checkpoint | None, say: Callable[[str], N
     when = " once the new copy is complete" if config.strategy is Strategy.FULL else ""
     for each in held.tables if held else ():
         if any(matches(each.table.id, name) for name in config.drop_tables):
-            say(f"{each.table.id} dropped{when}, {'' if each.rows_counted else 'about '}{count(each.rows_held, 'row')}")
+            say(f"{each.table.id} dropped{when}, {_rows(each)}")
+
+
+def _rows(progress: TableProgress) -> str:
+    """How many rows are dropped, in words."""
+    if progress.rows_held is None:
+        return "its rows are not counted"
+    return f"{'' if progress.rows_counted else 'about '}{count(progress.rows_held, 'row')}"
 
 
 def refuse_system_tables(held: Iterable[TableId]) -> None:

@@ -22,11 +22,14 @@ HOW_TO_COMPLETE = "Run `cdc migrate` until `cdc status` shows the table as strea
 
 @dataclass(frozen=True, slots=True)
 class TableStatus:
-    """One table's progress. `rows_held` is exact if `rows_counted`, else the number when all of its rows were last in memory."""
+    """One table's progress. `rows_held` is exact if `rows_counted`, else the number when all of its rows were last in memory.
+
+    It is None for a target that does not count its rows.
+    """
 
     state: TableState
     rows_copied: int
-    rows_held: int
+    rows_held: int | None
     rows_counted: bool
 
 

@@ -45,7 +45,8 @@ def status(found: Status) -> Iterator[str]:
 
 
 def _rows(table: TableStatus) -> str:
-    return f"{'' if table.rows_counted else 'about '}{table.rows_held:,} rows held, {table.rows_copied:,} copied"
+    held = "" if table.rows_held is None else f"{'' if table.rows_counted else 'about '}{table.rows_held:,} rows held, "
+    return f"{held}{table.rows_copied:,} copied"
 
 
 def ago(seconds: float) -> str:

@@ -61,7 +61,7 @@ _tables = sa.Table(
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("cursor", sa.LargeBinary),
     sa.Column("rows_copied", sa.BigInteger, nullable=False),
-    sa.Column("rows_held", sa.BigInteger, nullable=False),
+    sa.Column("rows_held", sa.BigInteger),
     sa.Column("rows_counted", sa.Boolean, nullable=False),
 )
 _CONTENT = [column.name for column in _checkpoints.columns if column.nullable]

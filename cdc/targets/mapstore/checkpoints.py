@@ -133,7 +133,9 @@ def _with(checkpoint: Checkpoint, images: Images) -> Iterable[tuple[TableProgres
 
 
 def _loaded(checkpoint: Checkpoint, rows: Mapping[TableId, Any]) -> Part:
-    return Part(checkpoint, {each.table.id: _image(rows[each.table.id], each.rows_held, each.rows_counted) for each in checkpoint.tables})
+    return Part(
+        checkpoint, {each.table.id: _image(rows[each.table.id], each.rows_held or 0, each.rows_counted) for each in checkpoint.tables}
+    )
 
 
 def _image(row: Any, rows: int, counted: bool) -> Image:
