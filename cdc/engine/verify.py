@@ -113,9 +113,9 @@ def compare(table: Table, rows: Iterable[tuple[bytes, bytes]], target: TargetRea
     Both sides must hold still meanwhile.
     """
     tally, compared, waiting = Tally(table), MapStore(), iter(rows)
-    while some := list(islice(waiting, _AT_ONCE)):
-        keys = Packed.of(key for key, _ in some)
-        for (key, row), held in zip(some, target.get_many(table.id, keys), strict=True):
+    while chunk := list(islice(waiting, _AT_ONCE)):
+        keys = Packed.of(key for key, _ in chunk)
+        for (key, row), held in zip(chunk, target.get_many(table.id, keys), strict=True):
             tally.compare(key, row, held)
         compared.put_many(keys.buffers, (b"", array("Q", bytes(8 * (len(keys) + 1)))))
     for key, _ in target.rows(table.id):

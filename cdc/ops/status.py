@@ -89,14 +89,16 @@ def status(target: TargetUrl | Path | str) -> Status:
 
 
 def _tables(checkpoint: Checkpoint) -> dict[str, TableStatus]:
-    return {
-        str(each.table.id): TableStatus(each.state, each.rows_copied, each.rows_held, each.rows_counted) for each in checkpoint.tables
-    }  # fmt: skip
+    return {str(table.table.id): _table(table) for table in checkpoint.tables}
+
+
+def _table(progress: TableProgress) -> TableStatus:
+    return TableStatus(progress.state, progress.rows_copied, progress.rows_held, progress.rows_counted)
 
 
 def held_table(checkpoint: Checkpoint, name: TableId, target: TargetUrl) -> TableProgress:
     """The progress of a table, named in any spelling that the source accepts. Raises ConfigError if the target does not hold it."""
-    known = {each.table.id: each for each in checkpoint.tables}
+    known = {progress.table.id: progress for progress in checkpoint.tables}
     held = held_name(name, known, checkpoint.lower_case_table_names)
     if held not in known:
         raise ConfigError(f"{held} is not among the tables in {target}.", hint=f"It holds {', '.join(map(str, known)) or 'none'}.")

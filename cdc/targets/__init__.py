@@ -53,6 +53,6 @@ def open_reader(url: TargetUrl) -> TargetReader:
 
 def _kind(url: TargetUrl) -> _Kind:
     if url.scheme not in _KINDS:
-        known = ", ".join(f"{each}:" for each in _KINDS)
+        known = ", ".join(f"{scheme}:" for scheme in _KINDS)
         raise ConfigError(f"The target starts with {url.scheme}:, and the known targets are {known}.", hint=TARGET_FORM)
     return _KINDS[url.scheme]

@@ -92,9 +92,9 @@ class CheckpointTable:
         """The last checkpoint that was written, None before the first. Raises ConfigError for another format, and DamagedState."""
         try:
             mine = _checkpoints.c.pipeline == self._pipeline
-            found = connection.execute(sa.select(_checkpoints.c.format).where(mine)).scalar_one_or_none()
-            if found not in (None, FORMAT):  # the columns of another format may be others
-                raise other_format(self._place, found)
+            version = connection.execute(sa.select(_checkpoints.c.format).where(mine)).scalar_one_or_none()
+            if version not in (None, FORMAT):  # the columns of another format may be others
+                raise other_format(self._place, version)
             row = connection.execute(sa.select(_checkpoints).where(mine)).one_or_none()
             if row is None or row.gtids is None:
                 return None
@@ -106,7 +106,7 @@ class CheckpointTable:
     def write(self, connection: sa.Connection, checkpoint: Checkpoint) -> None:
         """Replace the checkpoint. Raises CdcError if another one has taken the pipeline: then nothing of this transaction may stay."""
         self._update(connection, _checkpoint_row(checkpoint))
-        rows = [{"pipeline": self._pipeline, "number": i} | _table_row(each) for i, each in enumerate(checkpoint.tables)]
+        rows = [{"pipeline": self._pipeline, "number": i} | _table_row(entry) for i, entry in enumerate(checkpoint.tables)]
         if rows:
             connection.execute(sa.insert(_tables), rows)
 
@@ -116,8 +116,8 @@ class CheckpointTable:
 
     def mark_lost(self, connection: sa.Connection, why: str) -> None:
         """Note in the checkpoint, if there is one, that its source cannot continue it."""
-        there = (_checkpoints.c.pipeline == self._pipeline) & (_checkpoints.c.gtids.is_not(None))
-        connection.execute(sa.update(_checkpoints).where(there).values(lost=why))
+        written = (_checkpoints.c.pipeline == self._pipeline) & (_checkpoints.c.gtids.is_not(None))
+        connection.execute(sa.update(_checkpoints).where(written).values(lost=why))
 
     def _update(self, connection: sa.Connection, values: Mapping[str, object]) -> None:
         ours = (_checkpoints.c.pipeline == self._pipeline) & (_checkpoints.c.epoch == self._epoch)
@@ -129,10 +129,10 @@ class CheckpointTable:
         connection.execute(sa.delete(_tables).where(_tables.c.pipeline == self._pipeline))
 
 
-def other_format(place: str, found: int) -> ConfigError:
+def other_format(place: str, version: int) -> ConfigError:
     """The error for a checkpoint that another version wrote."""
     return ConfigError(
-        f"The state in {place} has format {found}, this version reads {FORMAT}.",
+        f"The state in {place} has format {version}, this version reads {FORMAT}.",
         hint="Use the version that wrote it, or copy again with --strategy full, and name the tables with --tables.",
     )
 
@@ -176,13 +176,13 @@ def _checkpoint_row(checkpoint: Checkpoint) -> dict[str, object]:
 
 
 def _names(listed: Sequence[Sequence[str]]) -> tuple[TableId, ...]:
-    return tuple(TableId(*each) for each in listed)
+    return tuple(TableId(*entry) for entry in listed)
 
 
 def _progress(row: Any) -> TableProgress:
     definition = row.definition
     columns = tuple(Column(**column) for column in definition["columns"])
-    virtual = tuple(VirtualColumn(*each) for each in definition["virtual"])
+    virtual = tuple(VirtualColumn(*entry) for entry in definition["virtual"])
     table = Table(TableId(row.schema, row.name), columns, tuple(definition["key"]), definition["index"], virtual)
     return TableProgress(
         table, TableState(row.state), row.cursor, row.rows_copied, definition["confirmed"], row.rows_held, row.rows_counted

@@ -49,12 +49,12 @@ def test_checkpoint_reads_back_as_written(engine: sa.Engine) -> None:
         assert table.read(connection) is None
         table.take(connection)
         assert table.read(connection) is None
-        for each in (whole(), checkpoint(3), whole()):
-            table.write(connection, each)
-            found = table.read(connection)
-            assert found == each
-            assert found
-            assert found.position.mark == each.position.mark
+        for written in (whole(), checkpoint(3), whole()):
+            table.write(connection, written)
+            read = table.read(connection)
+            assert read == written
+            assert read
+            assert read.position.mark == written.position.mark
         table.clear(connection)
         assert table.read(connection) is None
 

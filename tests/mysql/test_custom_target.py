@@ -42,7 +42,7 @@ def test_documented_target_follows_a_real_source(project: Project, url: TargetUr
         assert migrate(project, url).rows_copied > 0
         eventually(lambda: changed_in_all_ways(writer))
         continued = migrate(project, url)
-        assert all(each.identical for each in cdc.verify(project.source, url))
+        assert all(table.identical for table in cdc.verify(project.source, url))
     assert (continued.strategy, continued.rows_copied) == ("incremental", 0)
     assert continued.rows_streamed > 0
     project.sql("ALTER TABLE t ADD COLUMN more INT NOT NULL DEFAULT 7", "UPDATE t SET more = 8 WHERE id % 5 = 0")
@@ -87,5 +87,5 @@ def test_differences_of_the_documented_target_are_found(project: Project, url: T
             "UPDATE rows SET row = x'00' WHERE key = (SELECT min(key) FROM rows); DELETE FROM rows WHERE key = "
             "(SELECT max(key) FROM rows); INSERT INTO rows SELECT part, name, key || x'00', row FROM rows LIMIT 1;"
         )
-    (found,) = cdc.verify(project.source, url)
-    assert (found.missing, found.extra, found.changed) == (1, 1, 1)
+    (differences,) = cdc.verify(project.source, url)
+    assert (differences.missing, differences.extra, differences.changed) == (1, 1, 1)

@@ -150,15 +150,15 @@ def checkpoint(number: int, state: TableState = TableState.STREAMING) -> Checkpo
 
 def assert_snapshot(reader: TargetReader) -> int:
     """Every row is as it was at the checkpoint's position; with `applied`, as at one of the positions up to there. Gives the position."""
-    found = reader.checkpoint
-    first = number_of(found.position.gtids)
-    last = first if found.applied is None else number_of(found.applied)
-    assert [each.table for each in found.tables] == [columns for columns, _ in held(first).values()]
+    shown = reader.checkpoint
+    first = number_of(shown.position.gtids)
+    last = first if shown.applied is None else number_of(shown.applied)
+    assert [progress.table for progress in shown.tables] == [columns for columns, _ in held(first).values()]
     for table in held(first):
         rows = dict(reader.rows(table))
         possible = [rows_at for at in range(first, last + 1) if (rows_at := _followed(table, first, at)) is not None]
         for key in set(rows).union(*possible):
-            assert rows.get(key) in [each.get(key) for each in possible], (first, last, table, key)
+            assert rows.get(key) in [rows_at.get(key) for rows_at in possible], (first, last, table, key)
     return first
 
 

@@ -64,9 +64,9 @@ def _go_on(place: Place) -> None:
     except NothingHeld:
         expected = None
     with closing(place.target()) as target:
-        found = target.open()
-        assert found == expected
-        for change in changes(number_of(found.position.gtids) if found else 0):
+        held = target.open()
+        assert held == expected
+        for change in changes(number_of(held.position.gtids) if held else 0):
             target.apply(change)
         target.commit(checkpoint(LAST)).finish(gtids(LAST))
     with closing(place.reader()) as reader:

@@ -266,17 +266,17 @@ def test_checkpoint_reads_back_as_committed(place: Place, target: Target) -> Non
     mark = BinlogMark("binlog.000001", 7, 1_700_000_000, 42, 0xFFFFFFFF)
     whole = replace(
         plain, servers=("another", UUID), position=replace(plain.position, mark=mark), report={"rows_copied": 1, "lag_ms": {"p50": 0.25}},
-        tables=tuple(replace(each, cursor=key_of(9), rows_copied=1 << 40, confirmed=False) for each in plain.tables),
+        tables=tuple(replace(copy, cursor=key_of(9), rows_copied=1 << 40, confirmed=False) for copy in plain.tables),
         rates=Rates(1.5, 2.5, 3.5, 4.5), applied=gtids(3), lost="why", wanted=(A, TableId("shop", "*")), excluded=(B,),
         skipped={C: "a reason"}, lower_case_table_names=1,
     )  # fmt: skip
     target.commit(whole).finish(gtids(3))
     with closing(place.reader()) as reader:
-        found: list[Checkpoint | None] = [reader.checkpoint, target.open()]
-    for each in found:
-        assert each
-        assert replace(each, applied=gtids(3)) == whole
-        assert each.position.mark == mark
+        read: list[Checkpoint | None] = [reader.checkpoint, target.open()]
+    for copy in read:
+        assert copy
+        assert replace(copy, applied=gtids(3)) == whole
+        assert copy.position.mark == mark
 
 
 def test_second_writer_is_refused_or_stops_the_first(place: Place, target: Target) -> None:

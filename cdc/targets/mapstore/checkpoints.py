@@ -100,10 +100,10 @@ class Checkpoints:
         try:
             with self._engine.connect() as connection:
                 connection.exec_driver_sql("BEGIN")  # all tables as of one moment; the driver opens a transaction only to write
-                there = set(sa.inspect(connection).get_table_names())
-                if _before.name in there and (found := connection.execute(sa.select(_before.c.format)).scalar()) is not None:
-                    raise other_format(self._place, found)
-                if not {_images.name, *checkpoint_table.metadata.tables} <= there:  # a folder that is being made
+                existing = set(sa.inspect(connection).get_table_names())
+                if _before.name in existing and (version := connection.execute(sa.select(_before.c.format)).scalar()) is not None:
+                    raise other_format(self._place, version)
+                if not {_images.name, *checkpoint_table.metadata.tables} <= existing:  # a folder that is being made
                     return {}
                 parts = {part: table.read(connection) for part, table in self._parts.items()}
                 rows = connection.execute(sa.select(_images)).all()
@@ -114,7 +114,7 @@ class Checkpoints:
 
     def publish(self, checkpoint: Checkpoint, images: Images, *, part: str, swap: bool) -> None:
         """The atomic step: this checkpoint as this part; with `swap` as CURRENT, in place of the old copy."""
-        tables = tuple(replace(each, rows_held=image.rows, rows_counted=image.counted) for each, image in _with(checkpoint, images))
+        tables = tuple(replace(entry, rows_held=image.rows, rows_counted=image.counted) for entry, image in _with(checkpoint, images))
         with self._engine.begin() as connection:
             self._parts[CURRENT if swap else part].write(connection, replace(checkpoint, tables=tables))
             if swap:
@@ -129,17 +129,17 @@ class Checkpoints:
 
 
 def _with(checkpoint: Checkpoint, images: Images) -> Iterable[tuple[TableProgress, Image]]:
-    return ((each, images[each.table.id]) for each in checkpoint.tables)
+    return ((entry, images[entry.table.id]) for entry in checkpoint.tables)
 
 
 def _loaded(checkpoint: Checkpoint, rows: Mapping[TableId, Any]) -> Part:
     return Part(
-        checkpoint, {each.table.id: _image(rows[each.table.id], each.rows_held or 0, each.rows_counted) for each in checkpoint.tables}
+        checkpoint, {entry.table.id: _image(rows[entry.table.id], entry.rows_held or 0, entry.rows_counted) for entry in checkpoint.tables}
     )
 
 
 def _image(row: Any, rows: int, counted: bool) -> Image:
-    older = ((each["image"], tuple(v if isinstance(v, int) else bytes.fromhex(v) for v in each["values"])) for each in row.older)
+    older = ((entry["image"], tuple(v if isinstance(v, int) else bytes.fromhex(v) for v in entry["values"])) for entry in row.older)
     return Image(row.image, 0, rows, counted, tuple(older), row.recent)
 
 

@@ -107,12 +107,12 @@ class StoredTable:
             image = last._replace(changes=self._changes, recent=file, rows=self.held, counted=self._rows is not None)
             return image, [(file, recent.changes)]
         rows = self._whole()
-        older = [(f"{name}-{i}.map", each) for i, each in enumerate(rows.older)]
-        image = Image(f"{name}.map", self._changes, rows.held, older=tuple((file, each.values) for file, each in older))
+        older = [(f"{name}-{i}.map", shape) for i, shape in enumerate(rows.older)]
+        image = Image(f"{name}.map", self._changes, rows.held, older=tuple((file, shape.values) for file, shape in older))
         if not older:
             self._recent = Recent(image.name, len(rows.newest))
         # The older maps first: meanwhile keys only go from them to the newest.
-        return image, [*((file, each.store) for file, each in older), (image.name, rows.newest)]
+        return image, [*((file, shape.store) for file, shape in older), (image.name, rows.newest)]
 
     def published(self, image: Image | None) -> None:
         """The last checkpoint names this image for the table, None: it does not have the table."""

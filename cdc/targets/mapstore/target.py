@@ -118,10 +118,10 @@ class MapStoreTarget:
                 self._tables.pop(change.id, None)
 
     def _table(self, table: TableId) -> StoredTable:
-        found = self._tables.get(table)
-        if found is None:
-            found = self._tables[table] = StoredTable()
-        return found
+        stored = self._tables.get(table)
+        if stored is None:
+            stored = self._tables[table] = StoredTable()
+        return stored
 
     def held(self, table: TableId) -> int:
         """How many rows of a table are held; of one whose rows are on disk alone, how many its image has."""
@@ -141,7 +141,7 @@ class MapStoreTarget:
         self._generation += 1
         saved: dict[StoredTable, Image] = {}
         stale = []
-        for number, table in enumerate(each.table.id for each in checkpoint.tables):
+        for number, table in enumerate(progress.table.id for progress in checkpoint.tables):
             stored = self._table(table)
             saved[stored], to_save = stored.save(f"{self._generation:010d}-{number}")
             stale += [(table, file, store) for file, store in to_save]
@@ -157,8 +157,8 @@ class MapStoreTarget:
 
     def _publish(self, saved: Saved, checkpoint: Checkpoint) -> None:
         checkpoint = checkpoint.following(self._checkpoint)
-        images = dict(zip((each.table.id for each in checkpoint.tables), saved.values(), strict=True))
-        swap = self._part == NEXT and all(each.state is TableState.STREAMING for each in checkpoint.tables)
+        images = dict(zip((progress.table.id for progress in checkpoint.tables), saved.values(), strict=True))
+        swap = self._part == NEXT and all(progress.state is TableState.STREAMING for progress in checkpoint.tables)
         crash_point("before-checkpoint")
         if swap:
             crash_point("before-swap")
