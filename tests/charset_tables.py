@@ -136,7 +136,7 @@ def table(cursor: Cursor, name: str) -> dict[str, dict[str, str]]:
     lengths: dict[int, set[int]] = {}
     for sequence in decoded:
         lengths.setdefault(sequence[0], set()).add(len(sequence))
-    assert all(len(each) == 1 for each in lengths.values()), "the first byte tells the length"
+    assert all(len(length) == 1 for length in lengths.values()), "the first byte tells the length"
     assert max(lengths) < 0x80 or all(len(s) == 1 or s[0] >= 0x80 for s in decoded)
     inverse = {point: sequence for sequence, point in sorted(decoded.items())}
     assert encoded.keys() >= inverse.keys()

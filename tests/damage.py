@@ -57,7 +57,7 @@ def recording(host: str, port: int) -> Iterator[tuple[int, list[list[Burst]]]]:
             with suppress(OSError):
                 server.shutdown(socket.SHUT_RDWR)
             downwards.join()
-        recorded[slot] = [packets(each) for each in bursts]
+        recorded[slot] = [packets(burst) for burst in bursts]
 
     def listen() -> None:
         with suppress(OSError):
@@ -75,8 +75,8 @@ def recording(host: str, port: int) -> Iterator[tuple[int, list[list[Burst]]]]:
             listening.shutdown(socket.SHUT_RDWR)
         listening.close()
         listener.join()
-        for each in threads:
-            each.join()
+        for thread in threads:
+            thread.join()
 
 
 class DamagingProxy:

@@ -104,7 +104,7 @@ class FakeServer:
 
     def knows_the_password(self) -> bool:
         """Whether the received packets reveal it, with our RSA key."""
-        return any(SECRET.encode() in each or _undone(each) == SECRET.encode() for each in self.received)
+        return any(SECRET.encode() in packet or _undone(packet) == SECRET.encode() for packet in self.received)
 
 
 SECRET = "hunter2-of-the-tests"
@@ -141,10 +141,10 @@ def fake_server(script: Callable[[Conversation], object]) -> Iterator[FakeServer
         with suppress(OSError):
             listening.shutdown(socket.SHUT_RDWR)
         listener.join()
-        for each in sockets:
+        for sock in sockets:
             with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
         for thread in threads:
             thread.join()
 

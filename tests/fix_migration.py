@@ -153,7 +153,7 @@ class Project:
 
     def wait_streaming(self, process: subprocess.Popen[str]) -> Checkpoint:
         """Wait until every table's copy is complete."""
-        return self.wait(process, lambda checkpoint: all(each.state is TableState.STREAMING for each in checkpoint.tables))
+        return self.wait(process, lambda checkpoint: all(progress.state is TableState.STREAMING for progress in checkpoint.tables))
 
     @contextmanager
     def interrupted(self, rng: random.Random, *options: str, table: str) -> Iterator[subprocess.Popen[str]]:
@@ -182,7 +182,7 @@ class Project:
         found = self.admin.rows("SELECT table_name FROM information_schema.tables WHERE table_schema = %s AND table_type = 'BASE TABLE'",
                                 (self.database,))  # fmt: skip
         names = {TableId(self.database, name) for (name,) in found}
-        assert {each.table.id for each in read_state(self.state)[0].tables} == names
+        assert {progress.table.id for progress in read_state(self.state)[0].tables} == names
         for name in sorted(names):
             try:
                 self.assert_identical(name)

@@ -41,8 +41,8 @@ class Proxy:
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # or `accept` would go on, and hold the port
         self.cut()
-        for each in self._threads:
-            each.join()
+        for thread in self._threads:
+            thread.join()
         self._listener.close()
 
     def _run(self, work: Callable[..., None], *arguments: object) -> None:

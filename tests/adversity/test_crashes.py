@@ -67,11 +67,11 @@ def test_killed_new_copy_leaves_old_copy_readable(orders: Project, point: str):
         arguments = orders.arguments("--strategy", "full", *options(100), *held)
         killed = orders.cdc(*arguments, crash_at=f"{point}{'' if point in SWAP else ':4'}")
         assert killed.returncode == -signal.SIGKILL, killed.stderr
-        found, maps = read_state(orders.state, rows_of=[orders.table])
+        checkpoint, maps = read_state(orders.state, rows_of=[orders.table])
         if point == "after-swap":
-            assert found.position != old.position
+            assert checkpoint.position != old.position
         else:
-            assert found == old
+            assert checkpoint == old
             assert len(maps[orders.table]) == 4_000
             assert read_copy_under_way(orders.state)
         resumed = orders.migrate(*options())

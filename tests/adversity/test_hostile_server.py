@@ -119,10 +119,10 @@ def talk(recorded: Recorded, script: Callable[[Conversation], object]) -> CdcErr
 
 def test_undamaged_conversations_end_well(recorded: list[Recorded]) -> None:
     """The replay itself works, so that failures of the other test come from the damage."""
-    for each in recorded:
-        script = Damaged(each.bursts, random.Random(1))
-        script.bursts, script.at = each.bursts, len(each.bursts)
-        assert talk(each, script) is None, each.name
+    for conversation in recorded:
+        script = Damaged(conversation.bursts, random.Random(1))
+        script.bursts, script.at = conversation.bursts, len(conversation.bursts)
+        assert talk(conversation, script) is None, conversation.name
 
 
 @pytest.mark.parametrize(
@@ -139,15 +139,15 @@ def test_undamaged_conversations_end_well(recorded: list[Recorded]) -> None:
 )
 def test_unexpected_answer_is_one_sentence(recorded: list[Recorded], packet: bytes, words: str) -> None:
     """In place of the first result, for each client; a request for a local file is refused."""
-    for each in recorded:
-        script = Damaged(each.bursts, random.Random(1))
-        script.at = next(number for number, burst in enumerate(each.bursts) if burst[1:] and number > 1)
-        script.bursts = list(each.bursts)
+    for conversation in recorded:
+        script = Damaged(conversation.bursts, random.Random(1))
+        script.at = next(number for number, burst in enumerate(conversation.bursts) if burst[1:] and number > 1)
+        script.bursts = list(conversation.bursts)
         script.bursts[script.at] = [headed(packet, 1)]
         with fake_server(script) as server:
             url = replace(SourceUrl.parse(server.url, {}), tls=Tls(TlsMode.DISABLED, get_public_key=True))
             with pytest.raises(CdcError, match=words):
-                each.run(url)
+                conversation.run(url)
             assert not any(b"root:" in packet for packet in server.received)
 
 

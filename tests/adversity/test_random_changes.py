@@ -147,7 +147,7 @@ def test_random_table_changes_are_followed_through_kills(project: Project):
     for table in skipped:
         with pytest.raises(PreflightFailed, match="no primary key"):
             read_table(project.admin, table)
-    held = {each.table.id for each in read_state(project.state)[0].tables}
+    held = {progress.table.id for progress in read_state(project.state)[0].tables}
     there = {TableId(project.database, name) for (name,) in project.admin.rows("SHOW TABLES")}
     assert held == there - skipped - {TableId(project.database, EXCLUDED)}
     project.assert_identical(*held)

@@ -24,8 +24,8 @@ def figures(*arguments):
 
 def test_map_benchmark_measures_a_dict_too():
     """One part suffices here."""
-    found = figures("map", "--only", "single", "--repeats", "1")
-    assert {"get", "set"} == set(found["single"]["dict"]) == set(found["single"]["map"])
+    report = figures("map", "--only", "single", "--repeats", "1")
+    assert {"get", "set"} == set(report["single"]["dict"]) == set(report["single"]["map"])
 
 
 def test_keyed_hash_defeats_chosen_keys(tmp_path):

@@ -10,13 +10,13 @@ ITEMS = [(b"%d" % n, b"value %d" % n) for n in range(5_000)]
 def test_every_write_is_in_the_histogram_once():
     """In the smallest bound that it kept; the longest is at most the last bound."""
     store = MapStore(shards=1)
-    found = pauses.measure("a map", store, ITEMS)
+    measured = pauses.measure("a map", store, ITEMS)
     assert dict(store.items()) == dict(ITEMS)
-    assert found.writes == sum(found.histogram) == len(ITEMS)
-    last = max(n for n, count in enumerate(found.histogram) if count)
-    assert 0 < found.p99 <= found.worst <= found.seconds
-    assert last == len(pauses.BOUNDS) or found.worst * 1e9 <= pauses.BOUNDS[last]
-    assert last == 0 or found.worst * 1e9 > pauses.BOUNDS[last - 1]
+    assert measured.writes == sum(measured.histogram) == len(ITEMS)
+    last = max(n for n, count in enumerate(measured.histogram) if count)
+    assert 0 < measured.p99 <= measured.worst <= measured.seconds
+    assert last == len(pauses.BOUNDS) or measured.worst * 1e9 <= pauses.BOUNDS[last]
+    assert last == 0 or measured.worst * 1e9 > pauses.BOUNDS[last - 1]
 
 
 def test_empty_histogram_has_no_pauses():

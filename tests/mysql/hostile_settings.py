@@ -160,7 +160,7 @@ class HostileServer:
                 verified = api.verify(self.source, state)
         except CdcError as error:
             return error
-        assert all(each.identical for each in verified)
+        assert all(result.identical for result in verified)
         self._assert_identical(state)
         return None
 

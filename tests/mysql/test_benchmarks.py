@@ -28,15 +28,15 @@ def test_benchmark_prints_a_table_and_one_json_object(mysql_server, name):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     *printed, last = done.stdout.splitlines()
-    found = json.loads(last)
-    assert found["benchmark"] == name
-    assert found["machine"]["server"].startswith("9.")
-    assert set(found["tables"]) == {"sbtest", "orders"}
-    for each in found["tables"].values():
-        assert set(each["ratios"]) == PEERS[name]
-        assert set(each["figures"]) == PEERS[name] | {"cdc into a MapStore"}
-        assert all(len(figure["runs"]) == 2 and figure["lowest"] > 0 and figure["noise"] >= 0 for figure in each["figures"].values())
-        assert all(ratio["median"] > 0 for ratio in each["ratios"].values())
+    report = json.loads(last)
+    assert report["benchmark"] == name
+    assert report["machine"]["server"].startswith("9.")
+    assert set(report["tables"]) == {"sbtest", "orders"}
+    for table in report["tables"].values():
+        assert set(table["ratios"]) == PEERS[name]
+        assert set(table["figures"]) == PEERS[name] | {"cdc into a MapStore"}
+        assert all(len(figure["runs"]) == 2 and figure["lowest"] > 0 and figure["noise"] >= 0 for figure in table["figures"].values())
+        assert all(ratio["median"] > 0 for ratio in table["ratios"].values())
     assert sum("cdc into a MapStore" in line for line in printed) == 2
     assert mysql_server.password not in done.stdout + done.stderr
 
@@ -60,18 +60,18 @@ def test_memory_benchmark_streams_a_transaction_in_parts(mysql_server):
 
 def test_copy_benchmark_copies_and_follows_under_writes(mysql_server):
     """The writer's transactions are in both reports."""
-    found = run_small(mysql_server, "copy", "--rows", "5000", "--follow-seconds", "3")
-    assert found["cdc"]["ratio"] > 0
-    assert [run["rows_copied"] for run in found["runs"]["cdc, idle"]] == [5000]
-    assert all(run["follow"]["transactions"] > 0 for run in found["runs"]["cdc, written"])
+    report = run_small(mysql_server, "copy", "--rows", "5000", "--follow-seconds", "3")
+    assert report["cdc"]["ratio"] > 0
+    assert [run["rows_copied"] for run in report["runs"]["cdc, idle"]] == [5000]
+    assert all(run["follow"]["transactions"] > 0 for run in report["runs"]["cdc, written"])
 
 
 def test_resume_benchmark_resumes_after_kills(mysql_server):
     """For each table and an empty one, from images that hold the rows."""
-    found = run_small(mysql_server, "resume", "--rows", "3000")
-    assert set(found["figures"]) == {"cdc: sbtest, 3,000 rows", "cdc: orders, 3,000 rows", "cdc: no rows"}
-    assert all(figure["lowest"] > 0 for figure in found["figures"].values())
-    assert all(size > 3000 * 30 for size in found["image_bytes"].values())
+    report = run_small(mysql_server, "resume", "--rows", "3000")
+    assert set(report["figures"]) == {"cdc: sbtest, 3,000 rows", "cdc: orders, 3,000 rows", "cdc: no rows"}
+    assert all(figure["lowest"] > 0 for figure in report["figures"].values())
+    assert all(size > 3000 * 30 for size in report["image_bytes"].values())
 
 
 @pytest.mark.skipif(not (ROOT / ".venv/bin/python").exists(), reason="this checkout has no .venv: make .venv/.ready")

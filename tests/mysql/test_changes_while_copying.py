@@ -43,7 +43,9 @@ def is_partly_copied(table: TableId):
     """Whether a part of the table is copied."""
 
     def reached(checkpoint: Checkpoint) -> bool:
-        return any(each.table.id == table and each.state is TableState.COPYING and each.rows_copied for each in checkpoint.tables)
+        return any(
+            progress.table.id == table and progress.state is TableState.COPYING and progress.rows_copied for progress in checkpoint.tables
+        )
 
     return reached
 
@@ -66,7 +68,7 @@ def test_table_changed_between_two_chunks_is_copied_anew(project_on_either: Proj
         name = f"t{number}"
         project.sql(f"CREATE TABLE {name} ({columns})", f"INSERT INTO {name} {NUMBERS} i, i, 'ß' FROM n")
         project.wait(process, is_partly_copied(TableId(project.database, name)))
-        unlogged(project, *(each.format(t=name) for each in statements))
+        unlogged(project, *(statement.format(t=name) for statement in statements))
         limit(project, process, 10**9)
         project.wait_streaming(process)
     report, _ = project.end(process)

@@ -39,7 +39,7 @@ def upper(project: Project, name: str) -> str:
 
 def held_tables(project: Project) -> set[str]:
     """The tables of the state."""
-    return {each.table.id.table for each in read_state(project.state)[0].tables}
+    return {progress.table.id.table for progress in read_state(project.state)[0].tables}
 
 
 def test_held_table_may_be_named_in_capitals(shop: Project):
@@ -63,7 +63,7 @@ def test_held_table_may_be_named_in_capitals(shop: Project):
     for options in (["--tables", upper(shop, "orders")], ["--tables", upper(shop, "*"), "--exclude", upper(shop, "ärger")]):
         done = shop.cdc("verify", shop.url, state, *options, "--json")
         assert done.returncode == 0, done.stderr
-        assert [each["table"] for each in json.loads(done.stdout)["tables"]] == [f"{shop.database}.orders"]
+        assert [table["table"] for table in json.loads(done.stdout)["tables"]] == [f"{shop.database}.orders"]
     done = shop.cdc("tail", shop.url, "--tables", upper(shop, "Orders"), "--until-caught-up")
     assert done.returncode == 0, done.stderr
     done = shop.cdc("check", shop.url, "--tables", upper(shop, "Orders"))

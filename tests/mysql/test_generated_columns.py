@@ -49,8 +49,8 @@ def tables_of(project: Project) -> list[TableId]:
 def assert_identical(project: Project) -> None:
     """By the tests' own comparison and by `cdc verify`; the definitions too."""
     project.assert_all_identical()
-    for each in read_state(project.state)[0].tables:
-        assert each.table == read_table(project.admin, each.table.id)
+    for progress in read_state(project.state)[0].tables:
+        assert progress.table == read_table(project.admin, progress.table.id)
     done = project.cdc("verify", project.url, f"mapstore:{project.state}")
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -270,7 +270,7 @@ def test_rebuild_during_a_copy_restarts_it(project_on_either: Project, session: 
     project.sql(f"CREATE TABLE t ({BASE}, s VARCHAR(60) AS ({stored}) STORED, v INT AS (a + 1) VIRTUAL)")
     run(session, f"INSERT INTO t (id, a, b) {numbers}")
     process = project.start_held()
-    project.wait(process, lambda checkpoint: any(each.rows_copied for each in checkpoint.tables))
+    project.wait(process, lambda checkpoint: any(progress.rows_copied for progress in checkpoint.tables))
     run(session, *OWN, "ALTER TABLE t FORCE, ALGORITHM=COPY")
     project.let_go(process)
     project.wait_streaming(process)

@@ -32,7 +32,7 @@ def run(project: Project, *options: str, crash_at: str = "", expect: int = 0) ->
 
 
 def held_tables(project: Project) -> set[str]:
-    return {each.table.id.table for each in read_state(project.state)[0].tables}
+    return {progress.table.id.table for progress in read_state(project.state)[0].tables}
 
 
 def assert_identical(project: Project, *names: str) -> None:

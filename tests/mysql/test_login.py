@@ -118,7 +118,7 @@ def test_key_in_the_url_overrides_the_key_sent_by_the_server(plugin: str, tmp_pa
     with fake_server(full(plugin)) as server:
         with pytest.raises(CdcError):
             open_connection(SourceUrl.parse(f"{server.url}?server-public-key={tmp_path}/another.pem", {}))
-        assert any(len(each) == 256 for each in server.received)
+        assert any(len(packet) == 256 for packet in server.received)
         assert not server.knows_the_password()
 
 

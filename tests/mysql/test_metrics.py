@@ -27,7 +27,9 @@ def scraped(url: str) -> Figures:
     with urlopen(url) as answer:
         assert answer.status == 200
         text = answer.read().decode()
-    return {(each.name, *each.labels.values()): each.value for family in text_string_to_metric_families(text) for each in family.samples}
+    return {
+        (sample.name, *sample.labels.values()): sample.value for family in text_string_to_metric_families(text) for sample in family.samples
+    }
 
 
 def until(url: str, reached: Callable[[Figures], bool]) -> Figures:

@@ -42,8 +42,8 @@ def address_columns(rng: random.Random) -> Iterator[tuple[str, list[object]]]:
     )
     uuids = [f"{rng.getrandbits(128):032x}" for _ in range(20)]
     uuids = [
-        each[:12] + f"{version:x}" + each[13:16] + f"{variant:x}" + each[17:]
-        for each in uuids
+        uuid[:12] + f"{version:x}" + uuid[13:16] + f"{variant:x}" + uuid[17:]
+        for uuid in uuids
         for version in range(16)
         for variant in (0, 8, 15)
     ]

@@ -102,9 +102,9 @@ def test_definition_that_differs_from_the_rows_is_detected(source: Source) -> No
             source.sql(f"INSERT INTO t (id) VALUES ({number})")
             assert source.read(start, source.table("t")) == 1
             source.sql("SET SESSION sql_log_bin = 0", f"ALTER TABLE t MODIFY v {after}", "SET SESSION sql_log_bin = 1")
-            with pytest.raises(SchemaChanged, match="are not those that are expected") as found:
+            with pytest.raises(SchemaChanged, match="are not those that are expected") as error:
                 source.read(start, source.table("t"))
-            assert difference in found.value.message.partition(": v has ")[2], (before, after, others)
+            assert difference in error.value.message.partition(": v has ")[2], (before, after, others)
             source.sql("DROP TABLE t")
 
 

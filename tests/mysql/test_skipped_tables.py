@@ -25,7 +25,7 @@ def holds(project: Project, *names: str):
     """Whether a checkpoint has everything that is committed now, with exactly these tables."""
     end = project.gtids()
     wanted = {TableId(project.database, name) for name in names}
-    return lambda checkpoint: end <= checkpoint.position.gtids and {each.table.id for each in checkpoint.tables} == wanted
+    return lambda checkpoint: end <= checkpoint.position.gtids and {progress.table.id for progress in checkpoint.tables} == wanted
 
 
 def test_unfit_tables_are_skipped_with_a_warning(project: Project):

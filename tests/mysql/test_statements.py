@@ -182,7 +182,7 @@ def run_cases(flavor: str, project: Project, stack: ExitStack) -> Written:
         owners |= dict.fromkeys(tables_of(project) - owners.keys(), name)
     report = project.migrate(table=pattern)
     there = tables_of(project)
-    assert {each.table.id for each in read_state(project.state)[0].tables} == there
+    assert {progress.table.id for progress in read_state(project.state)[0].tables} == there
     changes = report["schema_changes"]
     assert isinstance(changes, list)
     return Written(project, {name: [table for table in there if owners[table] == name] for name in sessions}, changes)
@@ -233,6 +233,6 @@ def test_names_fold_like_the_servers(request: pytest.FixtureRequest, tmp_path: P
             project.sql("INSERT INTO İX VALUES (9, 9, 9)", "CREATE TABLE Later (id INT PRIMARY KEY)")
             project.migrate(table=named)
             tables = tables_of(project)
-            assert {each.table.id for each in read_state(project.state)[0].tables} == tables
+            assert {progress.table.id for progress in read_state(project.state)[0].tables} == tables
             assert len(tables) == 3
             project.assert_identical(*tables)

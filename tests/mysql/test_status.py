@@ -24,11 +24,11 @@ def test_status_shows_rows_host_and_age(project: Project) -> None:
     said = project.cdc("status", state).stdout
     assert f" ago, from {address} (server " in said
     assert f"\n{project.table}: streaming, 64 rows held, 64 copied\n" in said
-    found = json.loads(project.cdc("status", state, "--json").stdout)
-    assert found["address"] == address
-    assert isinstance(found["age_seconds"], float)
-    assert found["tables"] == {str(project.table): {"state": "streaming", "rows_copied": 64, "rows_held": 64, "rows_counted": True}}
-    assert found["last_run"]["bytes_received"] > 1_000
+    report = json.loads(project.cdc("status", state, "--json").stdout)
+    assert report["address"] == address
+    assert isinstance(report["age_seconds"], float)
+    assert report["tables"] == {str(project.table): {"state": "streaming", "rows_copied": 64, "rows_held": 64, "rows_counted": True}}
+    assert report["last_run"]["bytes_received"] > 1_000
     project.sql("DELETE FROM t WHERE id = 9")
     project.migrate()
     assert "streaming, about 64 rows held, 64 copied\n" in project.cdc("status", state).stdout

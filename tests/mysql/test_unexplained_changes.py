@@ -124,7 +124,7 @@ def complete(project: Project):
     end = project.gtids()
 
     def reached(checkpoint: Checkpoint) -> bool:
-        return end <= checkpoint.position.gtids and all(each.state is TableState.STREAMING for each in checkpoint.tables)
+        return end <= checkpoint.position.gtids and all(progress.state is TableState.STREAMING for progress in checkpoint.tables)
 
     return reached
 

@@ -56,8 +56,8 @@ def test_corrupted_rows_are_named_under_writes(migrated: Project):
     assert done.returncode == 5, done.stderr
     (found,) = json.loads(done.stdout)["tables"]
     assert (found["changed"], found["missing"], found["extra"]) == (1, 1, 1)
-    assert {each["key"]["id"]: each["kind"] for each in found["keys"]} == {17: "changed", 400: "missing", 999999: "extra"}
-    (names,) = (each["columns"] for each in found["keys"] if each["columns"])
+    assert {entry["key"]["id"]: entry["kind"] for entry in found["keys"]} == {17: "changed", 400: "missing", 999999: "extra"}
+    (names,) = (entry["columns"] for entry in found["keys"] if entry["columns"])
     assert "id" in names
     for pattern, code in {f"{migrated.database}.*": 5, "nowhere.*": 2}.items():
         assert migrated.cdc("verify", migrated.url, f"mapstore:{migrated.state}", "--tables", pattern).returncode == code

@@ -189,7 +189,7 @@ def test_pause_holds_copy_and_stream_while_checkpoints_continue() -> None:
     run = migration(source, target, commands, state=TableState.COPYING, seconds=0.1, watch=watch)
     report = run.run()
     assert len({each[:3] for each in seen}) == 1
-    assert all(each.position != position(6) for each in target.checkpoints), "a pause never stands within a transaction"
+    assert all(checkpoint.position != position(6) for checkpoint in target.checkpoints), "a pause never stands within a transaction"
     assert source.taken > 20
     assert report.rows_streamed == source.delivered
     assert not run.status.paused
@@ -256,7 +256,7 @@ def test_requested_checkpoint_begins_between_transactions() -> None:
     commands, target = Commands(), Target()
     source = Source(lambda taken: commands.put(CheckpointNow() if taken == 3 else Stop()) if taken in (3, 8) else None, halves=True)
     migration(source, target, commands).run()
-    assert [each.position for each in target.checkpoints][-2:] == [position(9), position(13)]
+    assert [checkpoint.position for checkpoint in target.checkpoints][-2:] == [position(9), position(13)]
     assert len(target.checkpoints) == 3, "the first, the one asked for, the last"
 
 

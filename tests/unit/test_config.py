@@ -276,9 +276,9 @@ def test_config_checks_types_and_ranges(name: str, values: list[object]) -> None
     good: dict[str, object] = {"source": URL, "target": Path("state"), "tables": (TableId("a", "b"),)}
     assert Config(**good)  # type: ignore[arg-type]
     for value in values:
-        with pytest.raises(ConfigError, match=rf"^{name} in the configuration.* It takes ") as found:
+        with pytest.raises(ConfigError, match=rf"^{name} in the configuration.* It takes ") as error:
             Config(**good | {name: value})  # type: ignore[arg-type]
-        assert "hunter2" not in str(found.value)
+        assert "hunter2" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["max_rows_per_second", "max_bytes_per_second", "max_threads_running", "max_replica_lag", "replica"])

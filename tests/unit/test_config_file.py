@@ -52,16 +52,16 @@ def test_empty_file_sets_nothing(path: Path) -> None:
 def test_command_line_overrides_the_file(path: Path) -> None:
     """Tables are the union of both."""
     path.write_text(WHOLE)
-    found = read(path, TableId("shop", "mine"), TableId("shop", "orders"), max_rows_per_second=7, max_threads_running=None)
-    assert found.limits == Limits(7, 5_000_000, 25, 2.5, REPLICA)
-    assert found.tables == (TableId("shop", "mine"), TableId("shop", "orders"), TableId("shop", "a.b"))
+    settings = read(path, TableId("shop", "mine"), TableId("shop", "orders"), max_rows_per_second=7, max_threads_running=None)
+    assert settings.limits == Limits(7, 5_000_000, 25, 2.5, REPLICA)
+    assert settings.tables == (TableId("shop", "mine"), TableId("shop", "orders"), TableId("shop", "a.b"))
 
 
 def test_replica_password_may_come_from_the_environment(path: Path) -> None:
     """It has its own variable, since its server may have another account."""
     path.write_text('[limits]\nreplica = "mysql://u@r"\nmax-replica-lag = 1')
-    found = read(path, environ={"CDC_REPLICA_PASSWORD": "its own", "CDC_SOURCE_PASSWORD": "another"})
-    assert found.limits.replica == SourceUrl("r", 3306, "u", "its own")
+    settings = read(path, environ={"CDC_REPLICA_PASSWORD": "its own", "CDC_SOURCE_PASSWORD": "another"})
+    assert settings.limits.replica == SourceUrl("r", 3306, "u", "its own")
 
 
 @pytest.mark.parametrize(

@@ -62,11 +62,11 @@ PURGED, STRANGER, LOST = "has purged", "This is another server", "has lost trans
 def test_lost_position_is_explained(sets: tuple[str, str, str], server: str, followed: tuple[str, ...], words: str) -> None:
     """Purged binlogs, an unrelated server, lost transactions: each sentence says what to do, a full copy last."""
     position, executed, purged = map(type(gtids(sets[0])).parse, sets)
-    with pytest.raises(PositionLost) as found:
+    with pytest.raises(PositionLost) as error:
         require_continuable(position, executed, purged, server=server, followed=followed)
-    assert words in found.value.message
-    assert "--strategy full" in found.value.hint
-    assert found.value.exit_code == 4
+    assert words in error.value.message
+    assert "--strategy full" in error.value.hint
+    assert error.value.exit_code == 4
 
 
 @pytest.mark.parametrize(

@@ -38,8 +38,8 @@ def event(statement: str, schema: str = "y", *, mariadb: bool = False) -> QueryE
 )
 def test_written_table_is_found_by_its_place(statement: str) -> None:
     """Tables that are read, and names in strings or comments, do not count."""
-    found = writes(event(statement))
-    assert (found.tables, found.sure, found.doubt) == ({HB}, True, "")
+    written = writes(event(statement))
+    assert (written.tables, written.sure, written.doubt) == ({HB}, True, "")
 
 
 @pytest.mark.parametrize(
@@ -55,10 +55,10 @@ def test_written_table_is_found_by_its_place(statement: str) -> None:
 )
 def test_all_named_tables_count_in_multi_table_statements(statement: str) -> None:
     """Those that are only read count too."""
-    found = writes(event(statement))
-    assert TableId("x", "t") in found.tables
-    assert not found.sure
-    assert not found.doubt
+    written = writes(event(statement))
+    assert TableId("x", "t") in written.tables
+    assert not written.sure
+    assert not written.doubt
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_every_table_of_a_random_list_is_found() -> None:
             f"REPLACE hb SELECT c FROM {listed} ORDER BY c ON DUPLICATE KEY UPDATE c = 1",
         ])  # fmt: skip
         there = {f"{schema or 'y.'}{name}" for schema, name in re.findall(r"(z\.)?(table\d+)", statement)}
-        found = {str(each) for each in writes(event(statement)).places}
+        found = {str(place) for place in writes(event(statement)).places}
         assert found >= there, statement
         assert not any(each.startswith("x.") for each in found), statement
 
@@ -158,5 +158,5 @@ def test_invalid_bytes_matter_in_names_and_not_in_strings() -> None:
 
 def test_set_statement_prefix_is_skipped() -> None:
     """MariaDB allows SET STATEMENT ... FOR before any statement."""
-    found = writes(event("SET STATEMENT max_statement_time = 10 FOR UPDATE hb SET value = 1", mariadb=True))
-    assert (found.tables, found.sure) == ({HB}, True)
+    written = writes(event("SET STATEMENT max_statement_time = 10 FOR UPDATE hb SET value = 1", mariadb=True))
+    assert (written.tables, written.sure) == ({HB}, True)

@@ -202,22 +202,22 @@ def test_first_ctrl_c_saves_a_last_checkpoint() -> None:
     """It is acknowledged at once, and the error says what was done."""
     said: list[str] = []
     target = Target()
-    with pytest.raises(cdc.Interrupted, match="The last checkpoint is saved") as found:
+    with pytest.raises(cdc.Interrupted, match="The last checkpoint is saved") as error:
         interrupts.run(migration(Source(signalled(signal.SIGINT)), target), until_caught_up=False, say=said.append)
     assert said == [interrupts.STOPPING + interrupts.PRESS_AGAIN]
     assert str(target.checkpoints[-1].position.gtids) == f"{UUID}:1-6"
-    assert found.value.exit_code == 130
-    assert found.value.report
-    assert (found.value.report.stopped_by, found.value.report.rows_streamed) == ("SIGINT", 1)
+    assert error.value.exit_code == 130
+    assert error.value.report
+    assert (error.value.report.stopped_by, error.value.report.rows_streamed) == ("SIGINT", 1)
 
 
 def test_second_ctrl_c_names_the_loss_and_the_remaining_checkpoint() -> None:
     """It arrives while the last checkpoint is saved."""
     target = Target(on_commit=signalled(signal.SIGINT))
     lost = rf"without a last checkpoint: 1 rows and changes .* not kept.* stays, at {UUID}:1-5"
-    with pytest.raises(cdc.Interrupted, match=lost) as found:
+    with pytest.raises(cdc.Interrupted, match=lost) as error:
         interrupts.run(migration(Source(signalled(signal.SIGINT)), target), until_caught_up=False, say=lambda _: None)
-    assert found.value.report is None
+    assert error.value.report is None
     assert len(target.checkpoints) == 1
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
@@ -245,9 +245,9 @@ def test_sigterm_is_the_ordinary_end_of_following(*, until_caught_up: bool) -> N
     """For a run with --until-caught-up it is not."""
     run = migration(Source(signalled(signal.SIGTERM)), Target())
     if until_caught_up:
-        with pytest.raises(cdc.Interrupted) as found:
+        with pytest.raises(cdc.Interrupted) as error:
             interrupts.run(run, until_caught_up=True, say=lambda _: None)
-        assert found.value.exit_code == 143
+        assert error.value.exit_code == 143
     else:
         assert interrupts.run(run, until_caught_up=False, say=lambda _: None).stopped_by == "SIGTERM"
 

@@ -58,10 +58,10 @@ def test_buckets_hold_whole_transactions(count: int, one: float, other: float) -
     histogram = LagHistogram()
     histogram.add_between(min(one, other), max(one, other), count)
     histogram.add_between(0.0, 0.01, 3)
-    found = histogram.cumulative([0.001, 0.05, 1.0, 60.0])
-    assert all(isinstance(each, int) for each in found)
-    assert found == sorted(found)
-    assert found[-1] == count + 3
+    buckets = histogram.cumulative([0.001, 0.05, 1.0, 60.0])
+    assert all(isinstance(bucket, int) for bucket in buckets)
+    assert buckets == sorted(buckets)
+    assert buckets[-1] == count + 3
 
 
 def test_memory_does_not_grow_with_the_transactions() -> None:

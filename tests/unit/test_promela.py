@@ -19,5 +19,5 @@ def _tools() -> None:
 @pytest.mark.parametrize("leave_out", PARTS, ids=lambda leave_out: leave_out or "all of it")
 def test_model_holds_in_every_state_and_needs_every_part(leave_out: str) -> None:
     """All states are searched and every statement is reached; without a part, a run breaks the claim."""
-    found = search(leave_out)
-    assert as_expected(leave_out, found), found.printed
+    result = search(leave_out)
+    assert as_expected(leave_out, result), result.printed

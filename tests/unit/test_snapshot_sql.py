@@ -96,9 +96,9 @@ def test_empty_enum_member_keeps_its_number() -> None:
 def test_string_literal_is_hexadecimal(column: Column, value: bytes) -> None:
     """A literal is a character set's name and hexadecimal digits, for every value."""
     text = literal(column, value)
-    found = re.fullmatch(r"(?:_[a-z0-9]+ )?X'([0-9a-f]*)'", text)
-    assert found
-    assert bytes.fromhex(found[1]) == value
+    match = re.fullmatch(r"(?:_[a-z0-9]+ )?X'([0-9a-f]*)'", text)
+    assert match
+    assert bytes.fromhex(match[1]) == value
 
 
 @pytest.mark.parametrize("kind", ["int", "bigint", "year", "decimal", "double", "enum", "set"])

@@ -76,7 +76,7 @@ def test_first_run_copies_all_from_the_present_position() -> None:
     start = begin(Source(), None)
     assert start.plan.strategy is Strategy.FULL
     assert start.position == Position(GtidSet.parse(f"{UUID}:1-7"))
-    assert [each.state for each in start.tables] == [TableState.COPYING] * 2
+    assert [progress.state for progress in start.tables] == [TableState.COPYING] * 2
 
 
 def test_checkpoint_continues_with_its_cursors() -> None:
@@ -110,13 +110,13 @@ def test_unfit_table_of_a_pattern_is_skipped_at_the_start() -> None:
     source, both = Source(tables=TABLES[1:]), [TABLES[0].id, TABLES[1].id]
     source.listed = both
     start = begin(source, None, tables=pattern)
-    assert ([each.table for each in start.tables], start.skipped) == ([TABLES[1]], {})
+    assert ([progress.table for progress in start.tables], start.skipped) == ([TABLES[1]], {})
     with pytest.raises(PreflightFailed):
         begin(source, None, tables=(TABLES[0].id, *pattern))
     source = Source()
     source.listed = both
     start = begin(source, None, tables=(TABLES[1].id, *pattern), check=lambda _: {TABLES[0].id: "why"})
-    assert ([each.table for each in start.tables], start.skipped) == ([TABLES[1]], {TABLES[0].id: "why"})
+    assert ([progress.table for progress in start.tables], start.skipped) == ([TABLES[1]], {TABLES[0].id: "why"})
     with pytest.raises(PreflightFailed, match=r"None of the tables can be followed\.\n  .*: why"):
         begin(source, None, tables=pattern, check=lambda names: dict.fromkeys(names, "why"))
 

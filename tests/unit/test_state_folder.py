@@ -183,12 +183,12 @@ def test_rows_are_saved_while_changes_are_applied(tmp_path: Path) -> None:
         pending = target.commit(held(5, TableState.STREAMING))
         put(target, 2, "second")
         pending.finish(GtidSet.parse(f"{A}:1-6"))
-        found, maps = read_state(tmp_path, rows_of=[TABLES[0].id])
-        assert found == replace(held(5, TableState.STREAMING), applied=GtidSet.parse(f"{A}:1-6"))
+        checkpoint, maps = read_state(tmp_path, rows_of=[TABLES[0].id])
+        assert checkpoint == replace(held(5, TableState.STREAMING), applied=GtidSet.parse(f"{A}:1-6"))
         assert maps[TABLES[0].id].get(key_bytes(1)) == row_bytes(1, "first")
         target.commit_now(held(6, TableState.STREAMING))
-    found, maps = read_state(tmp_path, rows_of=[TABLES[0].id])
-    assert found == held(6, TableState.STREAMING)
+    checkpoint, maps = read_state(tmp_path, rows_of=[TABLES[0].id])
+    assert checkpoint == held(6, TableState.STREAMING)
     assert len(maps[TABLES[0].id]) == 2
 
 
