@@ -1,4 +1,4 @@
-"""The engine put together: what the command line and Python programs call."""
+"""The public functions, which the command line and Python programs call. Each prepares, then runs."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ Names = Sequence[TableId | str]
 
 
 def parse_source(url: str | SourceUrl) -> SourceUrl:
-    """The source in a URL, its password from CDC_SOURCE_PASSWORD when the URL has none."""
+    """The source in a URL, with the password from CDC_SOURCE_PASSWORD if the URL has none. Raises ConfigError."""
     if isinstance(url, SourceUrl):
         return url
     if not isinstance(url, str):
@@ -54,7 +54,7 @@ def parse_source(url: str | SourceUrl) -> SourceUrl:
 
 
 def check(source: SourceUrl | str, tables: Names = (), exclude: Names = ()) -> list[preflight.Check]:
-    """Whether a source, and these tables on it, can be migrated; of several servers each. Raises only when one cannot be asked."""
+    """Check whether a source and these tables can be migrated; each server of a URL with several. Raises only if one cannot be asked."""
     source, given = parse_source(source), _selection(tables, exclude)
     found = []
     for each in source.each:
@@ -126,16 +126,15 @@ def changes(
     on_away: Callable[[str], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Changes[Change]:
-    """The changes of these tables as `Change` objects, from a position on; nothing is copied or stored.
+    """The changes of these tables as `Change` objects, from a position on. Copies and stores nothing.
 
-    The tables are those that these names and patterns mean now and later. `after` is a set of GTIDs, the target of a migration (for its
-    last checkpoint's; a state folder as a Path), or None: all that is committed once this has returned. `until_caught_up` ends where the
-    binlog ends now. `debezium_json`: JSON columns are printed as Debezium does, instead of as the server. `on_away` is told why, each
-    time the connection is lost; `say` gets a warning for each table that only patterns match and that cannot be followed, and a sentence
-    for each statement that changes a table: rows come with its new columns then.
+    `tables` are names and patterns; tables that match later are followed from then on. `after` is a set of GTIDs, the target of a
+    migration (its last checkpoint; a state folder as a Path), or None for all that is committed after this has returned.
+    `until_caught_up` ends at the present end of the binlog. `debezium_json` prints JSON columns as Debezium does, instead of as the
+    server. `on_away` gets the reason each time the connection is lost. `say` gets a warning for each table that only patterns match and
+    that cannot be followed, and a sentence for each statement that changes a table; rows have its new columns from then on.
 
-    Raises PreflightFailed, PositionLost when the source cannot continue from there, SchemaChanged where it is not certain which columns
-    rows have.
+    Raises PreflightFailed; PositionLost if the source cannot continue from there; SchemaChanged if the columns of rows are uncertain.
     """
     url, selection = parse_source(source), _selection(tables, exclude)
     away = AWAY_SECONDS if until_caught_up else None
@@ -168,15 +167,15 @@ def changes(
 
 
 def _selection(tables: Names, exclude: Names) -> Selection:
-    """Raises ConfigError where a list of names is one name, whose letters would be taken for names, or has something else in it."""
+    """The selection of names and patterns. Raises ConfigError for one name in place of a list, and for other types."""
     for names in (tables, exclude):
         if isinstance(names, (str, TableId)):
-            raise ConfigError("Tables are a list, and one name is given.", hint='Write ["shop.orders"].')
+            raise ConfigError("Tables must be a list of names.", hint='Write ["shop.orders"].')
     return Selection(tuple(map(parse_table, tables)), tuple(map(parse_table, exclude)))
 
 
 def _after(after: Gtids | str | Path | TargetUrl, executed: Gtids) -> tuple[Position, tuple[str, ...], str]:
-    """The position that was named to start after, the servers that led there where that is known, and why the last cannot go on."""
+    """The position to start after, the servers that led to it if known, and the recorded error if the last one cannot continue."""
     if isinstance(after, (Path, TargetUrl)):
         with closing(open_reader(TargetUrl.parse(after))) as reader:
             checkpoint = reader.checkpoint
@@ -200,11 +199,11 @@ def verify(
     *,
     on_start: Callable[[int], Watch | None] = lambda _: None,
 ) -> list[Differences]:
-    """Compare a target's last checkpoint with its source, byte for byte, while the source is written to. Nothing is changed.
+    """Compare a target's last checkpoint with its source, byte for byte; the source may be written to meanwhile. Changes nothing.
 
-    `tables` are names and patterns, all of the target's when empty, without those of `exclude`. `on_start` gets the number of rows held,
-    and may return a function that watches the run. Raises Incomplete when a table's copy
-    is not complete, PositionLost when the source cannot continue from the checkpoint.
+    `tables` are names and patterns, all tables of the target if empty, without those of `exclude`. `on_start` gets the number of rows
+    held, and may return a function that gets a status four times a second. Raises Incomplete if a table's copy is not complete, and
+    PositionLost if the source cannot continue from the checkpoint.
     """
     url, held_at = parse_source(source_url), TargetUrl.parse(target)
     with closing(open_reader(held_at)) as reader:
@@ -228,6 +227,6 @@ def _verify(
 
 
 def compare_quiet(source_url: SourceUrl, target: TargetReader, tables: Sequence[TableId]) -> list[Differences]:
-    """Compare tables row by row while nobody writes to the source."""
+    """Compare tables row by row with a source that is not written to meanwhile."""
     with MySqlSource(source_url, heartbeat_seconds=1.0) as source:
         return [compare(table, read_all(source.url, table), target) for table in source.tables(tables)]
