@@ -20,8 +20,8 @@ from pymysql.converters import conversions
 from cdc.config import SourceUrl
 from cdc.model import charset
 from cdc.model.table import quote_identifier as quote_identifier  # noqa: PLC0414 (for all that write SQL)
+from cdc.mysql.answer_pace import AnswerPace
 from cdc.mysql.login import plugins
-from cdc.mysql.pace import Pace
 from cdc.mysql.server_errors import explained
 from cdc.mysql.session import prepare
 from cdc.mysql.tls import tls_arguments, without_verification
@@ -58,7 +58,7 @@ class Connection(pymysql.Connection):  # type: ignore[misc]
     _write_timeout: float
 
     def __init__(self, **arguments: Any) -> None:
-        self._pace = Pace()
+        self._pace = AnswerPace()
         """Of the answer to the last command, or of the login."""
         super().__init__(**arguments)
 

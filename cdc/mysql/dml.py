@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from cdc.model import TableId
 from cdc.mysql.query_events import QueryEvent, statement_of
-from cdc.mysql.sql_tokens import Kind, NotUnderstood, Token
+from cdc.mysql.sql_tokens import NotUnderstood, Token, TokenKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def writes(event: QueryEvent) -> Writes:
 
 def _writes(event: QueryEvent) -> Writes:
     tokens = list(statement_of(event))
-    if any(token.text is None for token in tokens if token.kind is not Kind.TEXT):
+    if any(token.text is None for token in tokens if token.kind is not TokenKind.TEXT):
         raise NotUnderstood("it holds bytes that are not valid in its character set")
     verb = _word(tokens, 0)
     if verb == "CREATE":
@@ -109,7 +109,7 @@ def _word(tokens: Sequence[Token], at: int) -> str:
     """A bare word in upper case, or a sign; "" at the end; a name in quotes is none."""
     if not 0 <= at < len(tokens):
         return ""
-    return tokens[at].keyword if tokens[at].kind in (Kind.WORD, Kind.SIGN) else "`"
+    return tokens[at].keyword if tokens[at].kind in (TokenKind.WORD, TokenKind.SIGN) else "`"
 
 
 def _place(tokens: Sequence[Token], verb: str) -> int:
@@ -132,7 +132,7 @@ def _place(tokens: Sequence[Token], verb: str) -> int:
 def _table(tokens: Sequence[Token], at: int, schema: str) -> tuple[TableId | None, int]:
     """The table named here, and where its name ends."""
     parts = []
-    while at < len(tokens) and tokens[at].kind in (Kind.WORD, Kind.NAME):
+    while at < len(tokens) and tokens[at].kind in (TokenKind.WORD, TokenKind.NAME):
         parts.append(tokens[at].text or "")
         at += 1
         if _word(tokens, at) != ".":
@@ -158,11 +158,11 @@ def _names(tokens: Sequence[Token], schema: str) -> set[TableId]:
     """All names that could be those of tables. One that qualifies another has a place of its own too, if it is a table's."""
     found = set()
     for i, token in enumerate(tokens):
-        if token.kind not in (Kind.WORD, Kind.NAME):
+        if token.kind not in (TokenKind.WORD, TokenKind.NAME):
             continue
         if _word(tokens, i + 1) == "." and i + 2 < len(tokens):
             found.add(TableId(token.text or "", tokens[i + 2].text or ""))
-        elif _word(tokens, i - 1) != "." or i == 1 or tokens[i - 2].kind is Kind.SIGN:
+        elif _word(tokens, i - 1) != "." or i == 1 or tokens[i - 2].kind is TokenKind.SIGN:
             found.add(TableId(schema, token.text or ""))
     return {table for table in found if table.schema and table.table}
 
@@ -171,12 +171,12 @@ def _calls(tokens: Sequence[Token], columns: int) -> list[str]:
     """What stands before a parenthesis and is neither SQL's own nor, at `columns`, the table whose columns follow."""
     found = []
     for i in range(1, len(tokens)):
-        if tokens[i].kind is not Kind.SIGN or tokens[i].text != "(" or i == columns:
+        if tokens[i].kind is not TokenKind.SIGN or tokens[i].text != "(" or i == columns:
             continue
         before = tokens[i - 1]
-        own = before.kind is Kind.WORD and before.keyword in OWN and _word(tokens, i - 2) != "."
+        own = before.kind is TokenKind.WORD and before.keyword in OWN and _word(tokens, i - 2) != "."
         own = own and (tokens[i].joined or before.keyword not in JOINED)
-        if before.kind in (Kind.WORD, Kind.NAME) and not own:
+        if before.kind in (TokenKind.WORD, TokenKind.NAME) and not own:
             found.append(before.text or "")
     return found
 
@@ -206,7 +206,7 @@ def _listed(tokens: Sequence[Token], schema: str) -> set[TableId]:
             listing = None if listing else listing
         elif word == "," and listing is None:
             listing = True
-        elif listing and tokens[at].kind in (Kind.WORD, Kind.NAME) and before in _BEFORE_TABLES and word not in _NOT_TABLES:
+        elif listing and tokens[at].kind in (TokenKind.WORD, TokenKind.NAME) and before in _BEFORE_TABLES and word not in _NOT_TABLES:
             table, at = _table(tokens, at, schema)
             found |= {table} if table and table.schema else set()
             continue
@@ -218,12 +218,12 @@ def _qualified(tokens: Sequence[Token]) -> set[TableId]:
     """All `a.b` but the columns of a table: there `a` is a table's name or alias, so it stands somewhere without a name behind it."""
     found, alone = set[TableId](), set[str]()
     for i, token in enumerate(tokens):
-        if token.kind not in (Kind.WORD, Kind.NAME):
+        if token.kind not in (TokenKind.WORD, TokenKind.NAME):
             continue
         named = token.text or ""
         if _word(tokens, i + 1) != ".":
             alone.add(named.lower())
-        elif _word(tokens, i - 1) not in _NO_NAME_AFTER and i + 2 < len(tokens) and tokens[i + 2].kind in (Kind.WORD, Kind.NAME):
+        elif _word(tokens, i - 1) not in _NO_NAME_AFTER and i + 2 < len(tokens) and tokens[i + 2].kind in (TokenKind.WORD, TokenKind.NAME):
             found.add(TableId(named, tokens[i + 2].text or ""))
     return {table for table in found if table.schema.lower() not in alone and not table.schema.isdigit()}
 

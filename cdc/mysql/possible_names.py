@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from cdc.model import TableId, charset
 from cdc.mysql.query_events import QueryEvent
-from cdc.mysql.sql_tokens import Kind, NotUnderstood
+from cdc.mysql.sql_tokens import NotUnderstood, TokenKind
 
 
 def could_name(event: QueryEvent) -> Callable[[TableId], bool]:
@@ -21,9 +21,9 @@ def could_name(event: QueryEvent) -> Callable[[TableId], bool]:
     words = {event.schema.casefold()}
     try:
         for token in event.tokens():
-            if token.text is not None and token.kind is not Kind.SIGN:
+            if token.text is not None and token.kind is not TokenKind.SIGN:
                 words |= {word.casefold() for word in (token.text, *_WORD.findall(token.text))}
-            elif token.text is None and token.kind is not Kind.TEXT:
+            elif token.text is None and token.kind is not TokenKind.TEXT:
                 raise NotUnderstood("a name cannot be read")
     except NotUnderstood:
         pieces = (event.schema.encode() + b" " + event.query).lower()

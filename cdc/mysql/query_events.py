@@ -24,9 +24,9 @@ from cdc.mysql.sql_tokens import (
     NO_ZERO_DATES,
     STRICT,
     Dialect,
-    Kind,
     NotUnderstood,
     Token,
+    TokenKind,
     tokens,
 )
 
@@ -294,7 +294,7 @@ def statement_of(event: QueryEvent) -> Iterator[Token]:
         return chain(first, found)
     depth = 0
     for token in found:
-        if token.kind is Kind.SIGN:
+        if token.kind is TokenKind.SIGN:
             depth += (token.text == "(") - (token.text == ")")
         elif not depth and _word(token) == "FOR":
             return found
@@ -318,7 +318,7 @@ def _copies_no_rows(event: QueryEvent) -> bool:
 
 def _word(token: Token) -> str:
     """A bare word in upper case; nothing for all else."""
-    return token.keyword if token.kind is Kind.WORD else ""
+    return token.keyword if token.kind is TokenKind.WORD else ""
 
 
 def shorten(statement: str, limit: int = 120) -> str:

@@ -88,7 +88,7 @@ _ISOLATION = {"transaction_isolation", "tx_isolation"}
 _UNKNOWN_VARIABLE = 1193
 
 
-class Session(Protocol):
+class NewConnection(Protocol):
     """A connection that can be set up."""
 
     host: str
@@ -108,7 +108,7 @@ _missing: dict[str, set[str]] = {}
 """By version of the server, the variables that it does not have."""
 
 
-def prepare(session: Session, answer_seconds: float) -> None:
+def prepare(session: NewConnection, answer_seconds: float) -> None:
     """Give the session its variables and make sure that it has them. Raises PreflightFailed with the name of one that stays different.
 
     `answer_seconds` is how long an answer is waited for: a statement that waits for a lock gives up before that.
@@ -134,7 +134,7 @@ def prepare(session: Session, answer_seconds: float) -> None:
         raise _refused(session, different[0], "it keeps another value than the one that was set")
 
 
-def variables(session: Session, answer_seconds: float) -> dict[str, _Value]:
+def variables(session: NewConnection, answer_seconds: float) -> dict[str, _Value]:
     """The variables besides those of character sets, and their values."""
     return {**_EVERY, **(_MARIADB if session.is_mariadb else _MYSQL), "lock_wait_timeout": max(1, int(answer_seconds) - 1)}
 
@@ -158,7 +158,7 @@ def _unknown(error: pymysql.MySQLError, names: Mapping[str, _Value]) -> str | No
     return next((name for name in names if f"'{name}'" in str(error.args[1])), None)
 
 
-def _set_one_by_one(session: Session, wanted: Mapping[str, _Value]) -> None:
+def _set_one_by_one(session: NewConnection, wanted: Mapping[str, _Value]) -> None:
     """Where the server refuses them together. One that cannot be set, and has the value already, is as good as set."""
     session.rows(_statement({}))
     refused: dict[str, pymysql.MySQLError] = {}
@@ -172,7 +172,7 @@ def _set_one_by_one(session: Session, wanted: Mapping[str, _Value]) -> None:
         raise _refused(session, name, str(refused[name].args[1])) from refused[name]
 
 
-def _different(session: Session, wanted: Mapping[str, _Value]) -> list[str]:
+def _different(session: NewConnection, wanted: Mapping[str, _Value]) -> list[str]:
     """Those of the variables that have another value now."""
     if not wanted:
         return []
@@ -192,7 +192,7 @@ def _normal(value: object) -> object:
     return text
 
 
-def _refused(session: Session, name: str, why: str) -> PreflightFailed:
+def _refused(session: NewConnection, name: str, why: str) -> PreflightFailed:
     return PreflightFailed(
         f"A session on {session.host} cannot be set up, because of its variable {name}: {why}.",
         hint=f"Let the user of the source set {name}, and see whether a proxy or init_connect sets it too.",

@@ -24,7 +24,7 @@ class NotUnderstood(ValueError):
     """The statement may mean something else than what can be read in it."""
 
 
-class Kind(Enum):
+class TokenKind(Enum):
     """What a token is."""
 
     WORD = auto()
@@ -40,7 +40,7 @@ class Kind(Enum):
 class Token:
     """One token. `text` is without quotes, and None where its bytes are not valid in the session's character set."""
 
-    kind: Kind
+    kind: TokenKind
     text: str | None
     joined: bool = False
     """Of a sign: whether it follows a bare word at once, without a blank or a comment in between."""
@@ -48,7 +48,7 @@ class Token:
     @property
     def keyword(self) -> str:
         """A bare word or a sign, in upper case if it could be a keyword; nothing for all else. Python's upper case of `ı` is I."""
-        if self.text is None or self.kind not in (Kind.WORD, Kind.SIGN):
+        if self.text is None or self.kind not in (TokenKind.WORD, TokenKind.SIGN):
             return ""
         return self.text.upper() if self.text.isascii() else self.text
 
@@ -92,11 +92,11 @@ def tokens(statement: bytes, dialect: Dialect, decode: Callable[[bytes], str]) -
             if one_byte and text is not None and not found.isascii() and not text.replace("$", "_").replace("_", "a").isalnum():
                 raise NotUnderstood("a sign that is not a letter stands outside of quotes")
             word_end = at
-            yield Token(Kind.WORD, text)
+            yield Token(TokenKind.WORD, text)
         elif kind == "name":
-            yield Token(Kind.NAME, _decoded(_unquoted(found, dialect.charset), decode))
+            yield Token(TokenKind.NAME, _decoded(_unquoted(found, dialect.charset), decode))
         elif kind == "text":
-            yield Token(Kind.TEXT, _decoded(found[1:-1], decode))
+            yield Token(TokenKind.TEXT, _decoded(found[1:-1], decode))
         elif kind == "comment":
             at, begins = _comment(statement, match.start(), dialect)
             executed = executed or begins
@@ -105,7 +105,7 @@ def tokens(statement: bytes, dialect: Dialect, decode: Callable[[bytes], str]) -
                 raise NotUnderstood("a comment ends that has not begun")
             at, executed = at + 1, False
         elif kind == "sign":
-            yield Token(Kind.SIGN, found.decode(), match.start() == word_end)
+            yield Token(TokenKind.SIGN, found.decode(), match.start() == word_end)
     if executed:
         raise NotUnderstood("a comment is not closed")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from cdc.model import TableId
-from cdc.mysql.sql_tokens import Kind, NotUnderstood, Token
+from cdc.mysql.sql_tokens import NotUnderstood, Token, TokenKind
 
 
 class TokenReader:
@@ -45,7 +45,7 @@ class TokenReader:
     def name(self) -> str:
         """Go past a name."""
         token = self._next()
-        if token is None or token.kind in (Kind.SIGN, Kind.TEXT):
+        if token is None or token.kind in (TokenKind.SIGN, TokenKind.TEXT):
             raise NotUnderstood(f"a name is expected before {token.text if token else 'the end'!r}")
         if token.text is None:
             raise NotUnderstood("a name cannot be read in the character set of its session")
@@ -75,7 +75,7 @@ class TokenReader:
         """The rest, split at commas outside of parentheses. `inside` a parenthesis, the rest ends where it is closed."""
         depth, part = 0, list[Token]()
         for token in self._rest():
-            sign = token.text if token.kind is Kind.SIGN else ""
+            sign = token.text if token.kind is TokenKind.SIGN else ""
             if inside and sign == ")" and not depth:
                 break
             depth += (sign == "(") - (sign == ")")
@@ -88,7 +88,7 @@ class TokenReader:
 
     def rest(self) -> set[str]:
         """The bare words and names of the rest, in upper case."""
-        return {(token.text or "").upper() for token in self._rest() if token.kind is not Kind.TEXT}
+        return {(token.text or "").upper() for token in self._rest() if token.kind is not TokenKind.TEXT}
 
     def _rest(self) -> list[Token]:
         self._tokens += self._coming

@@ -7,7 +7,7 @@ import pytest
 from cdc.model import TableId
 from cdc.mysql import preflight
 from cdc.mysql.connection import Connection
-from cdc.mysql.preflight.checks import Status
+from cdc.mysql.preflight.checks import Outcome
 from cdc.mysql.schema import read_table
 from tests.fix_migration import Background, Project, eventually
 
@@ -49,7 +49,7 @@ def test_columns_and_key_of_an_altered_table_fit_together(project_on_either: Pro
                 table = read_table(project.admin, TableId(project.database, name))
                 seen.add((name, tuple(table.columns[i].name for i in table.key)))
             for check in preflight.run(project.admin, [wanted]):
-                problems.update([str(check)] if check.status in (Status.PROBLEM, Status.SKIPPED) and not check.missing else [])
+                problems.update([str(check)] if check.status in (Outcome.PROBLEM, Outcome.SKIPPED) and not check.missing else [])
             return alterations.done >= 300 and len(seen) >= 4
 
         eventually(asked_enough)

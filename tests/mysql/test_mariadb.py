@@ -18,7 +18,7 @@ from cdc.mysql import preflight
 from cdc.mysql.binlog import BinlogReader
 from cdc.mysql.connection import connect
 from cdc.mysql.flavor import flavor_of
-from cdc.mysql.preflight.checks import Status
+from cdc.mysql.preflight.checks import Outcome
 from cdc.mysql.schema import read_table
 from cdc.sandbox import Sandbox
 from tests.fix_migration import PATIENCE, Collisions, Project, break_connections, changed_in_all_ways, eventually
@@ -254,9 +254,9 @@ def test_prepared_xa_transaction_is_a_problem_with_a_working_hint(spare_server: 
     """Its rows are invisible to read views while it is in the binlog."""
     spare_server.sql("XA START 'it''s','b',7", "INSERT INTO t VALUES (5, 'x')", "XA END 'it''s','b',7", "XA PREPARE 'it''s','b',7")
     check = next(each for each in preflight.run(spare_server.admin, []) if each.name == "prepared_xa")
-    assert check.status is Status.PROBLEM
+    assert check.status is Outcome.PROBLEM
     spare_server.sql(check.hint.rpartition("or ")[2].rstrip(";"))
-    assert preflight.prepared_xa(spare_server.admin).status is Status.OK
+    assert preflight.prepared_xa(spare_server.admin).status is Outcome.OK
 
 
 SETTINGS = {
@@ -272,12 +272,12 @@ def test_wrong_setting_is_a_problem_with_a_working_hint(spare_server: Project):
     """MariaDB has no SET PERSIST."""
     for name, (bad, status) in SETTINGS.items():
         spare_server.sql(f"SET GLOBAL {name} = {bad}")
-        (check,) = [each for each in preflight.run(spare_server.admin, []) if each.status is not Status.OK]
+        (check,) = [each for each in preflight.run(spare_server.admin, []) if each.status is not Outcome.OK]
         assert check.status == status
         assert name in check.hint
         assert "PERSIST" not in check.hint
         spare_server.sql(check.hint.partition(";")[0])
-        assert {each.status for each in preflight.run(spare_server.admin, [])} == {Status.OK}
+        assert {each.status for each in preflight.run(spare_server.admin, [])} == {Outcome.OK}
 
 
 def test_table_hints_run_on_mariadb(project: Project):
@@ -288,13 +288,13 @@ def test_table_hints_run_on_mariadb(project: Project):
         "CREATE TABLE h2 (id INT PRIMARY KEY, p INT, CONSTRAINT f FOREIGN KEY (p) REFERENCES t (id) ON DELETE CASCADE)",
     )
     tables = [TableId(project.database, "h"), TableId(project.database, "h2")]
-    hints = {each.name: each.hint for each in preflight.run(project.admin, tables) if each.status is not Status.OK}
+    hints = {each.name: each.hint for each in preflight.run(project.admin, tables) if each.status is not Outcome.OK}
     assert set(hints) == {"engine", "primary_key", "foreign_keys"}
     assert not any(word in hint for hint in hints.values() for word in ("SET ", "my.cnf", "MySQL"))
     assert "MODIFY `a` ... NOT NULL;" in hints["primary_key"]
     (add_key,) = [each for each in re.findall(r"ALTER [^;]+;", hints["primary_key"]) if "my_row_id" in each]
     project.sql(add_key, hints["engine"], *re.findall(r"ALTER [^,]+", hints["foreign_keys"]))
-    assert {each.status for each in preflight.run(project.admin, tables)} == {Status.OK}
+    assert {each.status for each in preflight.run(project.admin, tables)} == {Outcome.OK}
 
 
 @pytest.mark.waits
@@ -302,10 +302,10 @@ def test_semisync_after_sync_is_refused_by_preflight(spare_server: Project):
     """While a transaction waits between binlog and engine, a rotated binlog lets a view's position count what the view does not show."""
     flavor, before = flavor_of(spare_server.admin), spare_server.gtids()
     spare_server.sql("SET GLOBAL rpl_semi_sync_master_wait_point = AFTER_SYNC", "SET GLOBAL rpl_semi_sync_master_timeout = 600000")
-    assert {each.status for each in preflight.run(spare_server.admin, [])} == {Status.OK}
+    assert {each.status for each in preflight.run(spare_server.admin, [])} == {Outcome.OK}
     spare_server.sql("SET GLOBAL rpl_semi_sync_master_enabled = ON")
-    (check,) = [each for each in preflight.run(spare_server.admin, []) if each.status is not Status.OK]
-    assert (check.name, check.status) == ("semi_sync", Status.PROBLEM)
+    (check,) = [each for each in preflight.run(spare_server.admin, []) if each.status is not Outcome.OK]
+    assert (check.name, check.status) == ("semi_sync", Outcome.PROBLEM)
     file = flavor.position(spare_server.admin).file
     with ThreadPoolExecutor() as pool, connect(spare_server.source) as writer, connect(spare_server.source) as rotator:
         waiting = [pool.submit(writer.rows, f"UPDATE {spare_server.table} SET v = 'b'")]
@@ -324,7 +324,7 @@ def test_semisync_after_sync_is_refused_by_preflight(spare_server: Project):
     assert start.gtids == spare_server.gtids()
     assert spare_server.admin.one(f"SELECT v FROM {spare_server.table}") == ("b",)
     spare_server.sql("SET GLOBAL rpl_semi_sync_master_enabled = ON", check.hint.partition(";")[0])
-    assert {each.status for each in preflight.run(spare_server.admin, [])} == {Status.OK}
+    assert {each.status for each in preflight.run(spare_server.admin, [])} == {Outcome.OK}
     spare_server.sql("SET GLOBAL rpl_semi_sync_master_enabled = OFF")
 
 
@@ -334,7 +334,7 @@ def test_unsupported_column_formats_are_refused_by_name(spare_server: Project):
     spare_server.sql("SET GLOBAL mysql56_temporal_format = OFF", f"CREATE TABLE odd ({columns})")
     spare_server.sql("CREATE TABLE child (id INT PRIMARY KEY, p INT, FOREIGN KEY (p) REFERENCES odd (id) ON DELETE CASCADE)")
     tables = [TableId("mine", "odd"), TableId("mine", "child")]
-    found = {each.name: each.message for each in preflight.run(spare_server.admin, tables) if each.status is Status.PROBLEM}
+    found = {each.name: each.message for each in preflight.run(spare_server.admin, tables) if each.status is Outcome.PROBLEM}
     assert set(found) == {"column_types", "foreign_keys"}
     assert all(f"{name} (" in found["column_types"] for name in "dzx")
     assert "e (" not in found["column_types"]

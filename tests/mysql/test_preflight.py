@@ -15,7 +15,7 @@ from cdc.errors import PreflightFailed
 from cdc.model import TableId
 from cdc.mysql import preflight
 from cdc.mysql.connection import Connection, Row, connect
-from cdc.mysql.preflight import Check, Status
+from cdc.mysql.preflight import Check, Outcome
 from cdc.sandbox import Sandbox
 from tests.fix_servers import changed
 
@@ -133,7 +133,7 @@ def test_sandbox_passes_every_check(admin: Connection) -> None:
     admin.rows("CREATE TABLE pf.t (id INT PRIMARY KEY)")
     checks = preflight.run(admin, [T])
     assert [check.name for check in checks] == SERVER_CHECKS + TABLE_CHECKS
-    assert {check.status for check in checks} == {Status.OK}
+    assert {check.status for check in checks} == {Outcome.OK}
     assert not any(check.hint for check in checks)
     preflight.require(checks)
 
@@ -158,11 +158,11 @@ def test_wrong_setting_is_a_problem_with_a_working_hint(admin: Connection, name:
     """The message has the present and the needed value; the hint's statement sets it."""
     with changed(admin, **{name: bad}):
         check = only_result(admin, name)
-        assert check.status is Status.PROBLEM
+        assert check.status is Outcome.PROBLEM
         assert check.message.startswith(f"{name} is {bad}; it must be ")
         for statement in statements(check.hint):
             admin.rows(statement)
-        assert only_result(admin, name).status is Status.OK
+        assert only_result(admin, name).status is Outcome.OK
 
 
 def test_hints_enable_gtids_step_by_step(admin: Connection) -> None:
@@ -171,7 +171,7 @@ def test_hints_enable_gtids_step_by_step(admin: Connection) -> None:
         admin.rows(f"SET GLOBAL {step}")
     admin.rows("SET GLOBAL enforce_gtid_consistency = OFF")
     checks = preflight.run(admin, [])
-    problems = [check for check in checks if check.status is Status.PROBLEM]
+    problems = [check for check in checks if check.status is Outcome.PROBLEM]
     assert [check.name for check in problems] == ["enforce_gtid_consistency", "gtid_mode"]
     for statement in statements(" ".join(check.hint for check in problems)):
         admin.rows(statement)
@@ -189,13 +189,13 @@ def test_half_enabled_gtid_mode_gets_the_remaining_steps(admin: Connection) -> N
 @pytest.mark.parametrize(
     ("settings", "status", "words"),
     [
-        ({"binlog_expire_logs_seconds": 3599}, Status.WARNING, "for 3599 seconds"),
-        ({"binlog_expire_logs_seconds": 3600}, Status.OK, "for 3600 seconds"),
-        ({"binlog_expire_logs_seconds": 0}, Status.OK, "purged by hand"),
-        ({"binlog_expire_logs_seconds": 60, "binlog_expire_logs_auto_purge": "OFF"}, Status.OK, "purged by hand"),
+        ({"binlog_expire_logs_seconds": 3599}, Outcome.WARNING, "for 3599 seconds"),
+        ({"binlog_expire_logs_seconds": 3600}, Outcome.OK, "for 3600 seconds"),
+        ({"binlog_expire_logs_seconds": 0}, Outcome.OK, "purged by hand"),
+        ({"binlog_expire_logs_seconds": 60, "binlog_expire_logs_auto_purge": "OFF"}, Outcome.OK, "purged by hand"),
     ],
 )
-def test_short_binlog_retention_is_a_warning(admin: Connection, settings: dict[str, str | int], status: Status, words: str) -> None:
+def test_short_binlog_retention_is_a_warning(admin: Connection, settings: dict[str, str | int], status: Outcome, words: str) -> None:
     """With its figure: an hour may cost a full copy; unlimited retention passes."""
     with changed(admin, **settings):
         check = only_result(admin, "retention")
@@ -212,12 +212,12 @@ def test_prepared_xa_transaction_is_a_problem_with_a_working_hint(admin: Connect
         admin.rows(statement)
     check = only_result(admin, "prepared_xa")
     try:
-        assert check.status is Status.PROBLEM
+        assert check.status is Outcome.PROBLEM
         assert check.message.startswith("1 XA transaction is prepared")
         commit, rollback = statements(check.hint)
         assert commit.replace("COMMIT", "ROLLBACK") == rollback
         admin.rows(rollback)
-        assert only_result(admin, "prepared_xa").status is Status.OK
+        assert only_result(admin, "prepared_xa").status is Outcome.OK
     finally:
         if admin.rows("XA RECOVER"):
             admin.rows(f"XA ROLLBACK {xid}")
@@ -227,26 +227,26 @@ def test_missing_grants_are_listed_for_the_matched_account(admin: Connection, lo
     """The hints are statements for the account that the server matched; running them makes every check pass."""
     admin.rows("CREATE TABLE pf.t (id INT PRIMARY KEY)")
     checks = preflight.run(login(), [T])
-    amiss = {check.name: check for check in checks if check.status is not Status.OK}
+    amiss = {check.name: check for check in checks if check.status is not Outcome.OK}
     assert {name: check.status for name, check in amiss.items()} == {
-        "grant_replication_slave": Status.PROBLEM,
-        "grant_replication_client": Status.PROBLEM,
-        "prepared_xa": Status.UNKNOWN,
-        "binlog_filter": Status.UNKNOWN,
-        "table_readable": Status.PROBLEM,
+        "grant_replication_slave": Outcome.PROBLEM,
+        "grant_replication_client": Outcome.PROBLEM,
+        "prepared_xa": Outcome.UNKNOWN,
+        "binlog_filter": Outcome.UNKNOWN,
+        "table_readable": Outcome.PROBLEM,
     }
     assert amiss["grant_replication_slave"].hint == "GRANT REPLICATION SLAVE ON *.* TO `odd@name`@`%`;"
     assert amiss["table_readable"].hint == "GRANT SELECT ON `pf`.`t` TO `odd@name`@`%`;"
     for check in amiss.values():
         admin.rows(check.hint)
-    assert {check.status for check in preflight.run(login(), [T])} == {Status.OK}
+    assert {check.status for check in preflight.run(login(), [T])} == {Outcome.OK}
 
 
 def test_unknown_check_does_not_block_a_migration(admin: Connection, login: Login) -> None:
     """Without XA_RECOVER_ADMIN the check is unknown and names the missing grant."""
     checks = preflight.run(login("REPLICATION SLAVE, REPLICATION CLIENT ON *.*"), [])
-    (check,) = [check for check in checks if check.status is not Status.OK]
-    assert (check.name, check.status) == ("prepared_xa", Status.UNKNOWN)
+    (check,) = [check for check in checks if check.status is not Outcome.OK]
+    assert (check.name, check.status) == ("prepared_xa", Outcome.UNKNOWN)
     assert check.hint == "GRANT XA_RECOVER_ADMIN ON *.* TO `odd@name`@`%`;"
     preflight.require(checks)
 
@@ -258,9 +258,9 @@ def test_grants_through_an_active_role_count(admin: Connection, login: Login) ->
     admin.rows("CREATE ROLE follower")
     try:
         admin.rows("GRANT REPLICATION SLAVE, REPLICATION CLIENT, SELECT, XA_RECOVER_ADMIN ON *.* TO follower")
-        assert only_result(login("follower"), "grant_replication_slave").status is Status.PROBLEM
+        assert only_result(login("follower"), "grant_replication_slave").status is Outcome.PROBLEM
         admin.rows("SET DEFAULT ROLE ALL TO `odd@name`@`%`")
-        assert {check.status for check in preflight.run(login(), [T])} == {Status.OK}
+        assert {check.status for check in preflight.run(login(), [T])} == {Outcome.OK}
     finally:
         admin.rows("DROP ROLE follower")
 
@@ -269,7 +269,7 @@ def test_column_grants_are_insufficient(admin: Connection, login: Login) -> None
     """A copy reads all columns."""
     admin.rows("CREATE TABLE pf.t (id INT PRIMARY KEY, secret INT)")
     check = only_result(login("SELECT (id) ON pf.t"), "table_readable", T)
-    assert check.status is Status.PROBLEM
+    assert check.status is Outcome.PROBLEM
     assert "may not SELECT all columns of pf.t" in check.message
 
 
@@ -305,30 +305,30 @@ def test_table_without_a_key_is_a_problem_with_a_working_hint(admin: Connection)
         " UNIQUE (b), UNIQUE (c(3)), UNIQUE (d), UNIQUE ((a + 2)), UNIQUE (a DESC))"
     )
     check = only_result(admin, "primary_key", T)
-    assert check.status is Status.PROBLEM
+    assert check.status is Outcome.PROBLEM
     assert check.message.startswith("pf.t has no primary key")
     assert "ALTER TABLE `pf`.`t` MODIFY `b` ... NOT NULL;" in check.hint
     assert check.hint.endswith("SET PERSIST sql_generate_invisible_primary_key = ON;)")
     (add_column,) = [statement for statement in statements(check.hint) if "my_row_id" in statement]
     admin.rows(add_column)
-    assert only_result(admin, "primary_key", T).status is Status.OK
+    assert only_result(admin, "primary_key", T).status is Outcome.OK
 
 
 def test_non_transactional_engine_is_a_problem_with_a_working_hint(admin: Connection) -> None:
     """MyISAM has no read views, so a copy under writes would match no state of the table."""
     admin.rows("CREATE TABLE pf.t (id INT PRIMARY KEY) ENGINE = MyISAM")
     check = only_result(admin, "engine", T)
-    assert check.status is Status.PROBLEM
+    assert check.status is Outcome.PROBLEM
     assert check.message.startswith("pf.t is in MyISAM; it must be in InnoDB")
     for statement in statements(check.hint):
         admin.rows(statement)
-    assert only_result(admin, "engine", T).status is Status.OK
+    assert only_result(admin, "engine", T).status is Outcome.OK
 
 
 def test_view_is_one_problem(admin: Connection) -> None:
     """Its missing key gets no second line."""
     admin.rows("CREATE VIEW pf.t AS SELECT 1 AS id")
-    problems = [check for check in preflight.run(admin, [T]) if check.status is Status.PROBLEM]
+    problems = [check for check in preflight.run(admin, [T]) if check.status is Outcome.PROBLEM]
     assert [check.name for check in problems] == ["engine"]
     assert problems[0].message.startswith("pf.t is a view")
 
@@ -340,7 +340,7 @@ def test_unreadable_table_is_a_problem_with_the_servers_error(server: Sandbox, a
     admin.rows("CREATE VIEW pf.t AS SELECT * FROM pf.base")
     admin.rows("DROP TABLE pf.base")
     check = only_result(admin, "table_readable", T)
-    assert check.status is Status.PROBLEM
+    assert check.status is Outcome.PROBLEM
     assert check.message.startswith("pf.t cannot be read: View 'pf.t' references ")
     admin.rows("DROP VIEW pf.t")
     admin.rows("CREATE TABLE pf.t (id INT PRIMARY KEY)")
@@ -348,7 +348,7 @@ def test_unreadable_table_is_a_problem_with_the_servers_error(server: Sandbox, a
         other.rows("LOCK TABLES pf.t WRITE")
         admin.rows("SET SESSION lock_wait_timeout = 1")
         check = only_result(admin, "table_readable", T)
-        assert check.status is Status.UNKNOWN
+        assert check.status is Outcome.UNKNOWN
         assert check.message.startswith("The server did not answer about pf.t: ")
 
 
@@ -362,7 +362,7 @@ def test_every_column_type_passes(admin: Connection) -> None:
     """
     columns = ", ".join(f"c{i} {kind} NULL" for i, kind in enumerate(types.split()))
     admin.rows(f"CREATE TABLE pf.t (id SERIAL, PRIMARY KEY (id), {columns})")
-    assert only_result(admin, "column_types", T).status is Status.OK
+    assert only_result(admin, "column_types", T).status is Outcome.OK
 
 
 def test_names_with_quotes_and_placeholders_are_quoted(admin: Connection) -> None:
@@ -372,14 +372,14 @@ def test_names_with_quotes_and_placeholders_are_quoted(admin: Connection) -> Non
     check = only_result(admin, "engine", table)
     assert check.hint == "ALTER TABLE `pf`.`we``ird %s '\"; --` ENGINE = InnoDB;"
     admin.rows(check.hint)
-    assert {check.status for check in preflight.run(admin, [table])} == {Status.OK}
+    assert {check.status for check in preflight.run(admin, [table])} == {Outcome.OK}
 
 
 def test_logged_cascades_pass(admin: Connection) -> None:
     """MySQL 9.6 and newer write the effects of foreign keys to the binlog."""
     admin.rows("CREATE TABLE pf.p (id INT PRIMARY KEY)")
     admin.rows("CREATE TABLE pf.t (id INT PRIMARY KEY, p INT REFERENCES pf.p (id) ON DELETE CASCADE)")
-    assert only_result(admin, "foreign_keys", T).status is Status.OK
+    assert only_result(admin, "foreign_keys", T).status is Outcome.OK
 
 
 def test_unlogged_cascades_are_a_problem(odd_server: Sandbox) -> None:
@@ -415,9 +415,9 @@ def test_database_filtered_from_the_binlog_is_a_problem(odd_server: Sandbox) -> 
             admin.rows(f"CREATE DATABASE {schema}")
             admin.rows(f"CREATE TABLE {schema}.t (id INT PRIMARY KEY)")
         check = only_result(admin, "binlog_filter", TableId("hidden", "t"), TableId("shown", "t"))
-        assert check.status is Status.PROBLEM
+        assert check.status is Outcome.PROBLEM
         assert check.message.startswith("The binlog leaves out the database hidden;")
-        assert only_result(admin, "binlog_filter", TableId("shown", "t")).status is Status.OK
+        assert only_result(admin, "binlog_filter", TableId("shown", "t")).status is Outcome.OK
 
 
 def test_name_in_other_case_is_a_problem_naming_the_real_one(odd_server: Sandbox) -> None:
@@ -426,16 +426,16 @@ def test_name_in_other_case_is_a_problem_naming_the_real_one(odd_server: Sandbox
         admin.rows("CREATE DATABASE Cased")
         admin.rows("CREATE TABLE Cased.Orders (id INT PRIMARY KEY)")
         check = only_result(admin, "table_readable", TableId("Cased", "Orders"))
-        assert check.status is Status.PROBLEM
+        assert check.status is Outcome.PROBLEM
         assert check.hint == "Name it with --tables cased.orders"
-        assert only_result(admin, "table_readable", TableId("cased", "orders")).status is Status.OK
+        assert only_result(admin, "table_readable", TableId("cased", "orders")).status is Outcome.OK
 
 
 def test_replica_without_log_replica_updates_is_a_problem(odd_server: Sandbox) -> None:
     """It executes GTIDs that its binlog never shows."""
     with opened(odd_server) as admin:
         check = only_result(admin, "log_replica_updates")
-        assert check.status is Status.PROBLEM
+        assert check.status is Outcome.PROBLEM
         assert check.message.startswith("log_replica_updates is OFF; it must be ON")
 
 
@@ -445,7 +445,7 @@ def test_server_without_a_binlog_gets_one_sentence_per_problem() -> None:
         admin.rows("CREATE DATABASE pf")
         admin.rows("CREATE TABLE pf.t (id INT PRIMARY KEY)")
         checks = preflight.run(admin, [T])
-        problems = [check.name for check in checks if check.status is not Status.OK]
+        problems = [check.name for check in checks if check.status is not Outcome.OK]
         assert problems == ["log_bin", "gtid_mode", "log_replica_updates"]
         with pytest.raises(PreflightFailed, match="log_bin is OFF; it must be ON"):
             preflight.require(checks)
@@ -456,7 +456,7 @@ def test_old_server_is_one_problem(admin: Connection, version: str, monkeypatch:
     """Full row metadata came with MySQL 8.0.14; older servers are not checked further."""
     monkeypatch.setattr(admin, "one", lambda sql: (version, "u@h"))
     (check,) = preflight.run(admin, [T])
-    assert (check.name, check.status) == ("version", Status.PROBLEM)
+    assert (check.name, check.status) == ("version", Outcome.PROBLEM)
     assert version in check.message
 
 
@@ -480,18 +480,18 @@ def test_setting_unknown_to_the_server_passes(admin: Connection, monkeypatch: py
     """A newer server may have no formats to choose from."""
     rows = admin.rows
     monkeypatch.setattr(admin, "rows", lambda sql, args=None: [row for row in rows(sql, args) if row[0] != "binlog_format"])
-    assert only_result(admin, "binlog_format").status is Status.UNKNOWN
+    assert only_result(admin, "binlog_format").status is Outcome.UNKNOWN
 
 
 def test_check_prints_on_one_line() -> None:
-    """Status, name, present and needed state, and how to get there."""
-    assert str(Check("log_bin", Status.OK, "log_bin is ON.")) == "ok       log_bin: log_bin is ON."
-    assert str(Check("x", Status.PROBLEM, "It is off.", "Switch it on.")) == "problem  x: It is off. Switch it on."
+    """Outcome, name, present and needed state, and how to get there."""
+    assert str(Check("log_bin", Outcome.OK, "log_bin is ON.")) == "ok       log_bin: log_bin is ON."
+    assert str(Check("x", Outcome.PROBLEM, "It is off.", "Switch it on.")) == "problem  x: It is off. Switch it on."
 
 
 def test_single_problem_keeps_its_message_and_hint() -> None:
     """The error's message and hint are the check's own."""
-    check = Check("log_bin", Status.PROBLEM, "It is off.", "Switch it on.")
+    check = Check("log_bin", Outcome.PROBLEM, "It is off.", "Switch it on.")
     with pytest.raises(PreflightFailed) as failure:
-        preflight.require([replace(check, status=Status.WARNING), check, replace(check, status=Status.UNKNOWN)])
+        preflight.require([replace(check, status=Outcome.WARNING), check, replace(check, status=Outcome.UNKNOWN)])
     assert (failure.value.message, failure.value.hint) == (check.message, check.hint)

@@ -12,7 +12,7 @@ import pytest
 from cdc import api
 from cdc.config import SourceUrl
 from cdc.model import TableId
-from cdc.mysql.preflight.checks import Check, Status
+from cdc.mysql.preflight.checks import Check, Outcome
 from cdc.mysql.preflight.tables import ALL_TABLES
 from tests.fix_migration import Project
 
@@ -73,11 +73,11 @@ def assert_each_case(project: Project, certain: dict[str, list[str]], uncertain:
     for case, grants in (certain | uncertain).items():
         with user_with(project, grants) as url:
             found = visibility_check(url, f"{project.database}.*")
-            assert found.status is (Status.OK if case in certain else Status.WARNING), (case, str(found))
+            assert found.status is (Outcome.OK if case in certain else Outcome.WARNING), (case, str(found))
             if case in uncertain:
                 assert f"all tables of {project.database}: " in found.message, case
                 project.sql(found.hint)
-                assert visibility_check(url, f"{project.database}.*").status is Status.OK, case
+                assert visibility_check(url, f"{project.database}.*").status is Outcome.OK, case
 
 
 def test_uncertain_visibility_of_tables_is_a_warning(project_on_either: Project):
@@ -87,10 +87,10 @@ def test_uncertain_visibility_of_tables_is_a_warning(project_on_either: Project)
     for case, pattern in itertools.product(CERTAIN, ("*.*", f"{project.database}*.t")):
         with user_with(project, CERTAIN[case]) as url:
             found = visibility_check(url, pattern)
-            assert found.status is (Status.OK if case == "everywhere" else Status.WARNING), (case, pattern)
+            assert found.status is (Outcome.OK if case == "everywhere" else Outcome.WARNING), (case, pattern)
             if found.hint:
                 project.sql(found.hint)
-                assert visibility_check(url, pattern).status is Status.OK
+                assert visibility_check(url, pattern).status is Outcome.OK
 
 
 def test_partial_revokes_count(project: Project):
@@ -102,7 +102,7 @@ def test_partial_revokes_count(project: Project):
         (revoked,) = UNCERTAIN_WITH_REVOKES.values()
         with user_with(project, revoked) as url:
             assert f"all tables of {project.database}: " in visibility_check(url, "t*.*").message
-            assert visibility_check(url, "other*.*").status is Status.OK
+            assert visibility_check(url, "other*.*").status is Outcome.OK
     finally:
         project.sql("SET GLOBAL partial_revokes = OFF")
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdc.mysql.query_events import QueryEvent
-from cdc.mysql.sql_tokens import ANSI_QUOTES, MSSQL, NO_BACKSLASH_ESCAPES, Dialect, Kind, NotUnderstood
+from cdc.mysql.sql_tokens import ANSI_QUOTES, MSSQL, NO_BACKSLASH_ESCAPES, Dialect, NotUnderstood, TokenKind
 
 MYSQL, MARIADB = Dialect(version=90_700), Dialect(mariadb=True, version=101_106)
 
@@ -17,7 +17,7 @@ MYSQL, MARIADB = Dialect(version=90_700), Dialect(mariadb=True, version=101_106)
 def tokenized(statement: str | bytes, dialect: Dialect = MYSQL) -> list[str]:
     """The tokens; names in backquotes, literals in quotes."""
     data = statement if isinstance(statement, bytes) else statement.encode()
-    marks = {Kind.NAME: "`", Kind.TEXT: "'"}
+    marks = {TokenKind.NAME: "`", TokenKind.TEXT: "'"}
     return [f"{mark}{token.text}{mark}" for token in QueryEvent(data, dialect=dialect).tokens() for mark in [marks.get(token.kind, "")]]
 
 
@@ -114,7 +114,7 @@ def test_unclosed_long_quote_takes_one_pass(charset: str, quote: str) -> None:
 def test_undecodable_names_have_no_text() -> None:
     """Undecodable literals do not matter."""
     found = list(QueryEvent(b"a '\xff' `\xff`").tokens())
-    assert [(token.kind, token.text) for token in found] == [(Kind.WORD, "a"), (Kind.TEXT, None), (Kind.NAME, None)]
+    assert [(token.kind, token.text) for token in found] == [(TokenKind.WORD, "a"), (TokenKind.TEXT, None), (TokenKind.NAME, None)]
 
 
 def test_non_ascii_sign_outside_quotes_is_not_understood() -> None:

@@ -16,11 +16,11 @@ from cdc.model import TableId
 from cdc.model.selection import Selection, skip_reason
 from cdc.mysql.connection import Connection, text
 from cdc.mysql.preflight import mariadb
-from cdc.mysql.preflight.checks import Check, Source, Status, count, made
+from cdc.mysql.preflight.checks import Check, CheckedServer, Outcome, count, made
 from cdc.mysql.preflight.tables import ALL_TABLES, check_patterns, check_tables, not_copied
 from cdc.mysql.privileges import account
 
-__all__ = ["Check", "Status", "examine", "not_copied", "of_tables", "require", "run", "skipped", "unfit", "warnings"]
+__all__ = ["Check", "Outcome", "examine", "not_copied", "of_tables", "require", "run", "skipped", "unfit", "warnings"]
 
 OLDEST_VERSION = (8, 0, 14)
 LEAST_RETENTION = 3600
@@ -35,35 +35,35 @@ def run(connection: Connection, tables: Sequence[TableId], selection: Selection 
     """
     version = text(connection.one("SELECT VERSION()")[0])
     checks = [_check_version(version)]
-    if checks[0].status is not Status.OK:
+    if checks[0].status is not Outcome.OK:
         return checks
-    source = _source(connection)
-    variables = source.variables
+    server = _server(connection)
+    variables = server.variables
     mariadb = connection.is_mariadb
     checks += (setting.check(variables) for setting in _SETTINGS if setting.name not in (_MYSQL_ONLY if mariadb else _MARIADB_ONLY))
-    checks += (made(name, source, check) for name, check in (_MARIADB_CHECKS if mariadb else _CHECKS).items())
-    checks += _checks_of_tables(source, tables, selection or Selection(tuple(tables)))
+    checks += (made(name, server, check) for name, check in (_MARIADB_CHECKS if mariadb else _CHECKS).items())
+    checks += _checks_of_tables(server, tables, selection or Selection(tuple(tables)))
     return [_without_persist(check) for check in checks] if mariadb else checks
 
 
 def of_tables(connection: Connection, tables: Sequence[TableId], selection: Selection) -> list[Check]:
     """The checks of tables and patterns alone, on a server that has passed its own; raises as `run` does."""
-    checks = _checks_of_tables(_source(connection), tables, selection)
+    checks = _checks_of_tables(_server(connection), tables, selection)
     return [_without_persist(check) for check in checks] if connection.is_mariadb else checks
 
 
-def _checks_of_tables(source: Source, tables: Sequence[TableId], selection: Selection) -> list[Check]:
-    return [*(check_tables(source, tables, selection) if tables else ()), *check_patterns(source, selection)]
+def _checks_of_tables(server: CheckedServer, tables: Sequence[TableId], selection: Selection) -> list[Check]:
+    return [*(check_tables(server, tables, selection) if tables else ()), *check_patterns(server, selection)]
 
 
-def _source(connection: Connection) -> Source:
+def _server(connection: Connection) -> CheckedServer:
     variables = {str(name): str(value) for name, value in connection.rows("SHOW GLOBAL VARIABLES")}
-    return Source(connection, _version_numbers(variables["version"]), variables, account(connection))
+    return CheckedServer(connection, _version_numbers(variables["version"]), variables, account(connection))
 
 
 def examine(connection: Connection, table: TableId) -> None:
     """Raise PreflightFailed if this table cannot be migrated, NoSuchTable if there is none: asked when a statement has changed it."""
-    checks = list(check_tables(_source(connection), [table], Selection((table,))))
+    checks = list(check_tables(_server(connection), [table], Selection((table,))))
     for check in checks:
         if check.missing:
             raise NoSuchTable(check.message, hint=check.hint)
@@ -72,19 +72,19 @@ def examine(connection: Connection, table: TableId) -> None:
 
 def unfit(connection: Connection, tables: Sequence[TableId], selection: Selection) -> dict[TableId, str]:
     """Why which of these tables, which only patterns match, cannot be migrated now."""
-    return skipped(check_tables(_source(connection), tables, selection)) if tables else {}
+    return skipped(check_tables(_server(connection), tables, selection)) if tables else {}
 
 
 def warnings(checks: Iterable[Check]) -> list[str]:
     """What of these a run says when it begins: which tables it may not be told of."""
-    return [f"warning: {check.message} {check.hint}" for check in checks if check.name == ALL_TABLES and check.status is not Status.OK]
+    return [f"warning: {check.message} {check.hint}" for check in checks if check.name == ALL_TABLES and check.status is not Outcome.OK]
 
 
 def skipped(checks: Iterable[Check]) -> dict[TableId, str]:
     """The tables that are skipped, each with all of its problems."""
     found: dict[TableId, list[str]] = {}
     for check in checks:
-        if check.table and check.status is Status.SKIPPED:
+        if check.table and check.status is Outcome.SKIPPED:
             found.setdefault(check.table, []).append(check.message)
     return {table: skip_reason(table, " ".join(problems)) for table, problems in found.items()}
 
@@ -100,12 +100,12 @@ def _without_persist(check: Check) -> Check:
 def prepared_xa(connection: Connection) -> Check:
     """The check for prepared XA transactions alone, for a copy whose position is known: only a transaction prepared before it matters."""
     check = mariadb.check_xa if connection.is_mariadb else _check_xa
-    return made("prepared_xa", Source(connection, (), {}, account(connection)), check)
+    return made("prepared_xa", CheckedServer(connection, (), {}, account(connection)), check)
 
 
 def require(checks: Iterable[Check]) -> None:
     """Raise PreflightFailed if any check found a problem, telling all of them. Warnings and unknowns pass."""
-    problems = [check for check in checks if check.status is Status.PROBLEM]
+    problems = [check for check in checks if check.status is Outcome.PROBLEM]
     if len(problems) == 1:
         raise PreflightFailed(problems[0].message, hint=problems[0].hint)
     if problems:
@@ -118,19 +118,19 @@ def _check_version(version: str) -> Check:
         if _version_numbers(version) < mariadb.OLDEST_VERSION:
             return Check(
                 "version",
-                Status.PROBLEM,
+                Outcome.PROBLEM,
                 f"The source is MariaDB {version}; full row metadata in the binlog needs MariaDB 10.5 or newer.",
                 "Upgrade the source, or migrate from a replica of it that runs a newer version.",
             )
-        return Check("version", Status.OK, f"The source is MariaDB {version}.")
+        return Check("version", Outcome.OK, f"The source is MariaDB {version}.")
     if _version_numbers(version) < OLDEST_VERSION:
         return Check(
             "version",
-            Status.PROBLEM,
+            Outcome.PROBLEM,
             f"The source is MySQL {version}; full row metadata in the binlog needs MySQL 8.0.14 or newer.",
             "Upgrade the source, or migrate from a replica of it that runs a newer version.",
         )
-    return Check("version", Status.OK, f"The source is MySQL {version}.")
+    return Check("version", Outcome.OK, f"The source is MySQL {version}.")
 
 
 def _version_numbers(version: str) -> tuple[int, ...]:
@@ -149,10 +149,10 @@ class _Setting:
     def check(self, variables: Mapping[str, str]) -> Check:
         value = variables.get(self.name)
         if value is None:
-            return Check(self.name, Status.UNKNOWN, f"This server has no {self.name}; it should be {self.needed}.")
+            return Check(self.name, Outcome.UNKNOWN, f"This server has no {self.name}; it should be {self.needed}.")
         if value == self.needed:
-            return Check(self.name, Status.OK, f"{self.name} is {value}.")
-        return Check(self.name, Status.PROBLEM, f"{self.name} is {value}; it must be {self.needed}, because {self.why}.", self.hint)
+            return Check(self.name, Outcome.OK, f"{self.name} is {value}.")
+        return Check(self.name, Outcome.PROBLEM, f"{self.name} is {value}; it must be {self.needed}, because {self.why}.", self.hint)
 
 
 _RECONNECT = "Then let the application reconnect: sessions keep the value they began with."
@@ -206,106 +206,106 @@ _MYSQL_ONLY = {"binlog_order_commits", "enforce_gtid_consistency"}
 _MARIADB_ONLY = {"binlog_optimize_thread_scheduling"}
 
 
-def _check_gtid_mode(source: Source) -> Check:
+def _check_gtid_mode(server: CheckedServer) -> Check:
     """GTID mode is raised one step at a time, so the hint depends on where it stands."""
     steps = ["OFF", "OFF_PERMISSIVE", "ON_PERMISSIVE", "ON"]
-    mode = source.variables.get("gtid_mode", "OFF")
+    mode = server.variables.get("gtid_mode", "OFF")
     if mode == "ON":
-        return Check("gtid_mode", Status.OK, "gtid_mode is ON.")
+        return Check("gtid_mode", Outcome.OK, "gtid_mode is ON.")
     hint = " ".join(f"SET PERSIST gtid_mode = {step};" for step in steps[steps.index(mode) + 1 :])
     return Check(
         "gtid_mode",
-        Status.PROBLEM,
+        Outcome.PROBLEM,
         f"gtid_mode is {mode}; it must be ON, because a migration's place in the binlog is a set of GTIDs.",
         f"{hint} Before the last one wait until SHOW STATUS LIKE 'Ongoing_anonymous_transaction_count' shows 0.",
     )
 
 
-def _check_server_id(source: Source) -> Check:
-    value = source.variables.get("server_id", "0")
+def _check_server_id(server: CheckedServer) -> Check:
+    value = server.variables.get("server_id", "0")
     if value != "0":
-        return Check("server_id", Status.OK, f"server_id is {value}.")
+        return Check("server_id", Outcome.OK, f"server_id is {value}.")
     return Check(
         "server_id",
-        Status.PROBLEM,
+        Outcome.PROBLEM,
         "server_id is 0; it must be another number, because a server without one sends its binlog to nobody.",
         "SET PERSIST server_id = 1; (any number that no other server in this replication has)",
     )
 
 
-def _check_replica_updates(source: Source) -> Check:
+def _check_replica_updates(server: CheckedServer) -> Check:
     name = "log_replica_updates"
-    if source.variables.get(name, source.variables.get("log_slave_updates", "ON")) == "ON":
-        return Check(name, Status.OK, f"{name} is ON.")
+    if server.variables.get(name, server.variables.get("log_slave_updates", "ON")) == "ON":
+        return Check(name, Outcome.OK, f"{name} is ON.")
     return Check(
         name,
-        Status.PROBLEM,
+        Outcome.PROBLEM,
         f"{name} is OFF; it must be ON, because what this server replicates from another one is missing in its binlog.",
         "Under [mysqld] in my.cnf write log_replica_updates=ON (log_slave_updates=ON before MySQL 8.0.26), and restart the server.",
     )
 
 
-def _check_replication_slave(source: Source) -> Check:
+def _check_replication_slave(server: CheckedServer) -> Check:
     """Tried by the one other statement that needs the same right as reading the binlog."""
     name = "grant_replication_slave"
-    if source.ask("SHOW REPLICAS" if source.version >= (8, 0, 22) else "SHOW SLAVE HOSTS") is not None:
-        return Check(name, Status.OK, f"The user {source.account} may read the binlog.")
-    message = f"The user {source.account} has no REPLICATION SLAVE, which reading the binlog needs."
-    return Check(name, Status.PROBLEM, message, source.grant("REPLICATION SLAVE"))
+    if server.ask("SHOW REPLICAS" if server.version >= (8, 0, 22) else "SHOW SLAVE HOSTS") is not None:
+        return Check(name, Outcome.OK, f"The user {server.account} may read the binlog.")
+    message = f"The user {server.account} has no REPLICATION SLAVE, which reading the binlog needs."
+    return Check(name, Outcome.PROBLEM, message, server.grant("REPLICATION SLAVE"))
 
 
-def _check_replication_client(source: Source) -> Check:
+def _check_replication_client(server: CheckedServer) -> Check:
     name = "grant_replication_client"
-    if source.ask_log_status() is not None:
-        return Check(name, Status.OK, f"The user {source.account} may ask for the end of the binlog.")
-    message = f"The user {source.account} has no REPLICATION CLIENT, which asking for the end of the binlog needs."
-    return Check(name, Status.PROBLEM, message, source.grant("REPLICATION CLIENT"))
+    if server.ask_log_status() is not None:
+        return Check(name, Outcome.OK, f"The user {server.account} may ask for the end of the binlog.")
+    message = f"The user {server.account} has no REPLICATION CLIENT, which asking for the end of the binlog needs."
+    return Check(name, Outcome.PROBLEM, message, server.grant("REPLICATION CLIENT"))
 
 
-def _check_xa(source: Source) -> Check:
+def _check_xa(server: CheckedServer) -> Check:
     """A prepared transaction counts in gtid_executed while its rows can't be read yet: a copy would miss them."""
     name = "prepared_xa"
-    prepared = source.ask("XA RECOVER CONVERT XID")
+    prepared = server.ask("XA RECOVER CONVERT XID")
     if prepared is None:
         return Check(
             name,
-            Status.UNKNOWN,
-            f"The user {source.account} may not list prepared XA transactions; there must be none, because a copy would miss their rows.",
-            source.grant("XA_RECOVER_ADMIN"),
+            Outcome.UNKNOWN,
+            f"The user {server.account} may not list prepared XA transactions; there must be none, because a copy would miss their rows.",
+            server.grant("XA_RECOVER_ADMIN"),
         )
     if not prepared:
-        return Check(name, Status.OK, "No XA transaction is prepared.")
+        return Check(name, Outcome.OK, "No XA transaction is prepared.")
     format_id, gtrid_length, _, data = prepared[0]
     digits, cut = str(data).removeprefix("0x"), 2 * int(gtrid_length)
     xid = f"X'{digits[:cut]}',X'{digits[cut:]}',{format_id}"
     return Check(
         name,
-        Status.PROBLEM,
+        Outcome.PROBLEM,
         f"{count(len(prepared), 'XA transaction is', 'XA transactions are')} prepared and not finished; "
         "there must be none, because a copy would miss their rows.",
         f"Let the application finish what XA RECOVER lists, or end it yourself: XA COMMIT {xid}; or XA ROLLBACK {xid};",
     )
 
 
-def _check_retention(source: Source) -> Check:
+def _check_retention(server: CheckedServer) -> Check:
     name = "retention"
-    seconds = int(source.variables.get("binlog_expire_logs_seconds", "0"))
-    if source.connection.is_mariadb and not seconds:  # the older name for it
-        seconds = int(86_400 * float(source.variables.get("expire_logs_days", "0")))
-    if seconds == 0 or source.variables.get("binlog_expire_logs_auto_purge") == "OFF":
-        return Check(name, Status.OK, "The source keeps its binlogs until they are purged by hand.")
+    seconds = int(server.variables.get("binlog_expire_logs_seconds", "0"))
+    if server.connection.is_mariadb and not seconds:  # the older name for it
+        seconds = int(86_400 * float(server.variables.get("expire_logs_days", "0")))
+    if seconds == 0 or server.variables.get("binlog_expire_logs_auto_purge") == "OFF":
+        return Check(name, Outcome.OK, "The source keeps its binlogs until they are purged by hand.")
     if seconds >= LEAST_RETENTION:
-        return Check(name, Status.OK, f"The source keeps its binlogs for {seconds} seconds.")
+        return Check(name, Outcome.OK, f"The source keeps its binlogs for {seconds} seconds.")
     return Check(
         name,
-        Status.WARNING,
+        Outcome.WARNING,
         f"The source keeps its binlogs for {seconds} seconds; a migration that stops for longer cannot resume, "
         f"keep them for {LEAST_RETENTION} at least.",
         "SET PERSIST binlog_expire_logs_seconds = 86400;",
     )
 
 
-_CHECKS: Mapping[str, Callable[[Source], Check]] = {
+_CHECKS: Mapping[str, Callable[[CheckedServer], Check]] = {
     "gtid_mode": _check_gtid_mode,
     "server_id": _check_server_id,
     "log_replica_updates": _check_replica_updates,
@@ -315,7 +315,7 @@ _CHECKS: Mapping[str, Callable[[Source], Check]] = {
     "retention": _check_retention,
 }
 
-_MARIADB_CHECKS: Mapping[str, Callable[[Source], Check]] = {
+_MARIADB_CHECKS: Mapping[str, Callable[[CheckedServer], Check]] = {
     "server_id": _check_server_id,
     **mariadb.CHECKS,
     "retention": _check_retention,

@@ -13,7 +13,7 @@ from cdc.model import TableId
 from cdc.mysql.connection import Connection, Row
 
 
-class Status(StrEnum):
+class Outcome(StrEnum):
     """What came of a check."""
 
     OK = "ok"
@@ -32,7 +32,7 @@ class Check:
     """One check's result: the message says what is and what is needed, the hint how to get there."""
 
     name: str
-    status: Status
+    status: Outcome
     message: str
     hint: str = ""
     table: TableId | None = None
@@ -45,7 +45,7 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class CheckedServer:
     """What the checks look at. `variables` are the server's global ones, `account` is the user as a GRANT names it."""
 
     connection: Connection
@@ -71,19 +71,19 @@ class Source:
         return f"GRANT {privilege} ON {on} TO {self.account};"
 
 
-def made(name: str, source: Source, check: Callable[[Source], Check]) -> Check:
+def made(name: str, server: CheckedServer, check: Callable[[CheckedServer], Check]) -> Check:
     """The check's result; unknown where the server does not answer."""
     try:
-        return check(source)
+        return check(server)
     except pymysql.MySQLError as error:
-        return refused(name, source, error)
+        return refused(name, server, error)
 
 
-def refused(name: str, source: Source, error: pymysql.MySQLError, about: str = "") -> Check:
+def refused(name: str, server: CheckedServer, error: pymysql.MySQLError, about: str = "") -> Check:
     """A check that could not be made. Raises the error again if the connection is what failed."""
-    if not source.connection.open:
+    if not server.connection.open:
         raise error
-    return Check(name, Status.UNKNOWN, f"The server did not answer{about}: {error.args[-1]}.")
+    return Check(name, Outcome.UNKNOWN, f"The server did not answer{about}: {error.args[-1]}.")
 
 
 _DENIED = {

@@ -14,7 +14,7 @@ from cdc.model.selection import SYSTEM_TABLE, Selection, is_pattern, is_system_t
 from cdc.mysql.connection import Connection, Row, quote_identifier, text
 from cdc.mysql.information_schema import ask
 from cdc.mysql.names import name_rules
-from cdc.mysql.preflight.checks import Check, Source, Status, count, denied, refused
+from cdc.mysql.preflight.checks import Check, CheckedServer, Outcome, count, denied, refused
 from cdc.mysql.privileges import Privileges
 from cdc.mysql.schema import EXTRA_VIRTUAL, UNIQUE_INDEXES, columns_and_key, extra_words, tables_like, usable_key
 
@@ -50,79 +50,79 @@ class _Facts:
     """The names of foreign keys whose actions change rows of this table."""
 
 
-def check_tables(source: Source, wanted: Sequence[TableId], selection: Selection) -> Iterator[Check]:
+def check_tables(server: CheckedServer, wanted: Sequence[TableId], selection: Selection) -> Iterator[Check]:
     """One check per problem of a table, named or matched by a pattern; for each kind of problem that no table has, one that all is well.
 
     `selection` tells which tables are named in full. The problem of another one is `skipped`; that it is gone since it was listed is none.
     """
-    names = name_rules(source.connection)
+    names = name_rules(server.connection)
     system = [table for table in wanted if is_system_table(table)]
     wanted = [table for table in wanted if table not in system]
     yield from map(_system_table, system)
     if not system:
-        yield Check("system_table", Status.OK, "None of the tables is one of the server's own.")
-    tables = [table for table in tables_like(source.connection, wanted) if names.wants(selection, table)]
+        yield Check("system_table", Outcome.OK, "None of the tables is one of the server's own.")
+    tables = [table for table in tables_like(server.connection, wanted) if names.wants(selection, table)]
     for each in wanted:
         if not any(names.matches(table, each) for table in tables):
             message = f"No table on the source is called {each}."
-            yield Check("table_readable", Status.PROBLEM, message, "Check --tables.", missing=True)
-    for check in _checks(source, tables):
+            yield Check("table_readable", Outcome.PROBLEM, message, "Check --tables.", missing=True)
+    for check in _checks(server, tables):
         if check.table is None or names.named(selection, check.table):
             yield check
         elif not check.missing:
-            yield replace(check, status=Status.SKIPPED) if check.status is Status.PROBLEM else check
+            yield replace(check, status=Outcome.SKIPPED) if check.status is Outcome.PROBLEM else check
 
 
 def _system_table(table: TableId) -> Check:
-    return Check("system_table", Status.PROBLEM, f"{table} {SYSTEM_TABLE}", f"Leave {table} out of --tables.", table)
+    return Check("system_table", Outcome.PROBLEM, f"{table} {SYSTEM_TABLE}", f"Leave {table} out of --tables.", table)
 
 
 ALL_TABLES = "grant_all_tables"
 
 
-def check_patterns(source: Source, selection: Selection) -> Iterator[Check]:
+def check_patterns(server: CheckedServer, selection: Selection) -> Iterator[Check]:
     """A warning for each schema where a pattern may mean tables that the user is not shown; that it is well if there is none."""
     patterns = [each for each in selection.wanted if is_pattern(each)]
     if not patterns:
         return
     try:
-        privileges = Privileges(source.connection)
+        privileges = Privileges(server.connection)
     except pymysql.MySQLError as error:
-        yield refused(ALL_TABLES, source, error, " about the user's rights")
+        yield refused(ALL_TABLES, server, error, " about the user's rights")
         return
     schemas = dict.fromkeys(schema for each in patterns for schema in privileges.lacking("SELECT", each))
     for schema in schemas:
         where = "any schema" if schema == "*" else schema
         message = (
-            f"The user {source.account} is not certain to have SELECT on all tables of {where}: those that it may not see are left out. "
+            f"The user {server.account} is not certain to have SELECT on all tables of {where}: those that it may not see are left out. "
             f"A grant {'everywhere' if schema == '*' else 'for exactly this schema'} makes it certain:"
         )
-        yield Check(ALL_TABLES, Status.WARNING, message, privileges.grant("SELECT", "" if schema == "*" else schema))
+        yield Check(ALL_TABLES, Outcome.WARNING, message, privileges.grant("SELECT", "" if schema == "*" else schema))
     if not schemas:
-        yield Check(ALL_TABLES, Status.OK, "The user sees all tables that the patterns mean.")
+        yield Check(ALL_TABLES, Outcome.OK, "The user sees all tables that the patterns mean.")
 
 
-def _checks(source: Source, tables: Sequence[TableId]) -> Iterator[Check]:
-    yield from _check_filter(source, tables)
-    inspected = list(_inspect(source, tables))
+def _checks(server: CheckedServer, tables: Sequence[TableId]) -> Iterator[Check]:
+    yield from _check_filter(server, tables)
+    inspected = list(_inspect(server, tables))
     yield from (found for found in inspected if isinstance(found, Check))
     readable = [facts for facts in inspected if isinstance(facts, _Facts)]
     if not readable:
         return
-    yield Check("table_readable", Status.OK, f"{count(len(readable), 'table')} can be read.")
+    yield Check("table_readable", Outcome.OK, f"{count(len(readable), 'table')} can be read.")
     for name, message, check in _TABLE_CHECKS:
-        problems = [replace(problem, table=facts.id) for facts in readable if (problem := check(source, facts))]
-        yield from problems or [Check(name, Status.OK, message)]
+        problems = [replace(problem, table=facts.id) for facts in readable if (problem := check(server, facts))]
+        yield from problems or [Check(name, Outcome.OK, message)]
 
 
-def _inspect(source: Source, tables: Sequence[TableId]) -> Iterator[_Facts | Check]:
+def _inspect(server: CheckedServer, tables: Sequence[TableId]) -> Iterator[_Facts | Check]:
     """What there is to know about each table; a check when it cannot be read."""
-    unreadable = _unreadable_ones(source, tables)
+    unreadable = _unreadable_ones(server, tables)
     readable = [table for table in tables if table not in unreadable]
     try:
-        facts = _facts(source.connection, readable)
+        facts = _facts(server.connection, readable)
     except pymysql.MySQLError as error:
-        facts = {table: replace(refused("table_readable", source, error, f" about {table}"), table=table) for table in readable}
+        facts = {table: replace(refused("table_readable", server, error, f" about {table}"), table=table) for table in readable}
     for table in tables:
         yield unreadable.get(table) or facts[table]
 
@@ -130,41 +130,41 @@ def _inspect(source: Source, tables: Sequence[TableId]) -> Iterator[_Facts | Che
 _READ_AT_ONCE = 50
 
 
-def _unreadable_ones(source: Source, tables: Sequence[TableId]) -> dict[TableId, Check]:
+def _unreadable_ones(server: CheckedServer, tables: Sequence[TableId]) -> dict[TableId, Check]:
     """The tables that cannot be read. A row of each is read, since not every table that can be opened has any; of many by one statement."""
     found: dict[TableId, Check] = {}
     for first in range(0, len(tables), _READ_AT_ONCE):
         some = tables[first : first + _READ_AT_ONCE]
         try:
-            source.connection.rows(
+            server.connection.rows(
                 "SELECT " + ", ".join(f"(SELECT COUNT(*) FROM (SELECT * FROM {table.sql} LIMIT 1) AS one)" for table in some)
             )
         except pymysql.MySQLError as error:
             if len(some) == 1:
-                found[some[0]] = replace(_unreadable(source, some[0], error), table=some[0])
+                found[some[0]] = replace(_unreadable(server, some[0], error), table=some[0])
             else:
                 for table in some:
-                    found |= _unreadable_ones(source, [table])
+                    found |= _unreadable_ones(server, [table])
     return found
 
 
-def _unreadable(source: Source, table: TableId, error: pymysql.MySQLError) -> Check:
+def _unreadable(server: CheckedServer, table: TableId, error: pymysql.MySQLError) -> Check:
     sql = table.sql
     name = "table_readable"
     if error.args[0] in (ER.NO_SUCH_TABLE, ER.BAD_DB_ERROR):
         return _missing(table)
     if denied(error):
-        message = f"The user {source.account} may not SELECT all columns of {table}, if there is such a table."
-        return Check(name, Status.PROBLEM, message, source.grant("SELECT", sql))
-    if error.args[0] in _INTERRUPTIONS or not source.connection.open:
-        return refused(name, source, error, f" about {table}")
+        message = f"The user {server.account} may not SELECT all columns of {table}, if there is such a table."
+        return Check(name, Outcome.PROBLEM, message, server.grant("SELECT", sql))
+    if error.args[0] in _INTERRUPTIONS or not server.connection.open:
+        return refused(name, server, error, f" about {table}")
     message = f"{table} cannot be read: {error.args[-1]} (error {error.args[0]})."
-    return Check(name, Status.PROBLEM, message, f"Mend it so that this works: SELECT * FROM {sql} LIMIT 1;{_tablespace_hint(sql, error)}")
+    return Check(name, Outcome.PROBLEM, message, f"Mend it so that this works: SELECT * FROM {sql} LIMIT 1;{_tablespace_hint(sql, error)}")
 
 
 def _missing(table: TableId) -> Check:
     hint = "Check the spelling, upper and lower case included."
-    return Check("table_readable", Status.PROBLEM, f"There is no table {table} on the source.", hint, missing=True)
+    return Check("table_readable", Outcome.PROBLEM, f"There is no table {table} on the source.", hint, missing=True)
 
 
 def _tablespace_hint(sql: str, error: pymysql.MySQLError) -> str:
@@ -211,8 +211,8 @@ def _called_otherwise(table: TableId, there: Iterable[TableId]) -> Check:
     for name in there:
         if tuple(map(str.casefold, name)) == tuple(map(str.casefold, table)):
             message = f"{table} is called {name} on the source; it must be named as in the binlog."
-            return Check("table_readable", Status.PROBLEM, message, f"Name it with --tables {name}")
-    return Check("table_readable", Status.UNKNOWN, f"{table} can be read, but information_schema does not describe it.")
+            return Check("table_readable", Outcome.PROBLEM, message, f"Name it with --tables {name}")
+    return Check("table_readable", Outcome.UNKNOWN, f"{table} can be read, but information_schema does not describe it.")
 
 
 _KINDS = "SELECT table_schema, table_name, table_type, engine FROM information_schema.tables WHERE {among}"
@@ -248,53 +248,53 @@ def _cascading_keys(connection: Connection, table: TableId) -> tuple[str, ...]:
     return tuple(key.replace("``", "`") for key in keys)
 
 
-def _check_filter(source: Source, tables: Sequence[TableId]) -> Iterator[Check]:
+def _check_filter(server: CheckedServer, tables: Sequence[TableId]) -> Iterator[Check]:
     """The server's own filters drop whole databases from the binlog: one check for each table that is missing there."""
     name = "binlog_filter"
     try:
-        status = source.ask_log_status()
+        status = server.ask_log_status()
     except pymysql.MySQLError as error:
-        yield refused(name, source, error)
+        yield refused(name, server, error)
         return
     if status is None:
-        message = f"The user {source.account} may not ask which databases are in the binlog; the tables' ones must be."
-        grant = source.grant("BINLOG MONITOR" if source.connection.is_mariadb else "REPLICATION CLIENT")
-        yield Check(name, Status.UNKNOWN, message, grant)
+        message = f"The user {server.account} may not ask which databases are in the binlog; the tables' ones must be."
+        grant = server.grant("BINLOG MONITOR" if server.connection.is_mariadb else "REPLICATION CLIENT")
+        yield Check(name, Outcome.UNKNOWN, message, grant)
         return
     _, _, only, never, *_ = status[0] if status else ("", 0, "", "")
     missing = [table for table in tables if table.schema in never.split(",") or (only and table.schema not in only.split(","))]
     if not missing:
-        yield Check(name, Status.OK, "The binlog leaves out none of the tables' databases.")
+        yield Check(name, Outcome.OK, "The binlog leaves out none of the tables' databases.")
     for table in missing:
         yield Check(
             name,
-            Status.PROBLEM,
+            Outcome.PROBLEM,
             f"The binlog leaves out the database {table.schema}; it must hold every change of {table}.",
             "Remove binlog_do_db and binlog_ignore_db from [mysqld] in my.cnf and restart the server.",
             table,
         )
 
 
-def _check_engine(source: Source, facts: _Facts) -> Check | None:
+def _check_engine(server: CheckedServer, facts: _Facts) -> Check | None:
     """Only InnoDB's read views stand in a known relation to the binlog."""
     if facts.kind != "BASE TABLE":
         message = f"{facts.id} is a {facts.kind.lower()}; only base tables have changes in the binlog."
-        return Check("engine", Status.PROBLEM, message, "Name the tables it reads from.")
+        return Check("engine", Outcome.PROBLEM, message, "Name the tables it reads from.")
     if facts.engine == "InnoDB":
         return None
     return Check(
         "engine",
-        Status.PROBLEM,
+        Outcome.PROBLEM,
         f"{facts.id} is in {facts.engine}; it must be in InnoDB, because a copy under writes needs transactions.",
         f"ALTER TABLE {facts.id.sql} ENGINE = InnoDB;",
     )
 
 
-def _check_key(source: Source, facts: _Facts) -> Check | None:
+def _check_key(server: CheckedServer, facts: _Facts) -> Check | None:
     if facts.has_key or facts.kind != "BASE TABLE":
         return None
-    mariadb = source.connection.is_mariadb
-    invisible = " INVISIBLE" if mariadb or source.version >= _INVISIBLE_SINCE else ""
+    mariadb = server.connection.is_mariadb
+    invisible = " INVISIBLE" if mariadb or server.version >= _INVISIBLE_SINCE else ""
     hint = f"ALTER TABLE {facts.id.sql} ADD PRIMARY KEY (...); "
     if facts.nullable:
         not_null = ", ".join(f"MODIFY {quote_identifier(name)} ... NOT NULL" for name in facts.nullable)
@@ -303,11 +303,11 @@ def _check_key(source: Source, facts: _Facts) -> Check | None:
         f"or, where no columns identify a row, ALTER TABLE {facts.id.sql} "
         f"ADD COLUMN my_row_id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT{invisible} PRIMARY KEY FIRST;"
     )
-    if not mariadb and source.version >= _GENERATED_SINCE:
+    if not mariadb and server.version >= _GENERATED_SINCE:
         hint += " (new tables get that by themselves with SET PERSIST sql_generate_invisible_primary_key = ON;)"
     return Check(
         "primary_key",
-        Status.PROBLEM,
+        Outcome.PROBLEM,
         f"{facts.id} has no primary key; it needs one, or a unique key of whole NOT NULL columns in ascending order, because "
         "rows are copied in its order and followed by it.",
         hint,
@@ -331,19 +331,19 @@ def _nullable_key(parts: Sequence[Row], virtual: Collection[str]) -> tuple[str, 
     return ()
 
 
-def _check_types(source: Source, facts: _Facts) -> Check | None:
+def _check_types(server: CheckedServer, facts: _Facts) -> Check | None:
     """MariaDB notes in a comment of the full type what it stores in another way: compressed, or as before MySQL 5.6."""
-    types = MARIADB_TYPES if source.connection.is_mariadb else TYPES
+    types = MARIADB_TYPES if server.connection.is_mariadb else TYPES
     odd = [
         f"{name} ({data_type if data_type.lower() not in types else column_type})"
         for name, data_type, column_type in facts.columns
-        if data_type.lower() not in types or (source.connection.is_mariadb and _STORED_OTHERWISE.search(column_type))
+        if data_type.lower() not in types or (server.connection.is_mariadb and _STORED_OTHERWISE.search(column_type))
     ]
     if not odd:
         return None
     return Check(
         "column_types",
-        Status.PROBLEM,
+        Outcome.PROBLEM,
         f"{facts.id} has columns of types that this version of cdc cannot follow: {', '.join(odd)}.",
         "Migrate the other tables, or move these columns to a table of their own.",
     )
@@ -353,12 +353,12 @@ _STORED_OTHERWISE = re.compile(r"^[^'(]*(?:\([0-9,]*\)[^']*)?/\*")
 """A comment outside of an ENUM's or SET's members."""
 
 
-def _check_virtual(_: Source, facts: _Facts) -> Check | None:
+def _check_virtual(_: CheckedServer, facts: _Facts) -> Check | None:
     """The binlog has what the writer's session computed, a SELECT what the reader's does, and an expression may depend on that."""
     if not facts.virtual:
         return None
     hint = "Where the target needs the values, make them STORED on the source, or compute them on the target."
-    return Check("virtual_columns", Status.WARNING, not_copied(facts.id, facts.virtual), hint)
+    return Check("virtual_columns", Outcome.WARNING, not_copied(facts.id, facts.virtual), hint)
 
 
 def not_copied(table: TableId, virtual: Sequence[str]) -> str:
@@ -368,27 +368,27 @@ def not_copied(table: TableId, virtual: Sequence[str]) -> str:
     return f"{table}: the columns {', '.join(virtual)} are VIRTUAL, computed when they are read; they are not copied."
 
 
-def _check_cascades(source: Source, facts: _Facts) -> Check | None:
+def _check_cascades(server: CheckedServer, facts: _Facts) -> Check | None:
     """The engine's own cascades leave no trace in the binlog. Source: MySQL manual, innodb_native_foreign_keys."""
     logged = (
-        not source.connection.is_mariadb
-        and source.version >= CASCADES_LOGGED_SINCE
-        and source.variables.get("innodb_native_foreign_keys") != "ON"
+        not server.connection.is_mariadb
+        and server.version >= CASCADES_LOGGED_SINCE
+        and server.variables.get("innodb_native_foreign_keys") != "ON"
     )
     if logged or not facts.cascades:
         return None
     names = ", ".join(facts.cascades)
-    newer = "" if source.connection.is_mariadb else " or use MySQL 9.6 or newer with innodb_native_foreign_keys=OFF."
+    newer = "" if server.connection.is_mariadb else " or use MySQL 9.6 or newer with innodb_native_foreign_keys=OFF."
     return Check(
         "foreign_keys",
-        Status.PROBLEM,
+        Outcome.PROBLEM,
         f"{facts.id} is changed by its foreign keys ({names}); what they do must be in the binlog, and this server leaves it out.",
         f"Declare them anew without ON DELETE and ON UPDATE actions: ALTER TABLE {facts.id.sql} "
         f"{', '.join(f'DROP FOREIGN KEY {quote_identifier(name)}' for name in facts.cascades)}, ADD FOREIGN KEY ...;{newer}",
     )
 
 
-_TABLE_CHECKS: Sequence[tuple[str, str, Callable[[Source, _Facts], Check | None]]] = (
+_TABLE_CHECKS: Sequence[tuple[str, str, Callable[[CheckedServer, _Facts], Check | None]]] = (
     ("engine", "The tables are InnoDB base tables.", _check_engine),
     ("primary_key", "The tables have primary keys, or unique keys that serve.", _check_key),
     ("column_types", "The tables' columns are of types that can be followed.", _check_types),

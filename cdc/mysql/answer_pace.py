@@ -13,7 +13,7 @@ LEAST_BYTES_PER_SECOND = 1024
 """Each so many bytes of an answer lengthen its bound by a second: what comes more slowly counts as a connection that is dead."""
 
 
-class Pace:
+class AnswerPace:
     """How long one answer has been waited for, and how much of it has come."""
 
     def __init__(self) -> None:
