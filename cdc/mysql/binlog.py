@@ -1,8 +1,8 @@
 """The binlog as deliveries: transactions of the followed tables, in order, with the position after them.
 
-mysql-replication connects, authenticates and prepares the session; from the dump command on the socket is ours and `EventStream` decodes.
-This module decides what a statement means for the stream, when to deliver, and what is said when the connection ends. It does not
-reconnect: the caller opens a new reader from its own position.
+mysql-replication connects, authenticates and prepares the session. From the dump command on, this module reads the socket and
+`EventStream` decodes. This module decides what a statement means for the stream, when to deliver, and which error ends a connection. It
+does not reconnect: stream_loop.py opens a new reader at its own position.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ from cdc.mysql.server_errors import explain, explained
 from cdc.mysql.statement_rows import StatementRows
 
 BATCH_BYTES = 4 << 20
-"""What is decoded is handed over when it has about this size; a larger transaction goes in parts, so that its own size bounds nothing."""
+"""About how many decoded bytes a delivery holds at most. A larger transaction is delivered in parts, so its size needs no memory."""
 
 SILENCE = 4
-"""The stream counts as dead after this many heartbeat periods without a byte, or without an event that is making progress."""
+"""The stream counts as dead after this many heartbeat periods without a byte, or without progress in one event."""
 
 SEARCH_SECONDS = 60.0
-"""The same while the source looks for the position in its binlogs: MariaDB sends no heartbeats then, and may read a file of a gigabyte."""
+"""The same bound while the source searches its binlogs for the position: MariaDB sends no heartbeats then, and may read a gigabyte."""
 
 _FOUND = frozenset({"HEARTBEAT", "HEARTBEAT_V2", "GTID", "GTID_TAGGED", "MARIADB_GTID"})
-"""Events that come when it has found the position."""
+"""Events that the source sends once it has found the position."""
 
 _STREAM = Stream()
 _Strings: TypeAlias = "tuple[bytes, array[int]]"
@@ -59,15 +59,15 @@ _Run: TypeAlias = "tuple[Definition, bytes, _Strings, _Strings, _Strings | None,
 _ER_SOURCE_FATAL_ERROR_READING_BINLOG = 1236
 _ZSTD, _UNCOMPRESSED = 0, 255
 _LARGEST_WINDOW = 1 << 27
-"""Bytes that zstd may ask for to unpack a transaction; the server's own levels stay below."""
+"""Bytes of window that zstd may use to unpack a transaction; the server's own compression levels stay below."""
 
 
 class _Dumping(Exception):
-    """The dump command is sent: what comes on the first connection is ours."""
+    """The dump command was sent: from here on this module reads the first connection."""
 
 
 class StreamConnection(Connection):
-    """Sends our dump command in place of the library's, which cannot name tagged GTIDs; that for MariaDB has none to name, and is kept."""
+    """Sends dump_command.py's command in place of the library's, which cannot encode tagged GTIDs. MariaDB has none: there it is kept."""
 
     _bound = SEARCH_SECONDS
 
@@ -83,7 +83,7 @@ class StreamConnection(Connection):
         return int(self._sock.fileno())
 
     def read_into(self, buffer: memoryview) -> int:
-        """What the socket has, after waiting for something; the number of bytes. Raises OSError when there is none any more."""
+        """Wait for bytes and read those that are there; the number of bytes. Raises OSError when the connection has ended."""
         rfile = self._rfile
         if rfile is None:
             raise ConnectionError("it was closed")
@@ -96,11 +96,11 @@ class StreamConnection(Connection):
         return got
 
     def event_came(self) -> None:
-        """A whole event, or a heartbeat, has come of what was read: the wait for the next one begins."""
+        """A whole event, or a heartbeat, was received: the wait for the next one begins."""
         self._pace.begin()
 
     def wait_at_most(self, seconds: float) -> None:
-        """The bound of each further wait in `read_into`, and of those for one event together."""
+        """Bound each further wait in `read_into`, and all waits for one event together."""
         self._bound = seconds
         if self._sock:
             self._sock.settimeout(seconds)
@@ -125,12 +125,12 @@ def _explain_dump(error: pymysql.MySQLError, source: SourceUrl) -> CdcError:
 
 
 class BinlogReader:
-    """Follows the binlog of a source from a position on, for some tables. One iteration, then it is used up.
+    """Follows the binlog of a source from a position on, for these tables. Can be iterated over once.
 
-    It ends where a table has other columns and no statement has said so: what it has read beyond is read anew, by another one.
-    Plain tables must stay as they are; a change of them is an error. `check` may refuse whoever answers.
-    `befores`: deliveries have the rows before the changes too, and changes of one transaction only. `debezium_json`: their JSON is printed
-    as Debezium does, not as the server.
+    Ends where a table changes without a statement that says so: rows decoded beyond that place must be read again, by a new reader.
+    Without a SchemaTracker no statement may change the tables. `check` may refuse the server that answers.
+    `befores`: deliveries also have the rows before each change, and changes of one transaction only; `debezium_json` prints their JSON as
+    Debezium does instead of as the server.
     """
 
     def __init__(
@@ -150,11 +150,11 @@ class BinlogReader:
         self._tracker = tables if isinstance(tables, SchemaTracker) else SchemaTracker(tables)
         self._rows = rows or StatementRows(self._tracker)
         self._changes: list[TableChange] = []
-        """What statements did to whole tables since the last delivery with a position."""
+        """Changes of whole tables since the last delivery with a position."""
         self._within: list[TableChange] = []
-        """The same, of the open transaction: it counts at its end."""
+        """The same, in the open transaction; they count at its end."""
         self._ended = False
-        """Whether rows beyond the last delivery may have been read by columns that do not count any more."""
+        """Whether rows beyond the last delivery may have been decoded with an outdated definition."""
         self._server_id = random.randrange(1 << 30, 1 << 31)
         self._heartbeat_seconds = heartbeat_seconds
         self._stream = EventStream(
@@ -166,7 +166,7 @@ class BinlogReader:
 
     @property
     def events(self) -> Counter[str]:
-        """How many events came, by type; skipped ones with the reason."""
+        """The number of events received, by type; of skipped ones by type and reason."""
         return Counter(self._stream.counts_by_kind()) + self._tracker.counts
 
     @property
@@ -175,7 +175,7 @@ class BinlogReader:
         return self._connection.bytes_received if self._connection else 0
 
     def abandon(self) -> None:
-        """End the iteration from another thread: it raises Temporary, or stops where it was."""
+        """Close the connection, from another thread: the iteration raises Temporary or ends."""
         self._abandoned = True
         if self._connection:
             self._connection.abandon()
@@ -216,7 +216,7 @@ class BinlogReader:
     # the connection
 
     def _connect(self) -> StreamConnection:
-        """Have the library open the stream and send the dump command; it stops where it would open a second connection."""
+        """Have the library open the stream and send the dump command. It is interrupted where it would open a second connection."""
         logging.getLogger("pymysqlreplication").setLevel(logging.ERROR)
         gtids = self._position.gtids
         mariadb = isinstance(gtids, DomainGtids)
@@ -256,7 +256,7 @@ class BinlogReader:
             return _explain_dump(error, self._source)
         return DamagedEvent(f"{self._source.redacted} ended the stream with a malformed error packet.")
 
-    # what comes
+    # deliveries and statements
 
     def _delivery(self) -> Delivery:
         apart = self._stream.apart
@@ -270,9 +270,9 @@ class BinlogReader:
         self._position = Position(flavor_with(before).advanced(before, gtids), file, offset, mark)
         if apart:
             self._changes, self._within = self._changes + self._within, []
-        settled = self._tracker.confirm(self._position)
-        self._ended = any(not isinstance(change, DefinitionConfirmed) for change in settled)
-        changes, self._changes = (*self._changes, *settled), []
+        confirmed = self._tracker.confirm(self._position)
+        self._ended = any(not isinstance(change, DefinitionConfirmed) for change in confirmed)
+        changes, self._changes = (*self._changes, *confirmed), []
         oldest, newest = (microseconds / 1e6 if microseconds else None for microseconds in committed)
         return Delivery(batches, self._position, transactions, oldest, newest, changes)
 
@@ -286,7 +286,7 @@ class BinlogReader:
         return "{}:{}".format(*self._stream.place)
 
     def _on_statement(self, head: bytes, status: bytes, schema: bytes, query: bytes) -> int:  # noqa: PLR0911 (one table)
-        """What a statement does to the open transaction."""
+        """What the decoder is to do with the open transaction after a statement."""
         event = query_events.read(head, status, schema, query, self._stream.server)
         changed = self._stream.changed
         what = meaning(event)

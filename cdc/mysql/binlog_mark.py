@@ -1,10 +1,10 @@
 """Whether a server's binlog is still the one that a position was taken in.
 
-A GTID is a number: after RESET BINARY LOGS AND GTIDS, or on a server that was set back to an older state, the same numbers are given
-again to other transactions. So a position carries a mark: the binlog file, when that file was created, and the last event before the
-position with its checksum. A binlog is only ever appended to, so a file with the same mark holds the same transactions up to it.
+GTIDs are numbers: after RESET BINARY LOGS AND GTIDS, or on a server restored to an older state, the same numbers are given to other
+transactions. So a position carries a mark: the binlog file, the time of that file's creation, and the last event before the position with
+its checksum. A binlog is only ever appended to, so a file with the same mark holds the same transactions up to it.
 
-The mark is compared by a dump that begins at the marked event. Decides nothing about when to compare: source.py and failover.py do.
+The mark is compared by a dump that begins at the marked event. stream_loop.py and failover.py decide when to compare.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from cdc.mysql.connection import Connection, connect, text
 from cdc.mysql.server_errors import explained
 
 ANSWER_SECONDS = 30.0
-"""Silence after which the dump counts as broken. The server reads one event of a file and sends it."""
+"""Seconds without an answer after which the dump counts as broken. The server reads one event of a file and sends it."""
 
 _FIRST_EVENT = 4
 """Offset of the first event in a binlog file: four bytes of magic number come before it."""
 
 _BEYOND_DUMP = 1 << 32
-"""COM_BINLOG_DUMP names an offset in 32 bits: behind it only the file's creation and size are compared."""
+"""COM_BINLOG_DUMP has 32 bits for an offset: beyond it, only the file's creation and size are compared."""
 
 _NON_BLOCKING = 0x01
 """Flag of COM_BINLOG_DUMP: end at the end of the file instead of waiting for more."""
@@ -47,8 +47,8 @@ _UNREADABLE = 1236
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """What a dump from an offset begins with: when the file was created, and the first event, its size with checksum and its CRC-32."""
+class _Beginning:
+    """The beginning of a dump: when the file was created, and the first event's size (with checksum) and CRC-32."""
 
     created: int
     size: int = 0
@@ -56,15 +56,15 @@ class _Found:
 
 
 def mark_at(url: SourceUrl, end: LogEnd) -> BinlogMark | None:
-    """The mark of a binlog's end: the file and when it was created. None if the file is gone meanwhile. Raises Temporary."""
-    found = _read(url, end.file, end.offset)
-    return BinlogMark(end.file, end.offset, found.created) if isinstance(found, _Found) else None
+    """The mark of a binlog's end: the file and when it was created. None if the file was purged meanwhile. Raises Temporary."""
+    beginning = _read(url, end.file, end.offset)
+    return BinlogMark(end.file, end.offset, beginning.created) if isinstance(beginning, _Beginning) else None
 
 
 def require_mark(connection: Connection, url: SourceUrl, mark: BinlogMark) -> None:
-    """Raise PositionLost unless the server's binlog still has what the mark was taken of; return where the file has been purged since.
+    """Raise PositionLost unless the server's binlog has the marked event. A file that has been purged since passes.
 
-    `connection` is one to the server at `url`. Raises Temporary when it is away.
+    `connection` leads to the server at `url`. Raises Temporary when it is away.
     """
     files = {log_number(text(name)): (text(name), int(size)) for name, size, *_ in connection.rows("SHOW BINARY LOGS")}
     number = log_number(mark.file)
@@ -76,12 +76,12 @@ def require_mark(connection: Connection, url: SourceUrl, mark: BinlogMark) -> No
     if size < mark.offset:
         raise _lost(mark, f"{file} ends at {size}")
     start = mark.offset - mark.size
-    found = _read(url, file, offset := start if start < _BEYOND_DUMP else _FIRST_EVENT)
-    if isinstance(found, str):
-        raise _lost(mark, f"{file} cannot be read at {offset}: {found}")
-    if found.created != mark.created:
-        raise _lost(mark, f"{file} was created on {_moment(found.created)}, not on {_moment(mark.created)}")
-    if mark.size and start < _BEYOND_DUMP and (found.size, found.checksum) != (mark.size, mark.checksum):
+    beginning = _read(url, file, offset := start if start < _BEYOND_DUMP else _FIRST_EVENT)
+    if isinstance(beginning, str):
+        raise _lost(mark, f"{file} cannot be read at {offset}: {beginning}")
+    if beginning.created != mark.created:
+        raise _lost(mark, f"{file} was created on {_moment(beginning.created)}, not on {_moment(mark.created)}")
+    if mark.size and start < _BEYOND_DUMP and (beginning.size, beginning.checksum) != (mark.size, mark.checksum):
         raise _lost(mark, f"another event ends at {file}:{mark.offset}")
 
 
@@ -97,8 +97,8 @@ def _moment(seconds: int) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
 
 
-def _read(url: SourceUrl, file: str, offset: int) -> _Found | str:
-    """What a dump of this file from this offset begins with, or why there is no such place. Raises Temporary."""
+def _read(url: SourceUrl, file: str, offset: int) -> _Beginning | str:
+    """The beginning of a dump of this file from this offset, or the server's error if there is no such place. Raises Temporary."""
     with explained(url), connect(url, read_timeout=ANSWER_SECONDS) as connection:
         checksum = "master_binlog_checksum" if connection.is_mariadb else "source_binlog_checksum"
         connection.rows(f"SET @{checksum} = @@global.binlog_checksum, @mariadb_slave_capability = 4")
@@ -114,19 +114,19 @@ def _read(url: SourceUrl, file: str, offset: int) -> _Found | str:
             connection.abandon()
 
 
-def _first(connection: Connection) -> _Found:
-    found = _Found(0)
+def _first(connection: Connection) -> _Beginning:
+    beginning = _Beginning(0)
     for event, checked in _events(connection):
         created, kind, _, size, _, flags = _HEADER.unpack_from(event)
         if kind == _FORMAT_DESCRIPTION:
-            found = _Found(created)
-        elif not flags & _ARTIFICIAL and created and found.created:
-            return _Found(found.created, size, zlib.crc32(event[: -4 if checked else None]))
-    return found
+            beginning = _Beginning(created)
+        elif not flags & _ARTIFICIAL and created and beginning.created:
+            return _Beginning(beginning.created, size, zlib.crc32(event[: -4 if checked else None]))
+    return beginning
 
 
 def _events(connection: Connection) -> Iterator[tuple[bytes, bool]]:
-    """Events as they come, each with whether a checksum of four bytes ends it."""
+    """The events of the dump, and whether a checksum of four bytes ends them."""
     checked = False
     while not (packet := connection._read_packet()).is_eof_packet():
         event = packet.get_all_data()[1:]

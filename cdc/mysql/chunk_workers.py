@@ -1,4 +1,7 @@
-"""The threads that read chunks: which chunks are asked for, each worker's reader, and what is done when a connection breaks."""
+"""The threads that read chunks: the queue of requests, each worker's reader, and the retries after a connection breaks.
+
+A request belongs to the server that it was made for: once another server is followed, it is dropped without an answer.
+"""
 
 from __future__ import annotations
 
@@ -35,11 +38,11 @@ class Connected(Protocol):
 
 
 class _Withdrawn(Exception):
-    """Another server was chosen meanwhile: what was asked for is not wanted any more."""
+    """Another server was chosen meanwhile: the request is void."""
 
 
 class Changed(NamedTuple):
-    """A table that had another definition than the one that was asked for, by the time the binlog ended at `end`."""
+    """A table whose definition on the server was not the requested one, when the binlog ended at `end`."""
 
     table: Table
     conflict: SchemaChanged
@@ -47,26 +50,27 @@ class Changed(NamedTuple):
 
 
 class ChangedTables:
-    """Tables that have other definitions than those that their chunks were asked for with, and no statement that says so.
+    """Tables that the chunk workers have seen with another definition than the requested one.
 
-    Filled by the threads that read chunks, emptied by the stream's where that has come to the place.
+    If a statement has changed the table, the stream meets it before `Changed.end` and copies the table again. If the stream comes to that
+    place without such a statement, `look_again` copies the table. The chunk workers' threads add, the stream's thread looks.
     """
 
     def __init__(self) -> None:
         self._waiting: deque[Changed] = deque()
         self._looked_at: dict[TableId, Table] = {}
-        """Other chunks that were asked for with this definition are not wanted any more."""
+        """By table, the outdated definition that was handled last; further chunks requested with it are ignored."""
 
     def add(self, changed: Changed) -> None:
-        """Have the table looked at."""
+        """Have the stream look at the table. From any thread."""
         self._waiting.append(changed)
 
     def clear(self) -> None:
-        """Another server is read: all chunks are asked for again."""
+        """Another server is followed: all chunks are requested again."""
         self._waiting.clear()
 
     def look_again(self, position: Position, tracker: SchemaTracker) -> list[TableChange]:
-        """What becomes of the first table whose place the stream has come to. Raises Temporary, and what cannot be followed."""
+        """The changes of the first table whose place the stream has come to. Raises Temporary, and SchemaChanged."""
         for _ in range(len(self._waiting)):
             changed = self._waiting.popleft()
             if not position.reached(changed.end):
@@ -74,20 +78,20 @@ class ChangedTables:
             elif changed.table is not self._looked_at.get(changed.table.id):
                 try:
                     unexplained = Unexplained(changed.table.id, changed.conflict)
-                    found = tracker.copy_unexplained(unexplained, position) if tracker.has(changed.table) else []
+                    changes = tracker.copy_unexplained(unexplained, position) if tracker.has(changed.table) else []
                 except Temporary:
                     self._waiting.append(changed)
                     raise
                 self._looked_at[changed.table.id] = changed.table
-                if found:
-                    return found
+                if changes:
+                    return changes
         return []
 
 
 class ChunkWorkers:
     """Serves chunk requests. `chosen` gives the server that is followed now; `give_up_seconds` bounds how long it may be away.
 
-    `changed` is told of tables that have another definition than the one asked for; nothing else comes of the chunk then.
+    `changed` is called for a table whose definition is not the requested one; the chunk has no other answer then.
     """
 
     def __init__(
@@ -106,41 +110,41 @@ class ChunkWorkers:
         self._bytes_before = 0
 
     def request(self, server: Server, chunk: ChunkRequest) -> None:
-        """Have a chunk of this server read."""
+        """Have a chunk read from this server."""
         self._requests.put((server, chunk))
 
     def stop(self, workers: int) -> None:
-        """End so many workers; reads in progress are broken off."""
+        """End this many workers, and their reads in progress."""
         self.abandon()
         for _ in range(workers):
             self._requests.put(None)
 
     def abandon(self) -> None:
-        """Break off the reads in progress, for good."""
-        for each in list(self._readers.values()):
-            each.abandon()
+        """Break off the reads in progress. Their readers are not used again."""
+        for reader in list(self._readers.values()):
+            reader.abandon()
 
     def break_off(self) -> None:
-        """Break off the reads in progress; they are made again over new connections."""
-        for each in list(self._readers.values()):
-            each.break_off()
+        """Break off the reads in progress; the workers repeat them over new connections."""
+        for reader in list(self._readers.values()):
+            reader.break_off()
 
     @property
     def bytes_received(self) -> int:
         """Bytes of all its connections so far."""
-        return self._bytes_before + sum(each.bytes_received for each in list(self._readers.values()))
+        return self._bytes_before + sum(reader.bytes_received for reader in list(self._readers.values()))
 
     def work(self, number: int) -> Iterator[tuple[Server, Item]]:
-        """The chunks asked for, each after the key it will end with if the table has more. What one worker's thread runs.
+        """The requested chunks; before a chunk its Boundary, if the table has rows beyond it. One worker's thread runs this.
 
-        A chunk whose connection breaks is read again, up to the same key: the lower bound of its view stays good. A failure is told as a
-        chunk: if the table has changed, the stream will say so before it comes to the end that the binlog has then.
+        A chunk whose connection breaks is read again, up to the same key: the view may be later than at first, never earlier. An error is
+        an item too, a chunk with `failure`: if a statement has changed the table, the stream meets it before the chunk's `high`.
         """
-        reading: Server | None = None
-        while (asked := self._requests.get()) is not None:
-            server, request = asked
-            if server is not reading:
-                reading = server
+        current: Server | None = None
+        while (entry := self._requests.get()) is not None:
+            server, request = entry
+            if server is not current:
+                current = server
                 self._renew(number, server)
             reader = self._readers[number]
             with suppress(_Withdrawn):
@@ -161,7 +165,7 @@ class ChunkWorkers:
                 yield server, chunk
 
     def _renew(self, number: int, server: Server) -> None:
-        """A reader of chunks for another server."""
+        """Give the worker a reader for another server."""
         before = self._readers.get(number)
         self._bytes_before += before.bytes_received if before else 0
         reader = self._readers[number] = SnapshotReader(server.url, partial(self._connected, server))
@@ -169,7 +173,7 @@ class ChunkWorkers:
             reader.abandon()
 
     def _patiently(self, server: Server, ask: Callable[[], _T]) -> Generator[tuple[Server, Item], None, _T]:
-        """What the server answers, over as many connections as it takes. Raises _Withdrawn when another is followed."""
+        """The server's answer, over as many connections as it takes. Raises _Withdrawn when another server is followed."""
         backoff = Backoff(self._closing, self._give_up_seconds)
         while server is self._chosen():
             try:

@@ -1,6 +1,6 @@
-"""Waits of the main thread that a signal ends at once: for the source, where a stop that was asked for need not know the answer.
+"""Waits of the main thread for the source that a signal ends at once, since a run that is to stop does not need the answer.
 
-Python resumes a system call after a signal handler. So the handler raises BrokenOff within such a wait, and nowhere else.
+Python resumes a system call after a signal handler returns. So the handler raises BrokenOff within such a wait, and only there.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class _State:
 
 
 def unless_stopped(ask: Callable[[], _T], stopped: Callable[[], None]) -> _T | None:
-    """What `ask` gives; None once `break_off` was called, before it or meanwhile: then `stopped` is called.
+    """The result of `ask`; None, after calling `stopped`, if `break_off` was called before or meanwhile.
 
-    Outside the main thread nothing but `ask` is called.
+    Outside the main thread only `ask` is called.
     """
     if threading.current_thread() is not threading.main_thread():
         return ask()
@@ -42,7 +42,7 @@ def unless_stopped(ask: Callable[[], _T], stopped: Callable[[], None]) -> _T | N
 
 
 def break_off() -> None:
-    """End the wait that the main thread is in, and those to come. Called last in a signal handler: it raises BrokenOff there."""
+    """End the main thread's current wait and all later ones. To be called last in a signal handler: it raises BrokenOff there."""
     _State.asked = True
     if _State.within:
         _State.within = False
@@ -50,5 +50,5 @@ def break_off() -> None:
 
 
 def reset() -> None:
-    """Let waits last again."""
+    """Allow waits again."""
     _State.asked = False
