@@ -1,7 +1,7 @@
-"""Connections to the source: how they are opened, counted, read in bulk and given up.
+"""Connections to the source: opening, setting up the session, counting bytes, reading results in bulk, closing from another thread.
 
-The only place of `cdc.mysql` that opens sockets. Decides nothing about what is sent over them; session.py sets their variables,
-tls.py says what is verified, server_errors.py turns failures into errors of ours.
+The only module of `cdc.mysql` that opens sockets. session.py sets the session's variables, tls.py says which certificates are verified,
+login.py answers the server's requests for the password, server_errors.py turns failures into errors of this package.
 """
 
 from __future__ import annotations
@@ -30,36 +30,36 @@ Row = tuple[Any, ...]
 
 
 CONNECT_SECONDS = 10.0
-"""How long each step of opening a connection may take: TCP, TLS, the login, and each statement that sets up the session."""
+"""Bound of each step of opening a connection: TCP, TLS, the login, and each statement that sets up the session."""
 
 ANSWER_SECONDS = 120.0
-"""How long the answer to a question may take, unless its connection says otherwise. Answers take milliseconds; many tables take seconds."""
+"""Bound of an answer, unless its connection has another one. Answers take milliseconds; about many tables, seconds."""
 
 
 LARGEST_ANSWER = 64 << 20
-"""Bytes of an answer to a question, which is held whole: a million names of tables fit. Rows of chunks and the binlog are not questions."""
+"""Bytes of an answer that is read whole: a million names of tables fit. Rows of chunks and the binlog are read in parts instead."""
 
 _PROTOCOL = 10
-"""What every server since MySQL 3.21 speaks."""
+"""The protocol version of every server since MySQL 3.21."""
 
 
 class Connection(pymysql.Connection):  # type: ignore[misc]
     """A connection that sets up its session and counts the bytes it receives, in `bytes_received`.
 
-    Every wait on the socket is bounded: by `connect_timeout` until the session is set up, by `read_timeout` from then on; and so are the
-    waits for one answer together, which may take longer only as its bytes come.
+    Every wait on the socket is bounded, by `connect_timeout` until the session is set up and by `read_timeout` from then on. All waits
+    for one answer together have the same bound, which its bytes extend (answer_pace.py).
     """
 
     bytes_received = 0
     encoding = property(lambda _: charset.CODEC, lambda *_: None)
-    """The codec of statements and answers, which PyMySQL would set to Python's UTF-8: names may hold what only MariaDB takes for text."""
+    """The codec of statements and answers. PyMySQL would set Python's UTF-8, but MariaDB has names that are not valid in it."""
     _read_ahead = False
     _read_timeout: float
     _write_timeout: float
 
     def __init__(self, **arguments: Any) -> None:
         self._pace = AnswerPace()
-        """Of the answer to the last command, or of the login."""
+        """The pace of the answer to the last command, or of the login."""
         super().__init__(**arguments)
 
     def connect(self, sock: socket.socket | None = None) -> None:
@@ -118,7 +118,7 @@ class Connection(pymysql.Connection):  # type: ignore[misc]
         return b"".join(parts)
 
     def read_some(self, buffer: bytearray) -> memoryview:
-        """What the server has sent of a result's rows, read past PyMySQL: at least a byte, mostly in `buffer`. Raises OperationalError."""
+        """Bytes of a result's rows, read without PyMySQL: at least one, usually in `buffer`. Raises OperationalError."""
         try:
             with self._pace.waiting():
                 some = self._read_once(buffer)
@@ -133,16 +133,16 @@ class Connection(pymysql.Connection):  # type: ignore[misc]
         return some
 
     def _read_once(self, buffer: bytearray) -> memoryview:
-        """One read of the socket. What the file has read ahead comes first and alone: `readinto1` would wait for more to put behind it."""
+        """One read of the socket. Bytes that PyMySQL's file has read ahead come first, alone: `readinto1` would wait for more."""
         if self._read_ahead:
             self._read_ahead = False
             return memoryview(self._rfile.read1())
         return memoryview(buffer)[: self._rfile.readinto1(buffer)]
 
     def start_result(self, sql: str, columns: int) -> bytes:
-        """Send a query that has a result of so many columns and read their definitions; the rows are left to `read_some`.
+        """Send a query whose result has this many columns, and read the column definitions; `read_some` reads the rows.
 
-        Returns the definitions as they came: types, character sets, lengths, digits, flags.
+        Returns the bytes of the definitions: types, character sets, lengths, digits, flags.
         """
         self._execute_command(COMMAND.COM_QUERY, sql)
         self._read_ahead = True
@@ -155,7 +155,7 @@ class Connection(pymysql.Connection):  # type: ignore[misc]
         return definitions
 
     def end_result(self, sequence: int) -> None:
-        """The rows were read to their end, and the next packet would have this number: the connection is PyMySQL's again."""
+        """After all rows were read: continue with PyMySQL. The next packet would have this sequence number."""
         self._next_seq_id = sequence
 
     @property
@@ -175,7 +175,7 @@ class Connection(pymysql.Connection):  # type: ignore[misc]
 
     @contextmanager
     def answering_within(self, seconds: float) -> Iterator[None]:
-        """A shorter bound for the questions asked meanwhile."""
+        """Bound answers by this many seconds within the block."""
         before = self._read_timeout
         self._read_timeout = seconds
         try:
@@ -184,7 +184,7 @@ class Connection(pymysql.Connection):  # type: ignore[misc]
             self._read_timeout = before
 
     def abandon(self) -> None:
-        """Close at once, from any thread, also in the middle of a result: a reader blocked on the socket gets an error."""
+        """Close at once, from any thread, also in the middle of a result: a thread blocked on the socket gets an error."""
         with suppress(OSError, AttributeError):
             self._sock.shutdown(socket.SHUT_RDWR)  # closing alone would not wake a thread that waits in recv
         self._force_close()
@@ -201,17 +201,17 @@ class Connection(pymysql.Connection):  # type: ignore[misc]
 
     @property
     def version(self) -> tuple[int, ...]:
-        """The server's version; MariaDB's own, without the 5.5.5- it may put in front."""
+        """The server's version. MariaDB may put 5.5.5- before its own, which is left out."""
         return tuple(map(int, re.findall(r"\d+", self.get_server_info().removeprefix("5.5.5-").partition("-")[0])))
 
 
 def text(value: str | bytes) -> str:
-    """Text that the source sent, whether or not the session left it as bytes."""
+    """Text from an answer, decoded if the connection is `raw`."""
     return charset.decode(value, "utf8mb4") if isinstance(value, bytes) else value
 
 
 def settings(url: SourceUrl, read_timeout: float) -> dict[str, Any]:
-    """PyMySQL's arguments for a connection to `url`; `read_timeout` in seconds for each wait on the socket."""
+    """PyMySQL's arguments for a connection to `url`. `read_timeout`: seconds for each wait on the socket."""
     return tls_arguments(url.tls) | {
         "auth_plugin_map": plugins(url),
         "host": url.host,
@@ -230,9 +230,9 @@ _ENCODERS_ONLY = {kind: encode for kind, encode in conversions.items() if not is
 
 
 def connect(url: SourceUrl, *, raw: bool = False, read_timeout: float = ANSWER_SECONDS) -> Connection:
-    """A session on the source, set up so that SELECT gives canonical bytes. Raises ConfigError, PreflightFailed or Temporary.
+    """A connection whose session is set up so that SELECT gives canonical bytes. Raises ConfigError, PreflightFailed or Temporary.
 
-    `raw` leaves every column as the bytes that came, None for NULL.
+    `raw`: values are the bytes received, None for NULL, instead of Python values.
     """
     values = {"use_unicode": False, "conv": _ENCODERS_ONLY} if raw else {}
     with explained(url):

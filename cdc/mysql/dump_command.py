@@ -1,4 +1,4 @@
-"""The command that asks for everything after a set of GTIDs, tags included, which the library cannot encode.
+"""The dump command: requests all binlog events after a set of GTIDs. mysql-replication cannot encode sets with tagged GTIDs.
 
 Source: MySQL, `Gtid_set::encode` and `COM_BINLOG_DUMP_GTID`. Sans-IO.
 """
@@ -16,7 +16,7 @@ _TAGGED = 1
 
 
 def encoded_set(gtids: GtidSet) -> bytes:
-    """The set as the server reads it: sources, each with intervals, ends exclusive.
+    """The set in the server's encoding: the sources with their intervals, whose ends are exclusive.
 
     With tags (MySQL 8.3 and newer) the number of sources lies between two marks, and each UUID is followed by its tag.
     """
@@ -35,7 +35,7 @@ def encoded_set(gtids: GtidSet) -> bytes:
 
 
 def command(gtids: GtidSet, server_id: int) -> bytes:
-    """The command's packet, its header included."""
+    """The command's packet with its header."""
     data = encoded_set(gtids)
     flags = _THROUGH_GTID | _HEARTBEATS_OF_64_BITS
     body = struct.pack("<BHIIQI", COMMAND, flags, server_id, 0, 4, len(data)) + data

@@ -1,4 +1,4 @@
-"""How a server compares the names of schemas and tables: by the letter, or without case, with the letters that it takes for the same."""
+"""How a server compares the names of schemas and tables: exactly, or without case by its own pairs of upper and lower case letters."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from cdc.mysql.connection import Connection, text
 
 @dataclass(frozen=True, slots=True)
 class NameRules:
-    """The server's lower_case_table_names: 0 compares names by the letter, 1 stores them in lower case, 2 stores them as they are written.
+    """The server's lower_case_table_names: 0 compares names exactly, 1 stores them in lower case, 2 stores them as written.
 
-    `lower` gives the server's lower case of a letter where it is another one. It is empty with 0.
+    `lower` maps a letter's code point to its lower case on the server. It is empty with 0.
     """
 
     lower_case_table_names: int = 0
     lower: Mapping[int, str] = field(default_factory=dict)
 
     def key(self, table: TableId) -> TableId:
-        """What the names of one table have in common, however they are written."""
+        """The form in which all names of one table are equal."""
         return TableId(table.schema.translate(self.lower), table.table.translate(self.lower)) if self.lower_case_table_names else table
 
     def stored(self, table: TableId) -> TableId:
@@ -29,25 +29,25 @@ class NameRules:
         return self.key(table) if self.lower_case_table_names == 1 else table
 
     def held(self, table: TableId, known: Iterable[TableId]) -> TableId:
-        """The name under which this table is among the known ones; the name that the server would store where it is not. Patterns too."""
+        """The table's name among the known ones, else the name that the server would store. Also for patterns."""
         if not self.lower_case_table_names:
             return table
         key = self.key(table)
-        return next((each for each in known if self.key(each) == key), self.stored(table))
+        return next((name for name in known if self.key(name) == key), self.stored(table))
 
     def wants(self, selection: Selection, table: TableId) -> bool:
-        """Whether the table is among those that are meant."""
+        """Whether the selection matches the table."""
         return self._keys(selection).wants(self.key(table))
 
     def named(self, selection: Selection, table: TableId) -> bool:
-        """Whether the table is named in full."""
+        """Whether the selection has the table's own name, not only a pattern."""
         return self._keys(selection).names(self.key(table))
 
     def _keys(self, selection: Selection) -> Selection:
         return Selection(tuple(map(self.key, selection.wanted)), tuple(map(self.key, selection.excluded)))
 
     def matches(self, table: TableId, wanted: TableId) -> bool:
-        """Whether this is the wanted table, or one that its pattern means."""
+        """Whether the table has the wanted name, or matches the wanted pattern."""
         return matches(self.key(table), self.key(wanted))
 
 

@@ -1,7 +1,7 @@
-"""How a table's rows go over to its columns after an ALTER TABLE, without being read again. Two definitions in, places of values out.
+"""How a table's rows are brought into its columns after an ALTER TABLE without reading them again. Definitions in, places of values out.
 
-The definition after the statement is the one that the source has now. Where that and the statement contradict each other, or where it is
-not certain which column a name means, there is no way over: the table is copied anew.
+The new definition is the server's current one. Where it contradicts the statement, or where it is not certain which column a name means,
+the result is None, and the table is copied again.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from cdc.mysql import ddl
 
 
 def reshaped(old: Table, new: Table, effect: ddl.Altered, added: Mapping[str, bytes]) -> tuple[int | bytes, ...] | None:
-    """Where the values of the new columns come from, as in `ColumnsChanged`; None where unknown, or where the key changed.
+    """For each new column the place of its old value, or a constant, as in `ColumnsChanged`; None if unknown, or if the key changed.
 
-    `added` is what rows hold in a column that was added, encoded, by its name, where that is known.
+    `added` are the encoded values of existing rows in added columns, by name, where they are known.
     """
     had: dict[str, int | None] = {column.name: place for place, column in enumerate(old.columns)} | dict.fromkeys(_virtual(old))
-    gone, renamed = set[str](), dict[str, str]()
+    dropped, renamed = set[str](), dict[str, str]()
     for name, to in (*((name, None) for name in effect.dropped), *effect.renamed):
-        column = _meant(name, had)
+        column = _column_named(name, had)
         if column is None:
             if name not in effect.optional or not name.isascii():
                 return None
         elif to is None:
-            gone.add(column)
+            dropped.add(column)
         else:
             renamed[to] = column
-    kept = had.keys() - gone - set(renamed.values())
-    if any(_meant(name, gone if name in effect.optional else kept) for name in effect.added):
+    kept = had.keys() - dropped - set(renamed.values())
+    if any(_column_named(name, dropped if name in effect.optional else kept) for name in effect.added):
         return None
     if {column.name for column in new.columns} | _virtual(new) != kept | renamed.keys() | effect.added:
         return None
@@ -42,17 +42,17 @@ def reshaped(old: Table, new: Table, effect: ddl.Altered, added: Mapping[str, by
         else:
             place = had[was]
             values.append(place if place is not None and replace(old.columns[place], name=after.name) == after else None)
-    found = tuple(value for value in values if value is not None)
-    return found if len(found) == len(values) and [found[i] for i in new.key] == list(old.key) else None
+    known = tuple(value for value in values if value is not None)
+    return known if len(known) == len(values) and [known[i] for i in new.key] == list(old.key) else None
 
 
 def _virtual(table: Table) -> set[str]:
-    """The names of columns that rows have no values of."""
+    """The names of the VIRTUAL columns, whose values rows do not have."""
     return {column.name for column in table.virtual}
 
 
-def _meant(name: str, columns: Iterable[str]) -> str | None:
-    """The column of this name, None where none is for certain. Case matters not; of letters beyond ASCII only the server knows the case."""
+def _column_named(name: str, columns: Iterable[str]) -> str | None:
+    """The column of this name, in any case of ASCII letters; None if there is none. Only the server can compare the case of others."""
     return next((column for column in columns if _lower(column) == _lower(name)), None)
 
 

@@ -1,4 +1,4 @@
-"""What it would cost to copy or to follow, as the source itself can tell without reading anything."""
+"""Figures about the cost of copying or following, from the server's own statistics: no rows and no binlogs are read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SIZES = "SELECT table_schema, table_name, table_rows, data_length FROM informat
 
 
 def binlog_bytes_since(connection: Connection, position: Position) -> int | None:
-    """Bytes that the source has written to its binlogs since the position; None when its place in them is not known or gone."""
+    """Bytes of binlog after the position; None when its file is not known or has been purged."""
     if position.file is None:
         return None
     at, sizes = log_number(position.file), {log_number(text(row[0])): int(row[1]) for row in connection.rows("SHOW BINARY LOGS")}
@@ -22,15 +22,15 @@ def binlog_bytes_since(connection: Connection, position: Position) -> int | None
 
 
 def table_sizes(connection: Connection, tables: Iterable[TableId]) -> tuple[int, int]:
-    """About how many rows the tables have and how many bytes those take on the source, from its statistics."""
+    """About how many rows the tables have and how many bytes they take on the source, by its statistics."""
     rows = size = 0
-    for ((some, data),) in ask(connection, _SIZES, tables).values():
-        rows, size = rows + int(some or 0), size + int(data or 0)
+    for ((table_rows, data_length),) in ask(connection, _SIZES, tables).values():
+        rows, size = rows + int(table_rows or 0), size + int(data_length or 0)
     return rows, size
 
 
 def retention_seconds(connection: Connection) -> int | None:
-    """How long the source keeps a binlog after it has gone on to the next; None when it removes none by itself."""
+    """Seconds for which the source keeps a finished binlog; None when it never removes binlogs by itself."""
     variables = {text(name): text(value) for name, value in connection.rows("SHOW GLOBAL VARIABLES LIKE '%expire_logs%'")}
     if variables.get("binlog_expire_logs_auto_purge") == "OFF":
         return None

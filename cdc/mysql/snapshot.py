@@ -1,8 +1,8 @@
-"""Reads chunks of a table by primary key. It knows the SQL; which chunk is read when is the hand-over's business.
+"""Reads chunks of a table by primary key. It knows the SQL; the hand-over decides which chunk is read when.
 
-A chunk costs four statements: find the key it ends with, wait until the view must contain what the stream has applied, read the rows in
-a fresh view, ask for the end of the binlog. docs/handover.md says why in this order. The source is asked for the table's definition only
-at a table's first and last chunk, and when a chunk's columns come otherwise than before.
+A chunk costs four statements: find the key it ends with, wait until a new view must contain all that the stream has applied, read the rows
+in such a view, ask for the end of the binlog. docs/handover.md says why in this order. The table's definition is read again only at its
+first and last chunk, and when the columns of a result differ from those of the chunk before.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from cdc.mysql.server_errors import COPY_AGAIN, explain, explained, unreadable
 READ_TIMEOUT = 300.0
 """Seconds without a byte after which a chunk's connection counts as dead. Long, since scanning many deleted rows is silent.
 
-A network that has failed is noticed by the stream, which breaks off the chunks too."""
+The stream notices a failed network sooner, and breaks off the chunks too."""
 
 READ_BYTES = 1 << 20
-"""Size of one read from the socket, at most; the kernel seldom has more at once."""
+"""Largest read from the socket; the kernel seldom has more at once."""
 
 CHUNK_BYTES = 16 << 20
-"""Bytes of rows after which a chunk is cut off. Four times what a chunk is meant to have: it happens where rows are suddenly larger."""
+"""Bytes of rows after which a chunk is cut off. Four times the intended size: this happens where rows are suddenly larger."""
 
 GROWN = 2
-"""A chunk is cut off at this many times the rows asked for: they have come since its last key was looked up, or it is a table's last."""
+"""A chunk is cut off at this many times the requested rows: rows were added since its last key was looked up, or it is a table's last."""
 
 _NUMBERS = INTEGERS | {"year"}
 _TEMPORAL = frozenset({"date", "time", "datetime", "timestamp"})
@@ -45,15 +45,15 @@ _ADDRESSES = frozenset({"inet4", "inet6", "uuid"})
 
 
 def select_expression(column: Column) -> str:
-    """The column as it is selected: FLOAT as DOUBLE, because FLOAT's own text has six digits and the binlog has all of them."""
+    """The column in a SELECT. FLOAT is cast to DOUBLE, because FLOAT's text has six digits and the binlog has all of them."""
     name = quote_identifier(column.name)
     return f"CAST({name} AS DOUBLE)" if column.data_type == "float" else name
 
 
 def literal(column: Column, value: bytes) -> str:
-    """A key column's canonical bytes as SQL that compares in the column's own type and collation.
+    """A key column's canonical bytes as an SQL literal that compares in the column's own type and collation.
 
-    Strings travel as hexadecimal with the column's character set, so no byte of a value is ever read as SQL.
+    Strings are written in hexadecimal with the column's character set, so no byte of a value is ever read as SQL.
     """
     kind = column.data_type
     if kind in _NUMBERS:
@@ -72,13 +72,13 @@ def literal(column: Column, value: bytes) -> str:
 
 
 def _member_number(column: Column, value: bytes) -> int:
-    """The number of an ENUM's member, or the bits of a SET's. 0 is an ENUM's value of errors, which prints as ''."""
+    """The number of an ENUM's member, or the bits of a SET's members. 0 is the ENUM's error value, which prints as ''."""
     members = key_labels(column)
     try:
         name = charset.decode(value, column.charset or "utf8mb4")
         if column.data_type == "enum":
             return 1 + members.index(name) if name or "" in members else 0
-        return sum(1 << members.index(each) for each in name.split(",")) if name else 0
+        return sum(1 << members.index(member) for member in name.split(",")) if name else 0
     except ValueError as error:
         raise PreflightFailed(
             f"The key column {column.name} has the value 0x{value.hex()}, which is none of the members that information_schema shows.",
@@ -97,9 +97,9 @@ def upto_condition(table: Table, upto: bytes) -> str:
 
 
 def _beyond(table: Table, key: bytes, before_last: str, last: str) -> str:
-    """A comparison of a whole key, written out: MySQL does not turn the comparison of rows into a range of the index.
+    """A comparison of a whole key, written out, because MySQL does not turn a comparison of row values into an index range.
 
-    Nor does it see one through `a >= 7 AND (a > 7 OR b > 1)`: it would read all rows with a = 7 again for each chunk among them.
+    It does not find a range in `a >= 7 AND (a > 7 OR b > 1)` either: it would read all rows with a = 7 again for each chunk among them.
     """
     terms = [(quote_identifier(c.name), literal(c, v or b"")) for c, v in zip(table.key_columns, decode_row(key), strict=True)]
     name, value = terms[-1]
@@ -115,9 +115,9 @@ def chunk_query(request: ChunkRequest, upto: bytes | None) -> str:
 
 
 def boundary_query(request: ChunkRequest, spacing: float | None = None) -> str:
-    """The SELECT of the key of the last row asked for; it finds none when the table has fewer there.
+    """The SELECT of the key of the chunk's last row. It has no row when fewer rows than requested are left.
 
-    To count to it, the server passes over all of the rows. With the `spacing` of the keys so far it goes to where that row should be.
+    OFFSET makes the server scan all of the chunk's rows. With the `spacing` of the keys so far, it goes to where that row should be.
     """
     if spacing is None or request.after is None:
         return _query(request, request.table.key_columns, request.upto, f"1 OFFSET {request.limit - 1}")
@@ -135,7 +135,7 @@ def key_spacing(request: ChunkRequest, keys: Sequence[bytes]) -> float | None:
 
 
 def _number(key: bytes) -> int:
-    """A key of one whole number."""
+    """The value of a key of one whole number."""
     return int(decode_row(key)[0] or b"")
 
 
@@ -150,9 +150,9 @@ def _query(request: ChunkRequest, columns: Sequence[Column], upto: bytes | None,
 
 
 class SnapshotReader:
-    """Reads chunks over one connection of its own, opened at the first, opened anew after a chunk that grew too large.
+    """Reads chunks over a connection of its own, opened for the first chunk, and again after a chunk that was cut off by size.
 
-    `connected` opens it, and may refuse whoever answers.
+    `connected` opens it, and may refuse the server that answers.
     """
 
     def __init__(self, source: SourceUrl, connected: Callable[..., Connection] = connect) -> None:
@@ -162,9 +162,9 @@ class SnapshotReader:
         self._abandoned = False
         self._buffer = bytearray(READ_BYTES)
         self._spacing: dict[Table, float | None] = {}
-        """Of the keys of each table's last chunk."""
+        """Average distance of the keys of each table's last chunk."""
         self._columns: dict[Table, bytes] = {}
-        """How the columns of each table's rows come while it has this definition."""
+        """By definition, the column definitions that came with its results."""
 
     @property
     def bytes_received(self) -> int:
@@ -172,17 +172,17 @@ class SnapshotReader:
         return self._received_before + (self._connection.bytes_received if self._connection else 0)
 
     def boundary(self, request: ChunkRequest) -> bytes | None:
-        """The key of about the last row that is asked for, None if fewer are there now. Which view it was in does not matter."""
+        """The key of about the last requested row, None if fewer rows are left. Any view may serve for this."""
         with self._session() as connection:
-            found = connection.rows(boundary_query(request, self._spacing.get(request.table)))
-        return encode_row(found[0]) if found else None
+            rows = connection.rows(boundary_query(request, self._spacing.get(request.table)))
+        return encode_row(rows[0]) if rows else None
 
     def read(self, request: ChunkRequest, upto: bytes | None) -> Chunk:
-        """Read a chunk, up to `upto` if that is not its table's end; blocks until it is here.
+        """Read a chunk up to the key `upto`, or to the table's end; blocks until all rows are here.
 
-        Raises Temporary when the source is away or does not catch up with itself, SchemaChanged when the table has another definition than
-        the one asked for. The chunk ends before `upto` where it gets far larger
-        than wanted; where that is by bytes the connection goes, since the rest of a result can only be read or cut off.
+        A chunk that becomes far larger than requested ends before `upto`. If it is cut off by size, the connection is closed, since the
+        rest of a result would have to be read. Raises Temporary when the server is away or does not show what its binlog has sent,
+        SchemaChanged when the table has another definition than the requested one.
         """
         with self._session() as connection:
             flavor = flavor_of(connection)
@@ -214,23 +214,23 @@ class SnapshotReader:
             raise SchemaChanged(f"The columns or the key of {table.id} changed while it was copied.", hint=COPY_AGAIN)
 
     def log_end(self) -> LogEnd:
-        """The end of the binlog now."""
+        """The current end of the binlog."""
         with self._session() as connection:
             return log_end(connection)
 
     def abandon(self) -> None:
-        """Break off a read in progress, from another thread, for good."""
+        """Break off a read in progress, from another thread. The reader is not used again."""
         self._abandoned = True
         self.break_off()
 
     def break_off(self) -> None:
-        """Break off a read in progress, from another thread: it raises Temporary, and the next one is over a new connection."""
+        """Break off a read in progress, from another thread: it raises Temporary, and the next read opens a new connection."""
         if connection := self._connection:
             connection.abandon()
 
     @contextmanager
     def _session(self) -> Iterator[Connection]:
-        """The connection, which an error ends."""
+        """The connection; an error closes it."""
         try:
             with explained(self._source):
                 yield self._connected()
@@ -253,13 +253,13 @@ class SnapshotReader:
 
 
 def _start(connection: Connection, table: Table, query: str) -> tuple[RowReader, bytes]:
-    """Send a query for the table's columns; the reader of its rows, and the columns' definitions as they came."""
+    """Send a query for the table's columns; the reader of its rows, and the column definitions of the result."""
     columns = connection.start_result(query, len(table.columns))
     return RowReader(len(table.columns), table.key, connection.next_sequence), columns
 
 
 def _feed(connection: Connection, reader: RowReader, buffer: bytearray, source: SourceUrl) -> bool:
-    """Give the reader what has come; whether that was the end. After an error the connection is closed."""
+    """Give received bytes to the reader; whether the result has ended. After an error the connection is closed."""
     try:
         ended = reader.feed(connection.read_some(buffer))
     except ServerError as error:
@@ -274,7 +274,7 @@ def _feed(connection: Connection, reader: RowReader, buffer: bytearray, source: 
 
 
 def log_end(connection: Connection) -> LogEnd:
-    """The end of the binlog. A transaction is written there before it becomes visible, so this bounds any view opened before."""
+    """The end of the binlog. A transaction is written there before it becomes visible, so the end bounds every view opened before."""
     file, offset, *_ = connection.one(connection.log_status)
     return LogEnd(text(file), int(offset))
 

@@ -1,8 +1,8 @@
-"""Rows that a session changes by statements in the binlog (binlog_format = STATEMENT): which followed tables are copied again for it.
+"""Which followed tables are copied again after a session has changed rows by statements (binlog_format = STATEMENT).
 
-The binlog has the statement, not the rows. What it may write is bounded by its text (dml.py), by what MySQL says of it (the schemas it has
-used), and by the source's triggers, views and foreign keys, which are asked for. What stays in doubt counts as written. The source tells
-what it has now: a statement that comes before that moment and may have changed triggers, views or keys makes the answer void.
+The binlog then has the statement, not the rows. Three things bound the tables it may have written: its text (dml.py), the schemas that
+MySQL says it has used, and the server's triggers, views and foreign keys, for which the server is asked. In doubt a table counts as
+written. The server's answer is about now: a statement in the binlog before that moment which may have changed triggers, views or keys voids it.
 """
 
 from __future__ import annotations
@@ -26,35 +26,35 @@ from cdc.mysql.sql_tokens import NotUnderstood
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What the source is asked: what else changes when these tables are written."""
+    """A question to the server: which other tables change when these are written."""
 
     written: Writes
     """Names as the source stores them."""
     followed: frozenset[TableId] = frozenset()
-    """The tables that matter."""
+    """The tables that the answer has to be about."""
     schemas: frozenset[str] | None = None
-    """Those that the statement has used, folded; None: any."""
+    """The schemas that the statement has used, folded; None: any."""
     cascades_run_triggers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """What else changes when these tables are written."""
+    """The server's answer to a Question."""
 
     tables: frozenset[TableId]
-    """With those that foreign keys change too."""
+    """The written tables, with those that foreign keys change too."""
     end: LogEnd
-    """The end of the binlog after the source was asked."""
+    """The end of the binlog, read after the answer."""
     doubt: str = ""
-    """Why others may change too."""
+    """Why other tables may change too; "" if none do."""
     hint: str = ""
-    """How to have that told, where the user may not ask."""
+    """The GRANT that removes the doubt, where the user lacks a right."""
     about: frozenset[TableId] = frozenset()
-    """The other tables that the answer depends on: those from which foreign keys lead to the ones that matter."""
+    """Other tables that the answer depends on: the parents from which foreign keys lead to the followed tables."""
 
 
 class StatementRows:
-    """Decides for the tables of `tracker`. `ask` asks the source; without it no answer bounds what is written."""
+    """Decides for the tables of `tracker`. `ask` asks the server; without it, every followed table that could be written counts."""
 
     def __init__(self, tracker: SchemaTracker, ask: Callable[[Question], Reach] | None = None) -> None:
         self._tracker, self._ask = tracker, ask
@@ -63,7 +63,7 @@ class StatementRows:
     def on_rows(self, event: QueryEvent, place: Position) -> list[TableReset]:
         """The tables to copy again after a statement that changed rows.
 
-        Raises UnsupportedEvent where that cannot be done, PreflightFailed where the user may not see what is needed to leave them alone.
+        Raises UnsupportedEvent where nothing can be copied again, PreflightFailed where the user lacks the rights to rule a table out.
         """
         bound = None if event.schemas is None else frozenset(map(self._tracker.fold, event.schemas))
         possible = [table for table in self._tracker.tables if bound is None or self._tracker.fold(table.schema) in bound]
@@ -93,66 +93,66 @@ class StatementRows:
         return self._tracker.copy_again(touched, f"{shorten(event.text)} changed rows without row events{others}", place)
 
     def on_rollback(self, place: Position) -> list[TableReset]:
-        """The same where a transaction takes back rows that have come: a savepoint, or a transaction that has written other engines too."""
+        """The tables to copy again after a rollback of rows that were delivered: to a savepoint, or of a mixed transaction."""
         return self._tracker.copy_again(self._tracker.tables, "its transaction took rows back after sending them", place)
 
     def on_tables(self, event: QueryEvent, place: Position) -> list[TableReset]:
-        """The same after any other statement: it may have changed what answers were about."""
-        self._answers = {asked: reached for asked, reached in self._answers.items() if _not_behind(place, reached.end)}
-        asked = {table for asked, reached in self._answers.items() for table in asked.written.tables | reached.tables | reached.about}
-        if not asked or not self._may_matter(event, self._ids(asked)):
+        """The tables to copy again after any other statement: it may have changed what earlier answers were about."""
+        self._answers = {question: answer for question, answer in self._answers.items() if _run_before(place, answer.end)}
+        involved = {t for question, answer in self._answers.items() for t in question.written.tables | answer.tables | answer.about}
+        if not involved or not self._may_matter(event, self._ids(involved)):
             return []
         because = f"what statements changed without row events before {shorten(event.text)} is not certain any more"
         return self._tracker.copy_again(self._tracker.tables, because, place)
 
-    def _may_matter(self, event: QueryEvent, asked: set[TableId]) -> bool:
+    def _may_matter(self, event: QueryEvent, involved: set[TableId]) -> bool:
         """Whether the statement may have dropped or changed one of these tables, or stored code."""
         try:
             if not _CODE.isdisjoint((token.text or "").lower() for token in statement_of(event)):
                 return True
-            passed_over = ddl.TemporaryCreated | ddl.TemporaryDropped | ddl.Rebuilt
-            effects = [each for each in ddl.effects(event) if not isinstance(each, passed_over)]
+            harmless = ddl.TemporaryCreated | ddl.TemporaryDropped | ddl.Rebuilt
+            effects = [effect for effect in ddl.effects(event) if not isinstance(effect, harmless)]
         except NotUnderstood:
             return True
         schemas = {effect.schema for effect in effects if isinstance(effect, ddl.SchemaDropped)}
         tables = {effect.table for effect in effects if not isinstance(effect, ddl.SchemaDropped)}
-        return not self._ids(tables).isdisjoint(asked) or any(
-            self._tracker.fold(schema) in {self._tracker.fold(t.schema) for t in asked} for schema in schemas
+        return not self._ids(tables).isdisjoint(involved) or any(
+            self._tracker.fold(schema) in {self._tracker.fold(t.schema) for t in involved} for schema in schemas
         )
 
-    def _answer(self, asked: Question) -> Reach:
+    def _answer(self, question: Question) -> Reach:
         if self._ask is None:
-            return Reach(asked.written.tables, LogEnd("", 0), "its triggers and foreign keys are not known")
-        if asked not in self._answers:
-            self._answers[asked] = self._ask(asked)
-        return self._answers[asked]
+            return Reach(question.written.tables, LogEnd("", 0), "its triggers and foreign keys are not known")
+        if question not in self._answers:
+            self._answers[question] = self._ask(question)
+        return self._answers[question]
 
     def _ids(self, tables: Iterable[TableId]) -> set[TableId]:
         return set(map(self._tracker.id_of, tables))
 
 
-def _not_behind(place: Position, end: LogEnd) -> bool:
-    """Whether the statement that ends here was run before the binlog ended there."""
+def _run_before(place: Position, end: LogEnd) -> bool:
+    """Whether the statement that ends at `place` was run before the binlog ended at `end`."""
     return not place.reached(end) or (place.file, place.offset) == (end.file, end.offset)
 
 
 _CODE = {"trigger", "view", "function", "procedure", "package", "foreign", "constraint"}
-"""Words of statements that may change what others write besides their tables."""
+"""Words of statements that may change which other tables a later statement writes."""
 
-# what the source is asked
+# the question to the server
 
 
-def reach(connection: Connection, asked: Question) -> Reach:
-    """Ask the source what changes when the tables are written that a statement may write. Views and triggers leave doubt."""
-    return _Asking(connection, asked).reach()
+def reach(connection: Connection, question: Question) -> Reach:
+    """Ask the server which tables change when a statement's tables are written. Views and triggers leave doubt."""
+    return _Inquiry(connection, question).reach()
 
 
 @dataclass(slots=True)
-class _Asking:
+class _Inquiry:
     """One question, answered over a connection."""
 
     connection: Connection
-    asked: Question
+    question: Question
     privileges: Privileges = field(init=False)
 
     def __post_init__(self) -> None:
@@ -160,16 +160,16 @@ class _Asking:
 
     def reach(self) -> Reach:
         """The answer."""
-        written, kinds = self.asked.written, _kinds(self.connection, self.asked.written.names)
+        written, kinds = self.question.written, _kinds(self.connection, self.question.written.names)
         tables = set(written.tables) if written.sure else {table for table in written.tables if table in kinds}
         keys = [] if self.connection.is_mariadb else _cascades(self.connection)
         tables |= _closure(tables, keys)
-        parents = _closure(self.asked.followed, [(child, parent) for parent, child in keys])
+        parents = _closure(self.question.followed, [(child, parent) for parent, child in keys])
         doubt, hint = self._doubt(tables, parents, kinds)
         return Reach(frozenset(tables), log_end(self.connection), doubt, hint, frozenset(parents))
 
     def _doubt(self, tables: set[TableId], parents: set[TableId], kinds: dict[TableId, str]) -> tuple[str, str]:
-        """Why others may change too, and the statement that lets this user see whether they do."""
+        """Why other tables may change too, and the GRANT that lets this user see whether they do."""
         for name in sorted(kinds):
             if "VIEW" in kinds[name]:
                 return f"{name} is a view", ""
@@ -178,30 +178,30 @@ class _Asking:
                 return f"{table} has triggers", ""
         for table in sorted(tables):
             if table.schema not in _WITHOUT_TRIGGERS and not self.privileges.has("TRIGGER", table):
-                on = table if table in kinds else table.schema  # there is no grant on a table that is gone
+                on = table if table in kinds else table.schema  # a dropped table takes no grant
                 return f"this user may not see whether {table} has triggers", self.privileges.grant("TRIGGER", on)
         kinds |= _kinds(self.connection, parents)
-        for name in sorted(self.asked.written.places | {parent for parent in parents if self._used(parent)}):
+        for name in sorted(self.question.written.places | {parent for parent in parents if self._used(parent)}):
             if name not in kinds and name.schema not in ONLY_SERVERS_FILL and is_hidden(self.connection, name):
                 on = name if name.schema == "mysql" else name.schema  # no reason to let the user read what accounts there are
                 return f"this user may not see what {name} is, if it is there", self.privileges.grant("SELECT", on)
-        if self.asked.cascades_run_triggers and self.asked.schemas is None and not self.privileges.has_everywhere("TRIGGER"):
+        if self.question.cascades_run_triggers and self.question.schemas is None and not self.privileges.has_everywhere("TRIGGER"):
             return "this user may not see whether foreign keys lead to triggers", self.privileges.grant("TRIGGER")
         return "", ""
 
     def _used(self, table: TableId) -> bool:
-        """Whether the statement may have used this table. The schemas of views are not told."""
-        return self.asked.schemas is None or self.privileges.key(table.schema) in self.asked.schemas
+        """Whether the statement may have used this table. The event does not list the schemas of views."""
+        return self.question.schemas is None or self.privileges.key(table.schema) in self.question.schemas
 
 
 ONLY_SERVERS_FILL = frozenset({"information_schema", "performance_schema"})
-"""The schemas in which no user makes anything: what is there writes nothing else."""
+"""The schemas in which users create nothing, so their tables and views write no others."""
 _WITHOUT_TRIGGERS = ONLY_SERVERS_FILL | {"mysql"}
 """The schemas whose tables can have no triggers (error 1465). But users may make views in `mysql`, and tables with triggers in `sys`."""
 
 
 def _kinds(connection: Connection, names: Iterable[TableId]) -> dict[TableId, str]:
-    """Which of these names are tables or views that the user may see, and of what kind."""
+    """The tables and views of these names that the user may see, with their table_type."""
     return {table: text(kind) for table, ((kind,), *_) in ask_about(connection, _KINDS, names).items()}
 
 
@@ -209,9 +209,9 @@ _KINDS = "SELECT table_schema, table_name, table_type FROM information_schema.ta
 
 
 def _cascades(connection: Connection) -> list[tuple[TableId, TableId]]:
-    """The foreign keys by which a statement changes a second table, parent and child, as far as the user may see the child.
+    """The foreign keys with cascades, as pairs of parent and child, as far as the user may see the child.
 
-    Of MariaDB none matters: it does not log what they do, so a table that has one is not followed.
+    Not asked of MariaDB: it does not log cascades, so a table that has one is not followed.
     """
     rows = connection.rows(
         "SELECT unique_constraint_schema, referenced_table_name, constraint_schema, table_name "
@@ -222,11 +222,11 @@ def _cascades(connection: Connection) -> list[tuple[TableId, TableId]]:
 
 
 def _closure(tables: Iterable[TableId], steps: Iterable[tuple[TableId, TableId]]) -> set[TableId]:
-    """What the steps lead to from these tables, one after the other."""
-    reached, coming = set[TableId](), set(tables)
-    while coming:
-        coming = {to for at, to in steps if at in coming} - reached
-        reached |= coming
+    """All tables that the steps lead to from these tables, over any number of steps."""
+    reached, frontier = set[TableId](), set(tables)
+    while frontier:
+        frontier = {to for at, to in steps if at in frontier} - reached
+        reached |= frontier
     return reached
 
 

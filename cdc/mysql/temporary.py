@@ -1,7 +1,7 @@
-"""Temporary tables of the source's sessions. Each hides the table of its name from its session: what that changes is not the table.
+"""Temporary tables of the source's sessions. One hides the table of its name from its session, whose statements then concern only it.
 
-The binlog says of a statement that its session has used something of its own (CONNECTION_ID() counts too), not of which table. A temporary
-table is known here if its creation has been seen; one that was created before is not.
+The binlog marks a statement as thread-specific (also for CONNECTION_ID()), and does not say for which table. A temporary table is known
+here if the stream has seen its creation; one that was created earlier is not.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from cdc.mysql import ddl
 from cdc.mysql.query_events import QueryEvent, Session
 
 _MANY = 10_000
-"""Known tables; more are forgotten. What is not known is looked at again."""
+"""Temporary tables remembered; beyond that all are forgotten. A statement on a forgotten one makes its table be looked up."""
 
 
 class TemporaryTables:
-    """Those that are known, by session and name."""
+    """The known temporary tables, by session and name."""
 
     def __init__(self) -> None:
         self._known: set[tuple[Session, TableId]] = set()
 
     def forget(self) -> None:
-        """Another server is read from now on."""
+        """Forget all: another server is followed, or there are too many."""
         self._known.clear()
 
     def without(self, effects: Iterable[ddl.Effect], event: QueryEvent) -> list[ddl.Effect] | None:
-        """The effects on tables that are not temporary; None where that is not known.
+        """The effects on tables that are not temporary; None where it is not certain which are.
 
-        CREATE TABLE makes a table, whatever it is made from; of DROP TABLE the servers log each kind by itself. MariaDB does not say of
-        RENAME TABLE that a table was temporary: what is given of it may still concern one.
+        CREATE TABLE always creates an ordinary table. The servers log DROP TABLE separately for ordinary and temporary tables. MariaDB does
+        not mark a RENAME TABLE of a temporary table, so a rename among the results may still concern one.
         """
         others: list[ddl.Effect] = []
         for effect in effects:
