@@ -151,7 +151,7 @@ def _open_snapshot(connection: Connection) -> LogEnd:
 
 def _hanging() -> Temporary:
     return Temporary(
-        f"The source has sent transactions that it does not show after {VISIBLE_WITHIN} s.",
+        f"The source has sent transactions that it does not make visible within {VISIBLE_WITHIN} s.",
         hint="Look for a hanging commit (SHOW PROCESSLIST), then run the same command again.",
     )
 

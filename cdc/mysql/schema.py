@@ -96,7 +96,7 @@ def _definition(table: TableId, rows: Sequence[Row], index: str, key_names: Sequ
         )
     if not key:
         raise PreflightFailed(
-            f"The table {table} has no primary key and no unique key that serves; rows are copied and found again by one.",
+            f"The table {table} has no primary key and no usable unique key; rows are copied and found again by one.",
             hint=f"ALTER TABLE {table.table} ADD PRIMARY KEY (...).",
         )
     for i in key:

@@ -1,4 +1,4 @@
-"""Errors of the driver and the server as errors of ours: the type says what the caller can do, the text never holds a password."""
+"""Turns errors of the driver and the server into errors of this package: the class says what the caller can do; no text has a password."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from cdc.config import SourceUrl
 from cdc.errors import CdcError, ConfigError, PreflightFailed, SchemaChanged, Temporary, UnreadableAnswer
 
 AGAIN = "Run the same command again."
-"""The hint of an error that may pass. Whether there is a checkpoint to resume from is not known here."""
+"""The hint of a temporary error. This module does not know whether there is a checkpoint to resume from."""
 
 COPY_AGAIN = "The checkpoint stays before that; copy again with --strategy full to go past it."
-"""The hint where a table is not the one that was to be copied."""
+"""The hint where a table is not the one that the copy began with."""
 
 _CLOSED = 0
-"""PyMySQL's own number for a statement on a connection that it has given up."""
+"""PyMySQL's own error number for a statement on a closed connection."""
 
 
 _LONGEST_TEXT = 500
-"""Characters of the server's words in a message."""
+"""Characters of the server's text in a message."""
 
 _DRIVER = frozenset({"pymysql", "pymysqlreplication"})
-"""Any exception out of these is about what the server has sent: they take what comes as it comes."""
+"""Any exception from these packages is about the server's bytes, which they parse without checking."""
 
 _UNREADABLE = (ValueError, IndexError, OverflowError, InvalidOperation, struct.error)
-"""What our own reading of an answer runs into: text that is not a number, a column too few, cut bytes. Others are faults of our own."""
+"""Exceptions of our own code that a malformed answer causes: text that is not a number, too few columns, cut bytes. Others are bugs."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """Errors of one meaning. The sentence and the hint may hold {source}, {user} and {text}, the server's own words."""
+    """Errors with one meaning. The sentence and the hint may contain {source}, {user} and {text}, the server's own text."""
 
     codes: frozenset[object]
     error: type[CdcError]
@@ -51,7 +51,7 @@ def _kind(error: type[CdcError], *codes: int, sentence: str, hint: str) -> _Kind
 
 
 _KINDS = (
-    # over in a moment, or when somebody has made room: a run that follows waits for it
+    # temporary: a run that follows the source waits
     _kind(
         Temporary,
         CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST, _CLOSED, ER.SERVER_SHUTDOWN, ER.QUERY_INTERRUPTED, ER.ABORTING_CONNECTION,
@@ -65,7 +65,7 @@ _KINDS = (
         Temporary,
         ER.CON_COUNT_ERROR, ER.TOO_MANY_USER_CONNECTIONS, ER.USER_LIMIT_REACHED, ER.OUTOFMEMORY, ER.OUT_OF_RESOURCES, ER.CANT_CREATE_THREAD,
         4081,  # MySQL: memory of all connections
-        sentence="{source} takes no more connections: {text}.", hint="Raise that limit or end other connections. " + AGAIN,
+        sentence="{source} accepts no more connections: {text}.", hint="Raise that limit or end other connections. " + AGAIN,
     ),
     _kind(
         Temporary,
@@ -75,12 +75,12 @@ _KINDS = (
     _kind(
         Temporary,
         ER.LOCK_WAIT_TIMEOUT, ER.LOCK_DEADLOCK, ER.BAD_HOST_ERROR, ER.TABLE_DEF_CHANGED,
-        1969, 3024,  # a statement that took too long, MariaDB and MySQL: ours have no limit, but a plugin or a person may end one like this
+        1969, 3024,  # statement took too long, MariaDB and MySQL: our statements have no limit, but a plugin or a person may end one
         3032, 6400,  # MySQL in offline mode
         3168,  # MySQL: the server is not available
         sentence="{source} cannot answer now: {text}.", hint=AGAIN,
     ),
-    # the URL, or its user, has to change
+    # the URL or its user must change
     _kind(
         ConfigError,
         ER.ACCESS_DENIED_ERROR,
@@ -110,14 +110,14 @@ _KINDS = (
     _kind(
         ConfigError,
         ER.HOST_NOT_PRIVILEGED,
-        sentence="{source} lets nobody in from this host: {text}.", hint="Create the user for this host, or for '%'.",
+        sentence="{source} does not allow connections from this host: {text}.", hint="Create the user for this host, or for '%'.",
     ),
     _kind(
         ConfigError,
         3159,  # require_secure_transport
-        sentence="{source} takes encrypted connections only: {text}.", hint="Add ssl-mode=required to the URL.",
+        sentence="{source} accepts only encrypted connections: {text}.", hint="Add ssl-mode=required to the URL.",
     ),
-    # the source has to change
+    # the source must change
     _kind(
         PreflightFailed,
         ER.DBACCESS_DENIED_ERROR, ER.TABLEACCESS_DENIED_ERROR, ER.COLUMNACCESS_DENIED_ERROR, ER.SPECIFIC_ACCESS_DENIED_ERROR,
@@ -133,7 +133,7 @@ _KINDS = (
         PreflightFailed,
         ER.NEW_ABORTING_CONNECTION,
         sentence="{source} closes new connections: {text}.",
-        hint="Mend its init_connect; the server's error log says what fails in it.",
+        hint="Fix its init_connect; the server's error log says what fails in it.",
     ),
     _kind(
         PreflightFailed,
@@ -159,7 +159,7 @@ _BY_CODE = {code: kind for kind in _KINDS for code in kind.codes}
 
 @contextmanager
 def explained(url: SourceUrl) -> Iterator[None]:
-    """Turn PyMySQL's errors into ours: the type says what the caller can do, the text never holds a password."""
+    """Turn PyMySQL's errors within the block into errors of this package. Their text never has a password."""
     try:
         yield
     except CdcError:
@@ -177,16 +177,16 @@ def explained(url: SourceUrl) -> Iterator[None]:
 
 
 def _is_the_drivers(error: Exception) -> bool:
-    """Whether the driver raised it, rather than code of ours or what that called."""
+    """Whether the driver raised the error, and not our code or a library that our code called."""
     packages = [frame.f_globals.get("__name__", "").partition(".")[0] for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return next((each in _DRIVER for each in reversed(packages) if each == "cdc" or each in _DRIVER), False)
+    return next((package in _DRIVER for package in reversed(packages) if package == "cdc" or package in _DRIVER), False)
 
 
 def explain(error: pymysql.MySQLError, url: SourceUrl) -> CdcError:
-    """Our error for one of PyMySQL's."""
+    """The error of this package for an error of PyMySQL."""
     code = error.args[0] if error.args else None
     text = _shortened(str(error.args[1] if len(error.args) > 1 else error)).removesuffix(".")
-    if not isinstance(code, int) or code == CR.CR_MALFORMED_PACKET:  # PyMySQL has words for a few things that it cannot read
+    if not isinstance(code, int) or code == CR.CR_MALFORMED_PACKET:  # PyMySQL's own errors about malformed packets
         return unreadable(url, text)
     if code in {CR.CR_CONN_HOST_ERROR, CR.CR_SSL_CONNECTION_ERROR}:
         return _unconnected(error, url, text)
@@ -200,15 +200,15 @@ def explain(error: pymysql.MySQLError, url: SourceUrl) -> CdcError:
 
 
 def unreadable(url: SourceUrl, why: str) -> UnreadableAnswer:
-    """The error for an answer that is not what the protocol, or the statement, lets expect."""
+    """The error for an answer that does not fit the protocol or the statement."""
     return UnreadableAnswer(
         f"{url.redacted} sent an answer that cannot be read: {_shortened(why)}.",
-        hint="Is this a MySQL or MariaDB server, and does nothing in between change its packets?",
+        hint="Check that this is a MySQL or MariaDB server, and that no proxy in between changes its packets.",
     )
 
 
 def _shortened(text: str) -> str:
-    """The beginning of the server's words: they may be megabytes."""
+    """The beginning of the server's text, which may be megabytes long."""
     return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…"
 
 

@@ -2,7 +2,8 @@
 
 The binlog then has the statement, not the rows. Three things bound the tables it may have written: its text (dml.py), the schemas that
 MySQL says it has used, and the server's triggers, views and foreign keys, for which the server is asked. In doubt a table counts as
-written. The server's answer is about now: a statement in the binlog before that moment which may have changed triggers, views or keys voids it.
+written. The server's answer is about now: a statement that comes in the binlog before that moment, and may have changed triggers, views or
+keys, voids it.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ def assert_waits(project: Project, name: str, limit: str, free: str, words: str)
 def test_exhausted_user_connections_are_waited_for(project_on_either: Project, account: str) -> None:
     """Error 1226."""
     limit = f"ALTER USER {account} WITH MAX_USER_CONNECTIONS"
-    assert_waits(project_on_either, account, f"{limit} 1", f"{limit} 0", "takes no more connections")
+    assert_waits(project_on_either, account, f"{limit} 1", f"{limit} 0", "accepts no more connections")
 
 
 def test_too_many_connections_are_waited_for(start_mysql: StartServer, tmp_path: Path) -> None:

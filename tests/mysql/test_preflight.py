@@ -394,8 +394,8 @@ def test_unlogged_cascades_are_a_problem(odd_server: Sandbox) -> None:
         tables = [TableId("fk", name) for name in ("p", "gone", "empty", "kept")]
         problems = named(preflight.run(admin, tables), "foreign_keys")
         assert [check.message.partition(";")[0] for check in problems] == [
-            "fk.gone is changed by its foreign keys (fk_gone)",
-            "fk.empty is changed by its foreign keys (fk_empty)",
+            "fk.gone is changed by actions of its foreign keys (fk_gone)",
+            "fk.empty is changed by actions of its foreign keys (fk_empty)",
         ]
         assert "DROP FOREIGN KEY `fk_gone`" in problems[0].hint
 

@@ -1,8 +1,7 @@
-"""Whether a source allows a migration: a list of named checks that say what is, what is needed and how to get there.
+"""Preflight: a list of named checks whether a source allows a migration. Each says what is, what is needed, and how to get there.
 
-A check that found a problem is not one that could not be made: the first stands in the way, the second says so.
-Rights are checked by doing what needs them, so roles count as the server counts them. Decides nothing about what
-follows: `cdc check` shows the list, a migration calls `require`.
+A check with a problem stops a migration; a check that could not be made is `unknown` and does not. Rights are checked by running a
+statement that needs them, so roles count as the server counts them. `cdc check` shows the list; a migration calls `require`.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ __all__ = ["Check", "Outcome", "examine", "not_copied", "of_tables", "require", 
 
 OLDEST_VERSION = (8, 0, 14)
 LEAST_RETENTION = 3600
-"""Seconds: time for a fault to be noticed and the migration resumed. Beyond it a fault costs a full copy."""
+"""Seconds of binlog that let a person notice a failed migration and resume it. With fewer, a failure costs a full copy."""
 
 
 def run(connection: Connection, tables: Sequence[TableId], selection: Selection | None = None) -> list[Check]:
-    """Every check of the server, then those of the tables, which may be patterns; only the first when the server is of the wrong kind.
+    """All checks of the server, then those of the tables, which may be patterns. Only the first check, if the server's version fails it.
 
-    `selection` tells which of the tables are named in full, and what is left out; without it, `tables` does. A question
-    that the server refuses makes a check `unknown`; a connection that breaks raises PyMySQL's error.
+    `selection` says which tables are named in full, and which are excluded; by default it is `tables`. A check whose query the server
+    refuses is `unknown`. Raises PyMySQL's error when the connection breaks.
     """
     version = text(connection.one("SELECT VERSION()")[0])
     checks = [_check_version(version)]
@@ -62,7 +61,7 @@ def _server(connection: Connection) -> CheckedServer:
 
 
 def examine(connection: Connection, table: TableId) -> None:
-    """Raise PreflightFailed if this table cannot be migrated, NoSuchTable if there is none: asked when a statement has changed it."""
+    """Raise PreflightFailed if this table cannot be migrated, NoSuchTable if it is missing. For a table that a statement has changed."""
     checks = list(check_tables(_server(connection), [table], Selection((table,))))
     for check in checks:
         if check.missing:
@@ -71,30 +70,30 @@ def examine(connection: Connection, table: TableId) -> None:
 
 
 def unfit(connection: Connection, tables: Sequence[TableId], selection: Selection) -> dict[TableId, str]:
-    """Why which of these tables, which only patterns match, cannot be migrated now."""
+    """The tables among these that cannot be migrated now, each with the reason. Only patterns match them."""
     return skipped(check_tables(_server(connection), tables, selection)) if tables else {}
 
 
 def warnings(checks: Iterable[Check]) -> list[str]:
-    """What of these a run says when it begins: which tables it may not be told of."""
+    """The warnings that a run prints when it begins: where the user may lack rights to see all matching tables."""
     return [f"warning: {check.message} {check.hint}" for check in checks if check.name == ALL_TABLES and check.status is not Outcome.OK]
 
 
 def skipped(checks: Iterable[Check]) -> dict[TableId, str]:
-    """The tables that are skipped, each with all of its problems."""
-    found: dict[TableId, list[str]] = {}
+    """The tables that are skipped, each with all of its problems as one text."""
+    problems: dict[TableId, list[str]] = {}
     for check in checks:
         if check.table and check.status is Outcome.SKIPPED:
-            found.setdefault(check.table, []).append(check.message)
-    return {table: skip_reason(table, " ".join(problems)) for table, problems in found.items()}
+            problems.setdefault(check.table, []).append(check.message)
+    return {table: skip_reason(table, " ".join(messages)) for table, messages in problems.items()}
 
 
 def _without_persist(check: Check) -> Check:
-    """MariaDB cannot keep a setting by itself."""
+    """The check with a hint for MariaDB, which has no SET PERSIST."""
     if "SET PERSIST" not in check.hint:
         return check
     hint = check.hint.replace("SET PERSIST", "SET GLOBAL")
-    return replace(check, hint=f"{hint} Write it under [mysqld] in my.cnf too, so that it outlives a restart.")
+    return replace(check, hint=f"{hint} Write it under [mysqld] in my.cnf too, so that a restart keeps it.")
 
 
 def prepared_xa(connection: Connection) -> Check:
@@ -104,7 +103,7 @@ def prepared_xa(connection: Connection) -> Check:
 
 
 def require(checks: Iterable[Check]) -> None:
-    """Raise PreflightFailed if any check found a problem, telling all of them. Warnings and unknowns pass."""
+    """Raise PreflightFailed with all problems, if any check has one. Warnings and unknown checks pass."""
     problems = [check for check in checks if check.status is Outcome.PROBLEM]
     if len(problems) == 1:
         raise PreflightFailed(problems[0].message, hint=problems[0].hint)
@@ -139,7 +138,7 @@ def _version_numbers(version: str) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Setting:
-    """A global variable that must have one value. Where a server lacks a feature that must be off, nothing is amiss."""
+    """A global variable that must have one value."""
 
     name: str
     needed: str
@@ -207,7 +206,7 @@ _MARIADB_ONLY = {"binlog_optimize_thread_scheduling"}
 
 
 def _check_gtid_mode(server: CheckedServer) -> Check:
-    """GTID mode is raised one step at a time, so the hint depends on where it stands."""
+    """The server raises gtid_mode one step at a time, so the hint depends on the current mode."""
     steps = ["OFF", "OFF_PERMISSIVE", "ON_PERMISSIVE", "ON"]
     mode = server.variables.get("gtid_mode", "OFF")
     if mode == "ON":
@@ -216,7 +215,7 @@ def _check_gtid_mode(server: CheckedServer) -> Check:
     return Check(
         "gtid_mode",
         Outcome.PROBLEM,
-        f"gtid_mode is {mode}; it must be ON, because a migration's place in the binlog is a set of GTIDs.",
+        f"gtid_mode is {mode}; it must be ON, because a migration's position in the binlog is a set of GTIDs.",
         f"{hint} Before the last one wait until SHOW STATUS LIKE 'Ongoing_anonymous_transaction_count' shows 0.",
     )
 
@@ -228,7 +227,7 @@ def _check_server_id(server: CheckedServer) -> Check:
     return Check(
         "server_id",
         Outcome.PROBLEM,
-        "server_id is 0; it must be another number, because a server without one sends its binlog to nobody.",
+        "server_id is 0; it must be another number, because a server whose id is 0 sends its binlog to no replica.",
         "SET PERSIST server_id = 1; (any number that no other server in this replication has)",
     )
 
@@ -240,13 +239,13 @@ def _check_replica_updates(server: CheckedServer) -> Check:
     return Check(
         name,
         Outcome.PROBLEM,
-        f"{name} is OFF; it must be ON, because what this server replicates from another one is missing in its binlog.",
+        f"{name} is OFF; it must be ON, because changes replicated from another server are otherwise missing in its binlog.",
         "Under [mysqld] in my.cnf write log_replica_updates=ON (log_slave_updates=ON before MySQL 8.0.26), and restart the server.",
     )
 
 
 def _check_replication_slave(server: CheckedServer) -> Check:
-    """Tried by the one other statement that needs the same right as reading the binlog."""
+    """Runs the one other statement that needs the same right as reading the binlog."""
     name = "grant_replication_slave"
     if server.ask("SHOW REPLICAS" if server.version >= (8, 0, 22) else "SHOW SLAVE HOSTS") is not None:
         return Check(name, Outcome.OK, f"The user {server.account} may read the binlog.")
@@ -263,7 +262,7 @@ def _check_replication_client(server: CheckedServer) -> Check:
 
 
 def _check_xa(server: CheckedServer) -> Check:
-    """A prepared transaction counts in gtid_executed while its rows can't be read yet: a copy would miss them."""
+    """A prepared transaction is in gtid_executed before its rows can be read: a copy would miss them."""
     name = "prepared_xa"
     prepared = server.ask("XA RECOVER CONVERT XID")
     if prepared is None:
@@ -290,7 +289,7 @@ def _check_xa(server: CheckedServer) -> Check:
 def _check_retention(server: CheckedServer) -> Check:
     name = "retention"
     seconds = int(server.variables.get("binlog_expire_logs_seconds", "0"))
-    if server.connection.is_mariadb and not seconds:  # the older name for it
+    if server.connection.is_mariadb and not seconds:  # its older name
         seconds = int(86_400 * float(server.variables.get("expire_logs_days", "0")))
     if seconds == 0 or server.variables.get("binlog_expire_logs_auto_purge") == "OFF":
         return Check(name, Outcome.OK, "The source keeps its binlogs until they are purged by hand.")

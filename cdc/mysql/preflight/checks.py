@@ -1,4 +1,4 @@
-"""What a check of the source is, and what checks have in common. See cdc/mysql/preflight/__init__.py for why they are made."""
+"""The types and helpers that all preflight checks share. See cdc/mysql/preflight/__init__.py."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from cdc.mysql.connection import Connection, Row
 
 
 class Outcome(StrEnum):
-    """What came of a check."""
+    """The outcome of a check."""
 
     OK = "ok"
     PROBLEM = "problem"
-    """Stands in the way of a migration."""
+    """A migration is not possible until this is solved."""
     WARNING = "warning"
-    """A migration works; the message says what it lacks, or may lack later."""
+    """A migration works; the message says which part is missing, or may be later."""
     SKIPPED = "skipped"
-    """A table that a pattern matches cannot be followed: the others are migrated without it."""
+    """A table that only a pattern matches cannot be followed; the others are migrated without it."""
     UNKNOWN = "unknown"
-    """Could not be checked."""
+    """The check could not be made."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check's result: the message says what is and what is needed, the hint how to get there."""
+    """One check's result: the message says what is and what is needed, the hint says how to get there."""
 
     name: str
     status: Outcome
     message: str
     hint: str = ""
     table: TableId | None = None
-    """The one table that it is about, if it is."""
+    """The table that the check is about; None: the server, or several tables."""
     missing: bool = False
-    """Whether there is no such table."""
+    """Whether the problem is that the table does not exist."""
 
     def __str__(self) -> str:
         return f"{self.status:<7}  {self.name}: {self.message} {self.hint}".rstrip()
@@ -46,7 +46,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class CheckedServer:
-    """What the checks look at. `variables` are the server's global ones, `account` is the user as a GRANT names it."""
+    """The server that is checked. `variables` are its global variables, `account` is the user as a GRANT names it."""
 
     connection: Connection
     version: tuple[int, ...]
@@ -63,16 +63,16 @@ class CheckedServer:
             raise
 
     def ask_log_status(self) -> list[Row] | None:
-        """The end of the binlog and its filters; no row while there is no binlog, None if the user may not ask."""
+        """The end of the binlog and its filters; no row if the binlog is off, None if the user may not ask."""
         return self.ask(self.connection.log_status)
 
     def grant(self, privilege: str, on: str = "*.*") -> str:
-        """The statement with which an administrator lets the user do it."""
+        """The GRANT statement that gives the user this privilege."""
         return f"GRANT {privilege} ON {on} TO {self.account};"
 
 
 def made(name: str, server: CheckedServer, check: Callable[[CheckedServer], Check]) -> Check:
-    """The check's result; unknown where the server does not answer."""
+    """The check's result; `unknown` where the server refuses the query."""
     try:
         return check(server)
     except pymysql.MySQLError as error:
@@ -80,7 +80,7 @@ def made(name: str, server: CheckedServer, check: Callable[[CheckedServer], Chec
 
 
 def refused(name: str, server: CheckedServer, error: pymysql.MySQLError, about: str = "") -> Check:
-    """A check that could not be made. Raises the error again if the connection is what failed."""
+    """The result of a check that could not be made. Raises the error again if the connection is broken."""
     if not server.connection.open:
         raise error
     return Check(name, Outcome.UNKNOWN, f"The server did not answer{about}: {error.args[-1]}.")
@@ -91,12 +91,12 @@ _DENIED = {
     ER.TABLEACCESS_DENIED_ERROR,
     ER.COLUMNACCESS_DENIED_ERROR,
     ER.SPECIFIC_ACCESS_DENIED_ERROR,
-    ER.XAER_RMERR,  # what XA RECOVER answers without XA_RECOVER_ADMIN
+    ER.XAER_RMERR,  # the answer to XA RECOVER without XA_RECOVER_ADMIN
 }
 
 
 def denied(error: pymysql.MySQLError) -> bool:
-    """Whether the server refused because of the user's rights."""
+    """Whether the server refused because the user lacks a right."""
     return error.args[0] in _DENIED
 
 

@@ -1,6 +1,6 @@
-"""The checks of preflight that MariaDB answers differently than MySQL: its GTIDs, its names for rights, its list of XA transactions.
+"""The preflight checks that differ on MariaDB: its GTIDs, its names for rights, its list of XA transactions.
 
-Those that are alike are in cdc/mysql/preflight/__init__.py, which puts both together. Decides nothing about tables.
+cdc/mysql/preflight/__init__.py has the checks of both servers and combines them. Tables are checked in tables.py.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from cdc.mysql.preflight.checks import Check, CheckedServer, Outcome, count
 
 OLDEST_VERSION = (10, 5)
-"""The first that can name the columns in its binlog."""
+"""The first version that can name columns in its binlog."""
 
 
 def _check_strict_mode(server: CheckedServer) -> Check:
@@ -27,34 +27,34 @@ def _check_strict_mode(server: CheckedServer) -> Check:
 
 
 def _check_replica_updates(server: CheckedServer) -> Check:
-    """OFF by default, which matters only where the server has replicated something."""
+    """OFF by default; it matters only on a server that has replicated from another one."""
     name = "log_replica_updates"
     if server.variables.get("log_slave_updates") == "ON" or not server.variables.get("gtid_slave_pos"):
         return Check(name, Outcome.OK, "The server logs what it replicates, or replicates nothing.")
     return Check(
         name,
         Outcome.PROBLEM,
-        "log_slave_updates is OFF; it must be ON, because what this server replicates from another one is missing in its binlog.",
+        "log_slave_updates is OFF; it must be ON, because changes replicated from another server are otherwise missing in its binlog.",
         "Under [mysqld] in my.cnf write log_slave_updates=ON, and restart the server.",
     )
 
 
 def _check_semi_sync(server: CheckedServer) -> Check:
-    """A transaction that waits for a replica between the binlog and the engine is behind a view's place once the binlog is rotated."""
+    """With AFTER_SYNC a transaction is in the binlog and not yet visible while it waits for a replica; a rotation hides it from a view."""
     name = "semi_sync"
-    settings = [server.variables.get(f"rpl_semi_sync_master_{each}") for each in ("enabled", "wait_point")]
+    settings = [server.variables.get(f"rpl_semi_sync_master_{name}") for name in ("enabled", "wait_point")]
     if settings != ["ON", "AFTER_SYNC"]:
         return Check(name, Outcome.OK, "No transaction waits for a replica between the binlog and its rows.")
     return Check(
         name,
         Outcome.PROBLEM,
-        "rpl_semi_sync_master_wait_point is AFTER_SYNC; it must be AFTER_COMMIT, because a copy can miss what waits for a replica.",
+        "rpl_semi_sync_master_wait_point is AFTER_SYNC; it must be AFTER_COMMIT, or a copy can miss transactions that wait for a replica.",
         "SET PERSIST rpl_semi_sync_master_wait_point = AFTER_COMMIT;",
     )
 
 
 def _check_replication_slave(server: CheckedServer) -> Check:
-    """Read from the list of grants, which has those of the active roles: no other statement needs this right alone."""
+    """Read from SHOW GRANTS, which includes active roles: MariaDB has no harmless statement that needs this right alone."""
     name = "grant_replication_slave"
     granted = [match[1] for (line,) in server.connection.rows("SHOW GRANTS") if (match := _GLOBAL_GRANT.match(str(line)))]
     if any(right in ("REPLICATION SLAVE", "ALL PRIVILEGES") for rights in granted for right in rights.split(", ")):
@@ -75,7 +75,7 @@ def _check_binlog_monitor(server: CheckedServer) -> Check:
 
 
 def check_xa(server: CheckedServer) -> Check:
-    """A prepared transaction is in the binlog while its rows can't be read yet: a copy would miss them."""
+    """A prepared transaction is in the binlog before its rows can be read: a copy would miss them."""
     name = "prepared_xa"
     prepared = server.connection.rows("XA RECOVER FORMAT='SQL'")
     if not prepared:

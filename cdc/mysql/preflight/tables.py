@@ -1,4 +1,4 @@
-"""The checks of preflight that look at tables. Needs only the right to read them; decides nothing about the server."""
+"""The preflight checks of tables. They need only the right to read the tables."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cdc.mysql.privileges import Privileges
 from cdc.mysql.schema import EXTRA_VIRTUAL, UNIQUE_INDEXES, columns_and_key, extra_words, tables_like, usable_key
 
 CASCADES_LOGGED_SINCE = (9, 6)
-"""From then on the server runs foreign keys' actions above the storage engine, so that their rows are in the binlog."""
+"""From this version on the server runs the actions of foreign keys above the storage engine, so that their rows are in the binlog."""
 
 _TYPES = """
 tinyint smallint mediumint int bigint decimal float double bit date time datetime timestamp year
@@ -34,7 +34,7 @@ MARIADB_TYPES = TYPES - {"json", "vector"} | {"inet4", "inet6", "uuid"}
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
-    """What information_schema says about one table that can be read."""
+    """One readable table, as information_schema describes it."""
 
     id: TableId
     kind: str
@@ -45,26 +45,27 @@ class _Facts:
     """The names of VIRTUAL generated columns."""
     has_key: bool
     nullable: tuple[str, ...]
-    """The columns that would have to be NOT NULL for one of its unique keys to serve, of the first that lacks nothing else."""
+    """The columns that must become NOT NULL to make a unique key usable; of the first key that lacks only that."""
     cascades: tuple[str, ...]
     """The names of foreign keys whose actions change rows of this table."""
 
 
 def check_tables(server: CheckedServer, wanted: Sequence[TableId], selection: Selection) -> Iterator[Check]:
-    """One check per problem of a table, named or matched by a pattern; for each kind of problem that no table has, one that all is well.
+    """One check per problem of a table; for each kind of problem that no table has, one `ok`.
 
-    `selection` tells which tables are named in full. The problem of another one is `skipped`; that it is gone since it was listed is none.
+    `selection` says which tables are named in full. A problem of a table that only a pattern matches is `skipped`, and none at all if the
+    table was dropped since it was listed.
     """
     names = name_rules(server.connection)
     system = [table for table in wanted if is_system_table(table)]
     wanted = [table for table in wanted if table not in system]
     yield from map(_system_table, system)
     if not system:
-        yield Check("system_table", Outcome.OK, "None of the tables is one of the server's own.")
+        yield Check("system_table", Outcome.OK, "No system table is among the tables.")
     tables = [table for table in tables_like(server.connection, wanted) if names.wants(selection, table)]
-    for each in wanted:
-        if not any(names.matches(table, each) for table in tables):
-            message = f"No table on the source is called {each}."
+    for name in wanted:
+        if not any(names.matches(table, name) for table in tables):
+            message = f"No table on the source is called {name}."
             yield Check("table_readable", Outcome.PROBLEM, message, "Check --tables.", missing=True)
     for check in _checks(server, tables):
         if check.table is None or names.named(selection, check.table):
@@ -81,8 +82,8 @@ ALL_TABLES = "grant_all_tables"
 
 
 def check_patterns(server: CheckedServer, selection: Selection) -> Iterator[Check]:
-    """A warning for each schema where a pattern may mean tables that the user is not shown; that it is well if there is none."""
-    patterns = [each for each in selection.wanted if is_pattern(each)]
+    """A warning for each schema where a pattern may match tables that the user cannot see; one `ok` if there is no such schema."""
+    patterns = [pattern for pattern in selection.wanted if is_pattern(pattern)]
     if not patterns:
         return
     try:
@@ -90,22 +91,22 @@ def check_patterns(server: CheckedServer, selection: Selection) -> Iterator[Chec
     except pymysql.MySQLError as error:
         yield refused(ALL_TABLES, server, error, " about the user's rights")
         return
-    schemas = dict.fromkeys(schema for each in patterns for schema in privileges.lacking("SELECT", each))
+    schemas = dict.fromkeys(schema for pattern in patterns for schema in privileges.lacking("SELECT", pattern))
     for schema in schemas:
         where = "any schema" if schema == "*" else schema
         message = (
-            f"The user {server.account} is not certain to have SELECT on all tables of {where}: those that it may not see are left out. "
+            f"The user {server.account} may lack SELECT on tables of {where}; tables that it cannot see are left out. "
             f"A grant {'everywhere' if schema == '*' else 'for exactly this schema'} makes it certain:"
         )
         yield Check(ALL_TABLES, Outcome.WARNING, message, privileges.grant("SELECT", "" if schema == "*" else schema))
     if not schemas:
-        yield Check(ALL_TABLES, Outcome.OK, "The user sees all tables that the patterns mean.")
+        yield Check(ALL_TABLES, Outcome.OK, "The user sees all tables that the patterns match.")
 
 
 def _checks(server: CheckedServer, tables: Sequence[TableId]) -> Iterator[Check]:
     yield from _check_filter(server, tables)
     inspected = list(_inspect(server, tables))
-    yield from (found for found in inspected if isinstance(found, Check))
+    yield from (check for check in inspected if isinstance(check, Check))
     readable = [facts for facts in inspected if isinstance(facts, _Facts)]
     if not readable:
         return
@@ -116,7 +117,7 @@ def _checks(server: CheckedServer, tables: Sequence[TableId]) -> Iterator[Check]
 
 
 def _inspect(server: CheckedServer, tables: Sequence[TableId]) -> Iterator[_Facts | Check]:
-    """What there is to know about each table; a check when it cannot be read."""
+    """The facts of each table; a check in their place if it cannot be read."""
     unreadable = _unreadable_ones(server, tables)
     readable = [table for table in tables if table not in unreadable]
     try:
@@ -131,21 +132,21 @@ _READ_AT_ONCE = 50
 
 
 def _unreadable_ones(server: CheckedServer, tables: Sequence[TableId]) -> dict[TableId, Check]:
-    """The tables that cannot be read. A row of each is read, since not every table that can be opened has any; of many by one statement."""
-    found: dict[TableId, Check] = {}
+    """The tables that cannot be read. A row of each is read, since opening a table does not show that; many in one statement."""
+    unreadable: dict[TableId, Check] = {}
     for first in range(0, len(tables), _READ_AT_ONCE):
-        some = tables[first : first + _READ_AT_ONCE]
+        group = tables[first : first + _READ_AT_ONCE]
         try:
             server.connection.rows(
-                "SELECT " + ", ".join(f"(SELECT COUNT(*) FROM (SELECT * FROM {table.sql} LIMIT 1) AS one)" for table in some)
+                "SELECT " + ", ".join(f"(SELECT COUNT(*) FROM (SELECT * FROM {table.sql} LIMIT 1) AS one)" for table in group)
             )
         except pymysql.MySQLError as error:
-            if len(some) == 1:
-                found[some[0]] = replace(_unreadable(server, some[0], error), table=some[0])
+            if len(group) == 1:
+                unreadable[group[0]] = replace(_unreadable(server, group[0], error), table=group[0])
             else:
-                for table in some:
-                    found |= _unreadable_ones(server, [table])
-    return found
+                for table in group:
+                    unreadable |= _unreadable_ones(server, [table])
+    return unreadable
 
 
 def _unreadable(server: CheckedServer, table: TableId, error: pymysql.MySQLError) -> Check:
@@ -172,7 +173,7 @@ def _tablespace_hint(sql: str, error: pymysql.MySQLError) -> str:
 
 
 _INTERRUPTIONS = {ER.LOCK_WAIT_TIMEOUT, ER.LOCK_DEADLOCK, ER.QUERY_INTERRUPTED, 3024, 1969}
-"""Answers about the question rather than the table; the last two are the statement's time that is up, on MySQL and MariaDB."""
+"""Errors of the query rather than of the table; the last two are a statement's time limit, on MySQL and MariaDB."""
 _WITHOUT_TABLESPACE = {1812, 1814}
 """ER_TABLESPACE_MISSING and ER_TABLESPACE_DISCARDED."""
 
@@ -182,33 +183,33 @@ def _facts(connection: Connection, tables: Sequence[TableId]) -> dict[TableId, _
     columns, indexes = ask(connection, _COLUMN_TYPES, tables), ask(connection, UNIQUE_INDEXES, tables)
     cascades = ask(connection, _CASCADES, tables, schema="constraint_schema")
     referring = ask(connection, _REFERRING, tables, schema="constraint_schema") if connection.is_mariadb else {}
-    found: dict[TableId, _Facts | Check] = {}
+    facts: dict[TableId, _Facts | Check] = {}
     for table in tables:
         if table not in kinds:
-            found[table] = replace(_called_otherwise(table, kinds), table=table)
+            facts[table] = replace(_called_otherwise(table, kinds), table=table)
             continue
         ((kind, engine),) = kinds[table]
         typed = columns.get(table, [])
         primary = {str(name) for name, _, _, _, mark in typed if mark == "PRI"}
         _, key = usable_key(indexes.get(table, []), primary)
-        if not typed or set(key) != primary:  # it was altered, dropped or renamed between the questions
+        if not typed or set(key) != primary:  # it was altered, dropped or renamed between the queries
             _, described, _, key = columns_and_key(connection, table)
             typed = [(*row[:3], *row[-2:]) for row in described]
         if not typed:
-            found[table] = replace(_missing(table), table=table)
+            facts[table] = replace(_missing(table), table=table)
             continue
         names = tuple(str(name) for (name,) in cascades.get(table, [])) or (
             _cascading_keys(connection, table) if table in referring else ()
         )
         virtual = tuple(str(name) for name, _, _, extra, _ in typed if EXTRA_VIRTUAL in extra_words(text(extra)))
         nullable = _nullable_key(indexes.get(table, []), virtual)
-        found[table] = _Facts(table, kind, engine, tuple(column[:3] for column in typed), virtual, bool(key), nullable, names)
-    return found
+        facts[table] = _Facts(table, kind, engine, tuple(column[:3] for column in typed), virtual, bool(key), nullable, names)
+    return facts
 
 
-def _called_otherwise(table: TableId, there: Iterable[TableId]) -> Check:
-    """A server that ignores case also finds other spellings than the one in its binlog."""
-    for name in there:
+def _called_otherwise(table: TableId, existing: Iterable[TableId]) -> Check:
+    """A server that ignores case also reads a table by another spelling than the one in its binlog."""
+    for name in existing:
         if tuple(map(str.casefold, name)) == tuple(map(str.casefold, table)):
             message = f"{table} is called {name} on the source; it must be named as in the binlog."
             return Check("table_readable", Outcome.PROBLEM, message, f"Name it with --tables {name}")
@@ -234,9 +235,9 @@ _CASCADING_KEY = re.compile(
 
 
 def _cascading_keys(connection: Connection, table: TableId) -> tuple[str, ...]:
-    """The table's foreign keys with cascades, as SHOW CREATE TABLE tells them to a user with SELECT alone.
+    """The table's foreign keys with cascades, from SHOW CREATE TABLE.
 
-    MariaDB leaves them out of referential_constraints for such a user.
+    For a user who has only SELECT, MariaDB leaves them out of referential_constraints.
     """
     try:
         created = text(connection.one(f"SHOW CREATE TABLE {table.sql}")[1])
@@ -249,7 +250,7 @@ def _cascading_keys(connection: Connection, table: TableId) -> tuple[str, ...]:
 
 
 def _check_filter(server: CheckedServer, tables: Sequence[TableId]) -> Iterator[Check]:
-    """The server's own filters drop whole databases from the binlog: one check for each table that is missing there."""
+    """binlog_do_db and binlog_ignore_db leave whole databases out of the binlog: one check for each table in such a database."""
     name = "binlog_filter"
     try:
         status = server.ask_log_status()
@@ -257,7 +258,7 @@ def _check_filter(server: CheckedServer, tables: Sequence[TableId]) -> Iterator[
         yield refused(name, server, error)
         return
     if status is None:
-        message = f"The user {server.account} may not ask which databases are in the binlog; the tables' ones must be."
+        message = f"The user {server.account} may not ask which databases are in the binlog; those of the tables must be."
         grant = server.grant("BINLOG MONITOR" if server.connection.is_mariadb else "REPLICATION CLIENT")
         yield Check(name, Outcome.UNKNOWN, message, grant)
         return
@@ -276,7 +277,7 @@ def _check_filter(server: CheckedServer, tables: Sequence[TableId]) -> Iterator[
 
 
 def _check_engine(server: CheckedServer, facts: _Facts) -> Check | None:
-    """Only InnoDB's read views stand in a known relation to the binlog."""
+    """Only InnoDB has read views whose place in the binlog is known."""
     if facts.kind != "BASE TABLE":
         message = f"{facts.id} is a {facts.kind.lower()}; only base tables have changes in the binlog."
         return Check("engine", Outcome.PROBLEM, message, "Name the tables it reads from.")
@@ -298,13 +299,13 @@ def _check_key(server: CheckedServer, facts: _Facts) -> Check | None:
     hint = f"ALTER TABLE {facts.id.sql} ADD PRIMARY KEY (...); "
     if facts.nullable:
         not_null = ", ".join(f"MODIFY {quote_identifier(name)} ... NOT NULL" for name in facts.nullable)
-        hint += f"or, to have its unique key serve, ALTER TABLE {facts.id.sql} {not_null}; "
+        hint += f"or, to make its unique key usable, ALTER TABLE {facts.id.sql} {not_null}; "
     hint += (
         f"or, where no columns identify a row, ALTER TABLE {facts.id.sql} "
         f"ADD COLUMN my_row_id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT{invisible} PRIMARY KEY FIRST;"
     )
     if not mariadb and server.version >= _GENERATED_SINCE:
-        hint += " (new tables get that by themselves with SET PERSIST sql_generate_invisible_primary_key = ON;)"
+        hint += " (new tables get such a column by themselves with SET PERSIST sql_generate_invisible_primary_key = ON;)"
     return Check(
         "primary_key",
         Outcome.PROBLEM,
@@ -321,7 +322,7 @@ _GENERATED_SINCE = (8, 0, 30)
 
 
 def _nullable_key(parts: Sequence[Row], virtual: Collection[str]) -> tuple[str, ...]:
-    """The columns that NOT NULL would make a unique key serve; none where no key lacks that alone."""
+    """The columns whose NOT NULL would make a unique key usable; empty if no key lacks only that."""
     nullable = {text(column) for _, column, null, *_ in parts if column is not None and text(null) == "YES"}
     for index in sorted({text(name) for name, *_ in parts}):
         own = [(name, column, "", *rest) for name, column, _, *rest in parts if text(name) == index]
@@ -332,7 +333,7 @@ def _nullable_key(parts: Sequence[Row], virtual: Collection[str]) -> tuple[str, 
 
 
 def _check_types(server: CheckedServer, facts: _Facts) -> Check | None:
-    """MariaDB notes in a comment of the full type what it stores in another way: compressed, or as before MySQL 5.6."""
+    """In the full type, MariaDB marks by a comment a column that is stored in another form: compressed, or as before MySQL 5.6."""
     types = MARIADB_TYPES if server.connection.is_mariadb else TYPES
     odd = [
         f"{name} ({data_type if data_type.lower() not in types else column_type})"
@@ -354,7 +355,7 @@ _STORED_OTHERWISE = re.compile(r"^[^'(]*(?:\([0-9,]*\)[^']*)?/\*")
 
 
 def _check_virtual(_: CheckedServer, facts: _Facts) -> Check | None:
-    """The binlog has what the writer's session computed, a SELECT what the reader's does, and an expression may depend on that."""
+    """Values of a VIRTUAL column may depend on the session: the binlog has the writer's values, a SELECT has the reader's."""
     if not facts.virtual:
         return None
     hint = "Where the target needs the values, make them STORED on the source, or compute them on the target."
@@ -362,14 +363,14 @@ def _check_virtual(_: CheckedServer, facts: _Facts) -> Check | None:
 
 
 def not_copied(table: TableId, virtual: Sequence[str]) -> str:
-    """What becomes of the VIRTUAL columns with these names, one or more."""
+    """The sentence that says that these VIRTUAL columns, one or more, are not copied."""
     if len(virtual) == 1:
         return f"{table}: the column {virtual[0]} is VIRTUAL, computed when it is read; it is not copied."
     return f"{table}: the columns {', '.join(virtual)} are VIRTUAL, computed when they are read; they are not copied."
 
 
 def _check_cascades(server: CheckedServer, facts: _Facts) -> Check | None:
-    """The engine's own cascades leave no trace in the binlog. Source: MySQL manual, innodb_native_foreign_keys."""
+    """Cascades run by the storage engine are not in the binlog. Source: MySQL manual, innodb_native_foreign_keys."""
     logged = (
         not server.connection.is_mariadb
         and server.version >= CASCADES_LOGGED_SINCE
@@ -382,16 +383,16 @@ def _check_cascades(server: CheckedServer, facts: _Facts) -> Check | None:
     return Check(
         "foreign_keys",
         Outcome.PROBLEM,
-        f"{facts.id} is changed by its foreign keys ({names}); what they do must be in the binlog, and this server leaves it out.",
-        f"Declare them anew without ON DELETE and ON UPDATE actions: ALTER TABLE {facts.id.sql} "
+        f"{facts.id} is changed by actions of its foreign keys ({names}); they must be in the binlog, and this server does not log them.",
+        f"Recreate them without ON DELETE and ON UPDATE actions: ALTER TABLE {facts.id.sql} "
         f"{', '.join(f'DROP FOREIGN KEY {quote_identifier(name)}' for name in facts.cascades)}, ADD FOREIGN KEY ...;{newer}",
     )
 
 
 _TABLE_CHECKS: Sequence[tuple[str, str, Callable[[CheckedServer, _Facts], Check | None]]] = (
     ("engine", "The tables are InnoDB base tables.", _check_engine),
-    ("primary_key", "The tables have primary keys, or unique keys that serve.", _check_key),
+    ("primary_key", "The tables have primary keys, or usable unique keys.", _check_key),
     ("column_types", "The tables' columns are of types that can be followed.", _check_types),
     ("virtual_columns", "No column is VIRTUAL; all are copied.", _check_virtual),
-    ("foreign_keys", "What foreign keys do to the tables is in the binlog.", _check_cascades),
+    ("foreign_keys", "Foreign keys change the tables only in ways that the binlog has.", _check_cascades),
 )
