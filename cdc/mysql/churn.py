@@ -1,8 +1,7 @@
-"""Changes rows of a table without knowing what they mean: for measuring, on tables that may be written to.
+"""Changes rows of any table, for measurements (`cdc compare --churn`), on tables that may be written to.
 
-Rows are found by their primary key, locked, and changed in one of two ways: columns that stand under no rule take the values of another
-row, or the row is deleted and inserted again as it was. So the table stays valid, whatever it holds. Which rows, and how many, is the
-caller's business.
+Rows are read by primary key, locked, and changed in one of two ways: columns without constraints take the values of another row, or the row
+is deleted and inserted again. So the table stays valid whatever its rows mean. The caller chooses the rows.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ from cdc.mysql.server_errors import explained
 from cdc.mysql.snapshot import literal, select_expression
 
 SANDBOX_HOST = "cdc-sandbox"
-"""What a sandbox's server has as its report_host, so that it is known for one."""
+"""The report_host by which a sandbox's server is recognized."""
 
 ROWS_A_TRANSACTION = 100
 STATEMENT_BYTES = 4 << 20
-"""Literals of one INSERT, about: well below any server's max_allowed_packet."""
+"""About how many bytes of literals one INSERT has: well below any server's max_allowed_packet."""
 _REINSERTED = 5
-"""One row in so many is deleted and inserted again, where both ways are open."""
+"""One row in this many is deleted and inserted again, where both ways are possible."""
 _ATTEMPTS = 5
 _AGAIN = {ER.LOCK_DEADLOCK, ER.LOCK_WAIT_TIMEOUT}
 
@@ -56,7 +55,11 @@ def is_sandbox(connection: Connection) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Ways:
-    """What may be done to a table's rows: columns that may take another row's value, those that an INSERT names, whether rows may go."""
+    """How a table's rows may be changed.
+
+    `moved` are the places of columns that may take another row's value, `inserted` those that an INSERT names; `reinserts` says whether
+    rows may be deleted and inserted again.
+    """
 
     table: Table
     moved: tuple[int, ...]
@@ -65,31 +68,31 @@ class Ways:
 
 
 def ways(connection: Connection, table: Table) -> Ways:
-    """Find out what may be done. Raises ConfigError when it is nothing, or when a change would have effects elsewhere.
+    """How this table's rows may be changed. Raises ConfigError if in no way, or if a change would have effects elsewhere.
 
-    A column that is in the key or a unique index, generated, or part of a foreign key keeps its value; with CHECK constraints all do, since
-    one may relate any of them. JSON keeps its value too: what it holds may not survive being written out. Rows that other tables refer to
-    are not deleted, not even for a moment: that may cascade.
+    A column keeps its value if it is in the key or a unique index, generated, or part of a foreign key; with CHECK constraints all columns
+    do, since a constraint may relate any of them. JSON columns do too, since their text form may lose something. Rows that other tables
+    refer to are not deleted even for a moment, since that may cascade.
     """
-    found: dict[str, set[str]] = {}
+    rules: dict[str, set[str]] = {}
     for kind, name in connection.rows(_RULES, table.id * _RULES.count("UNION") + table.id):
-        found.setdefault(text(kind), set()).add(text(name))
-    if "trigger" in found:
+        rules.setdefault(text(kind), set()).add(text(name))
+    if "trigger" in rules:
         raise ConfigError(
-            f"{table.id} has the trigger {min(found['trigger'])}, so changing its rows changes more than them.",
+            f"{table.id} has the trigger {min(rules['trigger'])}, so changing its rows changes more than them.",
             hint="Leave out --churn to wait for real changes, or compare a copy of the table without triggers.",
         )
-    kept = {name for kind in ("generated", "unique", "refers", "referred") for name in found.get(kind, ())}
-    fixed = "checked" in found or "" in kept  # a unique index over an expression may depend on any column
+    kept = {name for kind in ("generated", "unique", "refers", "referred") for name in rules.get(kind, ())}
+    fixed = "checked" in rules or "" in kept  # a unique index over an expression may depend on any column
     moved = [i for i, c in enumerate(table.columns) if not fixed and i not in table.key and c.name not in kept and c.data_type != "json"]
-    inserted = [i for i, column in enumerate(table.columns) if column.name not in found.get("generated", ())]
-    able = Ways(table, tuple(moved), tuple(inserted), "referred" not in found)
-    if not (able.moved or able.reinserts):
+    inserted = [i for i, column in enumerate(table.columns) if column.name not in rules.get("generated", ())]
+    result = Ways(table, tuple(moved), tuple(inserted), "referred" not in rules)
+    if not (result.moved or result.reinserts):
         raise ConfigError(
             f"No row of {table.id} can be changed without knowing what it means: other tables refer to it, and no column is free of rules.",
             hint="Leave out --churn to wait for real changes.",
         )
-    return able
+    return result
 
 
 class Churn:
@@ -109,11 +112,11 @@ class Churn:
         self._connection.abandon()
 
     def change(self, table: TableId, keys: Iterable[bytes]) -> int:
-        """Change the rows under these canonical keys, a hundred a transaction; how many rows that were."""
+        """Change the rows with these canonical keys, a hundred per transaction; the number of changed rows."""
         keys, changed = iter(keys), 0
-        while some := list(islice(keys, ROWS_A_TRANSACTION)):
+        while group := list(islice(keys, ROWS_A_TRANSACTION)):
             with explained(self._source):
-                changed += self._transaction(self._ways[table], some)
+                changed += self._transaction(self._ways[table], group)
         return changed
 
     def _transaction(self, way: Ways, keys: list[bytes]) -> int:
@@ -128,7 +131,7 @@ class Churn:
                 self._connection.rollback()
                 continue
             return changed
-        raise Temporary(f"Rows of {way.table.id} are locked by others all the time.", hint="Run the same command again.")
+        raise Temporary(f"Rows of {way.table.id} stay locked by other sessions.", hint="Run the same command again.")
 
     def _change(self, way: Ways, keys: list[bytes]) -> int:
         table, run = way.table, self._connection.rows
@@ -161,9 +164,9 @@ _Row = tuple[bytes | None, ...]
 
 
 def divided(way: Ways, rows: Sequence[_Row]) -> tuple[list[_Row], list[_Row]]:
-    """Rows as they are to become by an update, and rows to delete and insert again: those an update would not change are among these.
+    """The new rows of an update, and the rows to delete and insert again; rows that an update would not change are among the latter.
 
-    Each updated row takes the free columns of the one before it.
+    An updated row takes the unconstrained columns of the row before it.
     """
     moved, reinserted = [], []
     for n, row in enumerate(rows):

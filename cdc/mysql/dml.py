@@ -1,8 +1,8 @@
-"""Which tables a statement that changes rows may write. A statement in, names out.
+"""The tables that a statement may write by itself. A statement in, names out.
 
-It reads the place of the table in the statements that have one, and knows which functions are the server's own. Where that is not enough,
-every name counts, and what could run stored code is a `doubt`. Whether a name is a table, and what triggers and foreign keys do when it is
-written, only the source can tell: statement_rows.py asks.
+It finds the written table where the statement's grammar has a place for it, and knows the servers' own functions. Otherwise every name
+counts, and a possible call of stored code is a `doubt`. Only the server knows whether a name is a table, and its triggers and
+foreign keys: statement_rows.py asks.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ from cdc.mysql.sql_tokens import NotUnderstood, Token, TokenKind
 
 @dataclass(frozen=True, slots=True)
 class Writes:
-    """What a statement may write."""
+    """The tables that a statement may write."""
 
     tables: frozenset[TableId] = frozenset()
-    """Those that it may name as the ones to write."""
+    """Names of the tables that it writes, or may write."""
     names: frozenset[TableId] = frozenset()
-    """All that it may name: a view among them may run functions, or lead to another table."""
+    """All names that may be those of tables or views. A view may run functions, or lead to another table."""
     places: frozenset[TableId] = frozenset()
-    """Those of them that stand where the name of a table or a view can stand."""
+    """Those of the names that stand where the name of a table or a view can stand."""
     sure: bool = False
-    """Whether `tables` are the ones, not merely all names."""
+    """Whether `tables` are exactly the written ones, not merely all names."""
     doubt: str = ""
-    """Why it may write others too, by stored code that it runs."""
+    """Why it may write other tables too, by stored code that it runs."""
 
 
 def writes(event: QueryEvent) -> Writes:
-    """What the statement may write by itself, in each way that it may have to be read."""
-    found, why = list[Writes](), event.doubt
+    """The tables that the statement may write by itself, over all of its readings."""
+    results, why = list[Writes](), event.doubt
     for reading in event.readings():
         try:
-            found.append(_writes(reading))
+            results.append(_writes(reading))
         except NotUnderstood as error:
             why = why or f"it is not understood: {error}"
-    if event.doubt or not found:
+    if event.doubt or not results:
         return Writes(doubt=why)
     return Writes(
-        frozenset().union(*(each.tables for each in found)), frozenset().union(*(each.names for each in found)),
-        frozenset().union(*(each.places for each in found)), all(each.sure for each in found),
-        next((each.doubt for each in found if each.doubt), ""),
+        frozenset().union(*(result.tables for result in results)), frozenset().union(*(result.names for result in results)),
+        frozenset().union(*(result.places for result in results)), all(result.sure for result in results),
+        next((result.doubt for result in results if result.doubt), ""),
     )  # fmt: skip
 
 
@@ -60,17 +60,17 @@ def _writes(event: QueryEvent) -> Writes:
     at = _place(tokens, verb)
     table, end = _table(tokens, at, event.schema) if at else (None, 0)
     if table is None or not _alone(tokens, end, verb):
-        found = _of_query(tokens, event.schema)
-        return replace(found, tables=found.names, sure=False)
+        result = _of_query(tokens, event.schema)
+        return replace(result, tables=result.names, sure=False)
     doubt = _doubt(tokens, end)
     places = {table, *_places(tokens, event.schema, end)}
     return Writes(frozenset({table}), frozenset(_names(tokens, event.schema)), frozenset(places), True, doubt)
 
 
 def fills_table(event: QueryEvent) -> bool:
-    """Whether the statement creates a table with the rows of a query: it may run functions that write other tables. Of MariaDB alone.
+    """Whether the statement is CREATE TABLE ... SELECT on MariaDB, which may run functions that write other tables.
 
-    MySQL refuses functions that write within such a statement (error 1746). One that cannot be read may be such a statement.
+    MySQL refuses such functions there (error 1746). A statement that cannot be read may be one.
     """
     if not event.dialect.mariadb:
         return False
@@ -83,15 +83,15 @@ def fills_table(event: QueryEvent) -> bool:
 
 
 def _query(tokens: Sequence[Token]) -> int:
-    """Where the query begins that fills the table of a CREATE TABLE; the end if there is none."""
-    found = (
+    """Where the query of a CREATE TABLE ... SELECT begins; the end if there is none."""
+    places = (
         at for at in range(len(tokens)) if _word(tokens, at) == "SELECT" or (_word(tokens, at), _word(tokens, at + 1)) == ("VALUES", "(")
     )
-    return next(found, len(tokens))
+    return next(places, len(tokens))
 
 
 def _of_query(tokens: Sequence[Token], schema: str) -> Writes:
-    """What a statement, or the query in one, may name and run. It writes none of these by itself."""
+    """The names in a query, and whether it may run stored code. A query writes no tables by itself."""
     return Writes(frozenset(), frozenset(_names(tokens, schema)), frozenset(_places(tokens, schema)), True, _doubt(tokens, 0))
 
 
@@ -102,18 +102,18 @@ def _doubt(tokens: Sequence[Token], columns: int) -> str:
 _VERBS = {"INSERT", "REPLACE", "UPDATE", "DELETE", "LOAD", "WITH", "ANALYZE"}
 _MODIFIERS = {"LOW_PRIORITY", "HIGH_PRIORITY", "DELAYED", "QUICK", "IGNORE", "HISTORY"}
 _AFTER_DELETED = {"", "WHERE", "ORDER", "LIMIT", "RETURNING", "PARTITION", "AS"}
-"""What may follow the table of a DELETE that has only one; "" is the end."""
+"""Words that may follow the table of a DELETE from a single table; "" is the end."""
 
 
 def _word(tokens: Sequence[Token], at: int) -> str:
-    """A bare word in upper case, or a sign; "" at the end; a name in quotes is none."""
+    """A bare word in upper case, or a sign; "" at the end; "`" for a name in quotes."""
     if not 0 <= at < len(tokens):
         return ""
     return tokens[at].keyword if tokens[at].kind in (TokenKind.WORD, TokenKind.SIGN) else "`"
 
 
 def _place(tokens: Sequence[Token], verb: str) -> int:
-    """Where the table to write is named, 0 where that is not sure."""
+    """The place of the written table's name; 0 if it is not certain."""
     at = 1
     while _word(tokens, at) in _MODIFIERS:
         at += 1
@@ -124,13 +124,13 @@ def _place(tokens: Sequence[Token], verb: str) -> int:
     if verb == "DELETE":
         return at + 1 if _word(tokens, at) == "FROM" else 0
     if verb == "LOAD":
-        found = (i + 2 for i in range(len(tokens)) if (_word(tokens, i), _word(tokens, i + 1)) == ("INTO", "TABLE"))
-        return next(found, 0)
+        places = (i + 2 for i in range(len(tokens)) if (_word(tokens, i), _word(tokens, i + 1)) == ("INTO", "TABLE"))
+        return next(places, 0)
     return 0
 
 
 def _table(tokens: Sequence[Token], at: int, schema: str) -> tuple[TableId | None, int]:
-    """The table named here, and where its name ends."""
+    """The table named at this place, and where its name ends."""
     parts = []
     while at < len(tokens) and tokens[at].kind in (TokenKind.WORD, TokenKind.NAME):
         parts.append(tokens[at].text or "")
@@ -144,7 +144,7 @@ def _table(tokens: Sequence[Token], at: int, schema: str) -> tuple[TableId | Non
 
 
 def _alone(tokens: Sequence[Token], end: int, verb: str) -> bool:
-    """Whether the statement writes no second table that it names."""
+    """Whether the statement writes only one of the tables that it names."""
     following = _word(tokens, end)
     if verb == "DELETE":
         return following in _AFTER_DELETED
@@ -155,7 +155,7 @@ def _alone(tokens: Sequence[Token], end: int, verb: str) -> bool:
 
 
 def _names(tokens: Sequence[Token], schema: str) -> set[TableId]:
-    """All names that could be those of tables. One that qualifies another has a place of its own too, if it is a table's."""
+    """All names that could be those of tables. A table's name that only qualifies a column stands elsewhere in the statement too."""
     found = set()
     for i, token in enumerate(tokens):
         if token.kind not in (TokenKind.WORD, TokenKind.NAME):
@@ -168,7 +168,7 @@ def _names(tokens: Sequence[Token], schema: str) -> set[TableId]:
 
 
 def _calls(tokens: Sequence[Token], columns: int) -> list[str]:
-    """What stands before a parenthesis and is neither SQL's own nor, at `columns`, the table whose columns follow."""
+    """Names before a parenthesis, without SQL's own functions and grammar, and without the table whose column list begins at `columns`."""
     found = []
     for i in range(1, len(tokens)):
         if tokens[i].kind is not TokenKind.SIGN or tokens[i].text != "(" or i == columns:
@@ -182,15 +182,15 @@ def _calls(tokens: Sequence[Token], columns: int) -> list[str]:
 
 
 def _places(tokens: Sequence[Token], schema: str, begin: int = 0) -> set[TableId]:
-    """The names that stand where a table's can stand, too many rather than too few: those listed after `begin`, and `a.b` anywhere."""
+    """The names at places where a table's name can stand, rather too many: those in lists of tables after `begin`, and `a.b` anywhere."""
     return _listed(tokens[begin:], schema) | _qualified(tokens)
 
 
 def _listed(tokens: Sequence[Token], schema: str) -> set[TableId]:
-    """The names in lists of tables. A list may begin at any word that begins one, and ends only at one that cannot be a name there."""
+    """The names in lists of tables. A list begins at any word that can begin one, and ends only at a word that cannot be a name there."""
     found, at, outside = set[TableId](), 0, list[bool | None]()
     listing: bool | None = False
-    """Whether tables are listed here; None in a condition of a join, which a comma ends."""
+    """Whether this is in a list of tables; None in the condition of a join, which a comma ends."""
     while at < len(tokens):
         word, before = _word(tokens, at), _word(tokens, at - 1)
         if word == "(":
@@ -215,7 +215,7 @@ def _listed(tokens: Sequence[Token], schema: str) -> set[TableId]:
 
 
 def _qualified(tokens: Sequence[Token]) -> set[TableId]:
-    """All `a.b` but the columns of a table: there `a` is a table's name or alias, so it stands somewhere without a name behind it."""
+    """All `a.b` except columns of a table, where `a` is a table's name or alias and so stands elsewhere without a name after it."""
     found, alone = set[TableId](), set[str]()
     for i, token in enumerate(tokens):
         if token.kind not in (TokenKind.WORD, TokenKind.NAME):
@@ -230,15 +230,15 @@ def _qualified(tokens: Sequence[Token]) -> set[TableId]:
 
 _TABLES_FOLLOW = {"FROM", "JOIN", "STRAIGHT_JOIN", "INTO", "USING", "UPDATE", "TABLE"}
 NO_TABLES_FOLLOW = frozenset({"SELECT", "SET", "WHERE", "GROUP", "ORDER", "HAVING", "LIMIT", "VALUES", "PROCEDURE"})
-"""Words after which a list of tables does not go on. They are reserved on both servers: others, such as RETURNING, may be aliases."""
+"""Words that end a list of tables. They are reserved on both servers; others, such as RETURNING, may be aliases."""
 _NO_END_AFTER = {".", "FOR"}
-"""But not behind these: there they are a column's name, or part of an index hint."""
+"""After these, such a word is a column's name or part of an index hint, and does not end the list."""
 _NO_NAME_AFTER = {".", "@"}
-"""What follows is the second part of a name, or a variable's."""
+"""A word after these is the second part of a name, or a variable."""
 _BEFORE_TABLES = _TABLES_FOLLOW | {",", "(", ".", "LATERAL", "OJ"} | _MODIFIERS
-"""What stands before a table's name: after another name comes an alias."""
+"""Tokens that can precede a table's name; after another name comes an alias."""
 _NOT_TABLES = _TABLES_FOLLOW | {"LOW_PRIORITY", "HIGH_PRIORITY", "DELAYED", "IGNORE", "INDEX", "KEY"}
-"""The reserved ones among these words: without quotes they cannot be names."""
+"""Reserved words: without quotes they are not names."""
 
 _GRAMMAR = """
     ALL AND ANY AS BETWEEN BY CASE DISTINCT ELSE END EXISTS FOR FROM GROUP HAVING IN INDEX INTERVAL INTO IS JOIN KEY LIKE LINES
@@ -256,12 +256,13 @@ _FUNCTIONS = """
     VERSION WEEK WEEKDAY YEAR
 """
 OWN = frozenset((_GRAMMAR + _FUNCTIONS).split())
-"""What may stand before a parenthesis and runs no stored code: grammar, and functions of both servers, which go before stored ones."""
+"""Words before a parenthesis that run no stored code: grammar, and both servers' own functions, which take precedence over stored ones."""
 _JOINED = """
     ADDDATE CAST COUNT CURDATE CURTIME DATE_ADD DATE_SUB EXTRACT MAX MID MIN NOW POSITION SUBDATE SUBSTR SUBSTRING SUM TRIM
 """
 JOINED = frozenset(_JOINED.split())
-"""Those of them that are the servers' own only where the parenthesis follows at once: after a blank they name a stored function.
+"""Those that are the servers' own only if the parenthesis follows directly; after a blank they name a stored function.
 
-With the SQL mode IGNORE_SPACE they do not. But a prepared statement is read in the mode of PREPARE, and the binlog has that of EXECUTE.
+In the SQL mode IGNORE_SPACE a blank makes no difference, but a prepared statement is parsed in the mode of PREPARE, and the binlog has the
+mode of EXECUTE.
 """

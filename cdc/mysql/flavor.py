@@ -1,7 +1,7 @@
-"""What differs between MySQL and MariaDB as a source: who a server is, what its GTIDs say, and how a view of its tables is opened.
+"""The differences of MySQL and MariaDB as a source: the identity of a server, its GTIDs, and how a read view of its tables is opened.
 
-One object for each; `flavor_of` gives that of a connection. The binlog's events differ too: the decoder tells them apart by their numbers.
-docs/handover.md says why the views are what the hand-over needs. Decides nothing about what is read.
+One object per flavor; `flavor_of` gives that of a connection. The binlog's events differ too; the decoder knows both by their numbers.
+docs/handover.md explains why the views are as the hand-over needs them.
 """
 
 from __future__ import annotations
@@ -18,35 +18,35 @@ from cdc.model.gtid import DomainGtids, Gtids, GtidSet
 from cdc.mysql.connection import Connection, text
 
 VISIBLE_WITHIN = 60
-"""Seconds a chunk waits until the source shows what its binlog has already sent; it takes milliseconds unless the source hangs."""
+"""Seconds that a chunk waits until the server shows transactions that its binlog has sent; usually milliseconds."""
 
 Range = tuple[bytes, bytes, int, int]
-"""GTIDs as the decoder gives them: the source in 16 bytes, the tag, the first number and the last."""
+"""GTIDs from the decoder: the source (16 bytes), the tag, the first and the last number."""
 
 
 class Flavor(Protocol):
     """A kind of server."""
 
     def identity(self, connection: Connection) -> str:
-        """The server's own name for itself, which no other server has."""
+        """The server's name for itself, which no other server has."""
 
     def gtids(self, connection: Connection) -> tuple[Gtids, Gtids]:
-        """What the server has executed, and which part of it is no longer in its binlogs."""
+        """The executed transactions, and those of them that are purged from the binlogs."""
 
     def position(self, connection: Connection) -> Position:
         """A position whose transactions every view opened from now on contains."""
 
     def open_view(self, connection: Connection, low: Position) -> LogEnd | None:
-        """Make the next SELECT see all that lies before `low`. Raises Temporary when the server does not get there.
+        """Make the next SELECT see all transactions before `low`. Raises Temporary when the server does not show them in time.
 
-        Where in the binlog the view stands, if the server tells: it contains nothing that is written behind.
+        Returns the view's place in the binlog, if the server tells it: transactions written after that place are not in the view.
         """
 
     def close_view(self, connection: Connection) -> None:
-        """Let the view go."""
+        """Release the view."""
 
     def advanced(self, gtids: Gtids, ranges: Iterable[Range]) -> Gtids:
-        """The GTIDs after these transactions. Raises UnsupportedEvent when they cannot come after them."""
+        """The GTIDs with these transactions added. Raises UnsupportedEvent when the transactions are out of order."""
 
     def gtid(self, source: bytes, tag: bytes, number: int) -> str:
         """One GTID as the server writes it."""
@@ -66,7 +66,7 @@ class _MySql:
         return Position(self.gtids(connection)[0])
 
     def open_view(self, connection: Connection, low: Position) -> None:
-        """Wait; the SELECT itself opens the view, with autocommit."""
+        """Wait for the transactions; with autocommit the next SELECT opens the view."""
         if low.gtids and int(connection.one("SELECT WAIT_FOR_EXECUTED_GTID_SET(%s, %s)", (str(low.gtids), VISIBLE_WITHIN))[0]):
             raise _hanging()
 
@@ -90,12 +90,12 @@ class _MariaDb:
         return "{}-{}-{}".format(*struct.unpack_from("<II", source), number)
 
     def identity(self, connection: Connection) -> str:
-        """MariaDB has no UUID. Within a replication every server has another id; host and port tell a copy of it from it."""
+        """MariaDB has no UUID. Within a replication every server has its own server_id; host and port tell a cloned server apart."""
         number, host, port = connection.one("SELECT @@server_id, @@hostname, @@port")
         return f"mariadb-{int(number)}@{text(host)}:{int(port)}"
 
     def gtids(self, connection: Connection) -> tuple[DomainGtids, DomainGtids]:
-        """A binlog file begins with the position that it follows: that of the oldest is what has been purged."""
+        """A binlog file begins with the GTIDs before it: those of the oldest file have been purged."""
         state = text(connection.one("SELECT @@global.gtid_binlog_state")[0])
         oldest = text(connection.one("SHOW BINARY LOGS")[0])
         purged = connection.one("SELECT BINLOG_GTID_POS(%s, 4)", (oldest,))[0]
@@ -112,10 +112,10 @@ class _MariaDb:
         raise CdcError(f"The source does not tell the GTIDs at {end.file}:{end.offset} of its own binlog.", hint="Run the command again.")
 
     def open_view(self, connection: Connection, low: Position) -> LogEnd:
-        give_up = time.monotonic() + VISIBLE_WITHIN
+        deadline = time.monotonic() + VISIBLE_WITHIN
         while not Position(low.gtids, *(end := _open_snapshot(connection))).reached(LogEnd(low.file or ".0", low.offset)):
             self.close_view(connection)
-            if time.monotonic() > give_up:
+            if time.monotonic() > deadline:
                 raise _hanging()
             time.sleep(_PAUSE)
         return end
@@ -143,7 +143,7 @@ _TRIES = 200
 
 
 def _open_snapshot(connection: Connection) -> LogEnd:
-    """Open a view and tell where in the binlog it stands: it contains exactly what was committed before."""
+    """Open a view; its place in the binlog. The view contains exactly the transactions committed before."""
     connection.rows("START TRANSACTION WITH CONSISTENT SNAPSHOT")
     (_, file), (_, offset) = connection.rows("SHOW STATUS LIKE 'binlog_snapshot_%'")
     return LogEnd(text(file), int(offset))
@@ -165,5 +165,5 @@ def flavor_of(connection: Connection) -> Flavor:
 
 
 def flavor_with(gtids: Gtids) -> Flavor:
-    """The flavor of the servers that have such GTIDs."""
+    """The flavor of servers with this kind of GTIDs."""
     return _MARIADB if isinstance(gtids, DomainGtids) else _MYSQL

@@ -1,6 +1,6 @@
-"""How busy the source is, and how far a replica of it is behind, as both say themselves.
+"""The source's load and a replica's lag, asked of the servers themselves over connections with short timeouts.
 
-Over connections of its own with short patience, since a server under load may not answer. Decides nothing about what is too much.
+A server under load may not answer. engine/throttle.py decides what is too much.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ _SHOW_REPLICA = (8, 0, 22)
 
 
 class LoadProbe:
-    """Asks the servers that some limits are about. `source` names the one that is followed, each time anew. For one thread."""
+    """Asks the followed server, which `source` gives anew for every question, and the replica of a limit. For one thread."""
 
     def __init__(self, source: Callable[[], SourceUrl]) -> None:
         self._source = source
         self._connections: dict[SourceUrl, Connection] = {}
 
     def read(self, limits: Limits, *, strict: bool = False) -> Load:
-        """The load now, with the reason in place of what a server cannot tell; if `strict`, that raises CdcError."""
+        """The current load; where a server does not answer, the reason in place of the figure. `strict`: raise CdcError instead."""
         return Load(
             None if limits.max_threads_running is None else _told(self._threads_running, strict),
             None if limits.replica is None else _told(partial(self._lag, limits.replica), strict),
         )
 
     def close(self) -> None:
-        """Close the connections; an answer that is waited for is none."""
+        """Close the connections, also while an answer is awaited."""
         for connection in list(self._connections.values()):
             connection.abandon()
         self._connections.clear()
@@ -49,7 +49,7 @@ class LoadProbe:
         return int(self._rows(self._source(), lambda _: "SHOW GLOBAL STATUS LIKE 'Threads_running'")[0]["Value"])
 
     def _lag(self, replica: SourceUrl) -> int:
-        """How far the replica is behind, over all of its sources."""
+        """The replica's lag in seconds: the largest over its sources."""
         channels = self._rows(replica, _replica_status)
         if not channels:
             raise ConfigError(f"{replica.redacted} is not a replica: its replication status is empty.", hint="Check --replica.")
@@ -71,8 +71,8 @@ class LoadProbe:
                     cursor.execute(statement(connection))
                     return list(cursor.fetchall())
             except (pymysql.MySQLError, OSError):
-                if gone := self._connections.pop(url, None):
-                    gone.abandon()
+                if broken := self._connections.pop(url, None):
+                    broken.abandon()
                 raise
 
 

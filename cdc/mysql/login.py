@@ -1,12 +1,12 @@
-"""Which of a server's demands for the password are met, in place of PyMySQL, which meets all of them.
+"""Answers the server's requests for the password. PyMySQL would answer all of them; this module protects the password.
 
-Until it has shown a certificate that was verified, the server is a stranger, and so is anyone between it and us:
+A server is not trusted until its certificate was verified, nor is the network in between:
 
-* the password goes in clear text (mysql_clear_password, dialog) only to a server whose certificate was verified; the mysql client asks for
-  a word instead (--enable-cleartext-plugin),
-* with caching_sha2_password and sha256_password it goes inside TLS as it is, verified or not, as the mysql client sends it; without TLS it
-  goes encrypted with the server's RSA key, which is the one that the URL names, or the one that the server sends where the URL says that
-  this will do. The mysql client trusts that one without a word for sha256_password.
+* in clear text (mysql_clear_password, dialog) the password is sent only to a server whose certificate was verified; the mysql client needs
+  --enable-cleartext-plugin instead,
+* with caching_sha2_password and sha256_password it is sent unencrypted inside TLS, verified or not, as the mysql client does. Without TLS
+  it is encrypted with the server's RSA key: the key that the URL names, or the key that the server sends if the URL allows that
+  (get-server-public-key). The mysql client trusts the sent key for sha256_password without asking.
 
 Sources: MySQL, "Caching_sha2_password information" and `sql-common/client_authentication.cc`; MariaDB, "Connection", "dialog".
 """
@@ -29,11 +29,11 @@ from cdc.errors import CdcError, ConfigError
 _FAST, _FULL = b"\x01\x03", b"\x01\x04"
 _SEND_KEY_CACHING, _SEND_KEY_SHA256 = b"\x02", b"\x01"
 _MOST_TURNS = 8
-"""Of a login. Three are needed; a server may not go on asking for ever."""
+"""Most packets of a login. Three are needed; a server must not ask for ever."""
 
 
 def plugins(url: SourceUrl) -> dict[str, Callable[[Any], Login]]:
-    """PyMySQL's `auth_plugin_map`: who answers which authentication plugin. Raises ConfigError when the URL's key cannot be read."""
+    """PyMySQL's `auth_plugin_map`: the answers by authentication plugin. Raises ConfigError when the URL's key cannot be read."""
     public_key = _read_key(url.tls.public_key)
     answers = {
         "mysql_clear_password": _clear,
@@ -47,7 +47,7 @@ def plugins(url: SourceUrl) -> dict[str, Callable[[Any], Login]]:
 
 
 def _read_key(path: str) -> bytes:
-    """The server's RSA key, or nothing where the URL names none."""
+    """The server's RSA key; empty if the URL names none."""
     try:
         return Path(path).expanduser().read_bytes() if path else b""
     except OSError as error:
@@ -57,7 +57,7 @@ def _read_key(path: str) -> bytes:
 
 
 class Login:
-    """One connection's answers to one plugin. PyMySQL calls `authenticate` for each packet that is not the end of the login."""
+    """One connection's login with one plugin. PyMySQL calls `authenticate` for every packet until the login ends."""
 
     def __init__(
         self, url: SourceUrl, public_key: bytes, plugin: str, answer: Callable[[Login, Any], Any], connection: pymysql.Connection
@@ -66,18 +66,18 @@ class Login:
         self._public_key, self._answer = public_key, answer
 
     def authenticate(self, packet: Any) -> Any:
-        """Answer the server's packet; its next one. Raises ConfigError for what a stranger does not get."""
+        """Answer the server's packet; returns its next one. Raises ConfigError for a request that is not safe to answer."""
         turns = self.connection.login_turns = getattr(self.connection, "login_turns", 0) + 1
         if turns > _MOST_TURNS:
             raise pymysql.OperationalError(CR.CR_MALFORMED_PACKET, "the login has no end")
         try:
             return self._answer(self, packet)
-        except AttributeError as error:  # PyMySQL would take it for a handler that lacks a method
+        except AttributeError as error:  # PyMySQL would take it for a handler without a method
             raise pymysql.OperationalError(CR.CR_MALFORMED_PACKET, f"the login cannot be read ({error})") from error
 
     @property
     def password(self) -> bytes:
-        """As it is sent."""
+        """The password's bytes."""
         return bytes(self.connection.password)
 
     @property
@@ -91,7 +91,7 @@ class Login:
         return self.encrypted and self.connection._sock.context.verify_mode == ssl.CERT_REQUIRED
 
     def ask(self, data: bytes) -> Any:
-        """Send a packet; returns the server's next one, and raises the error if it is an error packet."""
+        """Send a packet; returns the server's next one. Raises PyMySQL's error if that is an error packet."""
         self.connection.write_packet(data)
         return self.connection._read_packet()
 
@@ -102,11 +102,11 @@ class Login:
         return bytes(self.connection.salt)
 
     def send_encrypted(self, salt: bytes, request_for_key: bytes, offered: bytes = b"") -> Any:
-        """Send the password encrypted with a key that is trusted. `offered` is one that the server has sent already."""
+        """Send the password encrypted with a trusted key. `offered` is a key that the server has sent already."""
         key = self._public_key or self._fetched(request_for_key, offered)
         try:
             encrypted = _auth.sha2_rsa_encrypt(self.password, salt, key)
-        except Exception as error:  # each way in which a key can be none has an error of its own
+        except Exception as error:  # invalid keys raise errors of many classes
             raise ConfigError(
                 f"The public key for {self.url.redacted} cannot be used: it is not an RSA key in PEM format.",
                 hint="server-public-key is a copy of the file that the server has as public_key.pem.",
@@ -128,17 +128,19 @@ class Login:
         return bytes(packet.get_all_data()[1:])
 
     def malformed(self) -> CdcError:
-        """An answer that is none."""
-        return CdcError(f"{self.url.redacted} sent a login that cannot be read ({self.plugin}).", hint="Is there a proxy in between?")
+        """The error for a packet that cannot be read."""
+        return CdcError(
+            f"{self.url.redacted} sent a login that cannot be read ({self.plugin}).", hint="Check whether a proxy is in between."
+        )
 
 
 def _clear(login: Login, packet: Any) -> Any:
-    """MariaDB's `dialog` asks its first question in the packet, which the password answers; it is not asked a second."""
+    """MariaDB's `dialog` asks its first question in the packet; the password is the answer. Further questions are not answered."""
     if not login.verified:
         raise ConfigError(
-            f"{login.url.redacted} asks for the password in clear text ({login.plugin}), and no certificate has shown who it is.",
+            f"{login.url.redacted} asks for the password in clear text ({login.plugin}), and no certificate has verified its identity.",
             hint="Verify the certificate with ssl-mode=verify_identity&ssl-ca=FILE in the URL, or use a user with another plugin. "
-            "If the server has never asked for this before, another one may answer in its place.",
+            "If the server has never asked for this before, another server may be answering in its place.",
         )
     return login.ask(login.password + b"\0")
 
@@ -159,7 +161,7 @@ def _caching_sha2(login: Login, packet: Any) -> Any:
 
 
 def _sha256(login: Login, packet: Any) -> Any:
-    """The server sends its key where PyMySQL's first packet has asked for it: it counts only where the URL says so."""
+    """The server may send its key, since PyMySQL's first packet asks for it. The key counts only if the URL allows that."""
     salt = login.salt(packet)
     if not login.password:
         return login.ask(b"\0")
@@ -171,8 +173,8 @@ def _sha256(login: Login, packet: Any) -> Any:
 
 def _obsolete(login: Login, packet: Any) -> Any:
     raise ConfigError(
-        f"{login.url.redacted} asks for the password in the form of MySQL before 4.1 ({login.plugin}), which anyone can undo.",
-        hint="Give the user a plugin of today: ALTER USER ... IDENTIFIED WITH caching_sha2_password BY ...",
+        f"{login.url.redacted} asks for the password in the form of MySQL before 4.1 ({login.plugin}), which is not safe.",
+        hint="Give the user a current plugin: ALTER USER ... IDENTIFIED WITH caching_sha2_password BY ...",
     )
 
 

@@ -1,8 +1,8 @@
-"""What this account is certain to be told: information_schema shows a table, its keys and its triggers to those who have rights on it.
+"""The rights that this account has for certain. information_schema shows a table only to users with rights on it.
 
-So "it is not listed" means "it is not there" for those alone who have such a right. Grants count here where they hold beyond doubt: those
-for one table or for exactly one schema, and global ones where no partial revoke takes them back. A grant for a pattern of schemas may lose
-against a more specific one, and those of roles are not listed to all: they do not count. Decides nothing about what is done without.
+So "not listed" means "does not exist" only for a user who has such a right. Grants count here if they hold beyond doubt: those on one table
+or on exactly one schema, and global ones that no partial revoke takes back. A grant on a pattern of schemas may be overridden by a more
+specific one, and grants of roles are not listed to every user: neither counts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from cdc.mysql.names import NameRules, name_rules
 
 
 def account(connection: Connection) -> str:
-    """Give the account of this session, as a GRANT names it."""
+    """The account of this session, as a GRANT names it."""
     return "@".join(map(quote_identifier, _user_and_host(connection)))
 
 
@@ -26,13 +26,13 @@ def _user_and_host(connection: Connection) -> tuple[str, str]:
 
 
 class Privileges:
-    """The privileges of this session's account at the time it is constructed."""
+    """The privileges of this session's account at the time of construction."""
 
     def __init__(self, connection: Connection) -> None:
         self._rules: NameRules = name_rules(connection)
         self._account = account(connection)
         self._literal = any(text(value) == "ON" for _, value in connection.rows("SHOW GLOBAL VARIABLES LIKE 'partial_revokes'"))
-        """Whether `_` and `%` in a grant's schema are signs like any other."""
+        """Whether `_` and `%` in a grant's schema are literal characters."""
         grantee = ("@".join(f"'{part}'" for part in _user_and_host(connection)),)
         self._global = {text(right) for (right,) in connection.rows(_GLOBAL, grantee)}
         self._revoked = {
@@ -58,17 +58,17 @@ class Privileges:
         return named in self._schemas or (right in self._global and named not in self._revoked)
 
     def lacking(self, right: str, pattern: TableId) -> list[str]:
-        """The schemas that a pattern of tables means, on all tables of which the account is not certain to have this right.
+        """The schemas that a pattern matches and whose tables may include some on which the account lacks this right.
 
-        `*` stands for all schemas. The server's own are none of them: no pattern means their tables.
+        `*` stands for all schemas. System schemas are left out, since patterns do not match their tables.
         """
         if "*" not in pattern.schema:
             return [] if pattern.schema.lower() in SYSTEM_SCHEMAS or self.has_in(right, pattern.schema) else [pattern.schema]
         if right not in self._global:
             return ["*"]
-        meant = self._rules.key(TableId(pattern.schema, "*"))
+        folded = self._rules.key(TableId(pattern.schema, "*"))
         revoked = sorted(schema for lost, schema in self._revoked if lost == right and not self.has_in(right, schema))
-        return [schema for schema in revoked if matches(TableId(schema, ""), meant)]
+        return [schema for schema in revoked if matches(TableId(schema, ""), folded)]
 
     def has_everywhere(self, right: str) -> bool:
         """Whether the account has this right on all tables of all schemas for certain."""
@@ -85,11 +85,11 @@ class Privileges:
         return f"GRANT {right} ON {what} TO {self._account};"
 
     def key(self, schema: str) -> str:
-        """What the names of one schema have in common, however they are written."""
+        """The form in which all names of one schema are equal."""
         return self._rules.key(TableId(schema, "")).schema
 
     def _one_schema(self, pattern: str) -> str | None:
-        """The schema that a grant names, None where it may be for several."""
+        """The schema that a grant names; None if its pattern may match several."""
         if self._literal:
             return pattern
         return None if re.search(r"(?<!\\)[_%]", pattern) else re.sub(r"\\([_%])", r"\1", pattern)

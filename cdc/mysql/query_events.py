@@ -1,9 +1,9 @@
-"""A statement of the binlog with all that its meaning depends on: the session that wrote it, and the server that ran it.
+"""A statement in the binlog with everything that its meaning depends on: the session that wrote it, and the server that ran it.
 
-Reads the QUERY event of both servers, and what a statement means for its transaction. What it does to tables is read by ddl.py.
+Parses the QUERY event of both servers, and says what a statement means for its transaction. ddl.py reads what it does to tables.
 
-It errs on the side of stopping: a statement that could change rows in a way the row events do not show is never passed over, and one that
-may mean something else than it reads has a `doubt`.
+It errs on the side of stopping: a statement that could change rows without row events is never skipped, and a statement that may mean
+something else than its text has a `doubt`.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from cdc.mysql.sql_tokens import (
 )
 
 _THREAD_SPECIFIC = 0x4
-"""Of the event header's flags: the statement has used what only its session has, such as a temporary table."""
+"""A flag of the event's header: the statement has used something of its session alone, such as a temporary table."""
 
 
 class Session(NamedTuple):
-    """Who wrote a statement. `started_at` (Unix seconds, 0: not known) is when the server was started: it counts its threads anew then."""
+    """The session that wrote a statement. `started_at`: of its server (Unix seconds, 0: unknown); thread numbers begin anew then."""
 
     server_id: int = 0
     thread: int = 0
@@ -44,27 +44,27 @@ class Session(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class QueryEvent:
-    """A statement, as bytes in the character set of the client, the schema it was written in, and its session."""
+    """A statement, as bytes in the client's character set, with its default schema and its session."""
 
     query: bytes
     schema: str = ""
     dialect: Dialect = field(default_factory=Dialect)
     session: Session = field(default_factory=Session)
     thread_specific: bool = False
-    """Whether it has used what only its session has: a temporary table, or CONNECTION_ID()."""
+    """Whether it has used something of its session alone: a temporary table, or CONNECTION_ID()."""
     error_code: int = 0
-    """The server's, where the statement failed after it had done something."""
+    """The server's error, where the statement failed after it had changed something."""
     schemas: frozenset[str] | None = None
-    """Of MySQL: it has used no tables but in these, nor have triggers, functions and cascades that it has set off. The schemas of views are
-    not among them. None: not told."""
+    """On MySQL: the schemas of all tables used by the statement and by the triggers, functions and cascades that it has run. Schemas of
+    views are not included. None: unknown."""
     cascades_run_triggers: bool = False
-    """Whether what foreign keys change sets off triggers: MySQL 9.7's enable_cascade_triggers."""
+    """Whether cascades of foreign keys run triggers: MySQL 9.7's enable_cascade_triggers."""
     doubt: str = ""
-    """Why the statement may mean something else than what can be read in it."""
+    """Why the statement may mean something else than its text says."""
 
     @property
     def text(self) -> str:
-        """To be shown: bytes that cannot be read are replaced."""
+        """The statement for messages; bytes that cannot be decoded are replaced."""
         try:
             return self.decode(self.query)
         except ValueError:
@@ -72,41 +72,41 @@ class QueryEvent:
 
     @property
     def zeroes_dates(self) -> bool:
-        """Whether a table that it may rebuild by copying gets zero dates for others: in a strict mode it fails instead.
+        """Whether rebuilding a table by copying may turn dates into zero dates; in a strict mode the statement fails instead.
 
-        For partial ones, and on MySQL for days that the month does not have. As seen on MySQL 9.7 and MariaDB 10.11.
+        Partial dates become zero, and on MySQL also days that the month does not have. As seen on MySQL 9.7 and MariaDB 10.11.
         """
         mode = self.dialect.sql_mode
         loses = mode & NO_ZERO_DATES or not (self.dialect.mariadb or mode & ALLOW_INVALID_DATES)
         return bool(loses) and not mode & STRICT and not all(map(_copies_no_rows, self.readings()))
 
     def decode(self, data: bytes) -> str:
-        """The text of a part of it. Raises ValueError."""
+        """The text of a part of the statement. Raises ValueError."""
         return decode(data, self.dialect.charset)
 
     def readings(self) -> list[QueryEvent]:
-        """The statement in each way that it may have to be read, as the event says first.
+        """The possible readings of the statement; the first one is as the event says.
 
-        What a server writes itself may be in UTF-8, whatever the session's character set is: CREATE TABLE in place of CREATE TABLE ...
-        SELECT, as seen on MySQL 9.7 and MariaDB 10.11. The SQL mode may be another than the one it was read with: that of a prepared
-        statement is the one of PREPARE, the event's that of EXECUTE, and SET STATEMENT may set one.
+        A statement written by the server itself may be in UTF-8 whatever the session's character set is, like CREATE TABLE in place of
+        CREATE TABLE ... SELECT, as seen on MySQL 9.7 and MariaDB 10.11. The SQL mode may differ too: a prepared statement is parsed in the
+        mode of PREPARE while the event has the mode of EXECUTE, and SET STATEMENT may set a mode.
         """
         dialects = [self.dialect]
         if not self.query.isascii() and self.dialect.charset not in ("utf8mb3", "utf8mb4"):
             dialects.append(replace(self.dialect, charset="utf8mb4"))
         for mark, mode in (b"\\", NO_BACKSLASH_ESCAPES), (b'"', ANSI_QUOTES):
             if mark in self.query:
-                dialects += [replace(each, sql_mode=each.sql_mode ^ mode) for each in dialects]
-        return [replace(self, dialect=each) for each in dialects]
+                dialects += [replace(dialect, sql_mode=dialect.sql_mode ^ mode) for dialect in dialects]
+        return [replace(self, dialect=dialect) for dialect in dialects]
 
     def tokens(self) -> Iterator[Token]:
-        """Its tokens, one by one. Raises NotUnderstood where it cannot be cut as the server has cut it."""
+        """The tokens, lazily. Raises NotUnderstood where the statement cannot be split as the server has split it."""
         return tokens(self.query, self.dialect, self.decode)
 
 
 def decode(data: bytes, charset: str) -> str:
-    """The text of bytes in a server's character set. Raises ValueError where it has none, or the set is not known."""
-    if charset == "binary":  # names are taken as they are, and the server keeps its own in UTF-8
+    """Decode bytes in a server's character set. Raises ValueError if they are not valid in it, or if the set is unknown."""
+    if charset == "binary":  # names are not converted, and the server stores them in UTF-8
         charset = "utf8mb4"
     try:
         return charsets.decode(data, charset)
@@ -115,34 +115,34 @@ def decode(data: bytes, charset: str) -> str:
 
 
 def read(head: bytes, status: bytes, schema: bytes, query: bytes, server: tuple[str, int]) -> QueryEvent:
-    """The statement of a QUERY event: the event's header and its fixed part (32 bytes), and what follows.
+    """The statement of a QUERY event. `head`: the event's header and fixed part (32 bytes); the other arguments follow it in the event.
 
-    `server` is the version of the server that wrote the binlog and the time it was started (Unix seconds, 0: not known).
+    `server`: the version of the server that wrote the binlog, and when it was started (Unix seconds, 0: unknown).
     """
     server_id, flags, thread, error_code = struct.unpack_from("<5xI8xHI5xH", head)
-    found, doubt = _status(status)
+    variables, doubt = _status(status)
     charset = "utf8mb4"
-    if _CHARSET in found:
-        collation = int.from_bytes(found[_CHARSET][:2], "little")
+    if _CHARSET in variables:
+        collation = int.from_bytes(variables[_CHARSET][:2], "little")
         try:
             charset = charsets.of_collation(collation)
         except LookupError:
             doubt = doubt or f"its character set (that of collation {collation}) is not known"
     try:
-        default, schemas = decode(schema, "utf8mb4"), _schemas(found.get(_DATABASES, b""))
+        default, schemas = decode(schema, "utf8mb4"), _schemas(variables.get(_DATABASES, b""))
     except ValueError:
         default, schemas, doubt = "", None, "the name of a schema in it cannot be read"
     return QueryEvent(
         query=query,
         schema=default,
         dialect=Dialect(
-            charset, int.from_bytes(found.get(_SQL_MODE, b""), "little"), "mariadb" in server[0].lower(), version_number(server[0])
+            charset, int.from_bytes(variables.get(_SQL_MODE, b""), "little"), "mariadb" in server[0].lower(), version_number(server[0])
         ),
         session=Session(server_id, thread, server[1]),
         thread_specific=bool(flags & _THREAD_SPECIFIC),
         error_code=error_code,
         schemas=schemas,
-        cascades_run_triggers=any(found.get(_CASCADE_TRIGGERS, b"")),
+        cascades_run_triggers=any(variables.get(_CASCADE_TRIGGERS, b"")),
         doubt=doubt,
     )
 
@@ -160,7 +160,7 @@ _SIZES = {
     0: 4, _SQL_MODE: 8, 3: 4, _CHARSET: 6, 7: 2, 8: 2, 9: 8, 10: 4, 13: 3, 16: 1, 17: 8, 18: 2, 19: 1, 20: 1, _CASCADE_TRIGGERS: 1,
     128: 3, 129: 8,
 }  # fmt: skip
-"""The bytes of each status variable that has always the same size. From 128 on they are MariaDB's; that of
+"""The size in bytes of each status variable of fixed size. From 128 on they are MariaDB's; that of
 enable_cascade_triggers is as seen on MySQL 9.7.
 
 Source: MySQL, Query_event in libs/mysql/binlog/event/statement_events.cpp; MariaDB, Query_log_event in sql/log_event.cc.
@@ -171,30 +171,30 @@ _ALTER_ENDS = 4 | 8
 
 
 def _schemas(databases: bytes) -> frozenset[str] | None:
-    """The names in the status variable for them. Raises ValueError."""
+    """The schemas in the status variable that lists them; None if there are too many. Raises ValueError."""
     if not databases or databases[0] in (0, _TOO_MANY_DATABASES):
         return None
     return frozenset(decode(name, "utf8mb4") for name in databases[1:].split(b"\0")[: databases[0]])
 
 
 def _status(status: bytes) -> tuple[dict[int, bytes], str]:
-    """The status variables by their code, and why they cannot be read to their end, if so."""
-    found: dict[int, bytes] = {}
+    """The status variables by their code, and why the rest of them cannot be read, or ""."""
+    variables: dict[int, bytes] = {}
     at = 0
     while at < len(status):
         code = status[at]
         size = _size(code, status, at + 1)
         if size is None:
-            return found, f"its status variable {code} is not known"
+            return variables, f"its status variable {code} is not known"
         if at + 1 + size > len(status):
-            return found, f"its status variable {code} is cut off"
-        found[code] = status[at + 1 : at + 1 + size]
+            return variables, f"its status variable {code} is cut off"
+        variables[code] = status[at + 1 : at + 1 + size]
         at += 1 + size
-    return found, ""
+    return variables, ""
 
 
 def _size(code: int, status: bytes, at: int) -> int | None:  # noqa: PLR0911 (one table)
-    """The bytes of the variable whose value begins here; None for a code that is not known."""
+    """The size of the variable whose value begins at `at`; None for an unknown code."""
 
     def byte(place: int) -> int:
         return status[place] if place < len(status) else 0
@@ -223,7 +223,7 @@ def _size(code: int, status: bytes, at: int) -> int | None:  # noqa: PLR0911 (on
 
 
 class Meaning(Enum):
-    """What the stream has to do at a statement."""
+    """The meaning of a statement for the stream."""
 
     BEGIN = auto()
     """A transaction's rows follow."""
@@ -234,15 +234,15 @@ class Meaning(Enum):
     ROLLBACK = auto()
     """Rows already sent do not count after all."""
     ROLLBACK_TO = auto()
-    """Those since a savepoint do not count."""
+    """Rows sent since a savepoint do not count."""
     XA = auto()
     """A two-phase transaction, whose rows may count later or never."""
     XA_END = auto()
-    """Ends a two-phase transaction, in one way or the other."""
+    """Commits or rolls back a two-phase transaction."""
     STATEMENT_ROWS = auto()
     """Rows changed by a statement instead of by row events."""
     TABLES = auto()
-    """May create, change, rename, empty or drop tables."""
+    """May create, alter, rename, truncate or drop tables."""
     TABLE_WITH_ROWS = auto()
     """Creates a table and begins the transaction that fills it."""
     ELSEWHERE = auto()
@@ -253,20 +253,20 @@ _FIXED = {
     "BEGIN": Meaning.BEGIN, "START": Meaning.BEGIN, "COMMIT": Meaning.COMMIT, "SAVEPOINT": Meaning.WITHIN, "RELEASE": Meaning.WITHIN,
 }  # fmt: skip
 _DML = {"INSERT", "UPDATE", "DELETE", "REPLACE", "LOAD", "CALL", "WITH", "SELECT", "DO"}
-"""What a statement that changed rows begins with. SELECT and DO are there for a function that writes."""
+"""First words of statements that change rows. SELECT and DO may call a function that writes."""
 _ELSEWHERE = {
     "ANALYZE", "BINLOG", "CACHE", "CHANGE", "CHECK", "CHECKSUM", "CLONE", "DEALLOCATE", "DESC", "DESCRIBE", "EXPLAIN", "FLUSH", "GRANT",
     "HELP", "INSTALL", "KILL", "LOCK", "PREPARE", "PURGE", "RESET", "RESTART", "REVOKE", "SET", "SHOW", "SHUTDOWN",
     "SIGNAL", "STOP", "UNINSTALL", "UNLOCK", "USE",
 }  # fmt: skip
-"""What a statement begins with that changes neither rows nor tables. All others may do both."""
+"""First words of statements that change neither rows nor tables. Any other statement may change both."""
 
 
 def meaning(event: QueryEvent) -> Meaning:  # noqa: PLR0911 (one table)
-    """What the statement means. One that cannot be read may concern tables."""
+    """The statement's meaning. A statement that cannot be read counts as one that may change tables."""
     try:
-        found = statement_of(event)
-        words = [_word(token) for token in islice(found, 4)]
+        rest = statement_of(event)
+        words = [_word(token) for token in islice(rest, 4)]
         verb, second = [*words, "", ""][:2]
         if not words:
             return Meaning.ELSEWHERE
@@ -278,7 +278,7 @@ def meaning(event: QueryEvent) -> Meaning:  # noqa: PLR0911 (one table)
             return Meaning.XA_END if second in ("COMMIT", "ROLLBACK") else Meaning.XA
         if verb in _DML or (verb == "ANALYZE" and second in _DML | {"FORMAT"}):
             return Meaning.STATEMENT_ROWS
-        if verb == "CREATE" and "TABLE" in words and [*words, *map(_word, found)][-2:] == ["START", "TRANSACTION"]:
+        if verb == "CREATE" and "TABLE" in words and [*words, *map(_word, rest)][-2:] == ["START", "TRANSACTION"]:
             return Meaning.TABLE_WITH_ROWS
     except NotUnderstood:
         written_by_server = event.query.startswith(b"CREATE TABLE") and event.query.endswith(b") START TRANSACTION")
@@ -287,22 +287,22 @@ def meaning(event: QueryEvent) -> Meaning:  # noqa: PLR0911 (one table)
 
 
 def statement_of(event: QueryEvent) -> Iterator[Token]:
-    """The statement's tokens, one by one, without what MariaDB's SET STATEMENT ... FOR sets for it. Raises NotUnderstood."""
-    found = event.tokens()
-    first = list(islice(found, 2))
+    """The statement's tokens, lazily, without MariaDB's prefix SET STATEMENT ... FOR. Raises NotUnderstood."""
+    rest = event.tokens()
+    first = list(islice(rest, 2))
     if not event.dialect.mariadb or [_word(token) for token in first] != ["SET", "STATEMENT"]:
-        return chain(first, found)
+        return chain(first, rest)
     depth = 0
-    for token in found:
+    for token in rest:
         if token.kind is TokenKind.SIGN:
             depth += (token.text == "(") - (token.text == ")")
         elif not depth and _word(token) == "FOR":
-            return found
+            return rest
     raise NotUnderstood("FOR is expected after what SET STATEMENT sets")
 
 
 def _copies_no_rows(event: QueryEvent) -> bool:
-    """Whether it names an algorithm that copies no rows: the server refuses it where it needs another. The last one named counts."""
+    """Whether the last ALGORITHM named copies no rows. The server refuses a statement that its named algorithm cannot run."""
     depth, last = 0, list[str]()
     algorithm = ""
     try:
@@ -317,11 +317,11 @@ def _copies_no_rows(event: QueryEvent) -> bool:
 
 
 def _word(token: Token) -> str:
-    """A bare word in upper case; nothing for all else."""
+    """A bare word in upper case; "" for any other token."""
     return token.keyword if token.kind is TokenKind.WORD else ""
 
 
 def shorten(statement: str, limit: int = 120) -> str:
-    """A statement on one line, its beginning where it is long."""
+    """A statement on one line, cut at `limit` characters."""
     text = " ".join(statement.split())
     return text if len(text) <= limit else text[: limit - 1] + "…"

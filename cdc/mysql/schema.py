@@ -1,4 +1,4 @@
-"""Tables as the source's information_schema describes them. Knows names and types; decides nothing about values."""
+"""Tables as the source's information_schema describes them: names, types, keys, and the values of added columns."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ def _column(row: Row) -> Column:
 
 
 def extra_words(extra: str) -> frozenset[str]:
-    """What information_schema says about a column besides its type, in upper case: `VIRTUAL GENERATED` are two words."""
+    """The words of information_schema's `extra` of a column, in upper case: VIRTUAL and GENERATED, for example."""
     return frozenset(re.split(r"\W+", extra.upper()))
 
 
 EXTRA_VIRTUAL = "VIRTUAL"
 _EXTRA_STORED = frozenset({"STORED", "PERSISTENT"})
-"""The second is MariaDB's former name for it."""
+"""PERSISTENT is MariaDB's former name for STORED."""
 
 
 def read_table(connection: Connection, table: TableId) -> Table:
-    """The definition of a table, with its invisible and its STORED generated columns, which rows hold, and the names of VIRTUAL ones.
+    """The definition of a table: the columns that rows have values of (also invisible and STORED ones), and the names of VIRTUAL columns.
 
-    Its id is the name as the source stores it, which is the one the binlog uses. Raises PreflightFailed when it has no key or the user may
+    Its id is the name as the source stores it, as in the binlog. Raises PreflightFailed when the table has no usable key or the user may
     not see it, NoSuchTable when it is missing.
     """
     name, rows, index, key = columns_and_key(connection, table)
@@ -61,24 +61,24 @@ def read_table(connection: Connection, table: TableId) -> Table:
 
 
 def read_tables(connection: Connection, tables: Iterable[TableId]) -> dict[TableId, Table | PreflightFailed]:
-    """The definitions of many tables by a few questions, or why there is none. One that is altered meanwhile is asked for alone."""
+    """The definitions of many tables by a few queries, or the errors. A table that is altered meanwhile is read again, alone."""
     names = list(tables)
     columns, parts = ask(connection, _COLUMNS, names), ask(connection, UNIQUE_INDEXES, names)
-    found: dict[TableId, Table | PreflightFailed] = {}
+    definitions: dict[TableId, Table | PreflightFailed] = {}
     for name in names:
         rows = columns.get(name, [])
         primary = _marked(rows)
         index, key = usable_key(parts.get(name, []), primary)
         try:
             table = _definition(name, rows, index, key) if rows and key and set(key) == primary else read_table(connection, name)
-            found[table.id] = table
+            definitions[table.id] = table
         except PreflightFailed as error:
-            found[name] = error
-    return found
+            definitions[name] = error
+    return definitions
 
 
 def _marked(rows: Iterable[Row]) -> set[str]:
-    """The columns that the server marks as those of the primary key, or of the key in its place."""
+    """The columns that the server marks PRI: those of the primary key, or of the unique key in its place."""
     return {text(row[0]) for row in rows if text(row[-1]) == "PRI"}
 
 
@@ -117,10 +117,11 @@ _SAME = 3
 
 
 def columns_and_key(connection: Connection, table: TableId) -> tuple[TableId, list[Row], str, list[str]]:
-    """Of one moment: the table's name as the server has it, the columns, the name of the key's index, the names of the key's columns.
+    """The table's stored name, the columns, the name of the key's index and the names of its columns, all of one moment.
 
-    They are two questions: a table that is altered in between gives answers that contradict each other, and both are asked again. Raises
-    Temporary when that does not end. An index that does not serve may have its columns marked as PRI: a contradiction that stays is none.
+    They come from two queries. If the table is altered in between, the answers contradict each other, and both are repeated. Raises
+    Temporary when that does not end. A contradiction that stays the same is no alteration: the server marks the columns of an unusable
+    unique index as PRI too.
     """
     before: tuple[list[Row], str, list[str]] | None = None
     same = 0
@@ -135,7 +136,7 @@ def columns_and_key(connection: Connection, table: TableId) -> tuple[TableId, li
         if same == _SAME and not key:
             return name, rows, index, key
         before = rows, index, key
-    raise Temporary(f"{table} is altered all the time: its columns and its key do not fit together.", hint="Run the same command again.")
+    raise Temporary(f"{table} is altered again and again: its columns and its key do not fit together.", hint="Run the same command again.")
 
 
 def usable_key(parts: Iterable[Row], primary: Collection[str]) -> tuple[str, list[str]]:
@@ -162,32 +163,32 @@ def usable_key(parts: Iterable[Row], primary: Collection[str]) -> tuple[str, lis
 
 def tables_like(connection: Connection, wanted: Iterable[TableId]) -> list[TableId]:
     """The tables with these names, and those that patterns among them mean now, each once."""
-    found: dict[TableId, None] = {}
+    tables: dict[TableId, None] = {}
     existing: list[TableId] | None = None
-    for each in wanted:
-        if "*" not in each.schema + each.table:
-            found[each] = None
+    for name in wanted:
+        if "*" not in name.schema + name.table:
+            tables[name] = None
             continue
         if existing is None:
             rules, rows = name_rules(connection), connection.rows(_ALL_TABLES)
             existing = [TableId(text(schema), text(table)) for schema, table in rows]
-        found |= dict.fromkeys(table for table in existing if rules.matches(table, each))
-    return list(found)
+        tables |= dict.fromkeys(table for table in existing if rules.matches(table, name))
+    return list(tables)
 
 
 def selected(connection: Connection, selection: Selection) -> list[TableId]:
-    """The tables that are meant now, and those that are named in full, be they there or not."""
+    """The existing tables that the selection matches, and those that it names in full, existing or not."""
     names = name_rules(connection)
     return [table for table in tables_like(connection, selection.wanted) if names.wants(selection, table)]
 
 
 def table_exists(connection: Connection, table: TableId) -> bool:
-    """Whether there is a table of this name, not a view or a sequence; True too where the user may not see whether there is."""
+    """Whether a table of this name exists; views and sequences do not count. True also where the user may not see whether it exists."""
     return bool(connection.rows(f"{_TABLES} AND table_schema = %s AND table_name = %s", table)) or is_hidden(connection, table)
 
 
 def is_hidden(connection: Connection, table: TableId) -> bool:
-    """Whether the user has no right on a table or view of this name: information_schema leaves it out then, be it there or not."""
+    """Whether the user lacks all rights on a table or view of this name, so that information_schema leaves it out."""
     try:
         connection.rows(f"SHOW COLUMNS FROM {table.sql} LIKE ''")
     except pymysql.MySQLError as error:
@@ -208,18 +209,18 @@ _DEFAULTS = """
 
 
 def added_values(connection: Connection, table: Table) -> dict[str, bytes]:
-    """What rows hold, encoded, in a column that ALTER TABLE has added, by its name, where that is easily told.
+    """The encoded values of existing rows in columns that an ALTER TABLE has added, by the column's name, where the default tells them.
 
-    NULL, whole numbers, and text of variable length in UTF-8 or ASCII; no expressions, nothing that the server computes.
+    These are NULL, integers, and VARCHAR in UTF-8 or ASCII; expressions and values that the server computes are left out.
     """
     columns = {column.name: column for column in table.columns}
-    found = {}
+    values = {}
     for name, default, nullable, extra in connection.rows(_DEFAULTS, table.id):
         column = columns.get(text(name))
         value = _UNKNOWN if column is None else _added(column, default, text(nullable) == "YES", text(extra), connection.is_mariadb)
         if value is not _UNKNOWN:
-            found[text(name)] = encode_value(value)
-    return found
+            values[text(name)] = encode_value(value)
+    return values
 
 
 _UNKNOWN = b"\0unknown"
@@ -228,7 +229,7 @@ _QUOTED = re.compile(r"'([^'\\]*)'")
 
 
 def _added(column: Column, default: str | None, nullable: bool, extra: str, mariadb: bool) -> bytes | None:
-    """A column's value in rows that were there before it, None for NULL. MariaDB shows defaults as SQL, MySQL as they are."""
+    """A column's value in rows older than the column, None for NULL. MariaDB shows defaults as SQL, MySQL as plain text."""
     if extra_words(extra) & {"GENERATED", "DEFAULT_GENERATED", "AUTO_INCREMENT", *_EXTRA_STORED}:
         return _UNKNOWN
     if default is None or (mariadb and default == "NULL"):
@@ -252,17 +253,17 @@ def labels(column: Column) -> list[str]:
 _MEMBER = re.compile(r"'((?:[^'\\]|''|\\.)*)'")
 _ESCAPED = re.compile(r"''|\\.")
 _ESCAPES = {r"\\": "\\", r"\n": "\n", r"\r": "\r", r"\0": "\0"}
-"""What the server escapes in a column's type, besides the doubled quote. Source: MySQL, append_unescaped."""
+"""Escapes in a column's type, besides the doubled quote. Source: MySQL, append_unescaped."""
 
 
 def key_labels(column: Column) -> list[str]:
-    """The members of an ENUM or SET of a key, which tell its values' numbers.
+    """The members of an ENUM or SET in a key, by which a value's number is found.
 
-    Raises PreflightFailed where they do not: one has a character that information_schema cannot show, or two are the same text.
+    Raises PreflightFailed where that is impossible: a member has a character that information_schema cannot show, or two are the same text.
     """
-    found = labels(column)
+    members = labels(column)
     hint = f"Rename the member, or use another key: ALTER TABLE ... MODIFY {column.name} ...."
-    if column.charset in _WIDE and any(UNSHOWN in label for label in found):
+    if column.charset in _WIDE and any(UNSHOWN in label for label in members):
         raise PreflightFailed(
             f"The key column {column.name} is an {column.data_type.upper()} with a question mark in a member, and information_schema shows "
             "characters beyond U+FFFF as question marks too.",
@@ -275,12 +276,12 @@ def key_labels(column: Column) -> list[str]:
             f"The key column {column.name} is an {column.data_type.upper()} in the unknown character set {column.charset}.",
             hint=f"Convert the column to utf8mb4: ALTER TABLE ... MODIFY {column.name} ... CHARACTER SET utf8mb4.",
         ) from error
-    if len(set(found)) < len(found):
+    if len(set(members)) < len(members):
         raise PreflightFailed(f"The key column {column.name} has the same member twice, and its values cannot be told apart.", hint=hint)
-    return found
+    return members
 
 
 _WIDE = frozenset({"utf8mb4", "utf16", "utf16le", "utf32", "gb18030"})
 """Character sets that have characters beyond U+FFFF."""
 UNSHOWN = "?"
-"""What information_schema, which is utf8mb3, has in place of a character beyond U+FFFF."""
+"""Shown by information_schema, which is utf8mb3, in place of a character beyond U+FFFF."""

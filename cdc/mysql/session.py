@@ -1,8 +1,8 @@
-"""What every session on the source sets, so that no result depends on the server's settings, on init_connect, or on the account's.
+"""The variables that every session on the source sets, so that results do not depend on the server, on init_connect, or on the account.
 
-The variables are those that can change the rows of a SELECT, hide or shorten a result, end a statement or a connection, or change what our
-statements write. Each is read back after it was set. A variable that the server does not have cannot be inherited, and is left out.
-Decides nothing about global settings that a source needs: preflight does.
+They are those that can change the rows of a SELECT, hide or shorten a result, end a statement or a connection, or change what our
+statements write. Every variable is read back after it was set; one that the server does not have is left out. Global settings that a source
+needs are checked by preflight.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _EVERY: Mapping[str, _Value] = {
     "max_sort_length": 8192,
     "sort_buffer_size": 1 << 20,
     "sql_buffer_result": 0,
-    # transactions see what is committed, and begin and end where we say; in any other isolation MariaDB opens no consistent snapshot
+    # transactions see committed rows, and begin and end by our statements; in other isolation levels MariaDB opens no consistent snapshot
     "transaction_isolation": "REPEATABLE-READ",
     "transaction_read_only": 0,
     "autocommit": 1,
@@ -54,7 +54,7 @@ _EVERY: Mapping[str, _Value] = {
     "unique_checks": 1,
     "sql_safe_updates": 0,
     "innodb_lock_wait_timeout": 50,
-    # connections that are idle, or read slowly, stay
+    # idle connections and slow readers are not disconnected
     "wait_timeout": 28_800,
     "net_read_timeout": 60,
     "net_write_timeout": 3600,
@@ -83,13 +83,13 @@ _MARIADB: Mapping[str, _Value] = {
 }
 
 _ISOLATION = {"transaction_isolation", "tx_isolation"}
-"""One of them must be there: what a session reads is never left to the server."""
+"""The server must have one of them: the isolation level is never left to its default."""
 
 _UNKNOWN_VARIABLE = 1193
 
 
 class NewConnection(Protocol):
-    """A connection that can be set up."""
+    """A connection whose session is to be set up."""
 
     host: str
 
@@ -98,44 +98,44 @@ class NewConnection(Protocol):
         """Whether the server is MariaDB."""
 
     def get_server_info(self) -> str:
-        """The server's version, as it says."""
+        """The server's version string."""
 
     def rows(self, sql: str) -> list[tuple[object, ...]]:
         """All rows of a query."""
 
 
 _missing: dict[str, set[str]] = {}
-"""By version of the server, the variables that it does not have."""
+"""By the server's version, the variables that it does not have."""
 
 
 def prepare(session: NewConnection, answer_seconds: float) -> None:
-    """Give the session its variables and make sure that it has them. Raises PreflightFailed with the name of one that stays different.
+    """Set the session's variables and read them back. Raises PreflightFailed with the name of one that keeps another value.
 
-    `answer_seconds` is how long an answer is waited for: a statement that waits for a lock gives up before that.
+    `answer_seconds` bounds the wait for an answer; the server's wait for a lock is set to less.
     """
-    session.rows("ROLLBACK AND NO CHAIN NO RELEASE")  # whatever init_connect has begun
+    session.rows("ROLLBACK AND NO CHAIN NO RELEASE")  # a transaction that init_connect may have begun
     wanted = {**_TEXT, **variables(session, answer_seconds)}
     missing = _missing.setdefault(session.get_server_info(), set())
     while True:
-        having = {name: value for name, value in wanted.items() if name not in missing}
+        settable = {name: value for name, value in wanted.items() if name not in missing}
         try:
-            session.rows(_statement(having))
+            session.rows(_statement(settable))
             break
         except pymysql.MySQLError as error:
-            unknown = _unknown(error, having)
+            unknown = _unknown(error, settable)
             if unknown is None:
-                _set_one_by_one(session, having)
+                _set_one_by_one(session, settable)
                 break
             missing.add(unknown)
-    if having.keys().isdisjoint(_ISOLATION):
+    if settable.keys().isdisjoint(_ISOLATION):
         raise _refused(session, "transaction_isolation", "the server does not have it")
-    different = _different(session, having)
+    different = _different(session, settable)
     if different:
         raise _refused(session, different[0], "it keeps another value than the one that was set")
 
 
 def variables(session: NewConnection, answer_seconds: float) -> dict[str, _Value]:
-    """The variables besides those of character sets, and their values."""
+    """The variables and their values, except those of character sets."""
     return {**_EVERY, **(_MARIADB if session.is_mariadb else _MYSQL), "lock_wait_timeout": max(1, int(answer_seconds) - 1)}
 
 
@@ -152,14 +152,14 @@ def _literal(value: _Value) -> str:
 
 
 def _unknown(error: pymysql.MySQLError, names: Mapping[str, _Value]) -> str | None:
-    """The variable that the server says it does not have."""
+    """The variable that the server does not know, by its error."""
     if error.args[0] != _UNKNOWN_VARIABLE:
         return None
     return next((name for name in names if f"'{name}'" in str(error.args[1])), None)
 
 
 def _set_one_by_one(session: NewConnection, wanted: Mapping[str, _Value]) -> None:
-    """Where the server refuses them together. One that cannot be set, and has the value already, is as good as set."""
+    """Set the variables one by one, where the server refuses them together. One that cannot be set may have the value already."""
     session.rows(_statement({}))
     refused: dict[str, pymysql.MySQLError] = {}
     for name, value in wanted.items():
@@ -173,7 +173,7 @@ def _set_one_by_one(session: NewConnection, wanted: Mapping[str, _Value]) -> Non
 
 
 def _different(session: NewConnection, wanted: Mapping[str, _Value]) -> list[str]:
-    """Those of the variables that have another value now."""
+    """The variables that have another value than wanted."""
     if not wanted:
         return []
     (shown,) = session.rows(f"SELECT {', '.join(f'@@session.{name}' for name in wanted)}")
@@ -181,7 +181,7 @@ def _different(session: NewConnection, wanted: Mapping[str, _Value]) -> list[str
 
 
 def _normal(value: object) -> object:
-    """A value as it is compared: numbers as numbers, however they are written."""
+    """A value in the form in which values are compared: numbers as numbers, however they are written."""
     if value is None:
         return None
     if value is _DEFAULT:

@@ -1,7 +1,8 @@
-"""The tokens of a statement, cut where the server that ran it has cut them.
+"""The tokens of a statement, split as the server that ran it has split them.
 
-Where a text or a name ends depends on the session's character set and SQL mode, and which comments count as code on the server's kind and
-version. So the statement is cut as bytes, as the servers do, and its names are decoded afterwards. Decides nothing about what tokens mean.
+The end of a literal or a name depends on the session's character set and SQL mode; which comments count as code depends on the server's
+kind and version. So the statement is split as bytes, as the servers do, and names are decoded afterwards. ddl.py and dml.py say what
+tokens mean.
 
 Source: MySQL, sql/sql_lex.cc; MariaDB, sql/sql_lex.cc; character sets in strings/ctype-*.c of both.
 """
@@ -21,33 +22,33 @@ STRICT, NO_ZERO_DATES, ALLOW_INVALID_DATES = 1 << 21 | 1 << 22, 1 << 23 | 1 << 2
 
 
 class NotUnderstood(ValueError):
-    """The statement may mean something else than what can be read in it."""
+    """The statement may mean something else than its text says."""
 
 
 class TokenKind(Enum):
-    """What a token is."""
+    """The kind of a token."""
 
     WORD = auto()
     """Bare: a keyword, a name, a number."""
     NAME = auto()
     """Quoted, and always a name."""
     TEXT = auto()
-    """A literal, in the quotes of texts. Its inside is neither a keyword nor a name."""
+    """A string literal. Its content is neither a keyword nor a name."""
     SIGN = auto()
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One token. `text` is without quotes, and None where its bytes are not valid in the session's character set."""
+    """One token. `text` is without quotes; None if its bytes are not valid in the session's character set."""
 
     kind: TokenKind
     text: str | None
     joined: bool = False
-    """Of a sign: whether it follows a bare word at once, without a blank or a comment in between."""
+    """For a sign: whether it follows a bare word directly, without a blank or a comment in between."""
 
     @property
     def keyword(self) -> str:
-        """A bare word or a sign, in upper case if it could be a keyword; nothing for all else. Python's upper case of `ı` is I."""
+        """A bare word or a sign, in upper case if it is ASCII; "" for any other token. Python's upper case of `ı` is I."""
         if self.text is None or self.kind not in (TokenKind.WORD, TokenKind.SIGN):
             return ""
         return self.text.upper() if self.text.isascii() else self.text
@@ -55,7 +56,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """What cutting a statement depends on: the client's character set, its SQL mode, the server's kind and version (80407 is 8.4.7)."""
+    """How a statement is split: the client's character set, its SQL mode, the server's kind and version (80407 is 8.4.7)."""
 
     charset: str = "utf8mb4"
     sql_mode: int = 0
@@ -70,15 +71,15 @@ _MULTIBYTE = {
     "gbk": rb"[\x81-\xfe][\x40-\x7e\x80-\xfe]",
     "sjis": rb"[\x81-\x9f\xe0-\xfc][\x40-\x7e\x80-\xfc]",
 }
-"""The characters of the sets in which a later byte may be that of a quote or a backslash."""
+"""The multi-byte characters of character sets in which a later byte may equal a quote or a backslash."""
 _MANY_BYTES = {*_MULTIBYTE, "utf8mb3", "utf8mb4", "utf8", "ujis", "eucjpms", "euckr", "gb2312"}
-"""The sets in which a byte above 0x7f is always part of a letter."""
+"""The character sets in which a byte above 0x7f is always part of a letter."""
 
 
 def tokens(statement: bytes, dialect: Dialect, decode: Callable[[bytes], str]) -> Iterator[Token]:
-    """The tokens, in order, one by one; comments are left out, and what a comment has for this server is part of the statement.
+    """The tokens, in order, lazily. Comments are left out, except those that are code for this server.
 
-    `decode` gives the text of bytes, or raises ValueError. Raises NotUnderstood at a place where the servers would see an error.
+    `decode` gives the text of bytes, or raises ValueError. Raises NotUnderstood where the servers would report an error.
     """
     pattern, one_byte = _pattern(dialect.charset, dialect.sql_mode, dialect.mariadb), dialect.charset not in _MANY_BYTES
     at, executed, word_end = 0, False, -1
@@ -86,26 +87,26 @@ def tokens(statement: bytes, dialect: Dialect, decode: Callable[[bytes], str]) -
         match = pattern.match(statement, at)
         if match is None:
             raise NotUnderstood("a quote is not closed")
-        at, kind, found = match.end(), match.lastgroup, match[0]
+        at, kind, piece = match.end(), match.lastgroup, match[0]
         if kind == "word":
-            text = _decoded(found, decode)
-            if one_byte and text is not None and not found.isascii() and not text.replace("$", "_").replace("_", "a").isalnum():
+            text = _decoded(piece, decode)
+            if one_byte and text is not None and not piece.isascii() and not text.replace("$", "_").replace("_", "a").isalnum():
                 raise NotUnderstood("a sign that is not a letter stands outside of quotes")
             word_end = at
             yield Token(TokenKind.WORD, text)
         elif kind == "name":
-            yield Token(TokenKind.NAME, _decoded(_unquoted(found, dialect.charset), decode))
+            yield Token(TokenKind.NAME, _decoded(_unquoted(piece, dialect.charset), decode))
         elif kind == "text":
-            yield Token(TokenKind.TEXT, _decoded(found[1:-1], decode))
+            yield Token(TokenKind.TEXT, _decoded(piece[1:-1], decode))
         elif kind == "comment":
             at, begins = _comment(statement, match.start(), dialect)
             executed = executed or begins
-        elif kind == "sign" and found == b"*" and statement[at : at + 1] == b"/":
+        elif kind == "sign" and piece == b"*" and statement[at : at + 1] == b"/":
             if not executed:
-                raise NotUnderstood("a comment ends that has not begun")
+                raise NotUnderstood("a comment ends without a beginning")
             at, executed = at + 1, False
         elif kind == "sign":
-            yield Token(TokenKind.SIGN, found.decode(), match.start() == word_end)
+            yield Token(TokenKind.SIGN, piece.decode(), match.start() == word_end)
     if executed:
         raise NotUnderstood("a comment is not closed")
 
@@ -118,7 +119,7 @@ def _decoded(data: bytes, decode: Callable[[bytes], str]) -> str | None:
 
 
 def _unquoted(quoted: bytes, charset: str) -> bytes:
-    """A quoted name's bytes; a closing quote within it is written twice."""
+    """The bytes of a quoted name, in which a closing quote is written twice."""
     inside, quote = quoted[1:-1], quoted[-1:]
     if charset not in _MULTIBYTE:
         return inside.replace(2 * quote, quote)
@@ -127,7 +128,7 @@ def _unquoted(quoted: bytes, charset: str) -> bytes:
 
 @lru_cache(maxsize=64)
 def _pattern(charset: str, sql_mode: int, mariadb: bool) -> re.Pattern[bytes]:
-    """The tokens as one expression. Nothing matches at a quote that is not closed, and no letter is tried in two ways."""
+    """One regular expression for all tokens. It does not match at a quote that is not closed, and never backtracks within a literal."""
     letter = _MULTIBYTE.get(charset, rb"(?!)")
 
     def quoted(opening: bytes, closing: bytes, escapes: bytes) -> bytes:
@@ -162,11 +163,11 @@ def _pattern(charset: str, sql_mode: int, mariadb: bool) -> re.Pattern[bytes]:
 
 _VERSIONED = re.compile(rb"/\*(M?)!(\d{5,6})?")
 _MARIADB_SKIPS = range(50_700, 100_000)
-"""MySQL's versions whose comments MariaDB leaves out."""
+"""Versions of MySQL whose versioned comments MariaDB ignores."""
 
 
 def _comment(statement: bytes, at: int, dialect: Dialect) -> tuple[int, bool]:
-    """What a comment that begins here means: where to go on, and whether it is code up to its end."""
+    """For a comment that begins here: where to continue, and whether its content is code."""
     match = _VERSIONED.match(statement, at)
     if not match or (match[1] and not dialect.mariadb):
         return _past_comment(statement, at + 2, nested=False), False
