@@ -75,7 +75,7 @@ def assert_each_case(project: Project, certain: dict[str, list[str]], uncertain:
             found = visibility_check(url, f"{project.database}.*")
             assert found.status is (Outcome.OK if case in certain else Outcome.WARNING), (case, str(found))
             if case in uncertain:
-                assert f"all tables of {project.database}: " in found.message, case
+                assert f"on tables of {project.database}; " in found.message, case
                 project.sql(found.hint)
                 assert visibility_check(url, f"{project.database}.*").status is Outcome.OK, case
 
@@ -101,7 +101,7 @@ def test_partial_revokes_count(project: Project):
         assert_each_case(project, CERTAIN_WITH_REVOKES, UNCERTAIN_WITH_REVOKES)
         (revoked,) = UNCERTAIN_WITH_REVOKES.values()
         with user_with(project, revoked) as url:
-            assert f"all tables of {project.database}: " in visibility_check(url, "t*.*").message
+            assert f"on tables of {project.database}; " in visibility_check(url, "t*.*").message
             assert visibility_check(url, "other*.*").status is Outcome.OK
     finally:
         project.sql("SET GLOBAL partial_revokes = OFF")
@@ -115,7 +115,7 @@ def test_run_with_a_pattern_starts_with_the_warning(project_on_either: Project, 
     with user_with(project, [f"GRANT SELECT ON {grant} TO {{user}}"]) as user:
         url = f"mysql://{user.user}:secret@{user.host}:{user.port}/"
         pattern, exact = f"{project.database}.*", re.escape(project.database.replace("_", r"\_"))
-        line = rf"^warning: The user .* SELECT on all tables of {project.database}: .*: GRANT SELECT ON `{exact}`\.\* TO [^;]+;$"
+        line = rf"^warning: The user .* SELECT on tables of {project.database}; .*: GRANT SELECT ON `{exact}`\.\* TO [^;]+;$"
         for command in (
             project.arguments("--until-caught-up", url=url, table=pattern),
             ["tail", url, "--tables", pattern, "--until-caught-up"],
