@@ -11,7 +11,7 @@ cdef enum:                      # event types. Source: MySQL, binlog_event.h
     FLAG_IN_USE = 0x01, FLAG_ARTIFICIAL = 0x20, FLAG_IGNORABLE = 0x80
     HEADER = 19
     QUERY_HEAD = HEADER + 13
-    VERSION = 50                # bytes of a server's version in the description of the format
+    VERSION = 50                # bytes of the server's version in a format description
     DUMMY_TABLE = 0xffffff      # the table of a rows event that only ends a statement
     TABLES = 1024               # table maps remembered before the memory is cleared
 
@@ -48,14 +48,14 @@ _DAMAGED = {
 
 
 cdef uint32_t format_crc(const uint8_t *p, size_t n, uint8_t checksums) noexcept nogil:
-    """The CRC-32 of a description of the format that says so of checksums, without the flag that says the file is being written."""
+    """The CRC-32 of a format description with this value of `checksums`, and without the flag that the file is being written."""
     cdef uint8_t flags = <uint8_t>(p[17] & ~FLAG_IN_USE)
     cdef uint32_t crc = crc_add(crc_add(~<uint32_t>0, p, 17), &flags, 1)
     return ~crc_add(crc_add(crc, p + 18, n - 5 - 18), &checksums, 1)
 
 
 cdef bint ends_in_digits(const uint8_t *p, size_t n) noexcept nogil:
-    """Whether an event that names a file ends with that name, without a checksum behind it; n >= HEADER."""
+    """Whether an event that names a file ends with that name, without a checksum after it; n >= HEADER."""
     cdef size_t i
     for i in range(n - 4, n):
         if not 48 <= p[i] <= 57:
@@ -64,7 +64,7 @@ cdef bint ends_in_digits(const uint8_t *p, size_t n) noexcept nogil:
 
 
 cdef bint is_mariadb(const uint8_t *version) noexcept nogil:
-    """Whether the server that this is the version of, 50 bytes, is MariaDB."""
+    """Whether this version (50 bytes) is MariaDB's."""
     cdef unsigned i
     for i in range(50 - 7):
         if memcmp(version + i, b"MariaDB", 7) == 0:
@@ -73,9 +73,9 @@ cdef bint is_mariadb(const uint8_t *version) noexcept nogil:
 
 
 cdef object inflated(bytes packed):
-    """What MariaDB has compressed: a byte with the mark, the algorithm and the size's width, the size from its highest byte, zlib's stream.
+    """Unpack bytes compressed by MariaDB: a byte with mark, algorithm and width of the size; the size, big-endian; a zlib stream.
 
-    Raises ValueError or zlib.error. Never makes more than the size says, nor than an event can hold.
+    Raises ValueError or zlib.error. Unpacks at most the stated size, and at most the size of an event.
     """
     if not packed or packed[0] & 0xf8 != 0x80 or not 1 <= packed[0] & 7 <= 4:
         raise ValueError("not compressed by zlib")
@@ -91,7 +91,7 @@ cdef object inflated(bytes packed):
 
 
 cdef bint take_image(Cursor *c, const Layout *layout, int *error) noexcept nogil:
-    """A bit per column that is there: all must be."""
+    """Go past the bitmap of the columns that are present: all must be."""
     cdef const uint8_t *bits
     cdef unsigned i
     error[0] = E_SHORT
@@ -106,7 +106,7 @@ cdef bint take_image(Cursor *c, const Layout *layout, int *error) noexcept nogil
 
 
 cdef int on_format(Cursor *c) noexcept nogil:
-    """Header lengths must be those that this file reads. Version 2, server's name 50, time 4, header 1, then one byte a type."""
+    """Check that header lengths are those that this decoder reads. Version 2, server's name 50, time 4, header 1, then one byte a type."""
     if left(c) < 57 or le(c.p, 2) != 4 or c.p[56] != HEADER:
         return E_FORMAT
     c.p += 57

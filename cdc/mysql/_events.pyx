@@ -1,13 +1,13 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 # cython: embedsignature=False
-"""The binlog's bytes as columns of canonical keys and rows: packets, events, transactions. Sans-IO: whoever reads the socket
-puts its bytes in (`fill`), works them off (`decode`) and takes out what is complete (`take`).
+"""Decodes the binlog's bytes into columns of canonical keys and rows: packets, events, transactions. Sans-IO: the caller
+reads the socket and puts its bytes in (`fill`), decodes them (`decode`) and takes out complete transactions (`take`).
 
-Whole buffers of transactions are worked off without Python; it is asked once per version of a table (`resolve`), for each
-statement that is not BEGIN, and for the bytes of a compressed transaction. It does not decide what a statement means, which
-tables are followed, nor when to deliver.
+Whole buffers of transactions are decoded without Python. Python is called once per version of a table (`resolve`), for each
+statement that is not BEGIN, and to unpack a compressed transaction. The callbacks decide what a statement means and which
+tables are followed; the caller decides when to deliver.
 
-What it holds is bounded by the budget and by the largest single event: an event is decoded when all of it is here.
+Memory is bounded by the budget and by the largest single event: an event is decoded once all of it is here.
 """
 
 import zlib
@@ -30,10 +30,10 @@ cdef enum Error:
     E_MEMORY, E_SHORT, E_VALUE, E_JSON, E_IMAGE, E_COLUMNS, E_TABLE, E_CHECKSUM, E_LENGTH, E_SEQUENCE, E_FORMAT, E_UNKNOWN, E_REFUSED,
     E_XA, E_ORDER, E_PAYLOAD
 
-cpdef enum:               # what `decode` stopped at; the first four are for its caller
+cpdef enum:               # why `decode` stopped; the first four are results for its caller
     MORE = 0, FULL, ENDED, REFUSED, AT_TABLE, AT_STATEMENT, AT_PAYLOAD, AT_INNER, AT_COMPRESSED, FAILED
 
-cpdef enum:             # of a statement for the open transaction, as `on_statement` returns it
+cpdef enum:             # what a statement does to the open transaction, as `on_statement` returns it
     WITHIN = 0, WITHIN_APART, BEGIN, END, TWO_PHASE, TWO_PHASE_END, APART
 
 include "_text.pxi"
@@ -44,8 +44,8 @@ include "_transaction.pxi"
 include "_event_types.pxi"
 
 cdef enum:
-    INPUT_BYTES = 1 << 20       # of the socket that are read at once, and of a compressed transaction unpacked at once
-    LARGE = 16 << 20            # buffers that a large event made larger than this are given back
+    INPUT_BYTES = 1 << 20       # read from the socket at once, and unpacked of a compressed transaction at once
+    LARGE = 16 << 20            # a buffer that a large event made larger than this is freed after it
 
 _OFFSETS = _array("Q")
 _COPY = "The position stays before it. Copy the tables again with --strategy full to go past it."
@@ -53,7 +53,7 @@ _COPY = "The position stays before it. Copy the tables again with --strategy ful
 crc_init()
 
 
-cdef struct Mapped:             # a table map, as it came
+cdef struct Mapped:             # a table map as received
     uint64_t id
     uint8_t *body
     size_t n
@@ -63,13 +63,13 @@ cdef struct Mapped:             # a table map, as it came
 
 
 cdef class EventStream:
-    """One connection's binlog. `resolve(table_map)` gives the RowLayout of a followed table, None for others, or raises;
-    `on_statement(head, status, schema, statement)` says what a statement means, or raises; `head` is the event's header and what
-    follows it up to the status variables. `unpack(payload, kind)` gives an object whose `readinto` unpacks a compressed transaction.
+    """Decodes one connection's binlog. `resolve(table_map)` gives the RowLayout of a followed table, None for others, or raises.
+    `on_statement(head, status, schema, statement)` gives what a statement does to the open transaction, or raises; `head` is the event
+    up to its status variables. `unpack(payload, kind)` gives an object whose `readinto` unpacks a compressed transaction.
     `budget` is in bytes of keys and rows.
 
-    With `keep` the rows before changes are kept too, an update of a key stays one change, and what is taken holds changes of one
-    transaction only: `transaction` tells which. `debezium_json`: JSON is printed as Debezium does, not as the server."""
+    With `keep` the rows before changes are kept too, an update of a key stays one change, and `take` gives changes of one transaction
+    only, which `transaction` identifies. `debezium_json`: JSON is printed as Debezium does, not as the server."""
 
     cdef Input packets
     cdef Input inner
@@ -80,16 +80,16 @@ cdef class EventStream:
     cdef uint64_t counts[256]
     cdef uint64_t ignorable[256]
     cdef bint checksums, started, unpacking, mariadb
-    cdef uint32_t size, crc                         # of the event that comes: its size with checksum, its CRC-32 without
-    cdef char version[VERSION]      # of the server that wrote the file
-    cdef uint32_t started_at        # Unix seconds, 0: not known
-    cdef Mapped *packed             # the table of the compressed rows that Python is asked to unpack
-    cdef object statement           # keeps an unpacked one alive
+    cdef uint32_t size, crc                         # of the current event: its size with checksum, its CRC-32 without
+    cdef char version[VERSION]      # of the server that wrote the binlog file
+    cdef uint32_t started_at        # of that server: Unix seconds, 0: unknown
+    cdef Mapped *packed             # the table of the compressed rows that Python unpacks
+    cdef object statement           # keeps an unpacked statement alive
     cdef uint64_t unpacked, unpacked_size
-    cdef uint64_t whole             # packets
+    cdef uint64_t whole             # packets received
     cdef int error
     cdef unsigned kind
-    cdef const uint8_t *at          # the event, or what of it Python is asked about
+    cdef const uint8_t *at          # the event, or the part of it that Python is called for
     cdef size_t at_n
     cdef const uint8_t *head        # of a statement
     cdef const uint8_t *schema
@@ -111,20 +111,21 @@ cdef class EventStream:
         self.forget_tables()
         transactions_free(&self.t)
 
-    # in
+    # bytes in
 
     def fill(self, readinto):
-        """Have `readinto(memoryview)` put bytes behind those that are here; how many it put."""
+        """Have `readinto(memoryview)` append bytes to those that are here; the number of bytes."""
         return input_fill(&self.packets, readinto)
 
     def decode(self):
-        """Work off what is here: MORE bytes are needed, the budget is FULL, the source ENDED the stream, or REFUSED it (`packet`).
+        """Decode the bytes that are here. Returns MORE (bytes are needed), FULL (the budget is reached), ENDED (by the source), or REFUSED
+        (by an error of the source: `packet`).
 
-        It is FULL, too, after a statement that stands APART, or a transaction with one that was WITHIN_APART: what has come is taken
-        before it goes on.
+        It is FULL, too, after a statement that is APART, and after a transaction with one that is WITHIN_APART: the changes before are
+        to be taken before it goes on.
 
-        Raises UnsupportedEvent for an event that cannot be decoded, and what the callbacks raise. What was complete before
-        can be taken all the same; the stream cannot go on.
+        Raises UnsupportedEvent for an event that cannot be decoded, and errors of the callbacks. Complete transactions
+        before it can still be taken; the stream cannot go on.
         """
         cdef int state
         while True:
@@ -137,7 +138,7 @@ cdef class EventStream:
                 return FULL
 
     def decode_one(self, const uint8_t[::1] event not None):
-        """For tests: one event without a checksum, in memory of exactly its size, so that a sanitizer sees any step outside."""
+        """For tests: decode one event without a checksum, in memory of exactly its size, so that a sanitizer sees any access outside."""
         cdef size_t n = <size_t>event.shape[0]
         cdef uint8_t *p
         cdef int state
@@ -163,7 +164,7 @@ cdef class EventStream:
             free(p)
 
     cdef answer(self, int state):
-        """What Python has to do before the work goes on."""
+        """Call the callback that the decoder has stopped for."""
         if state == AT_TABLE:
             self.remember_table()
         elif state == AT_STATEMENT:
@@ -180,24 +181,24 @@ cdef class EventStream:
 
     @property
     def packet(self):
-        """The packet with which the source refused."""
+        """The source's error packet, after REFUSED."""
         return self.at[:self.at_n]
 
-    # what is there
+    # results out
 
     @property
     def packets_taken(self):
-        """How many whole packets have come."""
+        """The number of whole packets received."""
         return self.whole
 
     @property
     def pending(self):
-        """Bytes of keys and rows that can be taken; 0 while a transaction is open whose beginning fits the budget."""
+        """Bytes of keys and rows that can be taken; 0 while the open transaction still fits the budget."""
         return transactions_size(&self.t)
 
     @property
     def ready(self):
-        """Whether `take` would give anything: a complete transaction, or a position that moved."""
+        """Whether `take` would give a complete transaction, or a new position."""
         return bool(self.t.moved) or self.t.n_rows > self.t.marked_rows and transactions_size(&self.t) >= self.budget
 
     @property
@@ -207,23 +208,23 @@ cdef class EventStream:
 
     @property
     def begun(self):
-        """Whether a transaction is open whose end will be said."""
+        """Whether a transaction is open that will be ended by an event."""
         return bool(self.t.begun)
 
     @property
     def apart(self):
-        """Whether what can be taken ends with a statement, or a transaction, that stands apart."""
+        """Whether the changes that can be taken end with a statement, or a transaction, that is APART."""
         return bool(self.t.apart)
 
     @property
     def transaction(self):
-        """With `keep`: (uuid bytes, tag, number, commit time in microseconds, server id, offset) of the one whose beginning came last."""
+        """With `keep`: (uuid bytes, tag, number, commit time in microseconds, server id, offset) of the transaction that began last."""
         opened = self.t.opened
         return opened.uuid[:16], opened.tag[:opened.tag_n], opened.first, self.t.opened_at, self.t.server_id, self.t.opened_offset
 
     @property
     def server(self):
-        """The version of the server that writes the binlog, as it says it, and when it was started in Unix seconds, 0 if it has not said."""
+        """The version of the server that writes the binlog, and when it was started (Unix seconds, 0: unknown)."""
         return self.version[:VERSION].rstrip(b"\0").decode("ascii", "replace"), self.started_at
 
     @property
@@ -232,7 +233,7 @@ cdef class EventStream:
         return self.t.file[:self.t.file_n].decode("utf-8", "replace"), self.t.offset
 
     def counts_by_kind(self):
-        """How many events came, by name; skipped ones with the reason."""
+        """The number of events received, by name; of skipped ones by name and reason."""
         counts = {}
         for kind in range(256):
             if self.counts[kind]:
@@ -242,7 +243,7 @@ cdef class EventStream:
         return counts
 
     def take(self):
-        """Everything complete: (runs, gtids, file, offset, transactions, first and last commit time in microseconds, evidence), and forget it.
+        """Take all that is complete: (runs, gtids, file, offset, transactions, first and last commit time in microseconds, evidence).
 
         A run is (the table's Definition, ops, (key bytes, offsets), (row bytes, offsets), the same of the rows before or None without `keep`,
         with `keep` the same of the keys and of those that were changed to others, None if there are no such); gtids are (uuid bytes, tag, first, last). Evidence: when the file was created (Unix seconds, 0: not known), and the size in bytes
@@ -256,7 +257,7 @@ cdef class EventStream:
         self.t.apart = False
         return taken
 
-    # Python's turns
+    # callbacks
 
     cdef remember_table(self):
         cdef Mapped *m
@@ -307,7 +308,7 @@ cdef class EventStream:
                 raise MemoryError
 
     cdef inflate(self):
-        """An event whose rows or statement MariaDB has compressed: go on with it as if it had not."""
+        """Unpack the rows or the statement of an event that MariaDB has compressed, and decode it."""
         cdef Cursor c
         cdef unsigned kind = self.kind
         try:
@@ -356,7 +357,7 @@ cdef class EventStream:
                 f"The XA transaction before {file}:{offset} changes a followed table; its rows come before it is decided.",
                 hint="This version cannot follow that. Copy again with --strategy full once it is decided.",
             )
-        if self.error == E_CHECKSUM or self.error == E_LENGTH or self.error == E_SEQUENCE:     # its own offset is not to be trusted
+        if self.error == E_CHECKSUM or self.error == E_LENGTH or self.error == E_SEQUENCE:     # its own offset may be damaged too
             damage = DamagedEvent(f"The binlog event after {file}:{offset} {_DAMAGED[self.error]}.", hint=_COPY)
         else:
             damage = DamagedEvent(f"{where} (type {self.kind}) {_DAMAGED[self.error]}.", hint=_COPY)
@@ -364,12 +365,12 @@ cdef class EventStream:
         raise damage
 
     cdef evidence(self):
-        """What tells this damage from another one at the same place."""
+        """A number that tells this damage from another one at the same place."""
         cdef const uint8_t *p = self.packets.p + self.packets.start
         cdef size_t n = self.packets.end - self.packets.start
         if self.error == E_CHECKSUM:
             return zlib.crc32(self.at[:self.at_n])
-        if self.error == E_SEQUENCE:                # of a packet that is not whole; how many came before it is another number each time
+        if self.error == E_SEQUENCE:                # of an incomplete packet; the number of packets before it differs each time
             return <uint8_t>(p[3] - self.packets.sequence)
         if self.error == E_LENGTH and not self.unpacking and n >= 4:
             return zlib.crc32(p[4:min(n, 4 + 1 + HEADER)], le(p, 3))
@@ -405,7 +406,7 @@ cdef class EventStream:
                 return state
 
     cdef int packet_in(self, const uint8_t *p, size_t n) noexcept nogil:
-        """A whole packet: an event behind a zero byte, or the end."""
+        """Handle a whole packet: a zero byte and an event, or the end."""
         cdef uint32_t crc
         self.at, self.at_n = p, n
         self.whole += 1
@@ -422,10 +423,10 @@ cdef class EventStream:
                 return self.failed(E_FORMAT)
             if p[n - 5] > 1:
                 return self.failed(E_FORMAT)
-            if not p[n - 5] and format_crc(p, n, 1) == le4(p + n - 4):      # the byte that says so is what is damaged
+            if not p[n - 5] and format_crc(p, n, 1) == le4(p + n - 4):      # the byte that says whether there are checksums is damaged
                 return self.failed(E_CHECKSUM)
             self.checksums, self.started = p[n - 5] == 1, True
-        elif not self.started:                      # the event that names the file comes before its format
+        elif not self.started:                      # the event that names the file comes before the format description
             self.checksums = n >= HEADER + 4 and crc32(p, n - 4) == le4(p + n - 4)
             if not self.checksums and not (p[4] == ROTATE and ends_in_digits(p, n)):
                 return self.failed(E_CHECKSUM)
@@ -441,7 +442,7 @@ cdef class EventStream:
         return self.event(p, n)
 
     cdef int event(self, const uint8_t *p, size_t n) noexcept nogil:
-        """An event without its checksum; n >= HEADER."""
+        """Handle an event without its checksum; n >= HEADER."""
         cdef unsigned kind = p[4]
         cdef unsigned flags = <unsigned>le(p + 17, 2)
         cdef uint32_t log_pos = le4(p + 13)
@@ -453,7 +454,7 @@ cdef class EventStream:
             if kind != HEARTBEAT and kind != HEARTBEAT_V2 and kind != FORMAT:
                 self.t.event_end, self.t.event_size, self.t.event_crc = self.t.offset, self.size, self.crc
         c.p, c.end = p + HEADER, p + n
-        if self.mariadb and self.t.gtid.first:      # its GTIDs have no time, so that of the transaction's last event stands for it
+        if self.mariadb and self.t.gtid.first:      # its GTIDs have no time: the time of the transaction's last event is used
             self.t.committed_at = <uint64_t>le4(p) * 1000000
         if kind == GTID:
             error = on_gtid(&self.t, &c)
@@ -535,7 +536,7 @@ cdef class EventStream:
         if not take(c, 13, &head):
             return self.failed(E_SHORT)
         self.head, self.schema_n, self.status_n = head - HEADER, head[8], le(head + 11, 2)
-        if kind == LOAD_QUERY and not take(c, 13, &at):     # which file, where the statement names it, what becomes of duplicates
+        if kind == LOAD_QUERY and not take(c, 13, &at):     # the file, the place of its name in the statement, the handling of duplicates
             return self.failed(E_SHORT)
         if not take(c, self.status_n, &self.status) or not take(c, self.schema_n, &self.schema) or not take(c, 1, &zero):
             return self.failed(E_SHORT)
@@ -581,7 +582,7 @@ cdef class EventStream:
         return AT_PAYLOAD
 
     cdef int rows(self, Cursor *c, unsigned kind) noexcept nogil:
-        """A row event: the table, extra data, the columns that are there, then the rows."""
+        """Decode a row event: table, extra data, bitmap of the columns, rows."""
         cdef const uint8_t *at
         cdef uint64_t columns
         cdef uint64_t extra
@@ -616,7 +617,7 @@ cdef class EventStream:
         return self.add_rows(m, c, kind)
 
     cdef int add_rows(self, Mapped *m, Cursor *c, unsigned kind) noexcept nogil:
-        """The rows of an event."""
+        """Decode the rows of an event."""
         cdef bint updates = kind == UPDATE or kind == UPDATE_V1 or kind == PARTIAL_UPDATE
         cdef bint deletes = kind == DELETE or kind == DELETE_V1
         cdef int error = OK

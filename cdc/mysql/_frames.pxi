@@ -1,4 +1,4 @@
-# Bytes into packets and events. A packet of 16 MB less one is continued by the next; such are joined in place.
+# From bytes to packets and events. A packet of 16 MB less one byte is continued by the next; they are joined in place.
 
 cdef struct Input:
     uint8_t *p
@@ -22,7 +22,7 @@ cdef void input_free(Input *b) noexcept nogil:
 
 
 cdef void input_shrink(Input *b) noexcept nogil:
-    """Give back what a large event took, once it is gone."""
+    """Free the memory of a large event after it was decoded."""
     if b.start == b.end:
         b.start = b.end = 0
         if b.cap > 2 * INPUT_BYTES:
@@ -31,7 +31,7 @@ cdef void input_shrink(Input *b) noexcept nogil:
 
 
 cdef object input_fill(Input *b, readinto):
-    """Read behind what is there; makes room first. Grows as bytes arrive, not as a header promises."""
+    """Append bytes from `readinto`, after making room. The buffer grows as bytes arrive, not by a header's claim."""
     cdef size_t held = b.end - b.start, cap
     cdef uint8_t *p
     input_shrink(b)

@@ -59,11 +59,11 @@ _WRONG = {
 
 
 class MalformedResult(ValueError):
-    """The bytes are no text result with the columns that were announced."""
+    """The bytes are not a text result with the announced columns."""
 
 
 class ServerError(Exception):
-    """The server broke off the result with an error packet: `code` and `text` are its own."""
+    """The server ended the result with an error packet, whose `code` and `text` these are."""
 
     def __init__(self, code, text):
         super().__init__(code, text)
@@ -72,7 +72,7 @@ class ServerError(Exception):
 
 
 cdef class RowReader:
-    """Takes a result's bytes with `feed`, gives its rows with `take`.
+    """Takes in a result's bytes by `feed`, and gives its rows by `take`.
 
     `columns` is the number of columns, `key` the indexes of those that make the key, in the key's order; `sequence` is the
     number that the first packet must have.
@@ -126,12 +126,12 @@ cdef class RowReader:
         self._rows_used = self._keys_used = self._count = self._row_start = 0
 
     def __len__(self):
-        """Complete rows that were not taken yet."""
+        """The number of complete rows not yet taken."""
         return self._count
 
     @property
     def size(self):
-        """Bytes that were not taken yet: of complete rows, and of the one that is coming."""
+        """Bytes not yet taken, of complete rows and of the incomplete one."""
         return self._rows_used
 
     @property
@@ -141,7 +141,7 @@ cdef class RowReader:
 
     @property
     def ended(self):
-        """Whether the server has said that there are no more rows."""
+        """Whether the result has ended."""
         return self._outcome == ENDED
 
     def feed(self, data):
@@ -172,7 +172,7 @@ cdef class RowReader:
         return outcome == ENDED
 
     def take(self):
-        """The keys and the rows that are complete, as two `Packed`; a row that is still coming stays."""
+        """The keys and the rows that are complete, as two `Packed`; an incomplete row stays."""
         if self._busy:
             raise RuntimeError("two threads use one reader")
         cdef bytearray rows = self._rows, keys = self._keys
@@ -189,7 +189,7 @@ cdef class RowReader:
         return Packed(keys, key_ends), Packed(rows, row_ends)
 
     cdef _reserve(self, Py_ssize_t more):
-        """Room for all that so many bytes can become: no column is twice in a key, so keys are no longer than their rows."""
+        """Make room for the rows and keys of this many bytes: no column is twice in a key, so a key is at most as long as its row."""
         _grow(self._rows, self._rows_used + more)
         _grow(self._keys, self._keys_used + (self._rows_used - self._row_start) + more)
         cdef Py_ssize_t ends = self._count + 2 + (more + HEADER) // LEAST + 1
@@ -243,7 +243,7 @@ cdef class RowReader:
                 return outcome
 
     cdef Outcome _payload(self, const uint8_t *row, Py_ssize_t n) noexcept nogil:
-        """A payload is complete: a row, the end, or an error."""
+        """Handle a complete payload: a row, the end, or an error."""
         cdef Outcome outcome
         if n == 0:
             return EMPTY
@@ -269,7 +269,7 @@ cdef class RowReader:
         return MORE
 
     cdef inline Outcome _columns(self, const uint8_t *row, Py_ssize_t n) noexcept nogil:
-        """Walk the columns, which must fill the row exactly, and remember where the key's lie."""
+        """Go over the columns, which must fill the row exactly, and note the places of the key's columns."""
         cdef Py_ssize_t i, at = 0, size
         cdef uint64_t large
         cdef int32_t slot
@@ -324,7 +324,7 @@ cdef inline uint64_t _eight_bytes(const uint8_t *p) noexcept nogil:
 
 
 cdef int _grow(bytearray buffer, Py_ssize_t needed) except -1:
-    """By half at least, so that growing costs a constant share; what was too much goes back in `take`."""
+    """Grow by half at least, so that the cost per byte is constant; `take` frees what is left over."""
     cdef Py_ssize_t now = PyByteArray_GET_SIZE(buffer)
     if needed > now:
         PyByteArray_Resize(buffer, max(needed, now + now // 2))

@@ -1,7 +1,7 @@
-# The transactions that were decoded and not yet taken: their changes in columns, their GTIDs, where they end.
+# The transactions that were decoded and not yet taken: their changes in columns, their GTIDs, and where they end.
 #
-# Everything up to the mark is complete. What lies behind it belongs to the open transaction and waits, unless it fills the
-# budget by itself: then it goes out in parts, and the mark moves only with its end.
+# Everything up to the mark is complete. Changes after the mark belong to the open transaction and wait for its end. If it
+# exceeds the budget, it is taken in parts, and the mark moves only at its end.
 
 cdef enum:
     FILE_NAME = 512
@@ -49,10 +49,10 @@ cdef struct Transactions:
     bint begun
     bint two_phase
     bint changed
-    bint closes_apart           # a statement has changed tables as a whole: its end is taken before anything else
-    bint undecided              # its statement begins an ALTER whose outcome comes later, or takes it back
+    bint closes_apart           # a statement has changed whole tables: the transaction is taken alone
+    bint undecided              # its statement begins an ALTER whose outcome comes later, or rolls one back
     uint64_t committed_at       # microseconds since 1970
-    # with `keep`: the transaction whose beginning came last
+    # with `keep`: the transaction that began last
     bint keep
     Range opened
     uint64_t opened_at          # its commit time
@@ -63,12 +63,12 @@ cdef struct Transactions:
     size_t file_n
     uint64_t offset
     uint32_t created            # when the file was created, Unix seconds; 0: not known
-    uint64_t event_end          # the last event of the file that came: its end, its size with checksum, its CRC-32
+    uint64_t event_end          # the last event received: its end, its size with checksum, its CRC-32
     uint32_t event_size
     uint32_t event_crc
     # the mark
-    bint apart                  # it is at such an end
-    bint moved                  # since something was taken
+    bint apart                  # it is at the end of such a transaction
+    bint moved                  # since the last `take`
     size_t marked_rows
     uint64_t transactions
     uint64_t marked_at          # when the newest of the transactions committed
@@ -77,7 +77,7 @@ cdef struct Transactions:
     size_t marked_file_n
     uint64_t marked_offset
     uint32_t marked_created
-    uint32_t marked_size        # of the event that ends at the mark; 0 where it did not come
+    uint32_t marked_size        # of the event that ends at the mark; 0 if it was not received
     uint32_t marked_crc
 
 
@@ -102,16 +102,16 @@ cdef inline size_t transactions_size(const Transactions *t) noexcept nogil:
     return t.keys.n + t.rows.n + t.befores.n + t.old_keys.n + 17 * t.n_rows
 
 
-# --- what events do
+# --- effects of events
 
 cdef inline void advance(Transactions *t, uint32_t log_pos) noexcept nogil:
-    """Move to the end of an event; its header holds 32 bits of an offset that may need more."""
+    """Move to the end of an event. Its header has 32 bits of an offset that may need more."""
     cdef uint64_t base = t.offset >> 32 << 32
     t.offset = base + log_pos + (<uint64_t>1 << 32 if base + log_pos < t.offset else 0)
 
 
 cdef void mark(Transactions *t) noexcept nogil:
-    """Everything so far is complete."""
+    """Set the mark: everything so far is complete."""
     t.moved = True
     t.marked_rows = t.n_rows
     t.marked_offset = t.offset
@@ -123,7 +123,7 @@ cdef void mark(Transactions *t) noexcept nogil:
 
 
 cdef bint commit(Transactions *t) noexcept nogil:
-    """The open transaction ends and counts."""
+    """Commit the open transaction."""
     cdef size_t i
     cdef Range *r
     cdef void *grown
@@ -160,7 +160,7 @@ cdef inline void close_transaction(Transactions *t) noexcept nogil:
 
 
 cdef void remember_opened(Transactions *t, const uint8_t *header) noexcept nogil:
-    """What a change tells of its transaction: who wrote it, and where it begins. A GTID without a time has its event's, in whole seconds."""
+    """Note the transaction that a change belongs to: its server and its beginning. A GTID without a time takes its event's, in seconds."""
     t.opened, t.server_id = t.gtid, le4(header + 5)
     t.opened_at = t.committed_at if t.committed_at else <uint64_t>le4(header) * 1000000
     t.opened_offset = t.offset - le4(header + 9)
@@ -220,7 +220,7 @@ cdef int on_tagged_gtid(Transactions *t, Cursor *c) noexcept nogil:
                 t.gtid.first = value >> 1           # signed: the lowest bit is the sign
             elif field == 6:
                 t.committed_at = value
-                break                               # all that matters has come
+                break                               # all needed fields are read
     return OK if t.gtid.first else E_VALUE
 
 
@@ -261,7 +261,7 @@ cdef bint set_file(Transactions *t, const uint8_t *name, size_t n) noexcept nogi
 
 
 cdef int on_rotate(Transactions *t, Cursor *c, bint real) noexcept nogil:
-    """Where the next file begins, and its name. One without a time only opens a dump and names its file."""
+    """Read a ROTATE: the next file's first offset and name. One without a time only opens a dump and names its file."""
     cdef const uint8_t *at
     if not take(c, 8, &at) or not set_file(t, c.p, left(c)):
         return E_SHORT
@@ -321,7 +321,7 @@ cdef int on_heartbeat_v2(Transactions *t, Cursor *c) noexcept nogil:
 
 
 cdef int on_xa_prepare(Transactions *t, Cursor *c) noexcept nogil:
-    """One byte tells whether it commits at once. If not, its rows may never count: no followed table may have any."""
+    """One byte says whether it commits in one phase. If not, its rows may never count: none may be of a followed table."""
     cdef const uint8_t *one_phase
     if not take(c, 1, &one_phase):
         return E_SHORT
@@ -333,7 +333,7 @@ cdef int on_xa_prepare(Transactions *t, Cursor *c) noexcept nogil:
 # --- changes
 
 cdef bint begin_run(Transactions *t, uint32_t plan) noexcept nogil:
-    """The changes that follow are of this table."""
+    """Begin a run of changes of this table."""
     cdef void *grown
     if t.n_runs and t.runs[t.n_runs - 1].plan == plan:
         return True
@@ -401,7 +401,7 @@ cdef int add_write(Transactions *t, const Layout *layout, Cursor *c) noexcept no
 
 
 cdef inline Out *place_of_before(Transactions *t) noexcept nogil:
-    """Where the row before a change is read to: kept whole, or only for its key."""
+    """The buffer for the row before a change: kept whole, or only for its key."""
     if t.keep:
         return &t.befores
     t.scratch.n = 0
@@ -420,8 +420,7 @@ cdef int add_delete(Transactions *t, const Layout *layout, Cursor *c) noexcept n
 
 
 cdef int add_update(Transactions *t, const Layout *layout, Cursor *c, bint partial) noexcept nogil:
-    """An update that changes the key removes the row under its old one. With the row before it kept, it stays one change, and the old key
-    is kept beside it."""
+    """An update of the key also deletes the row under the old key. With `keep` it stays one change, which has the old key too."""
     cdef Part parts[MAX_KEY]
     cdef Out *old = &t.old_keys if t.keep else &t.keys
     cdef size_t first = old.n, second, row = t.rows.n, size
@@ -465,7 +464,7 @@ cdef int add_update(Transactions *t, const Layout *layout, Cursor *c, bint parti
     return OK if push(t, UPSERT, t.keys.n, t.rows.n) else E_MEMORY
 
 
-# --- out
+# --- results out
 
 cdef object offsets_of(const size_t *ends, size_t start, size_t stop, size_t base):
     """Offsets from 0 of the strings start..stop, the first of which begins at `base`."""
@@ -479,7 +478,7 @@ cdef object offsets_of(const size_t *ends, size_t start, size_t stop, size_t bas
 
 
 cdef void shift(Out *o, size_t from_) noexcept nogil:
-    """Forget the first bytes; give back what a large row took."""
+    """Remove the first bytes, and free the memory of a large row."""
     cdef size_t rest = o.n - from_
     cdef uint8_t *p
     if from_ and rest:
@@ -492,7 +491,7 @@ cdef void shift(Out *o, size_t from_) noexcept nogil:
 
 
 cdef void forget(Transactions *t, size_t upto) noexcept nogil:
-    """The first `upto` changes are out."""
+    """Remove the first `upto` changes, which were taken."""
     cdef size_t key_base, row_base, before_base = 0, old_key_base = 0, i, kept = 0
     if upto == 0:
         return

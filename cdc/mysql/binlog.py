@@ -49,7 +49,7 @@ SILENCE = 4
 SEARCH_SECONDS = 60.0
 """The same bound while the source searches its binlogs for the position: MariaDB sends no heartbeats then, and may read a gigabyte."""
 
-_FOUND = frozenset({"HEARTBEAT", "HEARTBEAT_V2", "GTID", "GTID_TAGGED", "MARIADB_GTID"})
+_POSITION_FOUND = frozenset({"HEARTBEAT", "HEARTBEAT_V2", "GTID", "GTID_TAGGED", "MARIADB_GTID"})
 """Events that the source sends once it has found the position."""
 
 _STREAM = Stream()
@@ -185,7 +185,7 @@ class BinlogReader:
             connection = self._connect()
             poll = select.poll()
             poll.register(connection.fileno(), select.POLLIN)
-            stream, silence, found, packets = self._stream, SILENCE * self._heartbeat_seconds, False, 0
+            stream, silence, found_position, packets = self._stream, SILENCE * self._heartbeat_seconds, False, 0
             connection.wait_at_most(max(silence, SEARCH_SECONDS))
             while True:
                 failure: CdcError | Unexplained | None = None
@@ -205,7 +205,7 @@ class BinlogReader:
                     raise failure
                 if state in (ENDED, REFUSED):
                     raise self._over(state)
-                if not found and (found := not _FOUND.isdisjoint(stream.counts_by_kind())):
+                if not found_position and (found_position := not _POSITION_FOUND.isdisjoint(stream.counts_by_kind())):
                     connection.wait_at_most(silence)
                 if stream.packets_taken != packets:
                     packets = stream.packets_taken

@@ -121,16 +121,16 @@ class Connection(pymysql.Connection):  # type: ignore[misc]
         """Bytes of a result's rows, read without PyMySQL: at least one, usually in `buffer`. Raises OperationalError."""
         try:
             with self._pace.waiting():
-                some = self._read_once(buffer)
-            self._pace.came(len(some), self._read_timeout)
+                received = self._read_once(buffer)
+            self._pace.came(len(received), self._read_timeout)
         except OSError as error:
             self.abandon()
             raise pymysql.OperationalError(CR.CR_SERVER_LOST, f"the connection broke in the middle of a result ({error})") from error
-        if not some:
+        if not received:
             self.abandon()
             raise pymysql.OperationalError(CR.CR_SERVER_LOST, "the connection ended in the middle of a result")
-        self.bytes_received += len(some)
-        return some
+        self.bytes_received += len(received)
+        return received
 
     def _read_once(self, buffer: bytearray) -> memoryview:
         """One read of the socket. Bytes that PyMySQL's file has read ahead come first, alone: `readinto1` would wait for more."""

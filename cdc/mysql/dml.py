@@ -156,20 +156,20 @@ def _alone(tokens: Sequence[Token], end: int, verb: str) -> bool:
 
 def _names(tokens: Sequence[Token], schema: str) -> set[TableId]:
     """All names that could be those of tables. A table's name that only qualifies a column stands elsewhere in the statement too."""
-    found = set()
+    names = set()
     for i, token in enumerate(tokens):
         if token.kind not in (TokenKind.WORD, TokenKind.NAME):
             continue
         if _word(tokens, i + 1) == "." and i + 2 < len(tokens):
-            found.add(TableId(token.text or "", tokens[i + 2].text or ""))
+            names.add(TableId(token.text or "", tokens[i + 2].text or ""))
         elif _word(tokens, i - 1) != "." or i == 1 or tokens[i - 2].kind is TokenKind.SIGN:
-            found.add(TableId(schema, token.text or ""))
-    return {table for table in found if table.schema and table.table}
+            names.add(TableId(schema, token.text or ""))
+    return {table for table in names if table.schema and table.table}
 
 
 def _calls(tokens: Sequence[Token], columns: int) -> list[str]:
     """Names before a parenthesis, without SQL's own functions and grammar, and without the table whose column list begins at `columns`."""
-    found = []
+    called = []
     for i in range(1, len(tokens)):
         if tokens[i].kind is not TokenKind.SIGN or tokens[i].text != "(" or i == columns:
             continue
@@ -177,8 +177,8 @@ def _calls(tokens: Sequence[Token], columns: int) -> list[str]:
         own = before.kind is TokenKind.WORD and before.keyword in OWN and _word(tokens, i - 2) != "."
         own = own and (tokens[i].joined or before.keyword not in JOINED)
         if before.kind in (TokenKind.WORD, TokenKind.NAME) and not own:
-            found.append(before.text or "")
-    return found
+            called.append(before.text or "")
+    return called
 
 
 def _places(tokens: Sequence[Token], schema: str, begin: int = 0) -> set[TableId]:
@@ -188,7 +188,7 @@ def _places(tokens: Sequence[Token], schema: str, begin: int = 0) -> set[TableId
 
 def _listed(tokens: Sequence[Token], schema: str) -> set[TableId]:
     """The names in lists of tables. A list begins at any word that can begin one, and ends only at a word that cannot be a name there."""
-    found, at, outside = set[TableId](), 0, list[bool | None]()
+    listed, at, outside = set[TableId](), 0, list[bool | None]()
     listing: bool | None = False
     """Whether this is in a list of tables; None in the condition of a join, which a comma ends."""
     while at < len(tokens):
@@ -208,15 +208,15 @@ def _listed(tokens: Sequence[Token], schema: str) -> set[TableId]:
             listing = True
         elif listing and tokens[at].kind in (TokenKind.WORD, TokenKind.NAME) and before in _BEFORE_TABLES and word not in _NOT_TABLES:
             table, at = _table(tokens, at, schema)
-            found |= {table} if table and table.schema else set()
+            listed |= {table} if table and table.schema else set()
             continue
         at += 1
-    return found
+    return listed
 
 
 def _qualified(tokens: Sequence[Token]) -> set[TableId]:
     """All `a.b` except columns of a table, where `a` is a table's name or alias and so stands elsewhere without a name after it."""
-    found, alone = set[TableId](), set[str]()
+    qualified, alone = set[TableId](), set[str]()
     for i, token in enumerate(tokens):
         if token.kind not in (TokenKind.WORD, TokenKind.NAME):
             continue
@@ -224,8 +224,8 @@ def _qualified(tokens: Sequence[Token]) -> set[TableId]:
         if _word(tokens, i + 1) != ".":
             alone.add(named.lower())
         elif _word(tokens, i - 1) not in _NO_NAME_AFTER and i + 2 < len(tokens) and tokens[i + 2].kind in (TokenKind.WORD, TokenKind.NAME):
-            found.add(TableId(named, tokens[i + 2].text or ""))
-    return {table for table in found if table.schema.lower() not in alone and not table.schema.isdigit()}
+            qualified.add(TableId(named, tokens[i + 2].text or ""))
+    return {table for table in qualified if table.schema.lower() not in alone and not table.schema.isdigit()}
 
 
 _TABLES_FOLLOW = {"FROM", "JOIN", "STRAIGHT_JOIN", "INTO", "USING", "UPDATE", "TABLE"}

@@ -151,13 +151,13 @@ def usable_key(parts: Iterable[Row], primary: Collection[str]) -> tuple[str, lis
         indexes.setdefault(text(name), []).append(tuple(part))
     if "PRIMARY" in indexes:
         return "PRIMARY", [text(part[0]) for part in indexes["PRIMARY"]]
-    for name, found in sorted(indexes.items()):
+    for name, columns in sorted(indexes.items()):
         serves = all(
             column is not None and text(nullable) != "YES" and prefix is None and text(order) == "A" and text(kind) == "BTREE"
-            for column, nullable, prefix, order, kind in found
+            for column, nullable, prefix, order, kind in columns
         )
-        if serves and {text(part[0]) for part in found} == set(primary):
-            return name, [text(part[0]) for part in found]
+        if serves and {text(part[0]) for part in columns} == set(primary):
+            return name, [text(part[0]) for part in columns]
     return "", []
 
 

@@ -138,15 +138,15 @@ class SchemaTracker:
 
         A difference is a conflict that a statement before `end` must explain. A copy that has not begun takes the server's definition.
         """
-        for each in progress:
-            entry, answer = self._tracked.entries[each.table.id], current.get(each.table.id, each.table)
-            if each.state is TableState.COPYING and each.cursor is None:
+        for item in progress:
+            entry, answer = self._tracked.entries[item.table.id], current.get(item.table.id, item.table)
+            if item.state is TableState.COPYING and item.cursor is None:
                 entry.asked_at, entry.confirmed = end, not self._copied
             elif isinstance(answer, CdcError):
                 entry.asked_at, entry.conflict, entry.unfit = end, SchemaChanged(answer.message, hint=answer.hint), answer
-            elif answer.fingerprint != each.table.fingerprint:
+            elif answer.fingerprint != item.table.fingerprint:
                 entry.asked_at, entry.fingerprint = end, answer.fingerprint
-                entry.conflict = SchemaChanged(f"{each.table.id}: {UNEXPLAINED}.", hint=COPY)
+                entry.conflict = SchemaChanged(f"{item.table.id}: {UNEXPLAINED}.", hint=COPY)
 
     def resolve(self, body: bytes) -> RowLayout | None:
         """How to read the rows behind a table map, given its event's body; None: skip them. Raises as `row_layout` does.

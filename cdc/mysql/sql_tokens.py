@@ -123,7 +123,7 @@ def _unquoted(quoted: bytes, charset: str) -> bytes:
     inside, quote = quoted[1:-1], quoted[-1:]
     if charset not in _MULTIBYTE:
         return inside.replace(2 * quote, quote)
-    return re.sub(_MULTIBYTE[charset] + b"|" + 2 * re.escape(quote), lambda each: quote if each[0] == 2 * quote else each[0], inside)
+    return re.sub(_MULTIBYTE[charset] + b"|" + 2 * re.escape(quote), lambda piece: quote if piece[0] == 2 * quote else piece[0], inside)
 
 
 @lru_cache(maxsize=64)

@@ -68,18 +68,18 @@ class StatementRows:
         """
         bound = None if event.schemas is None else frozenset(map(self._tracker.fold, event.schemas))
         possible = [table for table in self._tracker.tables if bound is None or self._tracker.fold(table.schema) in bound]
-        found = writes(event) if possible else Writes()
-        found = replace(
-            found,
-            tables=frozenset(self._ids(found.tables)),
-            names=frozenset(self._ids(found.names)),
-            places=frozenset(self._ids(found.places)),
+        named = writes(event) if possible else Writes()
+        named = replace(
+            named,
+            tables=frozenset(self._ids(named.tables)),
+            names=frozenset(self._ids(named.names)),
+            places=frozenset(self._ids(named.places)),
         )
-        written, doubt, hint = set(found.tables), found.doubt, ""
+        written, doubt, hint = set(named.tables), named.doubt, ""
         if not doubt and any(map(possible_names.could_name_otherwise(event), set(possible) - written)):
             doubt = "it may be in another character set than the binlog says"
-        if possible and not doubt and not (found.sure and written.issuperset(possible)):
-            answer = self._answer(Question(found, frozenset(possible), bound, event.cascades_run_triggers))
+        if possible and not doubt and not (named.sure and written.issuperset(possible)):
+            answer = self._answer(Question(named, frozenset(possible), bound, event.cascades_run_triggers))
             written, doubt, hint = self._ids(answer.tables), answer.doubt, answer.hint
         if hint and written.isdisjoint(possible):
             raise PreflightFailed(

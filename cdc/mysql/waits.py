@@ -18,7 +18,7 @@ class BrokenOff(Exception):
 
 class _State:
     within = False
-    asked = False
+    stop_requested = False
 
 
 def unless_stopped(ask: Callable[[], _T], stopped: Callable[[], None]) -> _T | None:
@@ -31,7 +31,7 @@ def unless_stopped(ask: Callable[[], _T], stopped: Callable[[], None]) -> _T | N
     try:
         try:
             _State.within = True
-            if not _State.asked:
+            if not _State.stop_requested:
                 return ask()
         finally:
             _State.within = False
@@ -43,7 +43,7 @@ def unless_stopped(ask: Callable[[], _T], stopped: Callable[[], None]) -> _T | N
 
 def break_off() -> None:
     """End the main thread's current wait and all later ones. To be called last in a signal handler: it raises BrokenOff there."""
-    _State.asked = True
+    _State.stop_requested = True
     if _State.within:
         _State.within = False
         raise BrokenOff
@@ -51,4 +51,4 @@ def break_off() -> None:
 
 def reset() -> None:
     """Allow waits again."""
-    _State.asked = False
+    _State.stop_requested = False
