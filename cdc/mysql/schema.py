@@ -120,7 +120,7 @@ def columns_and_key(connection: Connection, table: TableId) -> tuple[TableId, li
     """The table's stored name, the columns, the name of the key's index and the names of its columns, all of one moment.
 
     They come from two queries. If the table is altered in between, the answers contradict each other, and both are repeated. Raises
-    Temporary when that does not end. A contradiction that stays the same is no alteration: the server marks the columns of an unusable
+    Temporary when that does not end. A contradiction that stays the same has another cause: the server marks the columns of an unusable
     unique index as PRI too.
     """
     before: tuple[list[Row], str, list[str]] | None = None
