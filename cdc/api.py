@@ -56,17 +56,17 @@ def parse_source(url: str | SourceUrl) -> SourceUrl:
 def check(source: SourceUrl | str, tables: Names = (), exclude: Names = ()) -> list[preflight.Check]:
     """Check whether a source and these tables can be migrated; each server of a URL with several. Raises only if one cannot be asked."""
     source, given = parse_source(source), _selection(tables, exclude)
-    found = []
-    for each in source.each:
-        connection = connect(each)
+    results = []
+    for server in source.each:
+        connection = connect(server)
         try:
-            with explained(each):
+            with explained(server):
                 selection = given.called(name_rules(connection).stored)
                 checks = preflight.run(connection, selection.wanted, selection)
         finally:
             connection.abandon()
-        found += [replace(check, message=f"{each.address}: {check.message}") for check in checks] if source.others else checks
-    return found
+        results += [replace(check, message=f"{server.address}: {check.message}") for check in checks] if source.others else checks
+    return results
 
 
 _GOES_ON = "The last checkpoint is kept: the same command goes on from it."
@@ -156,8 +156,8 @@ def changes(
         definitions, skipped = followable(stream, selection, say)
         if after is not None and not executed <= start.gtids and (end := stream.log_end()):
             say(
-                f"rows from before {end.file}:{end.offset} come with the columns of now. What the binlog does not tell of those "
-                "(ZEROFILL, the digits of FLOAT and DOUBLE, INET6 and UUID) is certain once that place is reached: a statement before it "
+                f"rows from before {end.file}:{end.offset} are read with the current columns. Properties that the binlog does not tell "
+                "(ZEROFILL, the digits of FLOAT and DOUBLE, INET6 and UUID) are certain once that place is reached: a statement before it "
                 "that changes the table ends this with exit code 6."
             )
         stream.start(start, list(map(TableProgress, definitions)), skipped)
@@ -215,13 +215,13 @@ def _verify(
     url: SourceUrl, target: TargetUrl, reader: TargetReader, chosen: Sequence[TableProgress], on_start: Callable[[int], Watch | None]
 ) -> list[Differences]:
     checkpoint = reader.checkpoint
-    config = Config(url, target, tuple(each.table.id for each in chosen), until_caught_up=True)
+    config = Config(url, target, tuple(progress.table.id for progress in chosen), until_caught_up=True)
     with open_source(config, Requirement.of(checkpoint)) as source:
         plan = choose(Strategy.INCREMENTAL, checkpoint, source.gtids()[0])
-        walk = [TableProgress(each.table) for each in chosen]
-        verifying = VerifyingTarget([each.table for each in chosen], reader)
+        walk = [TableProgress(progress.table) for progress in chosen]
+        verifying = VerifyingTarget([progress.table for progress in chosen], reader)
         servers = servers_with(checkpoint.servers, source.server_uuid)
-        watch = on_start(sum(each.rows_held or 0 for each in chosen)) or (lambda *_: None)
+        watch = on_start(sum(progress.rows_held or 0 for progress in chosen)) or (lambda *_: None)
         Migration(config, source, verifying, Start(plan, servers, position_on(source, checkpoint), walk), watch=watch).run()
         return verifying.differences()
 

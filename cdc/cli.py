@@ -226,8 +226,8 @@ def check(
 ) -> None:
     """Check whether the source and its tables can be migrated, and print how to fix each problem. Changes nothing."""
     checks = api.check(api.parse_source(source), _tables(tables), _tables(exclude))
-    for each in checks:
-        show(str(each))
+    for result in checks:
+        show(str(result))
     preflight.require(checks)
 
 
@@ -242,18 +242,18 @@ def verify(
 ) -> None:
     """Compare a target with its source, byte for byte. The source may be written to meanwhile."""
     try:
-        found = api.verify(
+        results = api.verify(
             api.parse_source(source), TargetUrl.parse(target), _tables(tables), _tables(exclude),
             on_start=lambda rows: ProgressLine(terminal, rows, comparing=True),
         )  # fmt: skip
     finally:
         terminal.clear()
-    identical = all(each.identical for each in found)
+    identical = all(differences.identical for differences in results)
     if as_json:
-        print(json.dumps(summary.verification_as_dict(found)))
+        print(json.dumps(summary.verification_as_dict(results)))
     else:
-        for each in found:
-            for line in summary.differences(each):
+        for differences in results:
+            for line in summary.differences(differences):
                 show(line)
     if not identical:
         raise DifferencesFound("Source and target differ.", hint=summary.COPY_AGAIN)
@@ -272,26 +272,26 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Measure on your own tables whether a full copy or an incremental run is faster."""
-    found = measure(
+    comparison = measure(
         api.parse_source(source), _tables(tables), exclude=_tables(exclude), churn=parse_shares(churn), may_write=may_write,
         wait_seconds=wait_seconds, say=terminal.say,
     )  # fmt: skip
     if html:
-        report.save(found, html)
+        report.save(comparison, html)
     if as_json:
-        print(json.dumps(found.as_dict()))
+        print(json.dumps(comparison.as_dict()))
     else:
-        report.show(found)
+        report.show(comparison)
 
 
 @app.command()
 def status(target: StateArgument = DEFAULT_TARGET, *, as_json: JsonOption = False) -> None:
     """Show the last checkpoint of a target. Works while a migration runs."""
-    found = read_status(target)
+    held = read_status(target)
     if as_json:
-        print(json.dumps(found.as_dict()))
+        print(json.dumps(held.as_dict()))
         return
-    for line in summary.status(found):
+    for line in summary.status(held):
         show(line)
 
 
@@ -343,8 +343,8 @@ def tail(
             terminal.say(summary.listening(tables, position))
             line, events = change_lines(numbers), envelopes(numbers)
             for change in islice(opened, limit):
-                for each in [line(change)] if form is TailFormat.JSON else events(change):
-                    print(printable_json(each), flush=True)
+                for printed in [line(change)] if form is TailFormat.JSON else events(change):
+                    print(printable_json(printed), flush=True)
                 position = str(change.position.gtids)
             position = str(opened.position.gtids) if limit is None else position
     except CdcError as error:

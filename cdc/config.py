@@ -129,11 +129,11 @@ class SourceUrl:
         end = next((at for at, character in enumerate(rest) if character in "/?#"), len(rest))
         user, at, hosts = rest[:end].rpartition("@")
         first, *others = (cls._parse(f"{scheme}{slashes}{user}{at}{host}{rest[end:]}", environ) for host in hosts.split(","))
-        addresses = [each.address for each in (first, *others)]
+        addresses = [server.address for server in (first, *others)]
         for address in addresses:
             if addresses.count(address) > 1:
                 raise ConfigError(f"The source URL names {address} twice.", hint="Name each server once. " + SOURCE_FORM)
-        return replace(first, others=tuple((each.host, each.port) for each in others))
+        return replace(first, others=tuple((server.host, server.port) for server in others))
 
     @classmethod
     def _parse(cls, url: str, environ: Mapping[str, str]) -> SourceUrl:
@@ -246,7 +246,7 @@ def parse_table(name: str | TableId) -> TableId:
 def parse_shares(text: str) -> tuple[float, ...]:
     """Percentages of rows, `0.5%,1%,20%`, as shares: 0.005, 0.01, 0.2; an empty text gives none. Raises ConfigError."""
     shares = []
-    for part in filter(None, (each.strip() for each in text.split(","))):
+    for part in filter(None, (item.strip() for item in text.split(","))):
         try:
             share = float(part.removesuffix("%")) / 100 if part.endswith("%") else math.nan
         except ValueError:
@@ -305,9 +305,9 @@ class Limits:
         _require("max_replica_lag", lag is None or _is_number(lag, (int, float), 1), "None, or a number of seconds from 1 on")
         _require("replica", self.replica is None or isinstance(self.replica, SourceUrl), "None, or cdc.SourceUrl.of_replica(...)")
         if (self.max_replica_lag is None) is not (self.replica is None):
-            there, missing = ("replica", "max-replica-lag") if self.replica else ("max-replica-lag", "replica")
+            given, missing = ("replica", "max-replica-lag") if self.replica else ("max-replica-lag", "replica")
             raise ConfigError(
-                f"{there} is set without {missing}.", hint="Set both: --replica mysql://user@host/ --max-replica-lag SECONDS."
+                f"{given} is set without {missing}.", hint="Set both: --replica mysql://user@host/ --max-replica-lag SECONDS."
             )
 
     def __str__(self) -> str:
@@ -350,7 +350,7 @@ class Config:
         object.__setattr__(self, "target", TargetUrl.parse(self.target))  # whose repr() leaves a password out
         for name in ("tables", "exclude"):
             given = getattr(self, name)
-            fits = isinstance(given, tuple) and all(isinstance(each, TableId) for each in given)
+            fits = isinstance(given, tuple) and all(isinstance(table, TableId) for table in given)
             _require(name, fits, 'a tuple of tables: (cdc.TableId("shop", "orders"),)')
         _require("strategy", isinstance(self.strategy, Strategy), "cdc.Strategy.AUTO, FULL or INCREMENTAL")
         _require("until_caught_up", isinstance(self.until_caught_up, bool), "True or False")

@@ -284,10 +284,10 @@ def _checkpoint(url: TargetUrl) -> Checkpoint:
 
 def _compare(table: Table, full_copy: TargetReader, followed: TargetReader) -> int:
     """Compare all rows of a table. Raises DifferencesFound."""
-    found = verify.compare(table, full_copy.rows(table.id), followed)
-    if not found.identical:
-        raise DifferencesFound(f"The incremental run and the full copy differ at one position: {found}.")
-    return found.rows
+    differences = verify.compare(table, full_copy.rows(table.id), followed)
+    if not differences.identical:
+        raise DifferencesFound(f"The incremental run and the full copy differ at one position: {differences}.")
+    return differences.rows
 
 
 class _Watched:

@@ -1,1 +1,1 @@
-"""The story of a migration: hand-over, strategy, checkpoints. Knows the model and the seams, neither a server nor a target."""
+"""The order of events in a migration: hand-over, strategy, checkpoints. Knows servers and targets only by interfaces.py."""

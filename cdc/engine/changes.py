@@ -1,6 +1,6 @@
-"""The stream as single changes, for those who iterate instead of storing batches: each change comes once, whatever the network does.
+"""The stream as single changes, for programs that iterate instead of storing batches: each change comes once, also after a lost connection.
 
-What a change looks like is the caller's business (cdc/formats/change.py); here is decided which change comes, and when.
+This module decides which change comes, and when. The caller decides what a change looks like (cdc/formats/change.py).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ HELD_BYTES = 64 << 20
 T = TypeVar("T")
 
 Make: TypeAlias = Callable[[Table, Transaction], Callable[[int, int, Position, bytes, bytes], T]]
-"""Gives what makes the changes of a table in a transaction, each from its number in the transaction and in the table, the position, the row
+"""For a table in a transaction, the function that makes a change: of its number in the transaction and in the table, the position, the row
 before and the row after."""
 
 
@@ -78,7 +78,7 @@ class HeldBack:
             raise SchemaChanged(
                 f"A followed table was changed, and its columns are certain only at {self._until.file}:{self._until.offset}, "
                 f"more than {HELD_BYTES >> 20} MiB of changes later.",
-                hint="Begin again at the last position with --from: from there on the columns of now count.",
+                hint="Begin again at the last position with --from: from there on rows are read with the current columns.",
             )
 
 
@@ -113,9 +113,10 @@ class Changes(Iterator[T], Generic[T]):
         self._open = ""
         """GTID of the transaction whose changes came last."""
         self._lost, self._again = "", 0
-        """The transaction within which the connection was lost, and how many of its changes had come: they are skipped when they repeat."""
+        """The GTID of the transaction within which the connection was lost, and how many of its changes were given: those are skipped when
+        they come again."""
         self._changes = self._iterate()
-        self._at_goal()  # the end of the binlog is that of now
+        self._at_goal()  # notes the present end of the binlog as the goal
 
     @property
     def position(self) -> Position:
@@ -145,12 +146,12 @@ class Changes(Iterator[T], Generic[T]):
             item = self._source.next(TICK)
             if isinstance(item, SourceAway):
                 self._on_away(item.reason)
-            for each in self._held_back(item) if item else ():
-                self._following.take(each)
-                if isinstance(each, SourceAway):
+            for released in self._held_back(item) if item else ():
+                self._following.take(released)
+                if isinstance(released, SourceAway):
                     self._lose()
-                elif isinstance(each, Delivery):
-                    yield from self._delivered(each)
+                elif isinstance(released, Delivery):
+                    yield from self._delivered(released)
                 if self._stopped or self._at_goal():
                     return
 

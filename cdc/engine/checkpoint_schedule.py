@@ -1,4 +1,4 @@
-"""When the next checkpoint is due: after so many seconds or so many bytes, whichever passes first. Reads no clock: it is given times."""
+"""When the next checkpoint is due: after so many seconds or so many bytes, whichever passes first. Its callers give it the times."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class CheckpointSchedule:
         self._applied += size
 
     def request(self) -> None:
-        """A checkpoint is asked for, whenever the next one is due."""
+        """Make a checkpoint due now."""
         self._requested = True
 
     def due(self, now: float) -> bool:

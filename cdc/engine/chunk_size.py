@@ -1,4 +1,4 @@
-"""How many rows the next chunk of a table should have, learnt from the last ones. Pure: sizes and times are given to it."""
+"""How many rows the next chunk of a table should have, learnt from the sizes and times of the last ones."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a running migration can be asked to do: frozen values in one queue, which `Migration.run` reads at the top of its loop.
+"""The commands to a running migration: frozen values in one queue, which `Migration.run` reads at the top of its loop.
 
 Signal handlers, the supervisor's thread and programs put commands into the queue; only the migration's own thread takes them out. So no
-setting changes in the middle of a step, and none needs a lock.
+setting changes in the middle of a step, and no setting needs a lock.
 """
 
 from __future__ import annotations

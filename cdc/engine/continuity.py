@@ -1,4 +1,4 @@
-"""Whether a position can be continued on a server. Pure: decides from sets of GTIDs."""
+"""Whether a position can be continued on a server. Decides from sets of GTIDs, without I/O."""
 
 from __future__ import annotations
 

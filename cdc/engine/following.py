@@ -1,7 +1,7 @@
-"""What everybody does who reads a source: take its items, know where the stream is, notice what a fail-over tears, see the end.
+"""Where the stream of a source is: the position, whether a transaction is half applied, whether the source is away or at its end.
 
-`Migration`, `Changes` and `cdc compare` each do something else with a delivery; what is here holds for all of them. It stores nothing and
-does not decide what a torn transaction leads to.
+`Migration`, `Changes` and `cdc compare` read a source for different ends; this part is the same for all of them. It stores nothing, and
+raises TornTransaction without deciding what follows from it.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from cdc.errors import TornTransaction
 from cdc.model import Delivery, Item, LogEnd, Position, SourceAway, SourceChanged
 
 TICK = 0.25
-"""Seconds until a quiet stream is left for a look at what else is to be done."""
+"""Longest wait in seconds for the next item; then commands and checkpoints have their turn."""
 
 
 class Items(Protocol):
-    """What is read: a source that was started."""
+    """The part of a started source that gives items."""
 
     def next(self, timeout: float) -> Item | None:
-        """What came next, None after `timeout` seconds without anything."""
+        """The next item, None after `timeout` seconds without one."""
 
     def log_end(self) -> LogEnd | None:
         """Where the binlog ends now, None while the source is away."""
@@ -74,7 +74,7 @@ class Following:
                 self.waiting = ""
 
     def at_end(self) -> bool:
-        """Whether the stream is where the binlog ended when this was asked first; asked anew of a server that takes over."""
+        """Whether the stream has reached the end that the binlog had at the first call, or at the first call after a fail-over."""
         self._goal = self._goal or self._source.log_end()
         return self._goal is not None and self.at.position.reached(self._goal)
 

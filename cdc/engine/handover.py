@@ -1,6 +1,6 @@
-"""The merge of snapshot and binlog: which rows a chunk may still contribute after the stream has gone on.
+"""The merge of snapshot and binlog: which rows of a chunk are still current after the stream has gone on.
 
-Sans-IO: values in, batches out; it never waits, reads or writes. The algorithm, why it is exact, and what it needs from the reader
+Values in, batches out: it never waits, reads or writes. The algorithm, why it is exact, and what it needs from the reader
 of chunks are in docs/handover.md. The claim that holds after every call: for every key up to a table's cursor, applying all batches
 returned so far leaves the target equal to the source at `position`.
 """
@@ -40,27 +40,27 @@ from cdc.model.packed import Packed
 from mapstore import MapStore
 
 IN_FLIGHT = 4
-"""Chunks that are asked for and not yet emitted: while two are read, one more is ready to be, and one waits for the stream."""
+"""Chunks requested and not yet emitted, at most: two are being read, one is next, and one waits for the stream."""
 
 PART_BYTES = 256 << 10
-"""A chunk is emitted in parts of about this size, so that what the stream delivers meanwhile does not wait for all of it."""
+"""A chunk is emitted in parts of about this size, so that the stream's deliveries do not wait for a whole chunk."""
 
 WAITING_BYTES = 64 << 20
-"""No chunk is asked for while chunks with this many bytes wait for the stream: it is behind, and more rows would only lie here."""
+"""No chunk is requested while chunks with this many bytes wait for the stream: more rows would only fill the memory."""
 
 _INVERTED = bytes((1, 0)) + bytes(254)
 
 
 _numbers = count(1)
-"""Of requests. They go on after a rewind, so that a chunk requested before it is not taken for one requested since."""
+"""The numbers of requests. They go on after a rewind, so that a chunk requested before it is not taken for one requested since."""
 
 
 @dataclass(slots=True, eq=False)
 class ChunkRange:
     """A range of a table's keys beyond its cursor: those after `after`, up to and with `upto`.
 
-    It waits; then it is requested (`request`), and from its low watermark on the keys that the stream changes are `touched`; then its rows
-    are here (`chunk`), with a high watermark; once the stream has reached that, its first `at` rows are emitted; at last it is `emitted`.
+    Its states in order: waiting; requested (`request`: from the low watermark on, the keys that the stream changes are `touched`); read
+    (`chunk`, with a high watermark); being emitted, once the stream has reached that (its first `at` rows are out); `emitted`.
     """
 
     table: TableId
@@ -71,7 +71,7 @@ class ChunkRange:
     chunk: Chunk | None = None
     at: int = 0
     emitted: int | None = None
-    """How many rows it had."""
+    """How many rows the range had, once all of them are emitted."""
 
     @property
     def low(self) -> Position | None:
@@ -89,19 +89,19 @@ class Handover(StreamPosition):
 
     def __init__(self, tables: Iterable[TableProgress], position: Position, *, chunk_rows: int) -> None:
         super().__init__(position)
-        self.progress: dict[TableId, TableProgress] = {each.table.id: each for each in tables}
+        self.progress: dict[TableId, TableProgress] = {progress.table.id: progress for progress in tables}
         self.rows_copied = 0
         self._chunk_rows = chunk_rows
         self._ranges: dict[TableId, list[ChunkRange]] = {}
-        """Of each table being copied, everything beyond its cursor, in order and without gaps."""
+        """For each table being copied, the ranges beyond its cursor, in order and without gaps."""
         self._sizes: dict[TableId, ChunkSize] = {}
         self._in_flight: dict[int, ChunkRange] = {}
         """The ranges that are requested and not emitted, by the number of the request."""
         self._dropped: set[int] = set()
-        """Requests made before the table changed: the chunks that answer them are passed over."""
-        for each in self.progress.values():
-            if each.state is TableState.COPYING:
-                self._copy_on(each)
+        """Requests made before the table changed: the chunks that answer them are ignored."""
+        for progress in self.progress.values():
+            if progress.state is TableState.COPYING:
+                self._copy_on(progress)
 
     @property
     def copying(self) -> bool:
@@ -110,25 +110,25 @@ class Handover(StreamPosition):
 
     @property
     def in_flight(self) -> int:
-        """How many chunks are asked for and not emitted."""
+        """How many chunks are requested and not emitted."""
         return len(self._in_flight)
 
     def _copy_on(self, progress: TableProgress) -> None:
-        """Copy what lies beyond the cursor."""
+        """Copy the keys beyond the cursor."""
         table = progress.table.id
         self._ranges[table] = [ChunkRange(table, progress.cursor, None)]
         self._sizes[table] = ChunkSize(self._chunk_rows)
 
     def request(self, allowed: Callable[[Table, int], int] = lambda _, rows: rows) -> ChunkRequest | None:
-        """Ask for the next chunk, once per chunk; None while there is nothing to ask for. Call it until then.
+        """The next chunk to request; None while there is none. To be called until it gives None.
 
-        `allowed` is asked how many of so many rows of a table may be read now, 0 for none. Only between transactions: `position` must
-        name all that was applied, or a touched key could be missed.
+        `allowed` gets a table and a number of rows, and gives how many of them may be read now. Between transactions only: `position` must
+        contain everything that was applied, or a touched key could be missed.
         """
-        waiting = sum(each.chunk.rows.size for each in self._in_flight.values() if each.chunk)
+        waiting = sum(requested.chunk.rows.size for requested in self._in_flight.values() if requested.chunk)
         if self.in_transaction or len(self._in_flight) >= IN_FLIGHT or waiting >= WAITING_BYTES:
             return None
-        for chunk_range in (each for ranges in self._ranges.values() for each in ranges if each.request is None):
+        for chunk_range in (candidate for ranges in self._ranges.values() for candidate in ranges if candidate.request is None):
             table = self.progress[chunk_range.table].table
             rows = allowed(table, self._sizes[chunk_range.table].rows)
             if not rows:
@@ -139,12 +139,12 @@ class Handover(StreamPosition):
         return None
 
     def on_boundary(self, boundary: Boundary) -> None:
-        """The chunk will end at this key, so that what follows can be asked for."""
+        """The chunk will end at this key: the range beyond it can be requested."""
         if chunk_range := self._requested(boundary.request):
             self._end_at(chunk_range, boundary.upto)
 
     def on_delivery(self, delivery: Delivery) -> Iterator[Batch | TableChange]:
-        """The batches and changes of tables to apply, in order, now that the stream has delivered this."""
+        """The batches and table changes of a delivery, in the order in which to apply them."""
         for batch in delivery.batches:
             for chunk_range in self._in_flight.values():
                 if chunk_range.table == batch.table:
@@ -156,7 +156,7 @@ class Handover(StreamPosition):
         self.advance(delivery)
 
     def change_server(self, change: SourceChanged) -> None:
-        """Another server continues from `position`. Where that is in its binlog is yet to be told; chunks are requested again."""
+        """Another server continues from `position`, whose file and offset it tells later. Chunks in flight are requested again."""
         super().change_server(change)
         for chunk_range in self._in_flight.values():
             chunk_range.request = chunk_range.chunk = None
@@ -164,7 +164,7 @@ class Handover(StreamPosition):
         self._in_flight.clear()
 
     def on_chunk(self, chunk: Chunk) -> None:
-        """The rows of a chunk are here; `emit` gives them."""
+        """Keep a chunk's rows until `emit` gives them."""
         chunk_range = self._requested(chunk.request)
         if chunk_range is None:
             self._dropped.remove(chunk.request.number)
@@ -175,9 +175,9 @@ class Handover(StreamPosition):
             self._sizes[chunk_range.table].learn(chunk.request.limit, len(chunk.keys), chunk.rows.size, chunk.seconds)
 
     def emit(self) -> Batch | None:
-        """A part of a chunk whose view the stream has passed, to apply before anything else; None while there is none.
+        """A part of a chunk whose high watermark the stream has reached, to apply before anything else; None while there is none.
 
-        What comes between two parts counts: a key that the stream touches then is not in the later ones. The last part may have no rows.
+        A key that the stream touches between two parts is left out of the later ones. The last part may have no rows.
         """
         while (chunk_range := self._passed()) and chunk_range.chunk:
             if chunk_range.chunk.failure:
@@ -192,20 +192,20 @@ class Handover(StreamPosition):
         return None
 
     def _as_held(self, change: TableChange) -> TableChange:
-        """Whether a table that is copied from its start is new to the target. A source that reads a statement twice cannot tell."""
+        """The change as the target needs it: TableReset if it holds the table, else TableStarted. The source may not know which."""
         if isinstance(change, TableStarted | TableReset):
             return (TableReset if change.id in self.progress else TableStarted)(change.table, change.because)
         return change
 
     def _change(self, change: TableChange) -> None:
-        """A table is another now: what was read of it is old, and what is being read may be of either."""
+        """Apply a table change to the progress, and drop the chunks in flight: they may hold rows from before or after the change."""
         table = change.id
         if isinstance(change, DefinitionConfirmed):
             self.progress[table] = replace(self.progress[table], confirmed=True)
             return
         for name in {table, change.to} if isinstance(change, TableRenamed) else {table}:
-            self._dropped |= {number for number, each in self._in_flight.items() if each.table == name and not each.chunk}
-            self._in_flight = {number: each for number, each in self._in_flight.items() if each.table != name}
+            self._dropped |= {number for number, requested in self._in_flight.items() if requested.table == name and not requested.chunk}
+            self._in_flight = {number: requested for number, requested in self._in_flight.items() if requested.table != name}
             self._ranges.pop(name, None)
         known = self.progress.pop(table, None)
         if isinstance(change, TableStarted | TableReset):
@@ -227,7 +227,7 @@ class Handover(StreamPosition):
         return chunk_range
 
     def _end_at(self, chunk_range: ChunkRange, upto: bytes | None) -> None:
-        """Leave what the range does not cover to another request."""
+        """End the range at `upto`; the keys beyond it become a range of their own."""
         if upto is not None and upto != chunk_range.upto:
             ranges = self._ranges[chunk_range.table]
             ranges.insert(ranges.index(chunk_range) + 1, ChunkRange(chunk_range.table, upto, chunk_range.upto))
@@ -235,17 +235,17 @@ class Handover(StreamPosition):
 
     @property
     def ready(self) -> bool:
-        """Whether `emit` has something to look at."""
+        """Whether `emit` has a chunk to work on."""
         return self._passed() is not None
 
     def _passed(self) -> ChunkRange | None:
-        """A chunk whose view the stream has passed."""
+        """A range whose chunk has a high watermark that the stream has reached."""
         if self.in_transaction:
             return None
-        return next((each for each in self._in_flight.values() if each.high and self.position.reached(each.high)), None)
+        return next((requested for requested in self._in_flight.values() if requested.high and self.position.reached(requested.high)), None)
 
     def _next_part(self, chunk_range: ChunkRange, chunk: Chunk) -> tuple[Packed, Packed]:
-        """The untouched among the next rows of a chunk; it may be none of them."""
+        """The untouched rows of the next part of a chunk: perhaps none."""
         first, n = chunk_range.at, len(chunk.keys)
         chunk_range.at = min(n, first + max(1, n * PART_BYTES // max(1, chunk.rows.size)))
         keys, rows = chunk.keys.part(first, chunk_range.at), chunk.rows.part(first, chunk_range.at)
@@ -263,7 +263,7 @@ class Handover(StreamPosition):
         self._advance(chunk_range.table)
 
     def _advance(self, table: TableId) -> None:
-        """Move the cursor over what is emitted without a gap; at its end the table is copied."""
+        """Move the cursor over the ranges that are emitted without a gap; after the last range the table is copied."""
         ranges, done = self._ranges[table], self.progress[table]
         while ranges and (rows := ranges[0].emitted) is not None:
             done = replace(done, cursor=ranges.pop(0).upto or done.cursor, rows_copied=done.rows_copied + rows)

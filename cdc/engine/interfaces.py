@@ -1,4 +1,4 @@
-"""The protocols between the layers, at most four methods each. What only some targets have is a second protocol."""
+"""The protocols between the layers, at most four methods each. Abilities that only some targets have are protocols of their own."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class Source(Protocol):
     def start(self, position: Position, tables: Sequence[TableProgress], skipped: Collection[TableId] = ()) -> Delivery | None:
         """Begin to stream what follows `position` for these tables. Those `skipped` cannot be followed until a statement changes them.
 
-        What has become of tables at `position` comes before anything else, and before the end counts as reached.
+        The result has the table changes that are known at `position` already: apply it before any item, and before `log_end` is compared.
         """
 
     def request(self, chunk: ChunkRequest) -> None:
         """Begin to read a chunk; several may be under way."""
 
     def next(self, timeout: float) -> Item | None:
-        """What came next, None after `timeout` seconds without anything. Raises what the reading raised."""
+        """The next item, None after `timeout` seconds without one. Raises the error that ended the reading."""
 
     def log_end(self) -> LogEnd | None:
         """Where the binlog of the server that `next` tells of ends now, None while it is away."""
@@ -48,7 +48,7 @@ class Commit(Protocol):
 
 
 class Target(Protocol):
-    """Where rows go. `apply` is idempotent; what was applied counts once the commit that follows it is finished.
+    """Where rows go. `apply` is idempotent; applied changes are durable once the commit that follows them is finished.
 
     Each method, and those of a Commit, may raise Rewind, for example after a deadlock or a lost connection: the run calls `open` again and
     continues from the checkpoint that it gives.
@@ -68,13 +68,13 @@ class Target(Protocol):
         """Apply a batch's changes in order, or that of a table as a whole. Applying them again changes nothing."""
 
     def commit(self, checkpoint: Checkpoint) -> Commit:
-        """Begin to make everything applied so far durable together with the checkpoint. A commit here and now is `commit(...).finish(...)`.
+        """Begin to make everything applied so far durable together with the checkpoint. To commit at once: `commit(...).finish(...)`.
 
         One commit is under way at a time: an earlier one that is not finished is dropped.
         """
 
     def close(self) -> None:
-        """Let the target go. What was not committed is dropped."""
+        """Let the target go. Changes that were not committed are dropped."""
 
 
 @runtime_checkable
@@ -87,11 +87,11 @@ class Counts(Protocol):
 
 @runtime_checkable
 class InMemory(Protocol):
-    """A second protocol for targets that keep their rows in memory, because loading them takes time and they take room."""
+    """A second protocol for targets that keep their rows in memory, because loading them takes time and memory."""
 
     on_demand: bool
-    """Set before `open`: rows stay on disk until they are needed. A short run may not need them; one that follows for ever loads them
-    before lag counts."""
+    """Set before `open`: rows stay on disk until they are needed. A short run may not need them; a run that follows loads them
+    first, because a load while it follows would be lag."""
 
     def stats(self) -> Mapping[TableId, Mapping[str, int]]:
         """Figures of each table in memory, for metrics. Called from any thread."""
@@ -124,7 +124,7 @@ class CopiesBeside(Protocol):
 
     @property
     def copy_under_way(self) -> Checkpoint | None:
-        """The checkpoint of the new copy, which a run goes on from; None if there is none."""
+        """The checkpoint of the new copy, from which a run goes on; None without a new copy."""
 
 
 def goes_on_from(reader: TargetReader) -> Checkpoint:

@@ -115,8 +115,8 @@ class Lag:
 
     def figures(self) -> LagFigures:
         """The lag as of this moment."""
-        found = self.histogram
-        return LagFigures(self._last, self._heard_at, self._silence, found.as_milliseconds(), tuple(found.cumulative(BOUNDS)), found.sum)
+        counts = tuple(self.histogram.cumulative(BOUNDS))
+        return LagFigures(self._last, self._heard_at, self._silence, self.histogram.as_milliseconds(), counts, self.histogram.sum)
 
     @property
     def now(self) -> float:

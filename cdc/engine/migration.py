@@ -51,7 +51,7 @@ _PART_PATIENCE = 0.01
 """Seconds that a part of a chunk waits while the stream delivers: a stream that never rests slows a copy down and does not stop it."""
 
 _SCHEMA_CHANGES = 100
-"""Told in the report, at most."""
+"""The most schema changes that a report lists: the last ones."""
 
 _SILENCE = 3
 """Heartbeats that may be missing before the lag counts on by itself."""
@@ -81,22 +81,23 @@ class Start:
     lower_case_table_names: int = 0
     """The source's."""
     changes: tuple[TableChange, ...] = ()
-    """What is done to the target before anything else."""
+    """Applied to the target before anything else."""
 
     def back_at(self, checkpoint: Checkpoint, servers: tuple[str, ...]) -> Start:
         """The start from a checkpoint of the same run, after `servers` were followed. Unconfirmed tables are copied from their start."""
-        tables = [each if each.confirmed else TableProgress(each.table) for each in checkpoint.tables]
+        tables = [progress if progress.confirmed else TableProgress(progress.table) for progress in checkpoint.tables]
         position = checkpoint.position if checkpoint.source == servers[-1] else Position(checkpoint.position.gtids)
-        changes = changes_at_start([each.table.id for each in checkpoint.tables], tables)
+        changes = changes_at_start([progress.table.id for progress in checkpoint.tables], tables)
         return replace(self, servers=servers, position=position, tables=tables, behind=None, skipped=checkpoint.skipped, changes=changes)
 
 
 def changes_at_start(held: Collection[TableId], tables: Sequence[TableProgress]) -> tuple[TableChange, ...]:
-    """What is done to a target that holds these tables, so that it holds `tables`: drop the others, begin copies."""
-    followed = {each.table.id for each in tables}
+    """The changes that make a target that holds the tables `held` ready for `tables`: drop the others, begin copies."""
+    followed = {progress.table.id for progress in tables}
+    begun = [progress.table for progress in tables if progress.from_start]
     return (
         *(TableDropped(table, "it is followed no more") for table in held if table not in followed),
-        *((TableReset if each.table.id in held else TableStarted)(each.table, "a run begins") for each in tables if each.from_start),
+        *((TableReset if table.id in held else TableStarted)(table, "a run begins") for table in begun),
     )
 
 
@@ -139,7 +140,7 @@ class Migration:
         """The last one that was made. From any thread."""
 
     def _stand_at(self, start: Start, rows_copied: int = 0) -> None:
-        """Make new all that a rewind does not keep. So many rows were copied before."""
+        """Set up all that a rewind does not keep. `rows_copied` is how many rows the run has copied so far."""
         self._start = start
         self._handover = Handover(start.tables, start.position, chunk_rows=self._config.chunk_rows)
         self._handover.rows_copied = rows_copied
@@ -156,7 +157,7 @@ class Migration:
         self._commands.put(Stop())
 
     def run(self) -> Report:
-        """Migrate until caught up if the config says so, else until a `Stop`. Raises what reading or storing raises.
+        """Migrate until caught up if the config says so, else until a `Stop`. Raises the errors of the source and of the target.
 
         After a `Rewind` the run goes back to its last checkpoint, and raises the error only where that does not help.
         """
@@ -195,14 +196,14 @@ class Migration:
             self._commit()
 
     def _pause_before_rewind(self, error: Rewind) -> None:
-        """Give what went wrong time to pass. Raises the error after too many rewinds in a row, or if the run is to stop."""
+        """Wait until the cause may have passed. Raises the error after too many rewinds without progress, or if the run is to stop."""
         for command in self._commands.take(self._rewinds.pause(error)):
             self._obey(command)
         if self._stopping:
             raise error
 
     def _go_back(self, error: Rewind) -> None:
-        """Drop what was applied since the last checkpoint, and stand there again."""
+        """Have the target drop the rows applied since its last checkpoint, and start from there."""
         committed = bool(self._counters.checkpointed_at)
         checkpoint = self._target.open(fresh=self._begun_at.plan.strategy is Strategy.FULL and not committed)
         self._rewinds.went_back_to(checkpoint)
@@ -241,9 +242,9 @@ class Migration:
 
     @property
     def _within_transaction(self) -> bool:
-        """Whether the rest of a transaction is to be applied before anything ends: a target should not show half of one.
+        """Whether the run applies the rest of a transaction before it pauses or ends: a target should not show half of one.
 
-        While the source is away, that rest may never come.
+        Not while the source is away: the rest may never come.
         """
         return self._handover.in_transaction and not self._counters.waiting
 
@@ -260,7 +261,7 @@ class Migration:
         return self._counters.caught_up
 
     def _emit(self) -> None:
-        """A part of a chunk, when the stream has nothing waiting, or has kept it waiting."""
+        """Apply a part of a chunk whose high watermark the stream has reached."""
         if (part := self._handover.emit()) is not None:
             self._apply(part)
         self._part_due = time.monotonic() + _PART_PATIENCE
@@ -286,7 +287,7 @@ class Migration:
                 self._handover.on_chunk(item)
 
     def _fail_over(self, change: SourceChanged) -> None:
-        """Another server is followed from here on, or from the last checkpoint if it has torn a transaction."""
+        """Note the server that took over, and its clock. If a transaction was torn, the caller then goes back to the last checkpoint."""
         self._throughput.forget_end()
         self._servers, self._lag.clock_offset = servers_with(self._servers, change.server), change.clock_offset
         self._counters.source = change.address
@@ -349,7 +350,7 @@ class Migration:
             self._memory = after + _MEMORY_SHARE * (after - now), figures
 
     def _commit_when_due(self, now: float) -> None:
-        """Rows are saved while the stream goes on. A target that keeps few of them has them saved by the next look."""
+        """Publish the pending commit once its rows are saved; else begin a commit when one is due."""
         if self._pending is not None:
             began, pending = self._pending
             if pending.done():
@@ -360,7 +361,7 @@ class Migration:
             self._pending = now, self._target.commit(self._checkpoint())
 
     def _commit(self) -> None:
-        """Commit here and now, with rows exactly as of the position."""
+        """Commit at once: nothing is applied meanwhile, so the rows are exactly those at the position."""
         began = time.monotonic()
         self._pending = None
         self._target.commit(self._checkpoint()).finish(self._handover.position.gtids)

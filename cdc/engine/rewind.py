@@ -1,4 +1,4 @@
-"""How often a run may go back to its last checkpoint, and how long it waits before: what helps once need not help for ever."""
+"""How often in a row a run goes back to its last checkpoint without progress, and how long it waits before each time."""
 
 from __future__ import annotations
 

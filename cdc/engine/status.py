@@ -1,6 +1,6 @@
-"""What a run has done so far, for observers: one frozen `RunStatus` a tick, made by the migration's own thread; a `Report` at the end.
+"""A run's figures so far, for observers: one frozen `RunStatus` a tick, made by the migration's own thread; a `Report` at the end.
 
-The progress line, Prometheus, programs and tests get these values and never the objects that the migration works with. Decides nothing.
+The progress line, Prometheus, programs and tests get these values and never the objects that the migration works with.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Phase(StrEnum):
 
 @dataclass(slots=True)
 class Counters:
-    """What a migration counts by itself. Only its own thread reads and writes this."""
+    """The figures that a migration counts by itself. Only its own thread reads and writes this."""
 
     source: str = ""
     rows_streamed: int = 0
@@ -47,7 +47,7 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class RunStatus:
-    """A run at one moment. Times in seconds, counts of this run; texts are empty where nothing is to be told."""
+    """A run at one moment. Times in seconds, counts of this run; texts are empty where they do not apply."""
 
     at: float
     """When this was made, in Unix seconds."""
@@ -102,7 +102,7 @@ class RunStatus:
     @property
     def rows_in_copy(self) -> int:
         """Rows that the copies hold, those of earlier runs included."""
-        return sum(each.rows_copied for each in self.tables)
+        return sum(progress.rows_copied for progress in self.tables)
 
 
 def observed(

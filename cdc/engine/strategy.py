@@ -1,4 +1,4 @@
-"""Full copy or incremental run, and why. Pure: decides from values that it is given."""
+"""Full copy or incremental run, and why. Decides from values that it is given, without I/O."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cdc.model.gtid import Gtids
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What will be done, and the reason in one line."""
+    """The strategy of a run, and the reason in one line."""
 
     strategy: Strategy
     reason: str
@@ -59,7 +59,7 @@ def choose(requested: Strategy, checkpoint: Checkpoint | None, executed: Gtids, 
 def _weighed(reason: str, checkpoint: Checkpoint, costs: Costs) -> Plan:
     """The faster way by the rates in the checkpoint, which were measured when it was written."""
     rates = checkpoint.rates
-    if any(each.state is not TableState.STREAMING for each in checkpoint.tables):
+    if any(progress.state is not TableState.STREAMING for progress in checkpoint.tables):
         return Plan(Strategy.INCREMENTAL, f"{reason}; the copy in it is not complete")
     if costs.binlog_bytes is None:
         return Plan(Strategy.INCREMENTAL, f"{reason}; how much binlog that is cannot be told")
@@ -67,7 +67,7 @@ def _weighed(reason: str, checkpoint: Checkpoint, costs: Costs) -> Plan:
         return Plan(
             Strategy.INCREMENTAL, f"{reason}, {costs.binlog_bytes:,} bytes of binlog; how fast a copy would be was not measured yet"
         )
-    rows = max(costs.rows, sum(each.rows_copied for each in checkpoint.tables))  # statistics may be behind
+    rows = max(costs.rows, sum(progress.rows_copied for progress in checkpoint.tables))  # statistics may be behind
     copying, following = rows / rates.copy_rows, costs.binlog_bytes / (rates.stream_bytes or rates.copy_bytes)
     numbers = (
         f"{costs.binlog_bytes:,} bytes of binlog since the checkpoint take about {following:,.1f} s, "

@@ -1,4 +1,4 @@
-"""What people are told of tables as a whole: that a copy begins, that rows are dropped, that a table is skipped. Changes nothing."""
+"""Sentences for a person about tables as a whole: a copy begins, rows are dropped, a table is skipped. Changes nothing."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """How much of a copy may be read now: limits for rows and bytes per second, and a pause while the servers are under load.
 
-Pure: the time, the sizes of chunks and the measured load are given to it. Only the copy is held back, never the stream.
+The time, the sizes of chunks and the measured load are given to it. Only the copy is held back, never the stream.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ AT_MOST = "at most "
 
 
 class Cause(StrEnum):
-    """What holds the copy back."""
+    """The kinds of limits that can hold the copy back."""
 
     ROWS = "rows"
     BYTES = "bytes"
@@ -66,19 +66,19 @@ class Throttle:
         self._paces: dict[Cause, Pace] = {}
         self._row_bytes: dict[TableId, float] = {}
         self._taken: dict[int, Mapping[Cause, float]] = {}
-        """What was counted for the chunks that are asked for, by their request's number."""
+        """The estimated amounts counted for the chunks in flight, by the number of the request."""
         self._held: tuple[Cause, str] | None = None
         self._looked_at = clock()
         self._seconds = dict.fromkeys(Cause, 0.0)
 
     @property
     def reason(self) -> str:
-        """What holds the copy back, in words; empty if nothing does."""
+        """Why the copy is held back, in words; empty if it is not."""
         return self._held[1] if self._held else ""
 
     @property
     def cause(self) -> str:
-        """The kind of what holds the copy back; empty if nothing does."""
+        """The kind of limit that holds the copy back; empty if none does."""
         return self._held[0].value if self._held else ""
 
     @property
@@ -110,7 +110,7 @@ class Throttle:
             self._row_bytes[chunk.request.table.id] = max(1.0, size / rows)
 
     def done(self) -> None:
-        """The copy waits for nothing any more: it is complete, or paused."""
+        """The copy is complete, or paused: no limit holds it back."""
         self._look()
         self._held = None
 
@@ -157,6 +157,6 @@ class Throttle:
         waits = {cause: wait for cause, pace in self._paces.items() if (wait := pace.wait(now))}
         if not waits:
             return None
-        cause = max(waits, key=lambda each: waits[each])
+        cause = max(waits, key=lambda kind: waits[kind])
         rate = self.limits.max_rows_per_second if cause is Cause.ROWS else self.limits.max_bytes_per_second
         return cause, f"{AT_MOST}{rate:,} {cause}/s"

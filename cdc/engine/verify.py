@@ -24,7 +24,7 @@ _AT_ONCE = 4096
 
 
 class DifferenceKind(StrEnum):
-    """What is the matter with a key: the target lacks it, only the target has it, or its rows differ."""
+    """How a key differs: the target lacks it, only the target has it, or its rows differ."""
 
     MISSING = "missing"
     EXTRA = "extra"
@@ -42,7 +42,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Differences:
-    """What a comparison of one table found. `examples` are at most 20 of the keys that differ."""
+    """The result of a comparison of one table. `examples` are at most 20 of the keys that differ."""
 
     definition: Table
     rows: int
@@ -94,7 +94,7 @@ class Tally:
             self._examples.append(Difference(key, kind, columns))
 
     def result(self) -> Differences:
-        """What was counted."""
+        """The figures so far."""
         return Differences(self._table, self._rows, self._missing, self._extra, self._changed, tuple(self._examples))
 
 
@@ -127,9 +127,9 @@ def compare(table: Table, rows: Iterable[tuple[bytes, bytes]], target: TargetRea
 class VerifyingTarget:
     """A target that compares instead of storing: the hand-over's walk, with a snapshot of the real target to compare with.
 
-    The walk begins at the snapshot's position. What the stream changes from there on is kept beside the snapshot: by its keys, in memory. A
-    chunk's rows must equal what both have together. The hand-over lets through only rows that the stream has not touched since the chunk
-    was asked for, so this is exact while the source is written to. Nothing is written anywhere.
+    The walk begins at the snapshot's position. The stream's changes from there on are kept beside the snapshot, by their keys, in memory. A
+    chunk's rows must equal the snapshot with these changes. The hand-over lets through only rows that the stream has not touched since the
+    chunk was requested, so this is exact while the source is written to. It writes nothing, neither to the target nor to the source.
     """
 
     def __init__(self, tables: Iterable[Table], reader: TargetReader) -> None:
@@ -140,7 +140,7 @@ class VerifyingTarget:
         """Begin the walk, or begin it again: nothing is compared and no change is noted."""
         self._tallies = {table.id: Tally(table) for table in self._tables}
         self._changed = {table: MapStore() for table in self._tallies}
-        """What the stream has written since the walk began: rows by their keys, an empty one where it has deleted."""
+        """The stream's changes since the walk began: rows by their keys, an empty row where it has deleted."""
         self._compared = {table: MapStore() for table in self._tallies}
         """The keys of the chunks."""
 
@@ -169,7 +169,7 @@ class VerifyingTarget:
         self._compared[table].put_many(keys.buffers, keys.empties())
 
     def commit(self, checkpoint: Checkpoint) -> VerifyingTarget:
-        """Nothing to make durable."""
+        """Does nothing: a comparison stores no rows."""
         return self
 
     def done(self) -> bool:
@@ -177,13 +177,13 @@ class VerifyingTarget:
         return True
 
     def finish(self, applied: Gtids) -> None:
-        """Nothing to publish."""
+        """Does nothing."""
 
     def close(self) -> None:
-        """The snapshot is closed by the one who opened it."""
+        """Does nothing: the caller closes the snapshot that it opened."""
 
     def differences(self) -> list[Differences]:
-        """What the walk found, once it has reached every table's end: rows held that no chunk and no change accounts for are extra."""
+        """The results, once the walk has reached every table's end: rows held that no chunk and no change accounts for are extra."""
         for table, tally in self._tallies.items():
             compared, changed = self._compared[table], self._changed[table]
             for key, _ in self._reader.rows(table):

@@ -29,7 +29,7 @@ from cdc.model import (
 
 
 class Kind(StrEnum):
-    """What happened to a row."""
+    """The kind of a change of a row."""
 
     INSERT = "insert"
     UPDATE = "update"
@@ -85,7 +85,7 @@ class Change:
 def change_maker(
     convert: Callable[[Table], Sequence[Converter]],
 ) -> Callable[[Table, Transaction], Callable[[int, int, Position, bytes, bytes], Change]]:
-    """What makes the changes of a table in a transaction; `convert` gives what makes values of a table's columns."""
+    """For a table in a transaction, the function that makes its changes. `convert` gives the converters of a table's columns."""
     made = PerTable(convert)
     return lambda table, transaction: partial(Change, table, transaction, converters=made[table])
 

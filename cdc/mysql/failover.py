@@ -37,8 +37,8 @@ BEHIND_PAUSE = 1.0
 class Server:
     """A server that was chosen.
 
-    `identity` is its server_uuid, on MariaDB its server_id; `clock_offset` are the seconds to add to this machine's clock to get the
-    server's.
+    `identity` is its server_uuid; on MariaDB its server_id, host and port. `clock_offset` are the seconds to add to this machine's clock
+    to get the server's.
     """
 
     url: SourceUrl
@@ -70,7 +70,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """What a server must be able to continue: a position that was reached by following the servers `followed`.
+    """The position that a server must be able to continue, which was reached by following the servers `followed`.
 
     `applied` are the transactions of which the target's rows may hold a part beyond the position.
     """
@@ -83,7 +83,7 @@ class Requirement:
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> Requirement:
-        """What a server must be able to continue to continue a checkpoint."""
+        """The requirement of a run that continues a checkpoint."""
         return cls(checkpoint.position, checkpoint.servers, checkpoint.applied, checkpoint.lost)
 
 

@@ -181,7 +181,7 @@ class MySqlSource:
 
     @property
     def server_uuid(self) -> str:
-        """The server's name for itself: its server_uuid, on MariaDB its server_id."""
+        """The server's name for itself: its server_uuid; on MariaDB its server_id, host and port."""
         return self._server.identity
 
     @property

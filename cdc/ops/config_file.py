@@ -53,22 +53,22 @@ class ConfigFile:
         """Read the file anew. Raises ConfigError, whose message names the file and the place."""
         if self.path is None:
             return self._settings({}, [], [])
-        found = self._parsed(self.path)
-        self._only(found, {"tables", "exclude", "limits"}, "")
-        table = found.get("limits", {})
-        names, left_out = (self._names(found, key) for key in ("tables", "exclude"))
+        given = self._parsed(self.path)
+        self._only(given, {"tables", "exclude", "limits"}, "")
+        table = given.get("limits", {})
+        names, left_out = (self._names(given, key) for key in ("tables", "exclude"))
         if not isinstance(table, dict):
             raise self._fault("`limits` is not a table.", "Write [limits] on a line of its own, with the limits below it.")
-        self._only(table, {_spelled(each.name) for each in fields(Limits)}, "limits.")
+        self._only(table, {_spelled(limit.name) for limit in fields(Limits)}, "limits.")
         try:
             return self._settings(
-                {each.name: self._limit(each.name, table.get(_spelled(each.name))) for each in fields(Limits)}, names, left_out
+                {limit.name: self._limit(limit.name, table.get(_spelled(limit.name))) for limit in fields(Limits)}, names, left_out
             )
         except ConfigError as error:
             raise self._fault(error.message, error.hint) from None
 
-    def _names(self, found: Mapping[str, Any], key: str) -> list[str]:
-        names = found.get(key, [])
+    def _names(self, given: Mapping[str, Any], key: str) -> list[str]:
+        names = given.get(key, [])
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise self._fault(f"`{key}` is not a list of names.", f'Write {key} = ["shop.orders", "shop.lines"].')
         return names
@@ -91,8 +91,8 @@ class ConfigFile:
         except (ValueError, RecursionError):  # a number of thousands of digits, lists within lists without end, a NUL in the path
             raise self._fault("it cannot be read.", _EXAMPLE) from None
 
-    def _only(self, found: Mapping[str, Any], known: set[str], prefix: str) -> None:
-        for name in found.keys() - known:
+    def _only(self, given: Mapping[str, Any], known: set[str], prefix: str) -> None:
+        for name in given.keys() - known:
             names = ", ".join(prefix + setting for setting in sorted(known))
             raise self._fault(f"unknown setting `{prefix}{name}`; known are {names}.", "Rename or remove it.")
 

@@ -69,8 +69,8 @@ def stopped_by_signals(stop: Callable[[], None], say: Callable[[str], None] | No
             return
         if say and number != signal.SIGINT:
             return
-        for each in before:
-            signal.signal(each, signal.SIG_DFL)
+        for handled in before:
+            signal.signal(handled, signal.SIG_DFL)
         raise Interrupted("Interrupted.", number)
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM, *_hangup())}

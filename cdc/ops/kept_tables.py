@@ -20,7 +20,7 @@ def going_on(config: Config, held: Checkpoint | None, names: NameRules, say: Cal
 
     Names become those of the checkpoint, or those that the source would store.
     """
-    tables = [each.table.id for each in held.tables] if held else []
+    tables = [progress.table.id for progress in held.tables] if held else []
     called = partial(names.held, known=tables)
     given, dropped = config.selection.called(called), tuple(map(called, config.drop_tables))
     config = replace(config, tables=given.wanted, exclude=given.excluded, drop_tables=dropped)
@@ -54,9 +54,9 @@ def going_on(config: Config, held: Checkpoint | None, names: NameRules, say: Cal
 def tell_dropped(config: Config, held: Checkpoint | None, say: Callable[[str], None]) -> None:
     """Say which tables --drop-table drops, with the number of rows."""
     when = " once the new copy is complete" if config.strategy is Strategy.FULL else ""
-    for each in held.tables if held else ():
-        if any(matches(each.table.id, name) for name in config.drop_tables):
-            say(f"{each.table.id} dropped{when}, {_rows(each)}")
+    for progress in held.tables if held else ():
+        if any(matches(progress.table.id, name) for name in config.drop_tables):
+            say(f"{progress.table.id} dropped{when}, {_rows(progress)}")
 
 
 def _rows(progress: TableProgress) -> str:
@@ -78,15 +78,15 @@ def refuse_system_tables(held: Iterable[TableId]) -> None:
 
 def to_verify(held: Checkpoint, target: TargetUrl, given: Selection) -> list[TableProgress]:
     """The tables of a checkpoint that a verification is asked for. Raises ConfigError, PreflightFailed or Incomplete."""
-    known = {each.table.id: each for each in held.tables}
+    known = {progress.table.id: progress for progress in held.tables}
     selection = given.called(partial(held_name, held=known, lower_case_table_names=held.lower_case_table_names))
     named = bool(given.wanted)
     if not known:
         raise ConfigError("The target holds no table: there is nothing to verify.", hint=HOW_TO_COMPLETE)
     chosen = [
-        table for table in known if (selection.wants(table) if named else not any(matches(table, each) for each in selection.excluded))
+        table for table in known if (selection.wants(table) if named else not any(matches(table, name) for name in selection.excluded))
     ]
-    unknown = [each for each in selection.wanted if not any(matches(table, each) for table in known)]
+    unknown = [name for name in selection.wanted if not any(matches(table, name) for table in known)]
     if not chosen and not unknown:
         raise ConfigError(
             f"No table of the target is among {selection}." if named else "All tables of the target are excluded.",

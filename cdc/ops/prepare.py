@@ -80,7 +80,7 @@ def prepare(config: Config, file: ConfigFile | None, commands: Commands, say: Sa
         _open(target, wanted, checkpoint, start)
         _tell(wanted, checkpoint, start, say)
         stack.enter_context(supervisor)
-        yield Prepared(wanted, source, target, supervisor, start, source.sizes(each.table.id for each in start.tables)[0])
+        yield Prepared(wanted, source, target, supervisor, start, source.sizes(progress.table.id for progress in start.tables)[0])
 
 
 def held_checkpoint(config: Config) -> Checkpoint | None:
@@ -125,7 +125,7 @@ def open_source(config: Config, required: Requirement | None = None) -> MySqlSou
 
 def require_fit(connection: Connection) -> None:
     """Raise PreflightFailed for a server that cannot be followed. `plan_start` checks tables and prepared XA transactions."""
-    preflight.require(each for each in preflight.run(connection, ()) if each.name != "prepared_xa")
+    preflight.require(check for check in preflight.run(connection, ()) if check.name != "prepared_xa")
 
 
 def _checked(source: MySqlSource, selection: Selection, say: Say, tables: Sequence[TableId]) -> dict[TableId, str]:
@@ -160,7 +160,7 @@ def plan_start(
     position = position_on(source, checkpoint) if checkpoint else source.position()
     tables, skipped = _tables(config, source, checkpoint, check, config.tables if required is None else required)
     servers = servers_with(checkpoint.servers if checkpoint else (), source.server_uuid)
-    held = [each.table.id for each in checkpoint.tables] if checkpoint else []
+    held = [progress.table.id for progress in checkpoint.tables] if checkpoint else []
     return Start(
         plan, servers, position, tables, source.clock_offset, rates, behind if checkpoint else None, source.url.address, skipped,
         changes=changes_at_start(held, tables),
@@ -172,7 +172,7 @@ def _tables(
 ) -> tuple[list[TableProgress], dict[TableId, str]]:
     """The progress of each table that the run begins with, and the tables to skip with the reasons."""
     selection = config.selection
-    known = {each.table.id: each for each in checkpoint.tables} if checkpoint else {}
+    known = {progress.table.id: progress for progress in checkpoint.tables} if checkpoint else {}
     names = source.selected(selection, required=required)
     names += [table for table in known if table not in names and selection.wants(table)]
     if not names and checkpoint is None:
@@ -198,7 +198,7 @@ def _costs(config: Config, source: MySqlSource, checkpoint: Checkpoint | None, b
     """What each way would cost, if there is a choice."""
     if config.strategy is not Strategy.AUTO or checkpoint is None:
         return None
-    rows, size = source.sizes(each.table.id for each in checkpoint.tables)
+    rows, size = source.sizes(progress.table.id for progress in checkpoint.tables)
     return Costs(behind.bytes if behind else None, rows, size, source.retention())
 
 
@@ -242,9 +242,9 @@ def _open(target: Target, config: Config, checkpoint: Checkpoint | None, start: 
 def _tell(config: Config, checkpoint: Checkpoint | None, start: Start, say: Say) -> None:
     """Say which tables are skipped or dropped, and which columns are not copied."""
     tell_skipped(start.skipped, say)
-    for each in start.tables:
-        if each.from_start:
-            tell_virtual(each.table, say)
+    for progress in start.tables:
+        if progress.from_start:
+            tell_virtual(progress.table, say)
     tell_dropped(config, checkpoint, say)
 
 
@@ -269,10 +269,10 @@ def followable(source: MySqlSource, selection: Selection, say: Say) -> tuple[lis
     for line in preflight.warnings(checks):
         say(line)
     skipped = preflight.skipped(checks)
-    found = list(fit_ones(source.described(name for name in names if name not in skipped), selection, skipped).values())
-    for table in found:
+    tables = list(fit_ones(source.described(name for name in names if name not in skipped), selection, skipped).values())
+    for table in tables:
         tell_virtual(table, say)
     tell_skipped(skipped, say)
-    if not found:
+    if not tables:
         raise PreflightFailed(f"None of the tables {selection} can be followed.", hint="Check --tables and --exclude.")
-    return found, skipped.keys()
+    return tables, skipped.keys()

@@ -38,7 +38,7 @@ class Status:
     """The last checkpoint of a target."""
 
     source: str
-    """The server's identity: its server_uuid, on MariaDB its server_id."""
+    """The server's identity: its server_uuid; on MariaDB its server_id, host and port."""
     address: str
     """Its host and port."""
     servers: tuple[str, ...]

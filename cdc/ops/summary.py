@@ -30,18 +30,18 @@ def lag(figures: Mapping[str, float] | None) -> str:
     return "lag " + ", ".join(f"{name} {milliseconds(value)}" for name, value in (figures or {}).items())
 
 
-def status(found: Status) -> Iterator[str]:
+def status(held: Status) -> Iterator[str]:
     """The last checkpoint of a state folder."""
-    yield f"checkpoint of {ago(found.age_seconds)}, from {found.address or 'a source'} (server {found.source})"
-    yield f"position {found.position}" + (f" ({found.file}:{found.offset})" if found.file else "")
-    for name, table in found.tables.items():
+    yield f"checkpoint of {ago(held.age_seconds)}, from {held.address or 'a source'} (server {held.source})"
+    yield f"position {held.position}" + (f" ({held.file}:{held.offset})" if held.file else "")
+    for name, table in held.tables.items():
         yield f"{name}: {table.state}, {_rows(table)}"
-    for name, reason in found.skipped.items():
+    for name, reason in held.skipped.items():
         yield f"{name}: skipped: {reason}"
-    for name, table in (found.copy_under_way or {}).items():
+    for name, table in (held.copy_under_way or {}).items():
         yield f"a new copy of {name} is under way beside it: {table.rows_copied:,} rows copied"
-    if found.lag_ms:
-        yield f"{lag(found.lag_ms)} in that run, {milliseconds(found.lag_now_ms)} at the checkpoint"
+    if held.lag_ms:
+        yield f"{lag(held.lag_ms)} in that run, {milliseconds(held.lag_now_ms)} at the checkpoint"
 
 
 def _rows(table: TableStatus) -> str:
@@ -62,12 +62,12 @@ def ago(seconds: float) -> str:
     return f"{' '.join(parts[:2])} ago"
 
 
-def differences(found: Differences) -> Iterator[str]:
+def differences(result: Differences) -> Iterator[str]:
     """One table's result: a line of figures, and one line per example key."""
-    yield str(found)
-    for each in found.examples:
-        columns = f": {', '.join(each.columns)}" if each.columns else ""
-        yield f"  {each.kind}  {_key(found.definition, each)}{columns}"
+    yield str(result)
+    for difference in result.examples:
+        columns = f": {', '.join(difference.columns)}" if difference.columns else ""
+        yield f"  {difference.kind}  {_key(result.definition, difference)}{columns}"
 
 
 COPY_AGAIN = (
@@ -77,14 +77,14 @@ COPY_AGAIN = (
 """How to repair differences."""
 
 
-def verification_as_dict(found: Sequence[Differences]) -> dict[str, object]:
+def verification_as_dict(results: Sequence[Differences]) -> dict[str, object]:
     """The results of all tables for JSON."""
-    return {"identical": all(each.identical for each in found), "tables": [differences_as_dict(each) for each in found]}
+    return {"identical": all(result.identical for result in results), "tables": list(map(differences_as_dict, results))}
 
 
-def _key(table: Table, found: Difference) -> str:
+def _key(table: Table, difference: Difference) -> str:
     """A key in one line."""
-    key = _json_key(table, found)
+    key = _json_key(table, difference)
     return key if isinstance(key, str) else ", ".join(map(_value, key.values()))
 
 
@@ -94,19 +94,19 @@ def _value(value: object) -> str:
     return "NULL" if value is None else str(value)
 
 
-def differences_as_dict(found: Differences) -> dict[str, object]:
+def differences_as_dict(result: Differences) -> dict[str, object]:
     """One table's result for JSON."""
-    figures = {"rows": found.rows, "missing": found.missing, "extra": found.extra, "changed": found.changed}
-    keys = [{"key": _json_key(found.definition, each), "kind": each.kind, "columns": list(each.columns)} for each in found.examples]
-    return {"table": str(found.table), "identical": found.identical, **figures, "keys": keys}
+    figures = {"rows": result.rows, "missing": result.missing, "extra": result.extra, "changed": result.changed}
+    keys = [{"key": _json_key(result.definition, key), "kind": key.kind, "columns": list(key.columns)} for key in result.examples]
+    return {"table": str(result.table), "identical": result.identical, **figures, "keys": keys}
 
 
-def _json_key(table: Table, found: Difference) -> dict[str, object] | str:
+def _json_key(table: Table, difference: Difference) -> dict[str, object] | str:
     """A key by its columns; in hexadecimal if its bytes cannot be decoded as a key of the table."""
     try:
-        return json_key(table, found.key)
+        return json_key(table, difference.key)
     except ValueError:
-        return f"0x{found.key.hex()}"
+        return f"0x{difference.key.hex()}"
 
 
 def inexact_rows(checkpoint: Checkpoint) -> Iterator[str]:

@@ -1,7 +1,7 @@
-"""A table's rows in maps: one for the columns of now, and one for each earlier shape of which rows are left.
+"""A table's rows in maps: one for the current columns, and one for each earlier shape that still has rows.
 
-A change of columns costs nothing at once: what is held stays as it is, in a map that is not written to any more but for the keys that are
-written anew or deleted, and its rows are brought into the present shape when they are read.
+A change of columns rewrites no row. The map so far becomes an older one: it takes no new rows, loses the keys that are written again or
+deleted, and its rows are brought into the current shape when they are read.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from mapstore import MapStore
 
 @dataclass(frozen=True, slots=True)
 class Older:
-    """Rows of an earlier shape, and where the values of the present one come from, as in `ColumnsChanged`."""
+    """Rows of an earlier shape, and where the values of the current one come from, as in `ColumnsChanged`."""
 
     store: MapStore
     values: tuple[int | bytes, ...]
 
     def present(self, row: bytes) -> bytes:
-        """A row in the present shape."""
+        """A row in the current shape."""
         had = decode_row(row)
         return b"".join(encode_value(had[value]) if isinstance(value, int) else value for value in self.values)
 
@@ -40,18 +40,18 @@ class Rows:
     def apply(self, batch: Batch) -> None:
         """Apply a batch's changes in order. Applying them again changes nothing."""
         apply_batch(self.newest, batch)
-        for each in self.older:
-            each.store.delete_many(batch.keys.buffers)
+        for shape in self.older:
+            shape.store.delete_many(batch.keys.buffers)
         if self.older:
-            self.older = [each for each in self.older if len(each.store)]
+            self.older = [shape for shape in self.older if len(shape.store)]
 
     def update(self, changes: MapStore) -> None:
         """Apply the changes that were saved beside the image of the newest."""
         items = iter(changes.items())
-        while some := dict(islice(items, _SOME)):
-            put = {key: row for key, row in some.items() if row}
+        while part := dict(islice(items, _AT_ONCE)):
+            put = {key: row for key, row in part.items() if row}
             self.newest.put_many(list(put), list(put.values()))
-            self.newest.delete_many([key for key in some if key not in put])
+            self.newest.delete_many([key for key in part if key not in put])
 
     def reshape(self, change: ColumnsChanged) -> None:
         """From now on rows come with other columns. Not while they are being saved."""
@@ -59,15 +59,15 @@ class Rows:
         if change.values == same:
             return
         older = [*self.older, Older(self.newest, same)]
-        new = [replace(each, values=tuple(each.values[v] if isinstance(v, int) else v for v in change.values)) for each in older]
-        self.newest, self.older = MapStore(), [each for each in new if len(each.store)]
+        new = [replace(shape, values=tuple(shape.values[v] if isinstance(v, int) else v for v in change.values)) for shape in older]
+        self.newest, self.older = MapStore(), [shape for shape in new if len(shape.store)]
 
     def get(self, key: bytes) -> bytes | None:
         """The row under a key."""
         row = self.newest.get(key)
-        for each in self.older:
-            if row is None and (found := each.store.get(key)) is not None:
-                row = each.present(found)
+        for shape in self.older:
+            if row is None and (older := shape.store.get(key)) is not None:
+                row = shape.present(older)
         return row
 
     def get_many(self, keys: Packed) -> list[bytes | None]:
@@ -78,10 +78,10 @@ class Rows:
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """Every key and row."""
         yield from self.newest.items()
-        for each in self.older:
-            for key, row in each.store.items():
+        for shape in self.older:
+            for key, row in shape.store.items():
                 if key not in self.newest:
-                    yield key, each.present(row)
+                    yield key, shape.present(row)
 
     def values(self) -> Iterator[bytes]:
         """Every row."""
@@ -90,14 +90,14 @@ class Rows:
     def stats(self) -> dict[str, int]:
         """The maps' own counters, added up."""
         total = Counter(self.newest.stats())
-        for each in list(self.older):
-            total.update(each.store.stats())
+        for shape in list(self.older):
+            total.update(shape.store.stats())
         return dict(total)
 
     @property
     def held(self) -> int:
         """How many rows there are, without looking at them; a key that was saved in two shapes counts twice until it is written anew."""
-        return len(self.newest) + sum(len(each.store) for each in self.older)
+        return len(self.newest) + sum(len(shape.store) for shape in self.older)
 
     def __iter__(self) -> Iterator[bytes]:
         return (key for key, _ in self.items())
@@ -108,9 +108,9 @@ class Rows:
 
 @dataclass(slots=True)
 class Recent:
-    """What has changed in a map since the saving of `image` was begun: rows by their keys, an empty one where there is none any more.
+    """The changes of a map since the saving of `image` was begun: rows by their keys, an empty row where the key was deleted.
 
-    While it is small it is saved in place of the map: the image with these changes is what the map was.
+    While they are few, they are saved in place of the map: the image with these changes equals the map.
     """
 
     image: str
@@ -119,7 +119,7 @@ class Recent:
     changes: MapStore = field(default_factory=MapStore)
 
     def holds(self, batch: Batch) -> bool:
-        """Whether there is room for a batch's changes; rows of a copy are none."""
+        """Whether there is room for a batch's changes. Rows of a copy do not belong here."""
         return not isinstance(batch.origin, Backfill) and _RECENT_SHARE * (len(self.changes) + len(batch)) <= self.entries
 
     def apply(self, batch: Batch) -> None:
@@ -128,8 +128,8 @@ class Recent:
 
 
 _RECENT_SHARE = 16
-"""A change for so many rows, at most: that much more memory they take, and a load that much longer."""
-_SOME = 4096
+"""At most one change for this many rows of the image: the changes cost memory, and time at a load."""
+_AT_ONCE = 4096
 
 
 def apply_batch(store: MapStore, batch: Batch) -> None:
@@ -161,7 +161,7 @@ def _apply_mixed(store: MapStore, batch: Batch) -> None:
 
 
 _LONG_RUNS = 16
-"""Changes a run of puts and deletes from which batches are faster than single calls (measured: 0.56 us a change against 0.83)."""
+"""Changes per run of puts and deletes from which batches are faster than single calls (measured: 0.56 us a change against 0.83)."""
 _PUT_THEN_DELETE = bytes((Op.UPSERT, Op.DELETE))
-_PUT, _DELETED = (bytes(op == each for op in range(256)) for each in (Op.UPSERT, Op.DELETE))
-"""Of an op's byte, whether it is this one."""
+_PUT, _DELETED = (bytes(op == wanted for op in range(256)) for wanted in (Op.UPSERT, Op.DELETE))
+"""For each byte of `ops`, 1 if it is this op, else 0."""
