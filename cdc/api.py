@@ -84,8 +84,8 @@ def migrate(
 
     `on_start` gets the start and the estimated number of rows to copy, and may return a function that gets a status four times a second.
     `file` is read again at SIGHUP, `commands` are obeyed while it runs, `say` gets sentences for a person. Raises CdcError, whose class
-    says what can be done, and Interrupted (a KeyboardInterrupt) after SIGINT, or after SIGTERM before it has caught up. Whatever it
-    raises, the last checkpoint stays good.
+    says what can be done, and Interrupted (a KeyboardInterrupt) after SIGINT, or after SIGTERM before it has caught up. After any
+    error the last checkpoint stays good.
     """
     commands = commands or Commands()
     try:

@@ -1,4 +1,4 @@
-"""What the user asked for, parsed once and checked for form. No I/O: whether it can be done is asked by `cdc.mysql.preflight`."""
+"""The request of the user, parsed once and checked for form, without I/O. `cdc.mysql.preflight` checks whether the source can serve it."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Tls:
 
     @property
     def required(self) -> bool:
-        """Whether a connection is encrypted or not made at all."""
+        """Whether a connection without encryption is refused."""
         return self.mode not in {TlsMode.DISABLED, TlsMode.PREFERRED}
 
     @property
@@ -190,11 +190,11 @@ class TargetUrl:
 
     scheme: str
     place: str = field(repr=False)
-    """What follows the colon: for `mapstore` the path of a folder."""
+    """The text after the colon: for `mapstore` the path of a folder."""
 
     @classmethod
     def parse(cls, target: TargetUrl | Path | str) -> TargetUrl:
-        """Read `SCHEME:PLACE` or a plain path; raises ConfigError for anything else. A Path is a path whatever is in it."""
+        """Read `SCHEME:PLACE` or a plain path; raises ConfigError for anything else. A Path is never read as a URL."""
         if isinstance(target, TargetUrl):
             return target
         _require("target", isinstance(target, (str, Path)), 'a URL or a path: "mapstore:state" or Path("state")')
@@ -261,7 +261,7 @@ def parse_shares(text: str) -> tuple[float, ...]:
 
 
 def _suggestion(part: str) -> str:
-    """What a person may have meant by a number without a percent sign."""
+    """The probable meaning of a number without a percent sign."""
     try:
         return f"; did you mean {part}%?" if 0 < float(part) <= 100 else "."  # noqa: PLR2004
     except ValueError:

@@ -103,7 +103,7 @@ class Temporary(CdcError):
 
 
 class Rewind(Temporary):
-    """What was applied since the last checkpoint does not count any more: continue from that checkpoint.
+    """Changes applied since the last checkpoint are void: continue from that checkpoint.
 
     A source or a target raises it, for example after a deadlock or a lost connection. A migration then goes back to its last checkpoint by
     itself, several times; after that it raises the error.

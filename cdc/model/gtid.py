@@ -28,7 +28,7 @@ FIRST_OF_DOMAIN, LAST_OF_DOMAIN = 1, (1 << 64) - 1
 
 
 class Gtids(Protocol):
-    """What a position needs of either server's GTIDs."""
+    """The operations that a position needs, for the GTIDs of either flavor."""
 
     def __le__(self, other: Any, /) -> bool:
         """Whether `other` contains all of this."""

@@ -1,4 +1,4 @@
-"""Many byte strings as one buffer and offsets, Arrow's layout: what batches and chunks are made of.
+"""Many byte strings as one buffer and offsets, Arrow's layout: the form of keys and rows in batches and chunks.
 
 Compiled code fills and reads them without a Python object per string; MapStore's `*_many` accept them directly.
 """

@@ -1,4 +1,4 @@
-"""What the source has done to a table as a whole, as the stream tells it."""
+"""Changes of a table as a whole, as the stream delivers them: the source created, altered, emptied, renamed or dropped it."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class TableStarted:
 
 @dataclass(frozen=True, slots=True)
 class TableReset:
-    """The rows that the target holds of the table do not count any more; it is copied again from its start, with these columns."""
+    """The target's rows of the table are void: drop them. It is copied again from its start, with these columns."""
 
     table: Table
     because: str
-    """The statement, or what else has happened."""
+    """The statement or another cause."""
 
     @property
     def id(self) -> TableId:
@@ -45,7 +45,7 @@ class TableTruncated:
 
 @dataclass(frozen=True, slots=True)
 class TableDropped:
-    """There is no table of this name any more."""
+    """The table was dropped, or is not followed any more."""
 
     id: TableId
     because: str
@@ -58,7 +58,7 @@ class TableSkipped:
     id: TableId
     because: str
     reason: str
-    """What is wrong with it, and how to mend it."""
+    """Why it cannot be followed, and how to mend that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +72,15 @@ class TableRenamed:
 
 @dataclass(frozen=True, slots=True)
 class ColumnsChanged:
-    """The table has these columns now. A row's values are those of earlier columns, by their place, or the same for all rows, encoded."""
+    """The table has these columns now, and its rows are kept.
+
+    `values` has one entry per new column: the place of its value in rows so far, or one encoded value for all rows.
+    """
 
     table: Table
     values: tuple[int | bytes, ...]
     had: int
-    """How many columns rows had so far."""
+    """How many columns the rows have had so far."""
     because: str
 
     @property
@@ -88,10 +91,10 @@ class ColumnsChanged:
 
 @dataclass(frozen=True, slots=True)
 class DefinitionConfirmed:
-    """The columns that the table is held with are those that it had at this place, for certain."""
+    """The columns that the target has of the table are certain at this place of the stream."""
 
     id: TableId
 
 
 TableChange = TableStarted | TableReset | TableTruncated | TableDropped | TableRenamed | ColumnsChanged | DefinitionConfirmed | TableSkipped
-"""What the source has done to a table as a whole."""
+"""Any change of a table as a whole."""

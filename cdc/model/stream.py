@@ -1,4 +1,4 @@
-"""What a source tells: changes of rows and tables, chunks of tables, and which server they come from."""
+"""The items that a source gives: changes of rows and tables, chunks of tables, and which server they come from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cdc.model.table import Table, TableId
 
 
 class Op(IntEnum):
-    """What a row of a batch does to its key."""
+    """The effect of a batch's row on its key: put the row under it, or delete it."""
 
     UPSERT = 1
     DELETE = 2
@@ -35,7 +35,7 @@ class Transaction:
 class Stream:
     """The origin of changes that the stream delivered.
 
-    `transaction` is the one that made all of a batch's changes. It is given where the rows before changes were asked for, else it is None.
+    `transaction` made all of the batch's changes. It is None unless the source was asked for the rows before changes.
     """
 
     transaction: Transaction | None = None
@@ -46,8 +46,8 @@ class Backfill:
     """The origin of rows that a chunk read: their keys come after `after` (None: the table's start), up to and with `upto` (None: its end).
 
     A chunk comes in several batches of the same range; `last` marks the last of them, which may have no rows. A target that copies onto
-    rows it holds already then removes what lies in the range and came neither from the chunk nor, since the chunk was requested, from the
-    stream.
+    rows it holds already then removes those rows of the range that came neither from the chunk nor, since the chunk was requested, from
+    the stream.
     """
 
     after: bytes | None
@@ -86,7 +86,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What the stream hands over at once: changes, and the position after them.
+    """The unit in which the stream hands over: changes, and the position after them.
 
     `position` is None inside a transaction that is larger than the reader's budget: its parts are applied as they come, and the
     position moves only with the last. A heartbeat is a delivery without batches. `committed_since` and `committed_at` are the times at
@@ -100,21 +100,22 @@ class Delivery:
     committed_since: float | None = None
     committed_at: float | None = None
     tables: tuple[TableChange, ...] = ()
-    """What happened to whole tables after the batches; `position` follows it, and is never None then."""
+    """Changes of whole tables, which come after the batches; `position` follows them, and is not None."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceAway:
-    """The connection to the source is lost and is being tried again; what was delivered stays valid."""
+    """The connection to the source is lost, and retries are under way; everything delivered stays valid."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class SourceChanged:
-    """From here on another server is read, which has had all that was delivered. The places in binlogs told before are not its own.
+    """From here on another server is read, which has executed everything delivered so far. Earlier files and offsets are void on it.
 
-    `server` is its own name for itself, `address` its host and port; `clock_offset` seconds added to this machine's clock give its.
+    `server` is its identity, `address` its host and port; `clock_offset` are the seconds to add to this machine's clock to
+    get the server's.
     """
 
     server: str
@@ -140,7 +141,7 @@ class ChunkRequest:
 
 @dataclass(frozen=True, slots=True)
 class Boundary:
-    """The key that the chunk of a request will end with: what follows it can be asked for before the chunk is here."""
+    """The key that the chunk of a request will end with: the range beyond it can be requested before the chunk is read."""
 
     request: ChunkRequest
     upto: bytes
@@ -162,16 +163,16 @@ class Chunk:
     upto: bytes | None = None
     seconds: float = 0.0
     failure: Exception | None = None
-    """Why it could not be read. That counts only if the stream passes `high` without a change of the table that explains it."""
+    """Why it could not be read. It is raised only if the stream reaches `high` without a change of the table that explains it."""
 
 
 Item: TypeAlias = Delivery | Boundary | Chunk | SourceAway | SourceChanged
-"""What a source tells next."""
+"""The kinds of items."""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How busy the servers are: a figure, or a sentence why it cannot be told; None where nobody has asked."""
+    """The load of the servers: a figure, a sentence why it is unknown, or None where no limit needs it."""
 
     threads_running: int | str | None = None
     """Of the source."""

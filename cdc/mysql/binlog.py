@@ -286,7 +286,7 @@ class BinlogReader:
         return "{}:{}".format(*self._stream.place)
 
     def _on_statement(self, head: bytes, status: bytes, schema: bytes, query: bytes) -> int:  # noqa: PLR0911 (one table)
-        """What the decoder is to do with the open transaction after a statement."""
+        """Note a statement's effects; gives the decoder's next step with the open transaction."""
         event = query_events.read(head, status, schema, query, self._stream.server)
         changed = self._stream.changed
         what = meaning(event)
@@ -330,7 +330,7 @@ def _batch(origin: Stream, run: _Run) -> Batch:
 
 
 _ANYTHING = "00000000-0000-0000-0000-000000000000:1"
-"""Makes the library ask by GTID; our own command says for which."""
+"""Makes the library ask by GTID. StreamConnection sends its own dump command, with the real GTIDs."""
 
 
 def unpack(payload: bytes, compression: int) -> Any:
@@ -344,7 +344,7 @@ def unpack(payload: bytes, compression: int) -> Any:
 
 
 class _Unpacked:
-    """Turns the unpacker's complaint into ours."""
+    """Raises DamagedEvent in place of the unpacker's own error."""
 
     def __init__(self, reader: Any) -> None:
         self._reader = reader

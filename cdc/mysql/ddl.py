@@ -1,4 +1,4 @@
-"""What a statement in the binlog does to tables: which it creates, alters, truncates, renames and drops. Text in, effects out.
+"""The effects of a statement in the binlog: which tables it creates, alters, truncates, renames and drops. Text in, effects out.
 
 It splits a statement into tokens, and reads names and the first words of an ALTER's parts. It does not read the definitions of columns: the
 server is asked for a table's definition afterwards. Decides nothing about followed tables; statement_changes.py does.

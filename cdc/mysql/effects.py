@@ -1,4 +1,4 @@
-"""What a statement can do to tables. Which one does what is read by ddl.py; what it means for the tables followed, by schema_tracker.py."""
+"""The effects that statements can have on tables. ddl.py reads them from the text; statement_changes.py applies them to followed tables."""
 
 from __future__ import annotations
 

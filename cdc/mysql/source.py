@@ -63,7 +63,7 @@ the answer."""
 
 
 class _Readers(NamedTuple):
-    """What one `start` set to work; the next one abandons it."""
+    """The threads and connections of one `start`; the next start abandons them."""
 
     loop: StreamLoop
     workers: ChunkWorkers
@@ -107,7 +107,7 @@ class MySqlSource:
         self._failover = self._new_failover()
         self._closing = threading.Event()
         self._requirement = required
-        """What a server must be able to continue: at first as was given, then as of the last start."""
+        """The position that a server must be able to continue: first the given one, then that of the last start."""
         self._server, self.control = self._choose()
         """The server that the items given by `next` are of, and a connection to it for short questions from the migration's thread.
 
@@ -327,7 +327,7 @@ class MySqlSource:
         self._readers, self._inbox = None, Inbox(self._server)
 
     def _rewound(self, required: Requirement) -> Requirement:
-        """The requirement of a rewind. The target's rows may hold what was delivered, whatever the checkpoint says."""
+        """The requirement of a rewind. The target's rows may hold everything delivered so far, beyond the checkpoint's `applied`."""
         applied, gtids = required.applied, required.position.gtids
         if self._delivered is not None:
             applied = self._delivered if applied is None else applied | self._delivered

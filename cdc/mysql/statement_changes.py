@@ -1,4 +1,4 @@
-"""What a statement in the binlog does to the tracked tables: effects of its text in, changes for the target out.
+"""From a statement in the binlog to changes of the tracked tables: effects of its text in, changes for the target out.
 
 ddl.py reads the text, and is not always certain: a statement may be in another character set, or its session may use temporary tables. Then
 every table that it may concern is looked up on the server, and copied again. schema_tracker.py explains why the server's answer is a claim.
@@ -97,7 +97,7 @@ class StatementChanges:
     # statements whose meaning is not certain
 
     def _look_up(self, tables: Iterable[TableId], event: QueryEvent, place: Position, doubt: str) -> list[TableChange]:
-        """Look up each table on the server: copy it again, or drop it if the server has it no more."""
+        """Look up each table on the server: copy it again, or drop it if the server does not have it any more."""
         changes: list[TableChange] = []
         because = f"{shorten(event.text, 117 - len(doubt))} ({doubt})"
         for table in dict.fromkeys(tables):

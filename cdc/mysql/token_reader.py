@@ -15,7 +15,7 @@ class TokenReader:
     def __init__(self, tokens: Iterable[Token], default_schema: str) -> None:
         self._coming, self._schema = iter(tokens), default_schema
         self._tokens: list[Token] = []
-        """Those that have been read. The rest may be text with other rules, such as a function's body."""
+        """The tokens read so far. The rest may be text with other rules, such as a function's body."""
         self._at = 0
 
     def _next(self) -> Token | None:
@@ -105,4 +105,4 @@ _OTHER_OBJECTS = {
     "MATERIALIZED", "OFFLINE", "ONLINE", "PACKAGE", "PREPARE", "PROCEDURE", "RESOURCE", "ROLE", "SCHEMA", "SEQUENCE", "SERVER", "SPATIAL",
     "SQL", "TABLESPACE", "TRIGGER", "UNDO", "UNIQUE", "USER", "VIEW",
 }  # fmt: skip
-"""What CREATE, ALTER, DROP and RENAME may be followed by, besides TABLE. The statement then concerns no table."""
+"""Words after CREATE, ALTER, DROP and RENAME, besides TABLE, with which the statement concerns no table."""

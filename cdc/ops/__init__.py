@@ -1,1 +1,1 @@
-"""Around a run: what a person sees, what metrics tell, what the config file and signals change."""
+"""Around a run: preparation, progress, status, metrics, the config file, signals."""

@@ -127,7 +127,7 @@ def run(migration: Migration, *, until_caught_up: bool, say: Callable[[str], Non
 
 
 def _unsaved(status: RunStatus) -> str:
-    """What is lost by a run that ends without a last checkpoint, in words."""
+    """The message of a run that ends without a last checkpoint: what it loses, and from where it can be continued."""
     if not status.checkpointed_at:
         return "Interrupted before a first checkpoint: nothing of this run is kept."
     return (

@@ -37,7 +37,7 @@ def going_on(config: Config, held: Checkpoint | None, names: NameRules, say: Cal
         if not selection.wants(table) and not any(matches(table, name) for name in config.drop_tables):
             raise ConfigError(
                 f"{table} is excluded, and the target holds it.",
-                hint=f"To drop its rows and follow it no more: --drop-table {table}. To keep it, do not exclude it.",
+                hint=f"To drop its rows and stop following it: --drop-table {table}. To keep it, do not exclude it.",
             )
     if not selection.wanted:
         if tables:
@@ -72,7 +72,7 @@ def refuse_system_tables(held: Iterable[TableId]) -> None:
         if is_system_table(table) and not is_pattern(table):
             raise PreflightFailed(
                 f"The target follows {table}, which {SYSTEM_TABLE}",
-                hint=f"Its rows may be wrong. To drop them and follow it no more: cdc migrate --drop-table {table}",
+                hint=f"Its rows may be wrong. To drop them and stop following it: cdc migrate --drop-table {table}",
             )
 
 

@@ -155,8 +155,8 @@ def plan_start(
     rates = checkpoint.rates if checkpoint else Rates()
     if plan.strategy is Strategy.FULL:
         checkpoint = None
-    # The position is read before tables are listed, checked and described, and before the check for prepared XA transactions: whatever
-    # changes in between comes by the stream, and a transaction that was prepared before the position is found.
+    # The position is read before tables are listed, checked and described, and before the check for prepared XA transactions: a change
+    # in between comes by the stream, and a transaction that was prepared before the position is found.
     position = position_on(source, checkpoint) if checkpoint else source.position()
     tables, skipped = _tables(config, source, checkpoint, check, config.tables if required is None else required)
     servers = servers_with(checkpoint.servers if checkpoint else (), source.server_uuid)
@@ -195,7 +195,7 @@ def position_on(source: MySqlSource, checkpoint: Checkpoint) -> Position:
 
 
 def _costs(config: Config, source: MySqlSource, checkpoint: Checkpoint | None, behind: Behind | None) -> Costs | None:
-    """What each way would cost, if there is a choice."""
+    """The figures for both ways; None if the strategy is fixed."""
     if config.strategy is not Strategy.AUTO or checkpoint is None:
         return None
     rows, size = source.sizes(progress.table.id for progress in checkpoint.tables)
@@ -236,7 +236,7 @@ def _open(target: Target, config: Config, checkpoint: Checkpoint | None, start: 
         raise Temporary(f"Another process has changed the state in {config.target_url} meanwhile.", hint="Run the same command again.")
 
 
-# what a person is told
+# messages for a person
 
 
 def _tell(config: Config, checkpoint: Checkpoint | None, start: Start, say: Say) -> None:
@@ -261,7 +261,7 @@ def tell_virtual(table: Table, say: Say) -> None:
 
 
 def followable(source: MySqlSource, selection: Selection, say: Say) -> tuple[list[Table], Collection[TableId]]:
-    """For a run that only follows: the definitions of the selected tables, and the tables that are skipped with a warning."""
+    """For `cdc.changes`: the definitions of the selected tables, and the tables that are skipped with a warning."""
     names = source.selected(selection)
     with explained(source.url):
         checks = preflight.of_tables(source.control, names, selection)

@@ -15,7 +15,7 @@ from cdc.ops.status import Status, TableStatus
 
 
 def migration(report: Report) -> tuple[str, str]:
-    """What a run did: two lines."""
+    """The result of a migration: two lines."""
     end = "caught up" if report.caught_up else "stopped, checkpoint saved"
     return (
         f"{end}: {report.rows_copied:,} rows copied in {report.snapshot_seconds:.1f} s, {report.rows_streamed:,} streamed in "
@@ -31,7 +31,7 @@ def lag(figures: Mapping[str, float] | None) -> str:
 
 
 def status(held: Status) -> Iterator[str]:
-    """The last checkpoint of a state folder."""
+    """The last checkpoint of a target: its lines."""
     yield f"checkpoint of {ago(held.age_seconds)}, from {held.address or 'a source'} (server {held.source})"
     yield f"position {held.position}" + (f" ({held.file}:{held.offset})" if held.file else "")
     for name, table in held.tables.items():
@@ -120,7 +120,7 @@ def inexact_rows(checkpoint: Checkpoint) -> Iterator[str]:
 
 
 def listening(tables: Iterable[str], position: str) -> str:
-    """What `cdc tail` says first."""
+    """The first line of `cdc tail`."""
     return f"listening to {', '.join(tables)}: changes after {position or 'the start of the binlog'}"
 
 
@@ -130,7 +130,7 @@ def waiting(reason: str) -> str:
 
 
 def interrupted_tail(position: str) -> str:
-    """What `cdc tail` says last, after a signal."""
+    """The last line of `cdc tail`, after a signal."""
     return f"Interrupted. To go on from here: --from '{position}'"
 
 

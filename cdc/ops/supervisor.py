@@ -31,7 +31,7 @@ SECONDS = 1.0
 class Supervisor:
     """A context manager: entry measures the load once and raises CdcError if that fails; exit ends the thread.
 
-    `source` gives the server that is followed now; what is measured and read goes into `commands`; `say` gets a sentence for a person, from
+    `source` gives the server that is followed now; measurements and settings go into `commands`; `say` gets a sentence for a person, from
     any thread. `stored` gives the name under which the source stores a table of this name.
     """
 

@@ -1,6 +1,6 @@
 """Targets by the scheme of their URL: the one door to all of them. A new target is one folder and one line here.
 
-`open_target` is for the one who writes, `open_reader` for everybody who reads; what both give is said in cdc/engine/interfaces.py.
+`open_target` is for writing, `open_reader` for reading. cdc/engine/interfaces.py defines what both return.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Checkpoints in a table of the target's database, in the transaction of the rows they belong to: by SQLAlchemy Core, for any engine.
 
-The caller brings the connection and its transaction, so rows and checkpoint are committed together, and a reader's snapshot of the one has
-the other of the same moment. It decides how a checkpoint lies in columns, and that only the last one who took the pipeline commits: the
-row has an `epoch`, which `take` increments and every commit must meet.
+The caller brings the connection and its transaction, so rows and checkpoint are committed together, and a snapshot has both as of
+one moment. This module decides how a checkpoint lies in columns, and lets only the last writer commit: a pipeline's row has an `epoch`,
+which `take` increments; a commit under another epoch is refused.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from cdc.model import BinlogMark, Checkpoint, Column, Position, Rates, Table, Ta
 from cdc.model.gtid import KINDS, flavor_of
 
 FORMAT = 6
-"""Of what is in the columns. A checkpoint with another one is refused."""
+"""The version of the columns' contents. A checkpoint with another one is refused."""
 PIPELINE = "cdc"
 """The name of the only migration into a target."""
 
 _NAME = sa.String(64).with_variant(mysql.VARCHAR(64, charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")
-"""Names are told apart by their bytes, whatever the database's collation. Source: identifiers have at most 64 characters in MySQL."""
+"""Names are compared by their bytes, in any database. Source: identifiers have at most 64 characters in MySQL."""
 _TEXT = sa.Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
 _JSON = sa.JSON(none_as_null=True)
 
@@ -82,7 +82,7 @@ class CheckpointTable:
         metadata.create_all(connection)
 
     def take(self, connection: sa.Connection) -> None:
-        """Become the one who commits: whoever took the pipeline before fails from the commit of this transaction on."""
+        """Become the writer of the pipeline. Commits of the writer before fail once this transaction is committed."""
         mine = _checkpoints.c.pipeline == self._pipeline
         if not connection.execute(sa.update(_checkpoints).where(mine).values(epoch=_checkpoints.c.epoch + 1)).rowcount:
             connection.execute(sa.insert(_checkpoints).values(pipeline=self._pipeline, epoch=1, format=FORMAT))
@@ -104,7 +104,7 @@ class CheckpointTable:
             raise damaged(self._place, error) from error
 
     def write(self, connection: sa.Connection, checkpoint: Checkpoint) -> None:
-        """Replace the checkpoint. Raises CdcError if another one has taken the pipeline: then nothing of this transaction may stay."""
+        """Replace the checkpoint. Raises CdcError if another writer has taken the pipeline: the caller then rolls back."""
         self._update(connection, _checkpoint_row(checkpoint))
         rows = [{"pipeline": self._pipeline, "number": i} | _table_row(entry) for i, entry in enumerate(checkpoint.tables)]
         if rows:

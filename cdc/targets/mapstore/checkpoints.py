@@ -1,6 +1,6 @@
 """The checkpoint database of a state folder: which checkpoints there are, and which images hold the rows of each.
 
-It decides what is one atomic step; when, and what is in the images, is the business of target.py.
+This module makes the atomic step. target.py decides when, and what the images hold.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class Image(NamedTuple):
     counted: bool = True
     """Whether `rows` is exact; else it is how many the newest map had."""
     older: tuple[tuple[str, tuple[int | bytes, ...]], ...] = ()
-    """The files of its older maps, and how their rows become those of now."""
+    """The files of its older maps, and how their rows become rows with the current columns."""
     recent: str | None = None
-    """The file of what has changed since the newest map was saved."""
+    """The file of the changes since the newest map was saved."""
 
 
 Images = Mapping[TableId, Image]
@@ -68,13 +68,13 @@ class Part(NamedTuple):
 
 
 class Checkpoints:
-    """Access to the database of a folder; what is committed is on disk. Raises ConfigError if another file is in its place."""
+    """Access to the database of a folder. A commit is durable. Raises ConfigError if another file is in its place."""
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         require_file(path / DATABASE)
         if not read_only:
             make_private(path / DATABASE)
-        mode = "rw" if read_only else "rwc"  # whoever reads after a kill within a transaction has to undo it first
+        mode = "rw" if read_only else "rwc"  # a reader after a kill within a transaction has to undo it first
         name = f"file:{quote(str(path.resolve() / DATABASE))}"
         self._engine = sa.create_engine(sa.URL.create("sqlite", database=name, query={"mode": mode, "uri": "true"}))
         self._place = str(path)
@@ -87,7 +87,7 @@ class Checkpoints:
         self._engine.dispose()
 
     def take(self) -> None:
-        """Make what a new folder lacks, and become the one who publishes."""
+        """Make the database's tables in a new folder, and become the writer of both parts."""
         with self._engine.begin() as connection:
             for table in self._parts.values():
                 table.create(connection)

@@ -1,6 +1,6 @@
-"""What a state folder holds, for those who only read it; also while a migration writes to it.
+"""Reads a state folder, also while a migration writes to it.
 
-A snapshot is a checkpoint and the files of its images, which are held open: a newer checkpoint removes their names, not what is in them.
+A snapshot is a checkpoint and the files of its images, which are held open: a newer checkpoint removes their names, not their contents.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from cdc.targets.mapstore.stored_table import load_changes, load_rows, none_miss
 
 _ATTEMPTS = 5
 _MOST_OPEN = 512
-"""Files held open, so that a folder of thousands of tables stays within the usual limit of 1,024 for a process. The rest is found by name,
-and is missing if a newer checkpoint has replaced it meanwhile."""
+"""Files held open, so that a folder of thousands of tables stays within the usual limit of 1,024 for a process. Others are opened when they
+are read, and are missing if a newer checkpoint has replaced them meanwhile."""
 
 
 class MapStoreReader:
@@ -54,7 +54,7 @@ class MapStoreReader:
         self.copy_under_way = parts[NEXT].checkpoint if NEXT in parts else None
 
     def _hold(self) -> bool:
-        """Open the images' files; False if one has gone since the checkpoint was read. What is wrong with one is said when it is read."""
+        """Open the images' files; False if one has gone since the checkpoint was read. A damaged file is reported when it is read."""
         self.close()
         for name in sorted(file_names(self._images))[:_MOST_OPEN]:
             try:
@@ -95,7 +95,7 @@ class MapStoreReader:
 
 
 class _OpenFile(io.FileIO):
-    """A file that is read through what was opened, under its name in messages."""
+    """An open file that shows its name in messages."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK))

@@ -1,6 +1,6 @@
-"""The files of a state folder: for their owner alone whatever the umask, and never behind a symbolic link.
+"""The files of a state folder: readable by their owner only, under any umask, and never behind a symbolic link.
 
-The rows in there are as confidential as the source. Whoever may write in a folder above could else have us write elsewhere.
+The rows are as confidential as the source. A symbolic link, made by somebody who may write in a folder above, would lead writes elsewhere.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _OWNERS = 0o600
 
 
 def locked(path: Path) -> IO[bytes]:
-    """Make the folder if it is not there, and lock it: the open lock file, with our number in it.
+    """Make the folder if it does not exist, and lock it. Gives the open lock file, which holds the process's id.
 
-    It is closed, and so the lock given up, when the process ends however it may. Raises ConfigError. A folder that is there keeps its mode.
+    The end of the process, of any kind, closes the file and releases the lock. An existing folder keeps its mode. Raises ConfigError.
     """
     require_folder(path)
     try:
@@ -47,7 +47,7 @@ def locked(path: Path) -> IO[bytes]:
 
 
 def require_folder(path: Path) -> None:
-    """Raise ConfigError if there is something at this path that is not a folder, or if there cannot be one."""
+    """Raise ConfigError if the path is something else than a folder, or cannot become one."""
     what = ""
     try:
         if not stat.S_ISDIR(path.stat().st_mode):
@@ -56,7 +56,7 @@ def require_folder(path: Path) -> None:
         what = "is a symbolic link that leads nowhere" if path.is_symlink() else ""
     except OSError as error:  # a file in the place of a folder above, a name that is too long
         what = f"cannot be used: {error.strerror}"
-    except ValueError:  # as Python says of a NUL character
+    except ValueError:  # Python's error for a NUL character
         what = "cannot be used: its name has a NUL character"
     if what:
         raise ConfigError(f"{str(path)!r} {what}; a folder is needed.", hint="Choose another with mapstore:PATH.")
@@ -69,13 +69,13 @@ def _make(path: Path) -> None:
         path.mkdir(mode=0o700)
     except FileExistsError:
         return
-    path.chmod(0o700)  # a umask may have taken rights from us, too
+    path.chmod(0o700)  # the umask may have removed the owner's own rights
 
 
 def make_private(path: Path) -> None:
-    """Make a file of the folder if it is not there, and its owner's alone in any case. Raises ConfigError for what is not a file of ours.
+    """Make a file of the folder if it does not exist, and give it mode 0600. Raises ConfigError for anything but a regular file.
 
-    One that is there is not opened: closing a file would give up SQLite's locks on it.
+    An existing file is not opened: closing it would give up SQLite's locks on it.
     """
     require_file(path)
     with suppress(FileExistsError):
@@ -85,7 +85,7 @@ def make_private(path: Path) -> None:
 
 
 def require_file(path: Path) -> None:
-    """Raise ConfigError if there is something at this path that is not a regular file."""
+    """Raise ConfigError if the path is something else than a regular file."""
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""One table of a state folder: its rows in memory or at rest in their image, what has changed since, and what is saved at a commit."""
+"""One table of a state folder: its rows in memory or at rest in their image, the changes since, and what a commit saves of them."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ ToSave = tuple[str, MapStore]
 """The name of a file, and the map that goes into it."""
 File = Path | io.FileIO
 Find = Callable[[str], File]
-"""The file of an image by its name: where it is, or itself, open."""
+"""Gives the file of an image by its name: a path, or the open file."""
 _T = TypeVar("_T")
 
 
 class StoredTable:
-    """A table's rows and how they relate to its last published image. It begins empty and without one."""
+    """A table's rows and how they relate to its last published image. A new one is empty and has no image."""
 
     def __init__(self) -> None:
         self._rows: Rows | None = Rows()
-        """None while the rows are at rest: on disk alone, with what has changed since in `_recent`."""
+        """None while the rows are at rest: on disk only, with the changes since in `_recent`."""
         self._recent: Recent | None = None
-        """What has changed since the image was begun, while that is little: then it is saved in place of the whole map."""
+        """The changes since the image was begun, while they are few: then they are saved in place of the whole map."""
         self._image: Image | None = None
         """The last published one; its `changes` is the value that `_changes` had when its saving was begun."""
         self._changes = 0
@@ -66,7 +66,7 @@ class StoredTable:
         self._whole().reshape(change)
 
     def rename(self) -> None:
-        """The table has another name: its image, which holds the old one, counts no more."""
+        """The table has another name: its image, which holds the old name, must be saved again."""
         self._changes += 1
         self._whole()
 
@@ -92,13 +92,13 @@ class StoredTable:
         return None if rows is None else rows.stats()
 
     def _whole(self) -> Rows:
-        """The rows, which are going to change in a way that is no longer noted as recent changes."""
+        """The rows, for a change that is not noted in `_recent`: from here on the whole map has to be saved."""
         rows = self.rows
         self._recent = None
         return rows
 
     def save(self, name: str) -> tuple[Image, list[ToSave]]:
-        """The image of the table as it is now, and the maps that are to be saved for it: none where nothing has changed."""
+        """The image of the table as it is now, and the maps to save for it: none if the table is unchanged."""
         last, recent = self._image, self._recent
         if last and last.changes == self._changes:
             return last, []
@@ -115,7 +115,7 @@ class StoredTable:
         return image, [*((file, shape.store) for file, shape in older), (image.name, rows.newest)]
 
     def published(self, image: Image | None) -> None:
-        """The last checkpoint names this image for the table, None: it does not have the table."""
+        """The last checkpoint names this image for the table; None: the checkpoint does not have the table."""
         if image or self._rows is not None:
             self._image = image
 
@@ -137,7 +137,7 @@ def _load(path: File) -> MapStore:
 
 
 def sound(read: Callable[[File], _T], path: File) -> _T:
-    """What is read from an image. Raises DamagedState where it is not as it was written."""
+    """The result of `read` on an image. Raises DamagedState if the image is damaged."""
     try:
         return read(path)
     except ImageError as error:
@@ -146,7 +146,7 @@ def sound(read: Callable[[File], _T], path: File) -> _T:
 
 @contextmanager
 def none_missing() -> Iterator[None]:
-    """Raise DamagedState for an image that a checkpoint names and that someone has taken away."""
+    """Raise DamagedState for an image that a checkpoint names and that was removed."""
     try:
         yield
     except FileNotFoundError as error:

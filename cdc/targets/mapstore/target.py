@@ -2,15 +2,14 @@
 
 The binlog is the write-ahead log, so nothing is written per row. A commit saves an image of every map that changed under a new name, or
 an image of the changes alone while they are few, then one SQLite transaction makes the checkpoint point at them: that commit is the atomic
-step. A crash at any moment leaves the previous checkpoint with its own images; what a crash left behind is removed when the folder is
-opened.
+step. A crash at any moment leaves the previous checkpoint with its own images; `open` removes the files that no checkpoint names.
 
 Images are saved by a thread while changes are applied. Such an image is fuzzy: it holds some of the changes that came after the
-checkpoint's position, and the stream, which sends them again from there, makes it exact. The checkpoint says how far they may go, so that
-only a source that has all of them is accepted.
+checkpoint's position, and the stream, which sends them again from there, makes it exact. The checkpoint's `applied` says how far they may
+go, so that only a source that has all of them is accepted.
 
-A new copy of what is there already is made beside it: two checkpoints, each with its images. The first commit at which all of its tables
-are complete takes the old one away in the same transaction. Until then whoever reads the folder sees the old one.
+A new copy is made beside the old one: two checkpoints, each with its images. The first commit at which all tables of the new copy are
+complete removes the old one in the same transaction. Until then readers see the old copy.
 """
 
 from __future__ import annotations
@@ -34,18 +33,18 @@ from cdc.targets.mapstore.state_folder import locked, make_private, require_fold
 from cdc.targets.mapstore.stored_table import StoredTable, Tables, none_missing
 
 _IMAGE = re.compile(r"\d{10}-\d+(-\d+|-changes)?\.map(\..*)?")
-"""How images are called, and what a kill leaves of one."""
+"""The names of images, and of the temporary files that a kill leaves of them."""
 
 Saved = Mapping[StoredTable, Image]
-"""What a commit has saved of each table. A table that is forgotten or renamed meanwhile is another one under its name."""
+"""The image that a commit has saved of each table. The key is the object: meanwhile another table may have its name."""
 
 
 class MapStoreTarget:
-    """A state folder, open for writing by one process at a time. What the methods mean: cdc/engine/interfaces.py.
+    """A state folder, open for writing by one process at a time. cdc/engine/interfaces.py defines the methods.
 
-    `open` goes on with what was begun last: a new copy that is not complete yet, else what the folder holds. A fresh copy is made beside
-    what the folder holds if that can be read, else instead of it. With `on_demand` rows stay on disk until they are asked for, or until
-    more has changed than is saved as changes: their images are only checked.
+    `open` goes on with a new copy that is not complete yet, else with the current one. A fresh copy is made beside the current one if that
+    can be read, else instead of it. With `on_demand` rows stay on disk until they are read, or until more has changed than is saved as
+    changes: `open` only checks their images.
     """
 
     def __init__(self, path: str | Path, *, on_demand: bool = False) -> None:
@@ -91,7 +90,7 @@ class MapStoreTarget:
         self._lock, self._saver = lock, ThreadPoolExecutor(1, thread_name_prefix="cdc-images")
 
     def close(self) -> None:
-        """Let the folder go. What was not committed is gone."""
+        """Let the folder go. Changes that were not committed are dropped."""
         if self._lock:
             self._saver.shutdown()
             self._checkpoints.close()
@@ -114,7 +113,7 @@ class MapStoreTarget:
                 table.rename()
                 self._tables.pop(change.id)
                 self._tables[change.to] = table
-            case _:  # one that is being saved stays as it was before
+            case _:  # the object stays as it is while it is being saved
                 self._tables.pop(change.id, None)
 
     def _table(self, table: TableId) -> StoredTable:
@@ -124,7 +123,7 @@ class MapStoreTarget:
         return stored
 
     def held(self, table: TableId) -> int:
-        """How many rows of a table are held; of one whose rows are on disk alone, how many its image has."""
+        """How many rows of a table are held; of a table whose rows are on disk only, how many its image has."""
         return self._tables[table].held if table in self._tables else 0
 
     def stats(self) -> dict[TableId, dict[str, int]]:
@@ -137,7 +136,7 @@ class MapStoreTarget:
         return self._table(table).rows.items()
 
     def commit(self, checkpoint: Checkpoint) -> Saving:
-        """Begin to save images of the tables, or of what has changed in them since the last ones, where that is anything."""
+        """Begin to save images of the changed tables, or of their changes alone while those are few."""
         self._generation += 1
         saved: dict[StoredTable, Image] = {}
         stale = []
@@ -219,7 +218,7 @@ class Saving:
         return self._saving.done()
 
     def finish(self, applied: Gtids) -> None:
-        """Make it the checkpoint. `applied` is what was applied by now: the images may hold some of it."""
+        """Publish the checkpoint. The images may hold changes up to `applied`."""
         self._saving.result()
         exact = applied == self._checkpoint.position.gtids
         self._publish(self._saved, self._checkpoint if exact else replace(self._checkpoint, applied=applied))
@@ -227,7 +226,7 @@ class Saving:
 
 @contextmanager
 def _refusals(path: Path) -> Iterator[None]:
-    """Turn what the operating system or SQLite refuses into one clear sentence."""
+    """Raise CdcError, with one clear sentence, for an error of the operating system or SQLite."""
     try:
         yield
     except (OSError, OperationalError) as error:
