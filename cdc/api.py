@@ -36,7 +36,7 @@ from cdc.mysql.source import MySqlSource
 from cdc.ops import interrupts
 from cdc.ops.config_file import ConfigFile
 from cdc.ops.kept_tables import to_verify
-from cdc.ops.prepare import Prepared, followable, held_checkpoint, open_source, position_on, prepare, require_fit
+from cdc.ops.prepare import Prepared, followable, held_checkpoint, open_source, prepare, require_fit
 from cdc.targets import open_reader
 
 Watch = Callable[[RunStatus], None]
@@ -222,7 +222,7 @@ def _verify(
         verifying = VerifyingTarget([progress.table for progress in chosen], reader)
         servers = servers_with(checkpoint.servers, source.server_uuid)
         watch = on_start(sum(progress.rows_held or 0 for progress in chosen)) or (lambda *_: None)
-        Migration(config, source, verifying, Start(plan, servers, position_on(source, checkpoint), walk), watch=watch).run()
+        Migration(config, source, verifying, Start(plan, servers, checkpoint.position_on(source.server_uuid), walk), watch=watch).run()
         return verifying.differences()
 
 

@@ -86,7 +86,7 @@ class Start:
     def back_at(self, checkpoint: Checkpoint, servers: tuple[str, ...]) -> Start:
         """The start from a checkpoint of the same run, after `servers` were followed. Unconfirmed tables are copied from their start."""
         tables = [progress if progress.confirmed else TableProgress(progress.table) for progress in checkpoint.tables]
-        position = checkpoint.position if checkpoint.source == servers[-1] else Position(checkpoint.position.gtids)
+        position = checkpoint.position_on(servers[-1])
         changes = changes_at_start([progress.table.id for progress in checkpoint.tables], tables)
         return replace(self, servers=servers, position=position, tables=tables, behind=None, skipped=checkpoint.skipped, changes=changes)
 
@@ -121,7 +121,7 @@ class Migration:
         received: Callable[[], int] = lambda: 0,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._config, self._source, self._target, self._begun_at, self._watch = config, source, target, start, watch
+        self._config, self._source, self._target, self._first_start, self._watch = config, source, target, start, watch
         self._commands, self._follow = commands or Commands(), follow
         self._throttle, self._received = Throttle(config.limits), received
         self._say = say
@@ -135,11 +135,11 @@ class Migration:
         self._stopping = False
         self._memory: tuple[float, Mapping[TableId, Mapping[str, int]]] = self._began, {}
         """The target's figures, and when they are to be read again."""
-        self._stand_at(start)
+        self._start_from(start)
         self.status = self.observe()
         """The last one that was made. From any thread."""
 
-    def _stand_at(self, start: Start, rows_copied: int = 0) -> None:
+    def _start_from(self, start: Start, rows_copied: int = 0) -> None:
         """Set up all that a rewind does not keep. `rows_copied` is how many rows the run has copied so far."""
         self._start = start
         self._handover = Handover(start.tables, start.position, chunk_rows=self._config.chunk_rows)
@@ -149,7 +149,7 @@ class Migration:
         self._schedule = CheckpointSchedule(self._config.checkpoint_seconds, self._config.checkpoint_bytes)
         self._pending: tuple[float, Commit] | None = None
         """The checkpoint that is being saved, and since when."""
-        self._begun = self._saved = self._applied_rows, start.position
+        self._being_saved = self._saved = self._applied_rows, start.position
         """The rows and changes applied, and the position, at the checkpoint that was begun last, and at the last one that is complete."""
 
     def stop(self) -> None:
@@ -205,11 +205,11 @@ class Migration:
     def _go_back(self, error: Rewind) -> None:
         """Have the target drop the rows applied since its last checkpoint, and start from there."""
         committed = bool(self._counters.checkpointed_at)
-        checkpoint = self._target.open(fresh=self._begun_at.plan.strategy is Strategy.FULL and not committed)
+        checkpoint = self._target.open(fresh=self._first_start.plan.strategy is Strategy.FULL and not committed)
         self._rewinds.went_back_to(checkpoint)
         self._say(f"back to the last checkpoint: {error.message}")
-        start = self._begun_at.back_at(checkpoint, self._servers) if checkpoint and committed else self._begun_at
-        self._stand_at(start, self._handover.rows_copied)
+        start = self._first_start.back_at(checkpoint, self._servers) if checkpoint and committed else self._first_start
+        self._start_from(start, self._handover.rows_copied)
         self._throughput.forget_end()
 
     def _step(self) -> None:
@@ -370,7 +370,7 @@ class Migration:
     def _checkpoint(self) -> Checkpoint:
         self._schedule.begun()
         self._counters.checkpoints += 1
-        self._begun = self._applied_rows, self._handover.position
+        self._being_saved = self._applied_rows, self._handover.position
         progress = tuple(self._handover.progress.values())
         selection = self._config.selection.including(self._handover.progress)
         return Checkpoint(
@@ -385,6 +385,6 @@ class Migration:
 
     def _committed(self, began: float) -> None:
         now = time.monotonic()
-        self._saved = self._begun
+        self._saved = self._being_saved
         self._counters.checkpoint_seconds, self._counters.checkpointed_at = now - began, time.time()
         self._schedule.committed(began, now)

@@ -88,6 +88,10 @@ class Checkpoint:
         """The server whose binlog contains the position's file and offset."""
         return self.servers[-1]
 
+    def position_on(self, server: str) -> Position:
+        """The position for a server of this identity: without file and offset if another server gave them."""
+        return self.position if server == self.source else Position(self.position.gtids)
+
     def following(self, last: Checkpoint | None) -> Checkpoint:
         """Keep the previous checkpoint's `applied` until this position contains it."""
         held = last.applied if last else None

@@ -35,7 +35,7 @@ class Interrupted(KeyboardInterrupt):
         self.report = report
 
 
-class Stop:
+class StopSignal:
     """The signal that has asked for a stop, if any."""
 
     number: signal.Signals | None = None
@@ -47,14 +47,14 @@ class Stop:
 
 
 @contextmanager
-def stopped_by_signals(stop: Callable[[], None], say: Callable[[str], None] | None = None) -> Iterator[Stop]:
+def stopped_by_signals(stop: Callable[[], None], say: Callable[[str], None] | None = None) -> Iterator[StopSignal]:
     """The first SIGINT, SIGTERM or SIGHUP calls `stop` and breaks off waits; the second raises Interrupted, the third kills.
 
     With `say`, the first signal starts a last checkpoint, and the handler says so. Further SIGTERMs and SIGHUPs are ignored then, because
     `timeout` sends each twice: only SIGINT ends the saving. A SIGHUP that is ignored or has its own handler keeps it. Does nothing outside
     the main thread.
     """
-    asked = Stop()
+    asked = StopSignal()
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return

@@ -19,7 +19,6 @@ from cdc.errors import CdcError, ConfigError, DamagedState, NoSuchTable, Nothing
 from cdc.model import (
     Behind,
     Checkpoint,
-    Position,
     Rates,
     Table,
     TableId,
@@ -150,14 +149,14 @@ def plan_start(
 ) -> Start:
     """Where a run begins, on a server that can continue the checkpoint. `required` are names of tables that must exist, all if None."""
     executed, _ = source.gtids()
-    behind = source.behind(position_on(source, checkpoint)) if checkpoint and config.strategy is not Strategy.FULL else None
+    behind = source.behind(checkpoint.position_on(source.server_uuid)) if checkpoint and config.strategy is not Strategy.FULL else None
     plan = choose(config.strategy, checkpoint, executed, _costs(config, source, checkpoint, behind))
     rates = checkpoint.rates if checkpoint else Rates()
     if plan.strategy is Strategy.FULL:
         checkpoint = None
     # The position is read before tables are listed, checked and described, and before the check for prepared XA transactions: a change
     # in between comes by the stream, and a transaction that was prepared before the position is found.
-    position = position_on(source, checkpoint) if checkpoint else source.position()
+    position = checkpoint.position_on(source.server_uuid) if checkpoint else source.position()
     tables, skipped = _tables(config, source, checkpoint, check, config.tables if required is None else required)
     servers = servers_with(checkpoint.servers if checkpoint else (), source.server_uuid)
     held = [progress.table.id for progress in checkpoint.tables] if checkpoint else []
@@ -187,11 +186,6 @@ def _tables(
         reasons = "".join(f"\n  {table}: {reason}" for table, reason in skipped.items())
         raise PreflightFailed(f"None of the tables can be followed.{reasons}")
     return progress, skipped
-
-
-def position_on(source: MySqlSource, checkpoint: Checkpoint) -> Position:
-    """The checkpoint's position; without file and offset if another server gave them, which say nothing about this one's binlog."""
-    return checkpoint.position if checkpoint.source == source.server_uuid else Position(checkpoint.position.gtids)
 
 
 def _costs(config: Config, source: MySqlSource, checkpoint: Checkpoint | None, behind: Behind | None) -> Costs | None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc.model import Batch, Column, LogEnd, Op, Position, Table, TableId, decode_row, encode_row, log_number
+from cdc.model import Batch, Checkpoint, Column, LogEnd, Op, Position, Table, TableId, decode_row, encode_row, log_number
 from cdc.model.gtid import GtidSet
 from cdc.model.packed import Packed
 
@@ -129,3 +129,11 @@ def test_fingerprint_changes_with_the_row_format() -> None:
     assert len({table.fingerprint, *(other.fingerprint for other in others)}) == 1 + len(others)
     assert Table(TableId("s", "renamed"), (a, b), (0,)).fingerprint == table.fingerprint
     assert Table(table.id, (a, b), (1, 0)).key_columns == (b, a)
+
+
+def test_position_on_another_server_has_no_file_and_offset() -> None:
+    """They are places in the binlog of the server that the checkpoint followed last."""
+    position = Position(GtidSet.parse("3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5"), "binlog.000002", 400)
+    checkpoint = Checkpoint(("first", "last"), position, (), 0.0)
+    assert checkpoint.position_on("last") == position
+    assert checkpoint.position_on("first") == Position(position.gtids)
