@@ -44,7 +44,7 @@ def _end_at_once(number: int, _: FrameType | None) -> None:
 def _tell(sentence: str) -> None:
     try:
         os.write(2, f"cdc: {sentence}\n".encode())
-    except OSError:  # nobody can be told that stderr is gone
+    except OSError:  # stderr is gone: there is no place for a message
         return
 
 

@@ -1,4 +1,4 @@
-"""The whole story on a throwaway server: load, migrate under writes, kill -9, resume, stop the writer, compare row by row.
+"""A demonstration on a throwaway server: load, migrate under writes, kill -9, resume, stop the writer, compare row by row.
 
 At the end it measures full copy and incremental run on the same table.
 """

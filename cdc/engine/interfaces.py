@@ -98,7 +98,7 @@ class InMemory(Protocol):
 
 
 class TargetReader(Protocol):
-    """A target's last published checkpoint and the rows that belong to it: one snapshot, whatever is committed meanwhile."""
+    """A target's last published checkpoint and the rows that belong to it: one snapshot, unaffected by later commits."""
 
     @property
     def checkpoint(self) -> Checkpoint:

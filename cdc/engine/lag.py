@@ -85,7 +85,7 @@ class LagFigures:
     def now(self, at: float) -> float:
         """The lag at a later moment: `last`, or how long nothing has come.
 
-        What the source has committed since is unknown while the link is lost, so the time itself is the lag.
+        Commits of the source since then are unknown while the link is lost, so the time itself is the lag.
         """
         return _lag_now(self.last, at - self.heard_at, self.silence)
 

@@ -48,16 +48,16 @@ from cdc.model import (
 )
 
 _PART_PATIENCE = 0.01
-"""Seconds that a part of a chunk waits while the stream delivers: a stream that never rests slows a copy down and does not stop it."""
+"""Seconds after which a part of a chunk is applied although the stream delivers: a busy stream slows a copy down and does not stop it."""
 
 _SCHEMA_CHANGES = 100
 """The most schema changes that a report lists: the last ones."""
 
 _SILENCE = 3
-"""Heartbeats that may be missing before the lag counts on by itself."""
+"""Heartbeats that may be missing before the time without a delivery counts as lag."""
 
 _MEMORY_SHARE = 100
-"""The target's figures are read again after this many times what that took last: thousands of tables are asked one by one."""
+"""The target's figures are read again after this many times the duration of the last reading: it may have thousands of tables."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +305,7 @@ class Migration:
         crash_point("after-apply")
 
     def _change_table(self, change: News) -> bool:
-        """Apply and tell what has happened to a table; False if there is nothing to tell."""
+        """Apply a change of a table and say it; False if it repeats an earlier one."""
         drops = not isinstance(change, (TableRenamed, ColumnsChanged))
         dropped = self._target.held(change.id) if drops and isinstance(self._target, Counts) else 0
         self._target.apply(change)

@@ -18,7 +18,7 @@ from cdc.model import Position, TableId, TableProgress
 
 
 class Phase(StrEnum):
-    """What a run is doing."""
+    """The phases of a run."""
 
     COPYING = "copying"
     """Tables are being copied while the stream is followed."""
@@ -53,7 +53,7 @@ class RunStatus:
     """When this was made, in Unix seconds."""
     phase: Phase
     paused: bool
-    """Whether nothing is copied and applied, on request."""
+    """Whether a `Pause` command holds the run."""
     plan: Plan
     source: str
     """Host and port of the server that is followed."""
@@ -75,9 +75,9 @@ class RunStatus:
     waiting: str
     """Why the source delivers nothing at the moment."""
     throttled: str
-    """What holds the copy back at the moment."""
+    """Why the copy is held back at the moment; empty if it is not."""
     throttled_by: str
-    """The kind of that: rows, bytes, threads or replica."""
+    """The kind of limit that holds it back: rows, bytes, threads or replica."""
     throttled_seconds: Mapping[str, float]
     """How long each kind has held the copy back."""
     checkpoints: int
@@ -95,7 +95,7 @@ class RunStatus:
     caught_up: bool
     """Whether a run that ends once it has caught up has done so."""
     schema_changes: tuple[str, ...]
-    """What statements have done to tables as a whole, the last hundred."""
+    """Sentences about changes of tables as a whole, the last hundred."""
     memory: Mapping[TableId, Mapping[str, int]]
     """The target's own figures of each table that it holds in memory; empty for a target that gives none."""
 
@@ -135,7 +135,7 @@ def observed(
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a run did. Times in seconds, except where the name says milliseconds; counts are of this run."""
+    """The figures of a run at its end. Times in seconds, except where the name says milliseconds; counts are of this run."""
 
     strategy: str
     reason: str
@@ -159,13 +159,13 @@ class Report:
     reconnects: int = 0
     caught_up: bool = False
     schema_changes: tuple[str, ...] = ()
-    """What statements have done to tables as a whole, the last hundred."""
+    """Sentences about changes of tables as a whole, the last hundred."""
     skipped: dict[str, str] = field(default_factory=dict)
     """Tables that a pattern matches and that cannot be followed now, with the reasons."""
     waiting: str = ""
     """Why the source delivers nothing at the moment."""
     throttled: str = ""
-    """What holds the copy back at the moment."""
+    """Why the copy is held back at the moment; empty if it is not."""
     throttled_seconds: float = 0.0
     source: str = ""
     """Host and port of the server that is followed."""

@@ -38,7 +38,7 @@ class TableNews:
         self._say = say
 
     def tell(self, change: News, dropped: int) -> str:
-        """Tell of a change by which the target has dropped so many rows; the line for the report, empty if there is nothing new."""
+        """Say a change that made the target drop this many rows. Gives the line for the report; empty if it repeats an earlier one."""
         if self._skipped_alike(change, dropped):
             return ""
         told, because = f"{change.id} {_sentence(change)}", change.because
@@ -47,7 +47,7 @@ class TableNews:
         return f"{told}: {because}"
 
     def _skipped_alike(self, change: TableChange, dropped: int) -> bool:
-        """Keep the list of skipped tables, and warn of one that joins it; whether the table is in it already, for the same reason."""
+        """Update the list of skipped tables, and warn of a new one. Gives whether the table was skipped already, for the same reason."""
         before = self.skipped.pop(change.to if isinstance(change, TableRenamed) else change.id, None)
         if not isinstance(change, TableSkipped):
             return False

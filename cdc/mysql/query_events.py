@@ -87,7 +87,7 @@ class QueryEvent:
     def readings(self) -> list[QueryEvent]:
         """The possible readings of the statement; the first one is as the event says.
 
-        A statement written by the server itself may be in UTF-8 whatever the session's character set is, like CREATE TABLE in place of
+        A statement written by the server itself may be in UTF-8 in any session, like CREATE TABLE in place of
         CREATE TABLE ... SELECT, as seen on MySQL 9.7 and MariaDB 10.11. The SQL mode may differ too: a prepared statement is parsed in the
         mode of PREPARE while the event has the mode of EXECUTE, and SET STATEMENT may set a mode.
         """

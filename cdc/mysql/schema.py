@@ -140,7 +140,7 @@ def columns_and_key(connection: Connection, table: TableId) -> tuple[TableId, li
 
 
 def usable_key(parts: Iterable[Row], primary: Collection[str]) -> tuple[str, list[str]]:
-    """The name and the columns of the primary key, or of the unique key that the server takes in its place; nothing if there is none.
+    """The name and the columns of the primary key, or of the unique key that the server takes in its place; both empty without such a key.
 
     `parts` are those of all unique indexes. Without a primary key the server marks the columns of the first unique key without NULL,
     prefixes and virtual columns as `primary`: InnoDB keeps rows in its order, and checks it with unique_checks = 0 too. Of several indexes

@@ -260,7 +260,7 @@ class SchemaTracker:
     # statements
 
     def changes(self, event: QueryEvent, place: Position) -> list[TableChange]:
-        """What a statement that ends at `place` does to the tables, in order. Raises SchemaChanged where that cannot be followed.
+        """The changes of tables by a statement that ends at `place`, in order. Raises SchemaChanged where that cannot be followed.
 
         Where the meaning is not certain, every table that the statement may concern is looked up and copied again.
         """

@@ -1,4 +1,4 @@
-"""The HTTP server of --metrics-port. Anyone who reaches the port can connect, so it uses few resources whatever clients do.
+"""The HTTP server of --metrics-port. Anyone who reaches the port can connect, so it bounds the resources that clients can use.
 
 It holds a few connections at a time, and a new one replaces the oldest: clients that never finish a request shut out neither each other nor
 Prometheus, and the descriptors that the migration needs for its state and its source stay free.

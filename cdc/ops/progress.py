@@ -37,7 +37,7 @@ class ProgressLine:
             self._terminal.say(self._line(status))
 
     def _line(self, status: RunStatus) -> str:
-        """Lag and the reason for waiting come first: a narrow terminal shows no more."""
+        """Lag and the reason for waiting come first: a narrow terminal cuts off the rest."""
         total, copying = status.rows_in_copy, status.phase is Phase.COPYING
         share = f" of about {max(self._expected, total):,}" if copying and self._expected else ""
         changes = f"{status.rows_streamed:,} changes in {status.transactions:,} transactions"

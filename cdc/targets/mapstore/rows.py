@@ -152,7 +152,7 @@ def _apply_mixed(store: MapStore, batch: Batch) -> None:
     """Different keys may go in any order: first all that is put, in order, then the keys whose last change deletes them."""
     put, deleted = batch.ops.translate(_PUT), batch.keys.select(batch.ops.translate(_DELETED))
     first, *offsets = batch.rows.offsets
-    ends = array("Q", (first, *compress(offsets, put)))  # what deletes has an empty row: the others lie side by side
+    ends = array("Q", (first, *compress(offsets, put)))  # a delete has an empty row, so the rows of puts lie side by side
     store.put_many(batch.keys.select(put).buffers, (batch.rows.data, ends))
     last_ops = MapStore(shards=1)
     last_ops.put_many(batch.keys.buffers, (batch.ops, array("Q", range(len(batch) + 1))))
