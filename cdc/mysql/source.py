@@ -124,6 +124,7 @@ class MySqlSource:
         self._joining: Joining = queue.SimpleQueue()
         self._joined: list[tuple[TableId, Admit]] = []
         """All tables that `follow` was given."""
+        self._has_joined: set[TableId] = set()  # those that were taken in by a stream that is gone
         self._backoff = Backoff(self._closing, give_up_seconds)
         """For questions over `control`."""
         self._bytes_before = 0
@@ -296,7 +297,7 @@ class MySqlSource:
             self._server, self._new_failover(), self._options, closing=closing, joining=self._joining, selection=self.selection
         )
         tracker = SchemaTracker(
-            [progress.table for progress in tables], loop.describe if examine else None, selection=self._selection_with_joined(tables),
+            [progress.table for progress in tables], loop.describe if examine else None, selection=self._selection_with_joined(),
             skipped=skipped, existing=loop.existing, names=rules, copied=not self._options.befores,
         )  # fmt: skip
         changes: list[TableChange] = []
@@ -324,6 +325,7 @@ class MySqlSource:
         self._inbox.join(LEAVING_SECONDS)
         if self._readers:
             self._bytes_before += self._readers.bytes_received
+            self._has_joined |= self._readers.loop.joined
         self._readers, self._inbox = None, Inbox(self._server)
 
     def _rewound(self, required: Requirement) -> Requirement:
@@ -375,11 +377,9 @@ class MySqlSource:
             if table not in known:
                 self._joining.put(([table], admit))
 
-    def _selection_with_joined(self, tables: Sequence[TableProgress]) -> Selection | None:
-        """The selection, with the tables that have joined since it was made."""
-        known = {progress.table.id for progress in tables}
-        joined = tuple(table for table, _ in list(self._joined) if table in known)
-        return replace(self.selection, wanted=(*self.selection.wanted, *joined)) if self.selection and joined else self.selection
+    def _selection_with_joined(self) -> Selection | None:
+        """The selection, with the tables that have joined since it was made, of which the source may have dropped some meanwhile."""
+        return self.selection and self.selection.including(self._has_joined)
 
     def next(self, timeout: float) -> Item | None:
         """The next item, None after `timeout` seconds without one. Raises the error that ended a reading thread."""

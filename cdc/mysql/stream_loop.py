@@ -72,6 +72,8 @@ class StreamLoop:
         """Tables that chunk workers have seen with other columns than expected."""
         self._failover, self._options, self._closing = failover, options, closing
         self._joining, self._selection = joining, selection
+        self.joined: set[TableId] = set()
+        """The tables that were added while it ran."""
         self._binlog: BinlogReader | None = None
         self._bytes_before = 0
         """Received over connections that are closed."""
@@ -191,6 +193,7 @@ class StreamLoop:
                 self._joining.put((names[at:], admit))
                 raise
             if described:
+                self.joined.add(name)
                 yield server, Delivery(position=position, tables=(tracker.join(described),))
 
     def _admitted(self, server: Server, name: TableId, admit: Admit) -> Described | None:

@@ -176,6 +176,32 @@ def test_replaced_writer_cannot_commit(tmp_path: Path) -> None:
     assert seen(tmp_path) == (f"{A}:1-6", {key_bytes(1): row_bytes(1, "first"), key_bytes(3): row_bytes(3, "second")})
 
 
+def test_replaced_writer_leaves_the_images_of_its_successor_alone(tmp_path: Path) -> None:
+    """It saves images before it learns that it was replaced."""
+    with OpenState(tmp_path) as first:
+        put(first, 1, "first")
+        first.commit_now(held(5, TableState.STREAMING))
+        (tmp_path / "lock").unlink()
+        with OpenState(tmp_path) as second:
+            put(second, 1, "second")
+            second.commit_now(held(6, TableState.STREAMING))
+        put(first, 1, "late")
+        with pytest.raises(CdcError, match="Another process has taken over"):
+            first.commit_now(held(6, TableState.STREAMING))
+    assert seen(tmp_path) == (f"{A}:1-6", {key_bytes(1): row_bytes(1, "second")})
+
+
+def test_no_run_writes_to_the_file_of_another_one(tmp_path: Path) -> None:
+    """A reader that has not opened an image misses it rather than find other rows under its name."""
+    names = set()
+    for run in range(3):
+        with OpenState(tmp_path, fresh=True) as target:
+            put(target, 1, f"run {run}")
+            target.commit_now(held(5 + run, TableState.STREAMING))
+        names |= {path.name for path in tmp_path.glob("*.map")}
+    assert len(names) == 3
+
+
 def test_rows_are_saved_while_changes_are_applied(tmp_path: Path) -> None:
     """Such a checkpoint says how far its rows may have gone, and the next one saves the changes since."""
     with OpenState(tmp_path) as target:
@@ -300,6 +326,10 @@ def test_leftovers_are_removed_and_foreign_files_stay(tmp_path: Path) -> None:
     leftovers = [
         "0000000001-0.map",
         "0000000001-0-changes.map",
+        "0000000003-5f3a90c1-0.map",
+        "0000000003-5f3a90c1-12-3.map",
+        "0000000003-5f3a90c1-0-changes.map",
+        "0000000003-5f3a90c1-0.map.k_2ab9xy.saving",
         "0000000007-12-3.map",
         "0000000002-1.map.k_2ab9xy.saving",
         "0000000002-1.map.4711.tmp",

@@ -15,6 +15,7 @@ complete removes the old one in the same transaction. Until then readers see the
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -32,7 +33,7 @@ from cdc.targets.mapstore.checkpoints import CURRENT, DATABASE, NEXT, Checkpoint
 from cdc.targets.mapstore.state_folder import locked, make_private, require_folder
 from cdc.targets.mapstore.stored_table import StoredTable, Tables, none_missing
 
-_IMAGE = re.compile(r"\d{10}-\d+(-\d+|-changes)?\.map(\..*)?")
+_IMAGE = re.compile(r"\d{10}(-[0-9a-f]{8})?(-\d+)+(-changes)?\.map(\..*)?")
 """The names of images, and of the temporary files that a kill leaves of them."""
 
 Saved = Mapping[StoredTable, Image]
@@ -56,6 +57,8 @@ class MapStoreTarget:
         self._saver: ThreadPoolExecutor
         self._saving: Future[None] | None = None
         self._generation = 0
+        self._writer = secrets.token_hex(4)
+        """Part of the images' names: neither a writer that was replaced nor a later one writes into an image of this one."""
         self._part = CURRENT
         self._published: dict[str, set[str]] = {}
         """The images that checkpoints name, by the checkpoint's part."""
@@ -142,7 +145,7 @@ class MapStoreTarget:
         stale = []
         for number, table in enumerate(progress.table.id for progress in checkpoint.tables):
             stored = self._table(table)
-            saved[stored], to_save = stored.save(f"{self._generation:010d}-{number}")
+            saved[stored], to_save = stored.save(f"{self._generation:010d}-{self._writer}-{number}")
             stale += [(table, file, store) for file, store in to_save]
 
         def save() -> None:
@@ -168,7 +171,7 @@ class MapStoreTarget:
         crash_point("after-checkpoint")
         if swap:
             self._part = CURRENT
-            self._published.pop(NEXT)
+            self._published.pop(NEXT, None)  # the first commit of a new copy may be a complete one
         self._published[self._part] = file_names(images)
         for table in self._tables.values():
             table.published(saved.get(table))
