@@ -127,6 +127,8 @@ class Migration:
         self._say = say
         self._lag = Lag(start.clock_offset, _SILENCE * config.heartbeat_seconds)
         self._throughput = Throughput(start.rates, start.behind)
+        self._selection = config.selection
+        """With the tables that joined: one that the source drops is followed again when it is created again, after a restart too."""
         self._counters = Counters(source=start.address)
         self._servers = start.servers
         self._began = time.monotonic()
@@ -372,7 +374,7 @@ class Migration:
         self._counters.checkpoints += 1
         self._being_saved = self._applied_rows, self._handover.position
         progress = tuple(self._handover.progress.values())
-        selection = self._config.selection.including(self._handover.progress)
+        self._selection = selection = self._selection.including(self._handover.progress)
         return Checkpoint(
             self._servers, self._handover.position, progress, time.time(), Report.of(self.observe()).as_dict(), self._throughput.rates,
             wanted=selection.wanted, excluded=selection.excluded, skipped=dict(self._news.skipped),

@@ -4,11 +4,29 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
-from cdc.model import Boundary, Chunk, ChunkRequest, Delivery, Item, Position, TableId, TableProgress, TableReset, TableStarted, TableState
+from cdc.errors import NoSuchTable
+from cdc.model import (
+    Boundary,
+    Chunk,
+    ChunkRequest,
+    Delivery,
+    Item,
+    Position,
+    Table,
+    TableDropped,
+    TableId,
+    TableProgress,
+    TableReset,
+    TableStarted,
+    TableState,
+)  # fmt: skip
+from cdc.model.selection import Selection
 from cdc.mysql import preflight
+from cdc.mysql.connection import Connection
 from cdc.mysql.inbox import CAPACITY
 from cdc.mysql.schema import read_table
 from cdc.mysql.source import MySqlSource
@@ -114,6 +132,35 @@ def test_table_that_joined_after_the_checkpoint_joins_again(project: Project, so
     project.sql("INSERT INTO u VALUES (7)")
     items = take_until(source, is_at(source.position()))
     assert [batch.table for item in items if isinstance(item, Delivery) for batch in item.batches][-1] == other
+
+
+def test_joined_table_that_was_dropped_before_a_rewind_is_followed_when_it_is_created_again(project: Project, source: MySqlSource) -> None:
+    """As without the rewind: it was wanted once."""
+    source.selection = Selection((project.table,))
+    start, progress = source.position(), copied(source, project.table)
+    other = TableId(project.database, "u")
+
+    def told(kind: type[TableStarted | TableDropped]):
+        return lambda item: isinstance(item, Delivery) and any(isinstance(change, kind) and change.id == other for change in item.tables)
+
+    missing = threading.Event()
+
+    def admit(connection: Connection, name: TableId) -> Table | None:
+        with suppress(NoSuchTable):
+            return read_table(connection, name)
+        missing.set()
+        return None
+
+    project.sql("CREATE TABLE u (id INT PRIMARY KEY)")
+    source.start(start, [progress])
+    source.follow([other], admit)
+    take_until(source, told(TableStarted))
+    project.sql("DROP TABLE u")
+    take_until(source, told(TableDropped))
+    source.start(source.position(), [progress])
+    assert missing.wait(PATIENCE)
+    project.sql("CREATE TABLE u (id INT PRIMARY KEY)")
+    take_until(source, told(TableStarted))
 
 
 def test_rewind_detects_an_unlogged_change(project: Project, source: MySqlSource) -> None:
