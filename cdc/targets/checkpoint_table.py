@@ -12,7 +12,6 @@ from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import DatabaseError
 
 from cdc.errors import CdcError, ConfigError, DamagedState
@@ -24,9 +23,10 @@ FORMAT = 6
 PIPELINE = "cdc"
 """The name of the only migration into a target."""
 
-_NAME = sa.String(64).with_variant(mysql.VARCHAR(64, charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")
+_NAME = sa.String(64).with_variant(sa.String(64, collation="utf8mb4_bin"), "mysql", "mariadb")
 """Names are compared by their bytes, in any database. Source: identifiers have at most 64 characters in MySQL."""
-_TEXT = sa.Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
+_TEXT = sa.Text().with_variant(sa.Text((1 << 30) - 1), "mysql", "mariadb")
+"""LONGTEXT, the only type there that holds so many characters. SQLAlchemy's own types of MySQL take 25 ms to import."""
 _JSON = sa.JSON(none_as_null=True)
 
 metadata = sa.MetaData()

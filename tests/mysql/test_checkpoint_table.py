@@ -59,6 +59,14 @@ def test_checkpoint_reads_back_as_written(engine: sa.Engine) -> None:
         assert table.read(connection) is None
 
 
+def test_columns_hold_long_texts_and_tell_names_apart_by_bytes(engine: sa.Engine) -> None:
+    """GTID sets outgrow 64 KiB; names that differ in case are two tables."""
+    kind = "SELECT column_type, collation_name FROM information_schema.columns WHERE table_schema = DATABASE() AND column_name = '{}'"
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql(kind.format("gtids")).all()[0][0] == "longtext"
+        assert connection.exec_driver_sql(kind.format("schema")).all() == [("varchar(64)", "utf8mb4_bin")]
+
+
 def test_checkpoint_is_committed_with_the_rows(engine: sa.Engine) -> None:
     """A rollback takes both back, and another connection sees neither before the commit."""
     table, reading = CheckpointTable("here"), CheckpointTable("here")

@@ -14,8 +14,8 @@ complete removes the old one in the same transaction. Until then readers see the
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -57,7 +57,7 @@ class MapStoreTarget:
         self._saver: ThreadPoolExecutor
         self._saving: Future[None] | None = None
         self._generation = 0
-        self._writer = secrets.token_hex(4)
+        self._writer = os.urandom(4).hex()
         """Part of the images' names: neither a writer that was replaced nor a later one writes into an image of this one."""
         self._part = CURRENT
         self._published: dict[str, set[str]] = {}
