@@ -35,6 +35,8 @@ TABLE = TableId("shop", "orders")
 WRITES_PER_SECOND = 300
 FOLLOW_SECONDS = 8
 CHURN = (0.005, 0.2)
+COPY_SECONDS = 5
+"""How long the copy would take that is killed: a few checkpoints, however fast the machine is."""
 KILL_AT = 0.3
 """The fraction of rows at which the first process is killed; its checkpoint must be past this."""
 STEP_SECONDS = 120
@@ -71,7 +73,7 @@ class _Demo:
         shop.load(admin, TABLE, self._rows)
         say(f"[bold]3. A writer begins[/]: {WRITES_PER_SECOND} transactions/s of inserts, updates, deletes and key changes")
         with shop.Writer(self._source, TABLE, per_second=WRITES_PER_SECOND) as writer:
-            say("[bold]4. cdc migrate[/] copies by primary key and follows the binlog")
+            say("[bold]4. cdc migrate[/] copies by primary key and follows the binlog, held back so that there is time for a kill")
             killed = self._kill_midway()
             say(f"[bold]5. kill -9[/] at {killed.rows_copied:,} rows in the checkpoint. The same command again:")
             process = self._migrate()
@@ -103,7 +105,7 @@ class _Demo:
         report.show(compare.measure(self._source, [TABLE], churn=CHURN))
         say()
 
-    def _migrate(self) -> subprocess.Popen[str]:
+    def _migrate(self, *options: str) -> subprocess.Popen[str]:
         url = f"mysql://{self._source.user}@{self._source.host}:{self._source.port}/"
         command = [
             sys.executable,
@@ -117,12 +119,13 @@ class _Demo:
             "--checkpoint-seconds",
             "0.5",
             "--json",
+            *options,
         ]
         environment = os.environ | {"CDC_SOURCE_PASSWORD": self._source.password}
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, process_group=0)  # a Ctrl-C is ours
 
     def _kill_midway(self) -> TableProgress:
-        process = self._migrate()
+        process = self._migrate("--max-rows-per-second", str(max(1, round(self._rows / COPY_SECONDS))))
         with _ended(process):
             checkpoint = self._wait(
                 process, "a checkpoint midway", lambda candidate: _progress(candidate).rows_copied >= KILL_AT * self._rows
