@@ -57,7 +57,8 @@ def _checks_of_tables(server: CheckedServer, tables: Sequence[TableId], selectio
 
 def _server(connection: Connection) -> CheckedServer:
     variables = {str(name): str(value) for name, value in connection.rows("SHOW GLOBAL VARIABLES")}
-    return CheckedServer(connection, _version_numbers(variables["version"]), variables, account(connection))
+    version = variables.get("version") or text(connection.one("SELECT VERSION()")[0])  # a damaged answer may lack the row
+    return CheckedServer(connection, _version_numbers(version), variables, account(connection))
 
 
 def examine(connection: Connection, table: TableId) -> None:
