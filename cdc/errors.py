@@ -28,7 +28,10 @@ class ConfigError(CdcError):
 
 
 class NothingHeld(ConfigError):
-    """The target has no checkpoint: no migration wrote to it, or none has come that far. Run a migration, or name another target."""
+    """The target has no checkpoint: a migration has not written to it, or has not reached its first one.
+
+    Run a migration, or name another target.
+    """
 
 
 class PreflightFailed(CdcError):
@@ -38,7 +41,7 @@ class PreflightFailed(CdcError):
 
 
 class NoSuchTable(PreflightFailed):
-    """The source has no table of this name, or none that the user may see; it may have been dropped or renamed meanwhile."""
+    """The table does not exist on the source, or the user lacks the right to see it. It may have been dropped or renamed meanwhile."""
 
 
 class PositionLost(CdcError):

@@ -37,7 +37,7 @@ class TableReset:
 
 @dataclass(frozen=True, slots=True)
 class TableTruncated:
-    """The table has no rows any more."""
+    """All rows of the table were removed."""
 
     id: TableId
     because: str

@@ -98,7 +98,7 @@ def _moment(seconds: int) -> str:
 
 
 def _read(url: SourceUrl, file: str, offset: int) -> _Beginning | str:
-    """The beginning of a dump of this file from this offset, or the server's error if there is no such place. Raises Temporary."""
+    """The beginning of a dump of this file from this offset, or the server's error if the place does not exist. Raises Temporary."""
     with explained(url), connect(url, read_timeout=ANSWER_SECONDS) as connection:
         checksum = "master_binlog_checksum" if connection.is_mariadb else "source_binlog_checksum"
         connection.rows(f"SET @{checksum} = @@global.binlog_checksum, @mariadb_slave_capability = 4")

@@ -25,7 +25,7 @@ def asked(project: Project, number: int) -> int:
         before = questions(project.admin)
         checks = preflight.run(source.control, selection.wanted, selection)
         names = source.selected(selection)
-        skipped = preflight.unfit(source.control, names, selection)
+        skipped = preflight.skipped(preflight.of_tables(source.control, names, selection))
         described = source.described(name for name in names if name not in skipped)
         rows, _ = source.sizes(described)
         total = questions(project.admin) - before

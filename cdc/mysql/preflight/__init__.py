@@ -19,7 +19,7 @@ from cdc.mysql.preflight.checks import Check, CheckedServer, Outcome, count, mad
 from cdc.mysql.preflight.tables import ALL_TABLES, check_patterns, check_tables, not_copied
 from cdc.mysql.privileges import account
 
-__all__ = ["Check", "Outcome", "examine", "not_copied", "of_tables", "require", "run", "skipped", "unfit", "warnings"]
+__all__ = ["Check", "Outcome", "examine", "not_copied", "of_tables", "require", "run", "skipped", "warnings"]
 
 OLDEST_VERSION = (8, 0, 14)
 LEAST_RETENTION = 3600
@@ -68,11 +68,6 @@ def examine(connection: Connection, table: TableId) -> None:
         if check.missing:
             raise NoSuchTable(check.message, hint=check.hint)
     require(checks)
-
-
-def unfit(connection: Connection, tables: Sequence[TableId], selection: Selection) -> dict[TableId, str]:
-    """The tables among these that cannot be migrated now, each with the reason. Only patterns match them."""
-    return skipped(check_tables(_server(connection), tables, selection)) if tables else {}
 
 
 def warnings(checks: Iterable[Check]) -> list[str]:
